@@ -1,0 +1,48 @@
+# Needs Python 3.11 or newer with pip and venv, git and make; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PROTOS := .build/googleapis/google/rpc/status.proto
+
+.PHONY: demo test run install lint types generate check bench
+
+demo: $(INSTALLED)
+	@$(BIN)/chronobook-server demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+run: $(INSTALLED)
+	@$(BIN)/chronobook-server run
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml clients/python/pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "chronobook needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable clients/python --editable '.[dev]'
+	@touch $@
+
+# The google protos that the contract imports come out of the installed wheel.
+$(PROTOS): $(INSTALLED)
+	@$(BIN)/python tools/generate.py --check
+
+lint: $(INSTALLED) $(PROTOS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf breaking proto --against proto/released.binpb
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+generate: $(INSTALLED)
+	$(BIN)/python tools/generate.py
+
+check: lint types
+	$(BIN)/python tools/generate.py --check
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.ingest

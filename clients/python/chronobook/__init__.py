@@ -1,0 +1,1 @@
+"""Client of chronobook: exact order books and their history."""

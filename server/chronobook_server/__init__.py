@@ -1,0 +1,1 @@
+"""chronobook: exact order books of Binance USDⓈ-M futures, and their history."""
