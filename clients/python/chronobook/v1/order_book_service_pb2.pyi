@@ -104,13 +104,11 @@ class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cause.ValueType
     """An event is missing: one event's `pu` was not the `u` of the event before it."""
     CROSSED_BOOK: _Cause.ValueType  # 3
     """The book could not be right: a bid at or above an ask."""
-    FIRST_SYNC: _Cause.ValueType  # 4
-    """No book has been in sync yet."""
-    OUTSIDE_KNOWN_RANGE: _Cause.ValueType  # 5
+    OUTSIDE_KNOWN_RANGE: _Cause.ValueType  # 4
     """The level is outside the range that a snapshot proved, and no event has named it."""
-    SHUTDOWN: _Cause.ValueType  # 6
+    SHUTDOWN: _Cause.ValueType  # 5
     """The server is shutting down."""
-    SUBSCRIBER_TOO_SLOW: _Cause.ValueType  # 7
+    SUBSCRIBER_TOO_SLOW: _Cause.ValueType  # 6
     """The subscriber did not read fast enough."""
 
 class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
@@ -126,13 +124,11 @@ CHAIN_BREAK: Cause.ValueType  # 2
 """An event is missing: one event's `pu` was not the `u` of the event before it."""
 CROSSED_BOOK: Cause.ValueType  # 3
 """The book could not be right: a bid at or above an ask."""
-FIRST_SYNC: Cause.ValueType  # 4
-"""No book has been in sync yet."""
-OUTSIDE_KNOWN_RANGE: Cause.ValueType  # 5
+OUTSIDE_KNOWN_RANGE: Cause.ValueType  # 4
 """The level is outside the range that a snapshot proved, and no event has named it."""
-SHUTDOWN: Cause.ValueType  # 6
+SHUTDOWN: Cause.ValueType  # 5
 """The server is shutting down."""
-SUBSCRIBER_TOO_SLOW: Cause.ValueType  # 7
+SUBSCRIBER_TOO_SLOW: Cause.ValueType  # 6
 """The subscriber did not read fast enough."""
 Global___Cause: _TypeAlias = Cause  # noqa: Y015
 
@@ -269,7 +265,7 @@ class GetStatusResponse(_message.Message):
     resyncs_count: _builtins.int
     """How often the book was lost and had to be synchronised anew since the server started."""
     malformed_frames_count: _builtins.int
-    """Frames of this symbol that could not be read since the server started, each dropped."""
+    """Frames of this symbol, or of none that could be made out, that could not be read since the server started."""
     trading_status: _builtins.str
     """The exchange's word for the contract's state, TRADING in the ordinary case. Empty while it has not been read."""
     @_builtins.property
@@ -971,9 +967,7 @@ class WatchLevelResponse(_message.Message):
     price: _builtins.float
     """The price watched."""
     timestamp: _builtins.float
-    """`T` of the event that this is about, of the last event applied in STATE and HEARTBEAT, in Unix seconds. 0 before
-    the first sync.
-    """
+    """`T` of the event that this is about; of the last event applied in STATE, HEARTBEAT and END. In Unix seconds."""
     quantity: _builtins.float
     """The quantity resting there. In STATE and CHANGE only."""
     difference: _builtins.float

@@ -113,8 +113,9 @@ class OrderBookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchLevel(self, request, context):
-        """Every change of one price level, from now on. The first message says what is known of the level at that moment;
-        the last one (END) says why the stream ends. Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, SLOW_CONSUMER.
+        """Every change of one price level, from now on. The first message says what is known of the level at that moment:
+        STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, SLOW_CONSUMER; NOT_SYNCED before the first sync.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

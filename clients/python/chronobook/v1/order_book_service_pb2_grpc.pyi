@@ -64,8 +64,9 @@ class OrderBookServiceStub:
     GetHistory: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.GetHistoryRequest, _order_book_service_pb2.GetHistoryResponse]
     """Which instants can be asked about, and which are missing and why. Always answers, for every symbol served."""
     WatchLevel: _grpc.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]
-    """Every change of one price level, from now on. The first message says what is known of the level at that moment;
-    the last one (END) says why the stream ends. Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, SLOW_CONSUMER.
+    """Every change of one price level, from now on. The first message says what is known of the level at that moment:
+    STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, SLOW_CONSUMER; NOT_SYNCED before the first sync.
     """
 
 @_typing.type_check_only
@@ -93,8 +94,9 @@ class OrderBookServiceAsyncStub(OrderBookServiceStub):
     GetHistory: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.GetHistoryRequest, _order_book_service_pb2.GetHistoryResponse]  # type: ignore[assignment]
     """Which instants can be asked about, and which are missing and why. Always answers, for every symbol served."""
     WatchLevel: _aio.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]  # type: ignore[assignment]
-    """Every change of one price level, from now on. The first message says what is known of the level at that moment;
-    the last one (END) says why the stream ends. Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, SLOW_CONSUMER.
+    """Every change of one price level, from now on. The first message says what is known of the level at that moment:
+    STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, SLOW_CONSUMER; NOT_SYNCED before the first sync.
     """
 
 class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -155,8 +157,9 @@ class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_book_service_pb2.WatchLevelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_order_book_service_pb2.WatchLevelResponse], _abc.AsyncIterator[_order_book_service_pb2.WatchLevelResponse]]:
-        """Every change of one price level, from now on. The first message says what is known of the level at that moment;
-        the last one (END) says why the stream ends. Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, SLOW_CONSUMER.
+        """Every change of one price level, from now on. The first message says what is known of the level at that moment:
+        STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, SLOW_CONSUMER; NOT_SYNCED before the first sync.
         """
 
 def add_OrderBookServiceServicer_to_server(servicer: OrderBookServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,178 @@
+"""The order book of one symbol: exact levels, best prices, and what is known of the prices without a level.
+
+A level is one signed integer per price (see `values.SignedQuantity`). What an event says is resolved against the book
+here, once: everything downstream gets plain "this much now rests at this price" and needs no rules of its own.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .coverage import KnownRange
+from .instrument import Instrument, MalformedDecimal
+from .records import Keyframe, RangeWidened
+from .values import MAX_STEPS, Millis, Price, SignedQuantity, UpdateId
+from .view import BookView
+
+# How many steps the next best price is looked for one by one before all levels are searched.
+_PROBES = 100
+
+
+class CrossedBook(ValueError):
+    """A bid at or above an ask: the book cannot be the exchange's, and is of no use any more."""
+
+
+class OrderBook:
+    """The book after one event; `apply` takes it to the next.
+
+    `best_bid` is 0 and `best_ask` MAX_STEPS where that side is empty.
+    """
+
+    def __init__(self, keyframe: Keyframe) -> None:
+        self.instrument: Instrument = keyframe.instrument
+        self.update_id: UpdateId = keyframe.update_id
+        self.transaction_time: Millis = keyframe.transaction_time
+        self.known_range: KnownRange = keyframe.known_range
+        self.levels: dict[int, int] = dict(keyframe.levels)
+        # Prices outside the known range of which events have told all: without a level there, they are empty.
+        self.named: set[int] = set()
+        self.best_bid = max((price for price, quantity in self.levels.items() if quantity > 0), default=0)
+        self.best_ask = min((price for price, quantity in self.levels.items() if quantity < 0), default=MAX_STEPS)
+        self._view: BookView | None = None
+        self._check_crossed()
+
+    def apply(
+        self, bids: Mapping[int, int], asks: Mapping[int, int], *, update_id: UpdateId, transaction_time: Millis
+    ) -> dict[int, int]:
+        """Apply one event; return the prices that changed, each with the signed quantity that now rests there.
+
+        `bids` and `asks` map a price to its absolute quantity, 0 removes. A price newly proven empty counts as
+        changed, one that stays as it was does not. Raises CrossedBook, after which the book is of no use.
+        """
+        changes: dict[int, int] = {}
+        # Sets before removals: where one event empties a price on one side and fills it on the other, the removal
+        # then finds the other side's level and leaves it alone, and the price changes once.
+        self._set_levels(bids, 1, asks, changes)
+        self._set_levels(asks, -1, bids, changes)
+        doubtful = [*self._remove_levels(bids, 1, changes), *self._remove_levels(asks, -1, changes)]
+        self._find_best()
+        self._check_crossed()
+        for price in doubtful:
+            # The side named could not rest there anyway. Where the market has passed the price, neither can the other.
+            if self.best_ask <= price < self.known_range.lowest or self.known_range.highest < price <= self.best_bid:
+                self.named.add(price)
+                changes[price] = 0
+        self.update_id = update_id
+        self.transaction_time = transaction_time
+        self._view = None
+        return changes
+
+    def _set_levels(
+        self, side: Mapping[int, int], sign: int, other: Mapping[int, int], changes: dict[int, int]
+    ) -> None:
+        levels = self.levels
+        lowest, highest = self.known_range.lowest, self.known_range.highest
+        get = levels.get
+        for price, quantity in side.items():
+            if not quantity:
+                continue
+            quantity *= sign
+            current = get(price)
+            if current == quantity:
+                continue
+            levels[price] = changes[price] = quantity
+            if current is None:
+                if not lowest <= price <= highest:
+                    self.named.add(price)
+            elif (current > 0) != (quantity > 0) and other.get(price) != 0:
+                raise CrossedBook(f"{self.instrument.symbol}: both sides rest at {price}")
+        # Every price that rests on this side now may be the best one; removals are looked after in _find_best.
+        if sign > 0:
+            self.best_bid = max(self.best_bid, max(filter(side.get, side), default=0))
+        else:
+            self.best_ask = min(self.best_ask, min(filter(side.get, side), default=MAX_STEPS))
+
+    def _remove_levels(self, side: Mapping[int, int], sign: int, changes: dict[int, int]) -> list[int]:
+        """Remove one side's emptied levels; return the prices that stay unknown for all that this side says."""
+        levels, named = self.levels, self.named
+        lowest, highest = self.known_range.lowest, self.known_range.highest
+        doubtful = []
+        for price, quantity in side.items():
+            if quantity:
+                continue
+            current = levels.get(price)
+            if current is not None:
+                if current * sign > 0:
+                    del levels[price]
+                    changes[price] = 0
+            elif not lowest <= price <= highest and price not in named:
+                # Below the range only bids rest unseen, above it only asks. The exchange also says "0" of a side that
+                # an aggressive order merely crossed; that is no news of what rests there on the other one.
+                if (sign > 0) == (price < lowest):
+                    named.add(price)
+                    changes[price] = 0
+                else:
+                    doubtful.append(price)
+        return doubtful
+
+    def _find_best(self) -> None:
+        levels = self.levels
+        if levels.get(self.best_bid, 0) <= 0:
+            near = range(self.best_bid - 1, self.best_bid - _PROBES, -1)
+            self.best_bid = next((price for price in near if levels.get(price, 0) > 0), 0) or max(
+                (price for price, quantity in levels.items() if quantity > 0), default=0
+            )
+        if levels.get(self.best_ask, 0) >= 0:
+            near = range(self.best_ask + 1, self.best_ask + _PROBES)
+            self.best_ask = next((price for price in near if levels.get(price, 0) < 0), 0) or min(
+                (price for price, quantity in levels.items() if quantity < 0), default=MAX_STEPS
+            )
+
+    def _check_crossed(self) -> None:
+        if self.best_bid >= self.best_ask:
+            raise CrossedBook(f"{self.instrument.symbol}: best bid {self.best_bid} >= best ask {self.best_ask}")
+
+    def quantity(self, price: Price) -> SignedQuantity | None:
+        """Return what rests at a price; None where that is unknown."""
+        quantity = self.levels.get(price)
+        if quantity is None:
+            return SignedQuantity(0) if price in self.known_range or price in self.named else None
+        return SignedQuantity(quantity)
+
+    def view(self) -> BookView:
+        """Return the book as sorted arrays; made once per event, and only when asked for."""
+        if self._view is None:
+            count = len(self.levels)
+            prices = np.fromiter(self.levels.keys(), np.int64, count)
+            order = np.argsort(prices)
+            self._view = BookView(
+                instrument=self.instrument,
+                known_range=self.known_range,
+                update_id=self.update_id,
+                transaction_time=self.transaction_time,
+                prices=prices[order],
+                quantities=np.fromiter(self.levels.values(), np.int64, count)[order],
+            )
+        return self._view
+
+    def widen(self, record: RangeWidened) -> None:
+        """Take in what a later snapshot proved."""
+        self.levels.update(record.levels)
+        self.known_range = record.known_range
+        self.named = {price for price in self.named if price not in record.known_range}
+        self._view = None
+
+    def rescale(self, instrument: Instrument) -> None:
+        """Move to an instrument's finer steps. Raises MalformedDecimal where a level outgrows them."""
+        price_factor = 10 ** (instrument.price_scale - self.instrument.price_scale)
+        quantity_factor = 10 ** (instrument.quantity_scale - self.instrument.quantity_scale)
+        levels = {price * price_factor: quantity * quantity_factor for price, quantity in self.levels.items()}
+        if any(max(price, abs(quantity)) >= MAX_STEPS for price, quantity in levels.items()):
+            raise MalformedDecimal(f"the book of {instrument.symbol} does not fit steps of {instrument}")
+        self.levels = levels
+        self.named = {price * price_factor for price in self.named}
+        self.known_range = self.known_range.rescaled(price_factor)
+        self.best_bid *= price_factor
+        self.best_ask = min(self.best_ask * price_factor, MAX_STEPS)
+        self.instrument = instrument
+        self._view = None

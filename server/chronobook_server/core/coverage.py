@@ -1,0 +1,62 @@
+"""What is known: the range of prices that snapshots proved, and the intervals of time that events cover."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from .values import MAX_STEPS, Millis
+
+
+class Cause(Enum):
+    """Why something is not known, or will not be told: the first three begin gaps."""
+
+    DISCONNECT = "DISCONNECT"
+    CHAIN_BREAK = "CHAIN_BREAK"
+    CROSSED_BOOK = "CROSSED_BOOK"
+    OUTSIDE_KNOWN_RANGE = "OUTSIDE_KNOWN_RANGE"
+    SHUTDOWN = "SHUTDOWN"
+    SUBSCRIBER_TOO_SLOW = "SUBSCRIBER_TOO_SLOW"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRange:
+    """The prices (in steps, both ends included) at which an absent level is a true zero.
+
+    `lowest` 0 and `highest` MAX_STEPS mean that the side is known to its end.
+    """
+
+    lowest: int
+    highest: int
+
+    def __contains__(self, price: int) -> bool:
+        return self.lowest <= price <= self.highest
+
+    @property
+    def lowest_or_none(self) -> int | None:
+        """The lowest price proven; None where every bid is known."""
+        return self.lowest or None
+
+    @property
+    def highest_or_none(self) -> int | None:
+        """The highest price proven; None where every ask is known."""
+        return self.highest if self.highest < MAX_STEPS else None
+
+    def rescaled(self, factor: int) -> "KnownRange":
+        """Return the same range in steps that are `factor` times finer."""
+        return KnownRange(self.lowest * factor, min(self.highest * factor, MAX_STEPS))
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A stretch of instants, both ends included, that can be asked about."""
+
+    start: Millis
+    end: Millis
+
+
+@dataclass(frozen=True, slots=True)
+class GapInterval:
+    """A stretch of instants, both ends excluded, about which nothing is known; `end` is None while it is open."""
+
+    start: Millis
+    end: Millis | None
+    cause: Cause

@@ -1,0 +1,88 @@
+"""Why a question is refused, as data: the service maps each of these to a status in one table."""
+
+from .values import Millis
+
+
+class Refusal(Exception):
+    """The base of every reason for which a question gets no answer."""
+
+
+class InvalidField(Refusal):
+    """Fields of the question are missing or out of bounds: (field, description) pairs."""
+
+    def __init__(self, *violations: tuple[str, str]) -> None:
+        super().__init__("; ".join(f"{field} {description}" for field, description in violations))
+        self.violations = violations
+
+
+class SymbolNotServed(Refusal):
+    """Nothing is kept of this symbol."""
+
+    def __init__(self, symbol: str, served: tuple[str, ...]) -> None:
+        super().__init__(f"{symbol} is not served here; served: {', '.join(served)}")
+        self.symbol = symbol
+        self.served = served
+
+
+class InTheFuture(Refusal):
+    """The instant is more than a second after now (both in ms of the exchange's clock)."""
+
+    def __init__(self, instant: float, now: Millis) -> None:
+        super().__init__(f"{instant / 1000:.3f} is in the future; now is {now / 1000:.3f} by the exchange's clock")
+        self.now = now
+
+
+class BeforeHistory(Refusal):
+    """The instant is before the oldest one kept; `oldest` is None while nothing is kept."""
+
+    def __init__(self, instant: float, oldest: Millis | None) -> None:
+        held = "no history is held yet" if oldest is None else f"history starts at {oldest / 1000:.3f}"
+        super().__init__(f"{instant / 1000:.3f} is before the history: {held}")
+        self.oldest = oldest
+
+
+class HistoryGap(Refusal):
+    """The instant lies inside a gap; `end` is None while the gap is open."""
+
+    def __init__(self, *, start: Millis, end: Millis | None, cause: str) -> None:
+        until = "and is still open" if end is None else f"and ends at {end / 1000:.3f}"
+        super().__init__(f"nothing is known of that instant: a gap starts at {start / 1000:.3f} {until} ({cause})")
+        self.start = start
+        self.end = end
+        self.cause = cause
+
+
+class LevelUnknown(Refusal):
+    """No snapshot covered the price and no event has named it; the known range is in doubles, None where open."""
+
+    def __init__(self, what: str, *, lowest: float | None, highest: float | None) -> None:
+        low = "the lowest bid" if lowest is None else f"{lowest:g}"
+        high = "the highest ask" if highest is None else f"{highest:g}"
+        super().__init__(f"{what}; everything is known from {low} to {high}")
+        self.lowest = lowest
+        self.highest = highest
+
+
+class NotSynced(Refusal):
+    """A question about now, while there is no book in sync."""
+
+    def __init__(self, symbol: str, state: str) -> None:
+        super().__init__(f"the book of {symbol} is not in sync with the exchange ({state})")
+        self.state = state
+
+
+class TooOld(Refusal):
+    """The answer would be older than the question allows, in seconds."""
+
+    def __init__(self, *, age: float, max_age: float) -> None:
+        super().__init__(f"the last frame came {age:.3f} s ago, more than max_age ({max_age:g} s)")
+        self.age = age
+        self.max_age = max_age
+
+
+class SlowConsumer(Refusal):
+    """A subscriber did not read its stream fast enough."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} messages were waiting to be read")
+        self.waiting = waiting

@@ -1,0 +1,68 @@
+"""A book at one moment, as sorted arrays: what full-book, top-N and nearest questions are answered from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .coverage import KnownRange
+from .instrument import Instrument
+from .values import Millis, Price, SignedQuantity, UpdateId
+
+Steps = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The level nearest to a price; `is_proven` says that no unknown price could hold a nearer one."""
+
+    price: Price
+    quantity: SignedQuantity
+    is_proven: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BookView:
+    """Every known level after one event: ascending `prices`, their signed `quantities` (no zeros), shape (levels,)."""
+
+    instrument: Instrument
+    known_range: KnownRange
+    update_id: UpdateId
+    transaction_time: Millis
+    prices: Steps
+    quantities: Steps
+
+    @property
+    def bids_count(self) -> int:
+        """Number of bid levels."""
+        return int(np.count_nonzero(self.quantities > 0))
+
+    @property
+    def asks_count(self) -> int:
+        """Number of ask levels."""
+        return int(np.count_nonzero(self.quantities < 0))
+
+    def bids(self, limit: int | None = None) -> tuple[Steps, Steps]:
+        """Return prices and quantities of the best `limit` bids, the highest price first; quantities positive."""
+        mask = self.quantities > 0
+        return self.prices[mask][::-1][:limit], self.quantities[mask][::-1][:limit]
+
+    def asks(self, limit: int | None = None) -> tuple[Steps, Steps]:
+        """Return prices and quantities of the best `limit` asks, the lowest price first; quantities positive."""
+        mask = self.quantities < 0
+        return self.prices[mask][:limit], -self.quantities[mask][:limit]
+
+    def nearest(self, target: Price) -> Nearest | None:
+        """Return the level nearest to a price, of two equally near the lower; None where no level is known."""
+        if not len(self.prices):
+            return None
+        above = int(np.searchsorted(self.prices, target))
+        candidates = [index for index in (above - 1, above) if 0 <= index < len(self.prices)]
+        index = min(candidates, key=lambda i: abs(int(self.prices[i]) - target))
+        price = int(self.prices[index])
+        distance = abs(price - target)
+        # What lies strictly nearer must be known, and below also what is equally near, since the lower price wins.
+        lowest_rival = max(target - distance + (1 if price <= target else 0), 0)
+        highest_rival = target + distance - 1
+        is_proven = distance == 0 or (lowest_rival in self.known_range and highest_rival in self.known_range)
+        return Nearest(Price(price), SignedQuantity(int(self.quantities[index])), is_proven)

@@ -1,0 +1,155 @@
+"""Bytes of the exchange to values, and names for what is wrong with them. Pure.
+
+Unknown fields are ignored; what is missing, or of the wrong type, makes the frame malformed. Levels stay text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import orjson
+
+from chronobook_server.core.depth import DepthSnapshot, DepthUpdate
+from chronobook_server.core.values import Millis, Nanos, UpdateId
+
+# Ids and times are whole numbers that a double holds exactly; nothing real comes near.
+_LARGEST = 2**53
+UPDATE_SPEEDS = ("100ms", "250ms", "500ms")
+
+
+class MalformedKind(Enum):
+    """What is wrong with a frame or a reply; each kind is logged once."""
+
+    NOT_JSON = "not JSON"
+    NOT_A_FRAME = "not a frame of a combined stream"
+    BAD_FIELD = "a field is missing or of the wrong type"
+    BAD_RANGE = "its update ids or times are out of bounds"
+    BAD_LEVEL = "a level is not a pair of decimal texts"
+
+
+class MalformedFrame(ValueError):
+    """Bytes that cannot be what the exchange means; `symbol` is None where not even that can be read."""
+
+    def __init__(self, kind: MalformedKind, symbol: str | None = None) -> None:
+        super().__init__(kind.value)
+        self.kind = kind
+        self.symbol = symbol
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolInfo:
+    """What `exchangeInfo` says of a contract."""
+
+    symbol: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeInfo:
+    """The exchange's contracts, and the request weight that it allows a minute (None where it does not say)."""
+
+    symbols: dict[str, SymbolInfo]
+    weight_limit: int | None
+
+
+def depth_stream(symbol: str, update_speed: str) -> str:
+    """Return the stream name of a symbol's depth; 250 ms is the exchange's default and has no suffix."""
+    suffix = "" if update_speed == "250ms" else f"@{update_speed}"
+    return f"{symbol.lower()}@depth{suffix}"
+
+
+def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[str, DepthUpdate] | None:
+    """Return a frame's symbol and depth update; None for a frame of another kind. Raises MalformedFrame."""
+    try:
+        frame = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise MalformedFrame(MalformedKind.NOT_JSON) from None
+    try:
+        event = frame["data"]
+        stream = frame["stream"]
+    except (KeyError, TypeError):
+        if isinstance(frame, dict) and ("id" in frame or "result" in frame or "error" in frame):
+            return None  # the answer to a subscription
+        raise MalformedFrame(MalformedKind.NOT_A_FRAME) from None
+    try:
+        if event["e"] != "depthUpdate":
+            return None
+        update = DepthUpdate(
+            first_update_id=event["U"],
+            final_update_id=event["u"],
+            previous_final_update_id=event["pu"],
+            transaction_time=event["T"],
+            event_time=event["E"],
+            receive_time=receive_time,
+            bids=event["b"],
+            asks=event["a"],
+        )
+        symbol = event["s"]
+    except (KeyError, TypeError):
+        raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream)) from None
+    numbers = (
+        update.first_update_id, update.final_update_id, update.previous_final_update_id,
+        update.transaction_time, update.event_time,
+    )  # fmt: skip
+    if not all(type(number) is int for number in numbers) or not _are_lists(update.bids, update.asks):
+        raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
+    if type(symbol) is not str:
+        raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
+    first, final, previous = numbers[:3]
+    if not (0 <= previous < _LARGEST and 0 < first <= final < _LARGEST and max(numbers[3:]) < _LARGEST):
+        raise MalformedFrame(MalformedKind.BAD_RANGE, symbol)
+    return symbol, update
+
+
+def _symbol_of(stream: object) -> str | None:
+    return stream.partition("@")[0].upper() if isinstance(stream, str) else None
+
+
+def _are_lists(*values: object) -> bool:
+    return all(type(value) is list for value in values)
+
+
+def decode_snapshot(data: bytes, *, limit: int, receive_time: Nanos) -> DepthSnapshot:
+    """Return the depth snapshot in a reply to a request with this limit. Raises MalformedFrame."""
+    body = _json_object(data)
+    numbers = [body.get(name) for name in ("lastUpdateId", "T", "E")]
+    bids, asks = body.get("bids"), body.get("asks")
+    if not all(type(number) is int for number in numbers) or not _are_lists(bids, asks):
+        raise MalformedFrame(MalformedKind.BAD_FIELD)
+    last_update_id, transaction_time, event_time = (int(number) for number in numbers if number is not None)
+    if not all(0 < number < _LARGEST for number in (last_update_id, transaction_time, event_time)):
+        raise MalformedFrame(MalformedKind.BAD_RANGE)
+    assert isinstance(bids, list)
+    assert isinstance(asks, list)
+    return DepthSnapshot(
+        last_update_id=UpdateId(last_update_id),
+        transaction_time=Millis(transaction_time),
+        event_time=Millis(event_time),
+        receive_time=receive_time,
+        limit=limit,
+        bids=bids,
+        asks=asks,
+    )
+
+
+def decode_exchange_info(data: bytes) -> ExchangeInfo:
+    """Return what `exchangeInfo` says. Raises MalformedFrame."""
+    body = _json_object(data)
+    try:
+        symbols = {entry["symbol"]: SymbolInfo(entry["symbol"], str(entry["status"])) for entry in body["symbols"]}
+        limits: Sequence[Any] = body.get("rateLimits", [])
+        weight = next((int(limit["limit"]) for limit in limits if limit.get("rateLimitType") == "REQUEST_WEIGHT"), None)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise MalformedFrame(MalformedKind.BAD_FIELD) from None
+    return ExchangeInfo(symbols, weight)
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise MalformedFrame(MalformedKind.NOT_JSON) from None
+    if not isinstance(body, dict):
+        raise MalformedFrame(MalformedKind.NOT_A_FRAME)
+    return body

@@ -1,0 +1,125 @@
+"""Requests to checked values, values to messages. All conversion between doubles and integers happens here."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook_server.core.coverage import Cause, KnownRange
+from chronobook_server.core.errors import InvalidField, LevelUnknown
+from chronobook_server.core.instrument import MAX_EXACT, Instrument
+from chronobook_server.core.sync import State
+from chronobook_server.core.values import Millis, Side, SignedQuantity, side_of
+from chronobook_server.core.view import BookView, Steps
+from chronobook_server.hub import Kind, LevelMessage
+
+SIDES = {Side.BID: pb.BID, Side.ASK: pb.ASK}
+STATES = {state: pb.SyncState.Value(state.value) for state in State}
+CAUSES = {cause: pb.Cause.Value(cause.value) for cause in Cause}
+KINDS = {kind: pb.WatchLevelResponse.Kind.Value(kind.value) for kind in Kind}
+
+
+# The generated classes name their optional fields one by one, so what works on all requests takes Any.
+def optional(request: Any, field: str) -> float | None:
+    """Return an optional number of a request; None where it is absent."""
+    return getattr(request, field) if request.HasField(field) else None
+
+
+def check(request: Any, *checks: tuple[str, Callable[[float | None], str | None]]) -> None:
+    """Check optional numbers of a request, all of them. Raises InvalidField with every violation."""
+    found = [(field, problem) for field, test in checks if (problem := test(optional(request, field))) is not None]
+    if found:
+        raise InvalidField(*found)
+
+
+def a_price(value: float | None) -> str | None:
+    """Say what is wrong with a price, as far as that is the same for every symbol."""
+    if value is None:
+        return "is required"
+    return None if math.isfinite(value) and value > 0 else "must be a finite number above 0"
+
+
+def a_timestamp(value: float | None) -> str | None:
+    """Say what is wrong with an optional instant."""
+    return None if value is None or math.isfinite(value) else "must be a finite number of Unix seconds"
+
+
+def a_limit(value: float | None) -> str | None:
+    """Say what is wrong with an optional number of levels."""
+    return None if value is None or value >= 1 else "must be at least 1"
+
+
+def an_age(value: float | None) -> str | None:
+    """Say what is wrong with an optional number of seconds."""
+    return None if value is None or (math.isfinite(value) and value >= 0) else "must be 0 or more seconds"
+
+
+def milliseconds(seconds: float) -> float:
+    """Return Unix milliseconds of Unix seconds, bounded so that every later conversion is exact."""
+    return max(-float(MAX_EXACT), min(seconds * 1000, float(MAX_EXACT)))
+
+
+def seconds(time: Millis | None) -> float | None:
+    """Return Unix seconds; None for None."""
+    return None if time is None else time / 1000
+
+
+def side(quantity: SignedQuantity | None) -> pb.Side.ValueType | None:
+    """Return the side of a quantity; None where nothing rests, or nothing is known."""
+    found = None if quantity is None else side_of(quantity)
+    return None if found is None else SIDES[found]
+
+
+def levels(instrument: Instrument, rows: tuple[Steps, Steps]) -> Iterable[pb.PriceLevel]:
+    """Return price levels of parallel arrays of prices and quantities in steps."""
+    price_unit, quantity_unit = 10**instrument.price_scale, 10**instrument.quantity_scale
+    prices, quantities = rows
+    return [
+        pb.PriceLevel(price=price / price_unit, quantity=quantity / quantity_unit)
+        for price, quantity in zip(prices.tolist(), quantities.tolist(), strict=True)
+    ]
+
+
+def best(view: BookView, rows: tuple[Steps, Steps]) -> pb.PriceLevel | None:
+    """Return the only level of an array of at most one; None for an empty one."""
+    return next(iter(levels(view.instrument, rows)), None)
+
+
+def bounds(known_range: KnownRange, instrument: Instrument) -> tuple[float | None, float | None]:
+    """Return the ends of a known range in doubles; None where it is open."""
+    low, high = known_range.lowest_or_none, known_range.highest_or_none
+    return (
+        None if low is None else instrument.price_to_float(low),
+        None if high is None else instrument.price_to_float(high),
+    )
+
+
+def known_range(view: BookView) -> pb.KnownRange:
+    """Return the known range of a book."""
+    lowest, highest = bounds(view.known_range, view.instrument)
+    return pb.KnownRange(lowest=lowest, highest=highest)
+
+
+def level_unknown(what: str, known: KnownRange, instrument: Instrument) -> LevelUnknown:
+    """Return the refusal for a level that is not known."""
+    lowest, highest = bounds(known, instrument)
+    return LevelUnknown(what, lowest=lowest, highest=highest)
+
+
+def level_message(symbol: str, message: LevelMessage) -> pb.WatchLevelResponse:
+    """Return a watcher's message as the contract has it."""
+    unit = 10**message.instrument.quantity_scale
+    return pb.WatchLevelResponse(
+        kind=KINDS[message.kind],
+        symbol=symbol,
+        price=message.instrument.price_to_float(message.price),
+        timestamp=message.time / 1000,
+        quantity=None if message.quantity is None else abs(message.quantity) / unit,
+        difference=None if message.difference is None else message.difference / unit,
+        change=None if message.change is None else message.change / unit,
+        side=side(message.quantity),
+        update_id=message.update_id,
+        gap_start=seconds(message.gap_start),
+        gap_end=seconds(message.gap_end),
+        cause=None if message.cause is None else CAUSES[message.cause],
+    )

@@ -1,0 +1,114 @@
+"""The one table from refusals to statuses: code, reason, metadata and further details, the same over gRPC and REST."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from chronobook.v1.errors_pb2 import ErrorReason
+from chronobook_server.core import errors
+
+DOMAIN = "chronobook"
+# A resync usually takes a second; the same advice for every refusal that passes by itself.
+RETRY_SECONDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    code: grpc.StatusCode
+    reason: ErrorReason.ValueType
+    metadata: Callable[[Any], dict[str, str | None]]
+    details: Callable[[Any], list[Message]] = lambda _: []
+
+
+def _violations(refusal: errors.InvalidField) -> list[Message]:
+    return [
+        BadRequest(
+            field_violations=[
+                BadRequest.FieldViolation(field=field, description=description)
+                for field, description in refusal.violations
+            ]
+        )
+    ]
+
+
+def _retry(_: errors.Refusal) -> list[Message]:
+    return [RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS))]
+
+
+def _seconds(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else f"{milliseconds / 1000:.3f}"
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.15g}"
+
+
+TABLE: dict[type[errors.Refusal], _Row] = {
+    errors.InvalidField: _Row(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.INVALID_FIELD, lambda _: {}, _violations),
+    errors.SymbolNotServed: _Row(
+        grpc.StatusCode.NOT_FOUND,
+        ErrorReason.SYMBOL_NOT_SERVED,
+        lambda refusal: {"symbol": refusal.symbol, "served": ",".join(refusal.served)},
+    ),
+    errors.InTheFuture: _Row(
+        grpc.StatusCode.OUT_OF_RANGE, ErrorReason.IN_THE_FUTURE, lambda refusal: {"now": _seconds(refusal.now)}
+    ),
+    errors.BeforeHistory: _Row(
+        grpc.StatusCode.OUT_OF_RANGE,
+        ErrorReason.BEFORE_HISTORY,
+        lambda refusal: {"oldest_timestamp": _seconds(refusal.oldest)},
+    ),
+    errors.HistoryGap: _Row(
+        grpc.StatusCode.NOT_FOUND,
+        ErrorReason.HISTORY_GAP,
+        lambda refusal: {
+            "gap_start": _seconds(refusal.start),
+            "gap_end": _seconds(refusal.end),
+            "cause": refusal.cause,
+        },
+    ),
+    errors.LevelUnknown: _Row(
+        grpc.StatusCode.NOT_FOUND,
+        ErrorReason.LEVEL_UNKNOWN,
+        lambda refusal: {"known_lowest": _number(refusal.lowest), "known_highest": _number(refusal.highest)},
+    ),
+    errors.NotSynced: _Row(
+        grpc.StatusCode.UNAVAILABLE, ErrorReason.NOT_SYNCED, lambda refusal: {"state": refusal.state}, _retry
+    ),
+    errors.TooOld: _Row(
+        grpc.StatusCode.UNAVAILABLE, ErrorReason.TOO_OLD, lambda refusal: {"age": f"{refusal.age:.3f}"}, _retry
+    ),
+    errors.SlowConsumer: _Row(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ErrorReason.SLOW_CONSUMER,
+        lambda refusal: {"waiting": str(refusal.waiting)},
+    ),
+}
+
+
+def status_of(refusal: errors.Refusal) -> Status:
+    """Return the status that a refusal is sent as."""
+    row = TABLE[type(refusal)]
+    metadata = {name: value for name, value in row.metadata(refusal).items() if value is not None}
+    info = ErrorInfo(reason=ErrorReason.Name(row.reason), domain=DOMAIN, metadata=metadata)
+    status = Status(code=row.code.value[0], message=str(refusal))
+    for detail in (info, *row.details(refusal)):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], refusal: errors.Refusal) -> NoReturn:
+    """End a call with a refusal's status."""
+    status = rpc_status.to_status(status_of(refusal))
+    await context.abort(status.code, status.details or "", status.trailing_metadata or ())
+    raise AssertionError("abort does not return")

@@ -1,0 +1,297 @@
+"""The RPCs of OrderBookService: check the request, ask the market, write the answer. No rules of their own."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
+
+import grpc
+
+from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceServicer
+from chronobook_server.core.errors import NotSynced, Refusal, SlowConsumer, SymbolNotServed
+from chronobook_server.core.values import Millis, Price, SignedQuantity
+from chronobook_server.core.view import Nearest
+from chronobook_server.hub import Kind, LevelMessage, Subscription
+from chronobook_server.market import CurrentBook, Market
+
+from . import convert
+from .errors import abort
+
+DEFAULT_HEARTBEAT_SECONDS = 10.0
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+_Handler = Callable[["OrderBookHandlers", _Request, Context], Awaitable[_Response]]
+
+
+def _refusing(handler: Callable[["OrderBookHandlers", _Request], _Response]) -> _Handler[_Request, _Response]:
+    """Make a handler of a method that answers or raises a Refusal."""
+
+    @wraps(handler)
+    async def handle(self: "OrderBookHandlers", request: _Request, context: Context) -> _Response:
+        try:
+            return handler(self, request)
+        except Refusal as refusal:
+            await abort(context, refusal)
+
+    return handle
+
+
+class OrderBookHandlers(OrderBookServiceServicer):
+    """Answers for the markets given; the first one is the default symbol."""
+
+    def __init__(self, markets: Mapping[str, Market], *, heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS) -> None:
+        self._markets = markets
+        self._default = next(iter(markets.values()))
+        self._heartbeat_seconds = heartbeat_seconds
+
+    def _market(self, symbol: str) -> Market:
+        if not symbol:
+            return self._default
+        market = self._markets.get(symbol.upper())
+        if market is None:
+            raise SymbolNotServed(symbol.upper(), tuple(self._markets))
+        return market
+
+    @_refusing
+    def GetStatus(self, request: pb.GetStatusRequest) -> pb.GetStatusResponse:  # noqa: N802
+        """Say how a symbol's book stands."""
+        market = self._market(request.symbol)
+        history, view = market.history, market.current_view()
+        newest = history.newest_state()
+        return pb.GetStatusResponse(
+            symbol=market.symbol,
+            is_connected=market.is_synced,
+            last_update_id=0 if newest is None else newest[1],
+            bids_count=0 if view is None else view.bids_count,
+            asks_count=0 if view is None else view.asks_count,
+            history_count=history.seconds_held(),
+            state=convert.STATES[market.state],
+            timestamp=convert.seconds(market.now()),
+            as_of=None if newest is None else convert.seconds(newest[0]),
+            complete_to=convert.seconds(history.complete_to),
+            age=market.age(),
+            known_range=None if view is None else convert.known_range(view),
+            best_bid=None if view is None else convert.best(view, view.bids(1)),
+            best_ask=None if view is None else convert.best(view, view.asks(1)),
+            resyncs_count=market.resyncs,
+            malformed_frames_count=market.malformed_frames,
+            trading_status=market.status,
+        )
+
+    @_refusing
+    def GetOrderBook(self, request: pb.GetOrderBookRequest) -> pb.GetOrderBookResponse:  # noqa: N802
+        """Answer with the whole known book."""
+        timestamp = convert.optional(request, "timestamp")
+        convert.check(
+            request,
+            ("limit", convert.a_limit),
+            ("timestamp", convert.a_timestamp),
+            ("max_age", convert.an_age),
+        )
+        market = self._market(request.symbol)
+        if timestamp is None:
+            current = market.current_book(allow_stale=request.allow_stale, max_age=convert.optional(request, "max_age"))
+            view, instant, age, is_stale = current.view, current.now, current.age, current.is_stale
+        else:
+            instant = market.instant(convert.milliseconds(timestamp))
+            view, age, is_stale = market.history.book_at(instant), market.age_at(instant), False
+        limit = request.limit if request.HasField("limit") else None
+        return pb.GetOrderBookResponse(
+            symbol=market.symbol,
+            last_update_id=view.update_id,
+            timestamp=instant / 1000,
+            bids=convert.levels(view.instrument, view.bids(limit)),
+            asks=convert.levels(view.instrument, view.asks(limit)),
+            as_of=view.transaction_time / 1000,
+            complete_to=convert.seconds(market.history.complete_to),
+            age=age,
+            is_stale=is_stale,
+            known_range=convert.known_range(view),
+        )
+
+    @_refusing
+    def GetQuantity(self, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:  # noqa: N802
+        """Answer what rests at a price at an instant, or at the nearest level now."""
+        convert.check(
+            request,
+            ("price", convert.a_price),
+            ("timestamp", convert.a_timestamp),
+            ("max_age", convert.an_age),
+        )
+        market = self._market(request.symbol)
+        if request.HasField("timestamp"):
+            return self._quantity_at(market, request)
+        return self._nearest_quantity(market, request)
+
+    def _quantity_at(self, market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
+        price = _steps(market, request.price)
+        instant = market.instant(convert.milliseconds(request.timestamp))
+        assert price is not None, "an instant is known only after the scale"
+        level = market.history.level_at(price, instant)
+        if level.quantity is None:
+            what = f"the quantity of {market.symbol} at {request.price:.15g} is not known at that instant"
+            raise convert.level_unknown(what, level.known_range, market.history.instrument)
+        response = pb.GetQuantityResponse(
+            symbol=market.symbol,
+            target_price=request.price,
+            actual_price=request.price,
+            timestamp=instant / 1000,
+            is_nearest_level=False,
+            is_proven=True,
+            as_of=level.as_of / 1000,
+            update_id=level.update_id,
+            complete_to=convert.seconds(market.history.complete_to),
+            age=market.age_at(instant),
+        )
+        _set_quantities(response, market, price, level.quantity, instant)
+        return response
+
+    def _nearest_quantity(self, market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
+        target, current, nearest = _nearest(market, request)
+        response = pb.GetQuantityResponse(
+            symbol=market.symbol,
+            target_price=request.price,
+            actual_price=current.view.instrument.price_to_float(nearest.price),
+            is_nearest_level=nearest.price != target,
+            is_proven=nearest.is_proven,
+        )
+        _set_current(response, market, current)
+        _set_quantities(response, market, nearest.price, nearest.quantity, current.now)
+        return response
+
+    @_refusing
+    def NearestLevel(self, request: pb.NearestLevelRequest) -> pb.NearestLevelResponse:  # noqa: N802
+        """Answer with the level nearest to a price now."""
+        convert.check(request, ("price", convert.a_price), ("max_age", convert.an_age))
+        market = self._market(request.symbol)
+        target, current, nearest = _nearest(market, request)
+        instrument = current.view.instrument
+        response = pb.NearestLevelResponse(
+            symbol=market.symbol,
+            target_price=request.price,
+            nearest_price=instrument.price_to_float(nearest.price),
+            quantity=instrument.quantity_to_float(abs(nearest.quantity)),
+            price_difference=instrument.price_to_float(nearest.price - target),
+            side=pb.BID if nearest.quantity > 0 else pb.ASK,
+            is_proven=nearest.is_proven,
+        )
+        _set_current(response, market, current)
+        return response
+
+    @_refusing
+    def GetHistory(self, request: pb.GetHistoryRequest) -> pb.GetHistoryResponse:  # noqa: N802
+        """Say which instants can be asked about."""
+        market = self._market(request.symbol)
+        history = market.history
+        coverage = history.coverage()
+        return pb.GetHistoryResponse(
+            symbol=market.symbol,
+            history_count=history.seconds_held(),
+            oldest_timestamp=convert.seconds(coverage[0].start) if coverage else None,
+            newest_timestamp=convert.seconds(coverage[-1].end) if coverage else None,
+            coverage=[
+                pb.GetHistoryResponse.Interval(start=interval.start / 1000, end=interval.end / 1000)
+                for interval in coverage
+            ],
+            gaps=[
+                pb.GetHistoryResponse.Gap(
+                    start=gap.start / 1000, end=convert.seconds(gap.end), cause=convert.CAUSES[gap.cause]
+                )
+                for gap in history.gaps()
+            ],
+            level_changes=history.level_changes,
+            bytes=history.bytes,
+            retention_seconds=history.retention_ms / 1000,
+        )
+
+    async def WatchLevel(  # noqa: N802
+        self, request: pb.WatchLevelRequest, context: Context
+    ) -> AsyncIterator[pb.WatchLevelResponse]:
+        """Send what is known of a level, then every change of it, until the stream ends."""
+        try:
+            convert.check(request, ("price", convert.a_price))
+            market = self._market(request.symbol)
+            price = _steps(market, request.price)
+            if price is None:
+                raise NotSynced(market.symbol, market.state.value)
+            subscription = market.hub.subscribe(price)
+        except Refusal as refusal:
+            await abort(context, refusal)
+        try:
+            async for message in self._messages(market, subscription):
+                yield convert.level_message(market.symbol, message)
+            subscription.raise_if_too_slow()
+        except SlowConsumer as refusal:
+            await abort(context, refusal)
+        finally:
+            market.hub.unsubscribe(subscription)
+
+    async def _messages(self, market: Market, subscription: Subscription) -> AsyncIterator[LevelMessage]:
+        """Yield a subscription's messages, heartbeats in between while nothing comes, and END at last."""
+        while True:
+            message = await subscription.next(self._heartbeat_seconds)
+            if message is not None:
+                yield message
+                continue
+            ended_by = subscription.ended_by
+            yield LevelMessage(
+                kind=Kind.HEARTBEAT if ended_by is None else Kind.END,
+                instrument=market.history.instrument,
+                price=subscription.price,
+                time=market.history.complete_to or Millis(0),
+                cause=ended_by,
+            )
+            if ended_by is not None:
+                return
+
+
+def _steps(market: Market, price: float) -> Price | None:
+    """Return a price in steps; None before the first sync, while the scale is not known. Raises InvalidField."""
+    return None if market.instrument is None else market.instrument.price_from_float(price)
+
+
+def _nearest(
+    market: Market, request: pb.GetQuantityRequest | pb.NearestLevelRequest
+) -> tuple[Price, CurrentBook, Nearest]:
+    target = _steps(market, request.price)
+    current = market.current_book(allow_stale=request.allow_stale, max_age=convert.optional(request, "max_age"))
+    assert target is not None, "there is a book only after the scale is known"
+    nearest = current.view.nearest(target)
+    if nearest is None:
+        what = f"no level of {market.symbol} is known"
+        raise convert.level_unknown(what, current.view.known_range, current.view.instrument)
+    return target, current, nearest
+
+
+def _set_current(
+    response: pb.GetQuantityResponse | pb.NearestLevelResponse, market: Market, current: CurrentBook
+) -> None:
+    response.timestamp = current.now / 1000
+    response.as_of = current.view.transaction_time / 1000
+    response.update_id = current.view.update_id
+    response.is_stale = current.is_stale
+    if market.history.complete_to is not None:
+        response.complete_to = market.history.complete_to / 1000
+    if current.age is not None:
+        response.age = current.age
+
+
+def _set_quantities(
+    response: pb.GetQuantityResponse, market: Market, price: Price, quantity: SignedQuantity, instant: Millis
+) -> None:
+    """Set the quantity with its side, and what it was a second before where that is known."""
+    instrument = market.history.instrument
+    response.quantity = instrument.quantity_to_float(abs(quantity))
+    side = convert.side(quantity)
+    if side is not None:
+        response.side = side
+    before = market.quantity_before(price, instant)
+    if before is None:
+        return
+    response.previous_quantity = instrument.quantity_to_float(abs(before))
+    response.difference = instrument.quantity_to_float(abs(quantity) - abs(before))
+    previous_side = convert.side(before)
+    if previous_side is not None:
+        response.previous_side = previous_side

@@ -1,0 +1,70 @@
+"""The gRPC server: the service, health, and reflection on one port."""
+
+from collections.abc import Mapping
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook.v1.order_book_service_pb2_grpc import add_OrderBookServiceServicer_to_server
+from chronobook_server.core.coverage import Cause
+from chronobook_server.market import Market
+
+from .handlers import OrderBookHandlers
+
+SERVICE = pb.DESCRIPTOR.services_by_name["OrderBookService"].full_name
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_OPTIONS = (
+    # Two servers on one port would each get half of the calls; the second one is to fail instead.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 10_000),
+    ("grpc.max_receive_message_length", 1 << 20),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class PortInUse(OSError):
+    """The address to listen on cannot be had."""
+
+
+class Server:
+    """The gRPC face of a set of markets, at `address` ("host:port"; port 0 takes a free one, see `port`)."""
+
+    def __init__(self, markets: Mapping[str, Market], *, heartbeat_seconds: float | None = None) -> None:
+        self.port = 0
+        self._markets = markets
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        handlers = (
+            OrderBookHandlers(markets)
+            if heartbeat_seconds is None
+            else OrderBookHandlers(markets, heartbeat_seconds=heartbeat_seconds)
+        )
+        add_OrderBookServiceServicer_to_server(handlers, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    async def start(self, address: str) -> None:
+        """Listen, and say that questions can be answered. Raises PortInUse."""
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            self.port = 0
+        if self.port == 0:
+            raise PortInUse(f"cannot listen on {address}: the port is in use, or the address is not of this machine")
+        await self._health.set(SERVICE, _NOT_SERVING)
+        await self._server.start()
+        await self._health.set("", _SERVING)
+
+    async def synced(self) -> None:
+        """Say that a first symbol is in sync."""
+        await self._health.set(SERVICE, _SERVING)
+
+    async def stop(self, grace: float) -> None:
+        """Turn health, end the streams with a reason, and let calls finish for up to `grace` seconds."""
+        await self._health.enter_graceful_shutdown()
+        for market in self._markets.values():
+            market.hub.end_all(Cause.SHUTDOWN)
+        await self._server.stop(grace)

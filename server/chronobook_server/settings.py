@@ -1,0 +1,87 @@
+"""What the commands can be told, and how text becomes it. Errors are ValueErrors with one clear sentence."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+LIVE_REST_URL = "https://fapi.binance.com"
+LIVE_STREAM_URL = "wss://fstream.binance.com/public"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+class Address(NamedTuple):
+    """A host and a port to listen on or to connect to."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """The settings of `serve`. The first symbol is the default of every question."""
+
+    symbols: tuple[str, ...]
+    rest_url: str
+    stream_url: str
+    update_speed: str
+    listen: Address
+    data_dir: Path
+    retention_ms: int
+
+
+def parse_address(text: str) -> Address:
+    """Read `HOST:PORT` or `[HOST]:PORT`."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return Address(host, int(port))
+
+
+def parse_symbols(text: str) -> tuple[str, ...]:
+    """Read a comma-separated list of symbols, in any case, each once."""
+    symbols = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
+    if not symbols:
+        raise ValueError("name at least one symbol")
+    return symbols
+
+
+def parse_duration(text: str) -> int:
+    """Read a duration such as `24h`, `90m` or `30s` as ms."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(f"{text!r} is not a duration such as 24h, 90m or 30s")
+    return round(float(match[1]) * _UNIT_MS[match[2]])
+
+
+def parse_url(text: str, *schemes: str) -> str:
+    """Read a URL of one of these schemes; a slash at its end is dropped."""
+    if not any(text.startswith(f"{scheme}://") for scheme in schemes):
+        raise ValueError(f"{text!r} does not start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    return text.rstrip("/")
+
+
+def require_loopback(address: Address, *, insecure: bool) -> None:
+    """Raise ValueError for an address that others reach, unless that is asked for: nothing there asks who they are."""
+    if not insecure and address.host not in LOOPBACK and not address.host.startswith("127."):
+        raise ValueError(
+            f"listening on {address} lets anyone in, without encryption; say --insecure to do it all the same"
+        )
+
+
+def prepare_data_dir(path: Path) -> None:
+    """Make the data directory, for its owner alone. Raises ValueError where it cannot be used."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"the data directory {path} cannot be used: {error.strerror}") from error

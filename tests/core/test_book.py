@@ -1,0 +1,151 @@
+from decimal import Decimal
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chronobook_server.core.book import CrossedBook, OrderBook
+from chronobook_server.core.coverage import KnownRange
+from chronobook_server.core.instrument import Instrument, LevelReader, MalformedDecimal
+from chronobook_server.core.records import Keyframe, RangeWidened
+from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
+from tests.support.depth import SmallExchange, event_dict
+from tests.support.naive import NaiveBook
+
+RANGE = KnownRange(90, 110)
+
+
+def book(levels: dict[int, int], known_range: KnownRange = RANGE) -> OrderBook:
+    return OrderBook(
+        Keyframe(
+            instrument=Instrument("X", 1, 0),
+            update_id=UpdateId(1),
+            transaction_time=Millis(1),
+            event_time=Millis(1),
+            receive_time=Nanos(1),
+            levels=levels,
+            known_range=known_range,
+        )
+    )
+
+
+def apply(target: OrderBook, bids: dict[int, int], asks: dict[int, int]) -> dict[int, int]:
+    return target.apply(bids, asks, update_id=UpdateId(target.update_id + 1), transaction_time=Millis(2))
+
+
+def test_an_event_that_moves_a_price_to_the_other_side_changes_it_once() -> None:
+    target = book({100: 5, 101: -7})
+    assert apply(target, {100: 0, 99: 3}, {100: 4}) == {99: 3, 100: -4}
+    assert (target.best_bid, target.best_ask) == (99, 100)
+    assert target.quantity(Price(100)) == -4
+
+
+def test_a_removal_says_nothing_of_a_level_on_the_other_side() -> None:
+    target = book({100: 5, 102: -7})
+    assert apply(target, {102: 0}, {100: 0}) == {}
+    assert target.quantity(Price(102)) == -7
+    assert target.quantity(Price(100)) == 5
+
+
+def test_what_stays_as_it_was_is_no_change() -> None:
+    target = book({100: 5, 102: -7})
+    assert apply(target, {100: 5, 99: 0}, {102: 7}) == {}
+
+
+def test_inside_the_range_an_absent_level_is_zero_and_outside_unknown_until_named() -> None:
+    target = book({100: 5, 102: -7})
+    assert target.quantity(Price(95)) == 0
+    assert target.quantity(Price(80)) is None
+    assert apply(target, {80: 0, 70: 4}, {120: 0}) == {80: 0, 70: 4, 120: 0}
+    assert [target.quantity(Price(price)) for price in (80, 70, 120, 121)] == [0, 4, 0, None]
+    assert apply(target, {70: 0, 80: 0}, {}) == {70: 0}
+    assert target.quantity(Price(70)) == 0
+
+
+def test_a_crossed_side_named_empty_is_no_news_of_the_side_that_can_rest_there() -> None:
+    target = book({100: 5, 102: -7})
+    assert apply(target, {120: 0}, {80: 0}) == {}
+    assert target.quantity(Price(120)) is None
+    assert target.quantity(Price(80)) is None
+
+
+def test_a_market_beyond_the_price_proves_it_empty() -> None:
+    target = book({100: 5, 102: -7})
+    changes = apply(target, {130: 2, 120: 0}, {102: 0, 140: 1})
+    assert changes == {130: 2, 140: -1, 102: 0, 120: 0}
+    assert target.quantity(Price(120)) == 0
+    assert target.quantity(Price(125)) is None
+
+
+@pytest.mark.parametrize(
+    ("bids", "asks"),
+    [({102: 1}, {}), ({}, {100: 1}), ({101: 1}, {101: 1}), ({103: 1}, {}), ({}, {99: 2})],
+)
+def test_a_bid_at_or_above_an_ask_is_no_book(bids: dict[int, int], asks: dict[int, int]) -> None:
+    with pytest.raises(CrossedBook):
+        apply(book({100: 5, 102: -7}), bids, asks)
+
+
+def test_the_best_price_is_found_across_a_wide_hole_and_an_empty_side() -> None:
+    target = book({100: 5, 10_000: -7, 20: 1, 90_000: -2}, KnownRange(0, MAX_STEPS))
+    apply(target, {100: 0}, {10_000: 0})
+    assert (target.best_bid, target.best_ask) == (20, 90_000)
+    apply(target, {20: 0}, {90_000: 0})
+    assert (target.best_bid, target.best_ask) == (0, MAX_STEPS)
+    apply(target, {50_000: 1}, {50_001: 1})
+    assert (target.best_bid, target.best_ask) == (50_000, 50_001)
+
+
+def test_widening_teaches_levels_and_proves_the_rest_empty() -> None:
+    target = book({100: 5, 102: -7})
+    target.widen(
+        RangeWidened(
+            transaction_time=Millis(2), update_id=UpdateId(1), levels={85: 3, 118: -2}, known_range=KnownRange(80, 120)
+        )
+    )
+    assert [target.quantity(Price(price)) for price in (85, 84, 118, 79)] == [3, 0, -2, None]
+
+
+def test_finer_steps_keep_every_value() -> None:
+    target = book({100: 5, 102: -7})
+    apply(target, {80: 0}, {})
+    target.rescale(Instrument("X", 3, 2))
+    assert target.quantity(Price(10_000)) == 500
+    assert target.quantity(Price(8_000)) == 0
+    assert target.quantity(Price(8_001)) is None
+    assert target.quantity(Price(9_001)) == 0
+    assert (target.best_bid, target.best_ask) == (10_000, 10_200)
+    with pytest.raises(MalformedDecimal):
+        book({100: MAX_STEPS // 10, 102: -7}).rescale(Instrument("X", 1, 8))
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(3, 30))
+def test_any_stream_of_events_equals_the_plain_model(seed: int, limit: int) -> None:
+    exchange = SmallExchange(Random(seed))
+    first = exchange.snapshot(limit)
+    naive = NaiveBook.from_snapshot({"bids": first.bids, "asks": first.asks}, limit=limit)
+    reader = LevelReader(Instrument("X", 1, 0))
+    bids, asks = reader.read(first.bids), reader.read(first.asks)
+    target = book(
+        bids | {price: -quantity for price, quantity in asks.items()},
+        KnownRange(
+            min(bids) if len(bids) >= limit else 0,
+            max(asks) if len(asks) >= limit else MAX_STEPS,
+        ),
+    )
+    for _ in range(60):
+        event = exchange.event()
+        before = {price: target.quantity(Price(price)) for price in range(900, 1101)}
+        changes = apply(target, reader.read(event.bids), reader.read(event.asks))
+        naive.apply(event_dict(event))
+        after = {price: target.quantity(Price(price)) for price in range(900, 1101)}
+        assert after == {price: naive.quantity(Decimal(price) / 10) for price in after}
+        assert {price: quantity for price, quantity in changes.items() if 900 <= price <= 1100} == {
+            price: quantity for price, quantity in after.items() if quantity != before[price]
+        }
+        view = target.view()
+        assert dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True)) == target.levels
+        assert target.best_bid == max(naive.bids) * 10 if naive.bids else target.best_bid == 0
+        assert target.best_ask == min(naive.asks) * 10 if naive.asks else target.best_ask == MAX_STEPS

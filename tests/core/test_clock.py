@@ -1,0 +1,26 @@
+from chronobook_server.core.clock import ExchangeClock
+from chronobook_server.core.values import Millis
+
+
+def test_now_is_the_last_time_plus_what_has_passed_since() -> None:
+    clock = ExchangeClock()
+    assert clock.now(5.0) is None
+    clock.observe(Millis(1_000_000), 10.0)
+    assert clock.now(12.5) == 1_002_500
+
+
+def test_now_never_runs_backwards() -> None:
+    clock = ExchangeClock()
+    clock.observe(Millis(1_000_000), 10.0)
+    assert clock.now(20.0) == 1_010_000
+    clock.observe(Millis(1_000_100), 20.0)
+    assert clock.now(20.0) == 1_010_000
+    clock.observe(Millis(1_020_000), 21.0)
+    assert clock.now(21.0) == 1_020_000
+
+
+def test_age_counts_from_the_last_frame() -> None:
+    clock = ExchangeClock()
+    assert clock.age(1.0) is None
+    clock.frame_arrived(1.0)
+    assert clock.age(3.5) == 2.5

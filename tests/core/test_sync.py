@@ -1,0 +1,398 @@
+from collections.abc import Iterator
+from decimal import Decimal
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chronobook_server.core.coverage import Cause, KnownRange
+from chronobook_server.core.depth import DepthUpdate
+from chronobook_server.core.instrument import Instrument, MalformedDecimal
+from chronobook_server.core.records import Gap, InstrumentChanged, Keyframe, Update
+from chronobook_server.core.sync import (
+    TABLE,
+    Action,
+    IllegalInput,
+    Input,
+    Output,
+    SnapshotWanted,
+    State,
+    Synchroniser,
+)
+from chronobook_server.core.values import MAX_STEPS, Price
+from tests.support.depth import Pairs, SmallExchange, event_dict, snapshot, update
+from tests.support.naive import NaiveBook
+
+BID: Pairs = [("99.0", "2.00")]
+
+
+def kinds(outputs: list[Output]) -> list[str]:
+    return [type(output).__name__ for output in outputs]
+
+
+def opened(*, buffer_limit: int = 100) -> tuple[Synchroniser, int]:
+    sync = Synchroniser("X", buffer_limit=buffer_limit)
+    wanted = sync.opened()[-1]
+    assert isinstance(wanted, SnapshotWanted)
+    return sync, wanted.number
+
+
+def in_sync() -> Synchroniser:
+    """Return a machine whose book stands at update id 20 with one event applied."""
+    sync, number = opened()
+    sync.receive_update(update(5, 10, 4))
+    sync.receive_snapshot(number, snapshot(10))
+    sync.receive_update(update(11, 20, 10, bids=BID))
+    assert sync.state is State.IN_SYNC
+    return sync
+
+
+# --- the rows of the table, one by one
+
+
+def test_opening_asks_for_a_snapshot() -> None:
+    sync = Synchroniser("X")
+    assert sync.opened() == [SnapshotWanted(number=1, attempt=0)]
+    assert sync.state is State.BUFFERING
+
+
+def test_events_are_kept_until_the_snapshot_comes() -> None:
+    sync, number = opened()
+    assert sync.receive_update(update(5, 10, 4)) == []
+    assert sync.receive_update(update(11, 20, 10, bids=BID)) == []
+    outputs = sync.receive_snapshot(number, snapshot(8))
+    assert kinds(outputs) == ["Keyframe", "Update", "Update"]
+    assert sync.state is State.IN_SYNC
+    assert sync.book is not None
+    assert sync.book.update_id == 20
+
+
+@pytest.mark.parametrize(
+    ("last", "applied"),
+    [
+        (5, 3),  # L is the first kept event's U
+        (7, 3),  # inside it
+        (10, 3),  # its u: the event that holds L is applied all the same
+        (11, 2),  # the second one's U
+        (20, 2),
+        (25, 1),
+        (30, 1),
+        (31, 0),  # beyond all: a quiet book
+    ],
+)
+def test_the_first_event_applied_holds_the_snapshot(last: int, applied: int) -> None:
+    sync, number = opened()
+    for event in (update(5, 10, 4), update(11, 20, 10), update(21, 30, 20)):
+        sync.receive_update(event)
+    outputs = sync.receive_snapshot(number, snapshot(last))
+    assert kinds(outputs) == ["Keyframe"] + ["Update"] * applied
+    assert sync.state is State.IN_SYNC
+
+
+def test_an_event_that_continues_the_snapshot_is_no_hole() -> None:
+    sync, number = opened()
+    sync.receive_update(update(15, 20, 10))  # U > L, but pu == L
+    assert kinds(sync.receive_snapshot(number, snapshot(10))) == ["Keyframe", "Update"]
+
+
+def test_a_quiet_symbol_is_in_sync_by_its_snapshot_alone() -> None:
+    sync, number = opened()
+    assert kinds(sync.receive_snapshot(number, snapshot(10))) == ["Keyframe"]
+    assert sync.state is State.IN_SYNC
+    assert sync.receive_update(update(4, 9, 3)) == []  # stale
+    assert kinds(sync.receive_update(update(8, 12, 7))) == ["Update"]  # straddles
+
+
+def test_a_quiet_symbol_notices_that_its_first_event_leaves_a_hole() -> None:
+    sync, number = opened()
+    sync.receive_snapshot(number, snapshot(10))
+    outputs = sync.receive_update(update(15, 20, 12))
+    assert kinds(outputs) == ["Gap", "SnapshotWanted"]
+    assert sync.state is State.BUFFERING
+    # The event was kept: a snapshot that it continues brings the book back.
+    wanted = outputs[-1]
+    assert isinstance(wanted, SnapshotWanted)
+    assert kinds(sync.receive_snapshot(wanted.number, snapshot(16))) == ["Keyframe", "Update"]
+
+
+def test_a_snapshot_from_before_the_kept_events_is_asked_for_again_and_they_are_kept() -> None:
+    sync, number = opened()
+    sync.receive_update(update(15, 20, 14))
+    assert sync.receive_snapshot(number, snapshot(10)) == [SnapshotWanted(number + 1, attempt=1)]
+    assert sync.state is State.WAITING_FOR_BRIDGE
+    sync.receive_update(update(21, 30, 20))
+    assert kinds(sync.receive_snapshot(number + 1, snapshot(18))) == ["Keyframe", "Update", "Update"]
+
+
+def test_a_snapshot_from_before_what_was_known_already_is_asked_for_again() -> None:
+    sync = in_sync()  # up to T 20
+    sync.closed()
+    wanted = sync.opened()[-1]
+    assert isinstance(wanted, SnapshotWanted)
+    assert kinds(sync.receive_snapshot(wanted.number, snapshot(15))) == ["SnapshotWanted"]
+    assert sync.state is State.WAITING_FOR_BRIDGE
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        snapshot(10, bids=[("nonsense", "1.00")]),
+        snapshot(10, bids=[("102.0", "1.00")]),
+        snapshot(10, bids=[("101.0", "1.00")]),
+    ],
+    ids=["malformed", "crossed", "locked"],
+)
+def test_a_snapshot_of_no_use_is_asked_for_again(bad: object) -> None:
+    sync, number = opened()
+    assert sync.receive_snapshot(number, bad) == [SnapshotWanted(number + 1, attempt=1)]  # type: ignore[arg-type]
+    assert sync.book is None
+
+
+def test_a_failed_snapshot_is_asked_for_again_and_the_attempts_count() -> None:
+    sync, number = opened()
+    for attempt in (1, 2, 3):
+        assert sync.snapshot_failed(number) == [SnapshotWanted(number + 1, attempt)]
+        number += 1
+
+
+def test_a_late_reply_changes_nothing() -> None:
+    sync, number = opened()
+    sync.snapshot_failed(number)
+    assert sync.receive_snapshot(number, snapshot(10)) == []
+    assert sync.snapshot_failed(number) == []
+    assert sync.state is State.WAITING_FOR_BRIDGE
+    sync = in_sync()
+    assert sync.receive_snapshot(1, snapshot(99)) == []
+    assert sync.state is State.IN_SYNC
+    sync.closed()
+    assert sync.receive_snapshot(1, snapshot(99)) == []
+    assert sync.state is State.DISCONNECTED
+
+
+def test_kept_repetitions_are_dropped_and_a_kept_hole_starts_over_from_there() -> None:
+    sync, number = opened()
+    sync.receive_update(update(5, 10, 4))
+    assert sync.receive_update(update(5, 10, 4)) == []
+    assert sync.receive_update(update(25, 30, 20)) == []
+    # A snapshot inside the first event is too old for what is kept now.
+    assert kinds(sync.receive_snapshot(number, snapshot(7))) == ["SnapshotWanted"]
+    assert kinds(sync.receive_snapshot(number + 1, snapshot(26))) == ["Keyframe", "Update"]
+
+
+def test_a_full_buffer_starts_over_from_a_new_snapshot() -> None:
+    sync, number = opened(buffer_limit=3)
+    for first in (1, 11, 21):
+        sync.receive_update(update(first, first + 9, first - 1))
+    assert sync.receive_update(update(31, 40, 30)) == [SnapshotWanted(number + 1, attempt=1)]
+    assert sync.state is State.WAITING_FOR_BRIDGE
+    assert sync.receive_snapshot(number, snapshot(15)) == []  # the reply to the old request
+    sync.receive_update(update(41, 50, 40))
+    outputs = sync.receive_snapshot(number + 1, snapshot(35))
+    assert [output.final_update_id for output in outputs if isinstance(output, Update)] == [40, 50]
+
+
+def test_repetitions_are_no_gap() -> None:
+    sync = in_sync()
+    assert sync.receive_update(update(11, 20, 10)) == []
+    assert sync.receive_update(update(3, 8, 2)) == []
+    assert sync.state is State.IN_SYNC
+
+
+@pytest.mark.parametrize("hole", [update(31, 40, 30), update(15, 40, 14), update(21, 40, 19)])
+def test_a_hole_gives_up_the_book_at_once(hole: DepthUpdate) -> None:
+    sync = in_sync()
+    outputs = sync.receive_update(hole)
+    assert outputs[0] == Gap(start=20, update_id=20, cause=Cause.CHAIN_BREAK)  # type: ignore[arg-type]
+    assert kinds(outputs) == ["Gap", "SnapshotWanted"]
+    assert sync.book is None
+    assert sync.state is State.BUFFERING
+
+
+def test_a_crossed_book_is_given_up_and_its_event_kept() -> None:
+    sync = in_sync()
+    outputs = sync.receive_update(update(21, 30, 20, bids=[("101.0", "1.00")]))
+    assert kinds(outputs) == ["Gap", "SnapshotWanted"]
+    assert isinstance(outputs[0], Gap)
+    assert outputs[0].cause is Cause.CROSSED_BOOK
+    wanted = outputs[1]
+    assert isinstance(wanted, SnapshotWanted)
+    again = sync.receive_snapshot(wanted.number, snapshot(25, bids=BID, asks=[("102.0", "1.00")]))
+    assert kinds(again) == ["Keyframe", "Update"]
+
+
+def test_a_crossing_among_the_kept_events_keeps_the_rest() -> None:
+    sync, number = opened()
+    for event in (update(5, 10, 4), update(11, 20, 10, bids=[("105.0", "1.00")]), update(21, 30, 20)):
+        sync.receive_update(event)
+    outputs = sync.receive_snapshot(number, snapshot(7))
+    assert kinds(outputs) == ["Keyframe", "Update", "Gap", "SnapshotWanted"]
+    wanted = outputs[-1]
+    assert isinstance(wanted, SnapshotWanted)
+    assert kinds(sync.receive_snapshot(wanted.number, snapshot(30))) == ["Keyframe", "Update"]
+
+
+def test_a_lost_stream_gives_up_the_book_and_forgets_what_was_kept() -> None:
+    sync = in_sync()
+    assert sync.closed() == [Gap(start=20, update_id=20, cause=Cause.DISCONNECT)]  # type: ignore[arg-type]
+    assert sync.state is State.DISCONNECTED
+    sync.opened()
+    sync.receive_update(update(31, 40, 30))
+    assert sync.closed() == []
+    wanted = sync.opened()[-1]
+    assert isinstance(wanted, SnapshotWanted)
+    # Nothing of the former connection is applied.
+    assert kinds(sync.receive_snapshot(wanted.number, snapshot(35))) == ["Keyframe"]
+
+
+def test_a_malformed_event_costs_that_event() -> None:
+    sync = in_sync()
+    with pytest.raises(MalformedDecimal):
+        sync.receive_update(update(21, 30, 20, bids=[("99.0", "5.00"), ("98.0", "many")]))
+    assert sync.state is State.IN_SYNC
+    assert sync.book is not None
+    assert sync.book.quantity(Price(990)) == 200
+    assert kinds(sync.receive_update(update(31, 40, 30))) == ["Gap", "SnapshotWanted"]
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_an_input_without_a_row_raises_and_changes_nothing(state: State) -> None:
+    def machine() -> Synchroniser:
+        if state is State.DISCONNECTED:
+            return Synchroniser("X")
+        if state is State.IN_SYNC:
+            return in_sync()
+        sync, number = opened()
+        if state is State.WAITING_FOR_BRIDGE:
+            sync.snapshot_failed(number)
+        return sync
+
+    def illegal() -> Iterator[str]:
+        if (state, Input.OPENED) not in TABLE:
+            yield "opened"
+        if (state, Input.CLOSED) not in TABLE:
+            yield "closed"
+        if state is State.DISCONNECTED:
+            yield "receive_update"
+
+    for name in illegal():
+        sync = machine()
+        with pytest.raises(IllegalInput):
+            getattr(sync, name)(*([update(1, 2, 0)] if name == "receive_update" else []))
+        assert sync.state is state
+
+
+def test_the_table_leads_from_every_state_back_to_in_sync() -> None:
+    assert {row[0] for row in TABLE.values()} == set(Action)
+    reachable = {State.DISCONNECTED}
+    while True:
+        grown = reachable | {after for (before, _), (_, after) in TABLE.items() if before in reachable}
+        if grown == reachable:
+            break
+        reachable = grown
+    assert reachable == set(State)
+    assert {source for (source, _), (_, target) in TABLE.items() if target is State.IN_SYNC} == {
+        State.BUFFERING,
+        State.WAITING_FOR_BRIDGE,
+        State.IN_SYNC,
+    }
+
+
+# --- what the records carry
+
+
+def test_a_side_with_fewer_levels_than_the_limit_is_known_to_its_end() -> None:
+    sync, number = opened()
+    outputs = sync.receive_snapshot(
+        number, snapshot(10, bids=[("99.0", "1.00"), ("98.0", "1.00")], asks=[("101.0", "1.00")], limit=2)
+    )
+    assert isinstance(outputs[0], Keyframe)
+    assert outputs[0].known_range == KnownRange(980, MAX_STEPS)
+
+
+def test_time_never_runs_backwards_downstream() -> None:
+    sync = in_sync()
+    outputs = sync.receive_update(update(21, 30, 20, time=7))
+    assert isinstance(outputs[0], Update)
+    assert outputs[0].transaction_time == 20
+
+
+def test_finer_text_changes_the_instrument_before_the_event_that_brought_it() -> None:
+    sync = in_sync()
+    outputs = sync.receive_update(update(21, 30, 20, bids=[("98.25", "1.00")]))
+    assert kinds(outputs) == ["InstrumentChanged", "Update"]
+    assert outputs[0] == InstrumentChanged(Instrument("X", 2, 2))
+    assert sync.book is not None
+    assert sync.book.quantity(Price(9900)) == 200
+    assert sync.book.quantity(Price(9825)) == 100
+
+
+# --- any interleaving
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32), st.integers(3, 30))
+def test_whatever_happens_the_book_is_the_exchanges_or_there_is_none(seed: int, limit: int) -> None:
+    random = Random(seed)
+    exchange = SmallExchange(random)
+    sync = Synchroniser("X", buffer_limit=8)
+    naive: NaiveBook | None = None
+    awaited: int | None = None
+    sent: list[DepthUpdate] = []
+    stored = [exchange.snapshot(limit)]
+    synced = 0
+
+    def feed(outputs: list[Output]) -> None:
+        nonlocal naive, awaited
+        for output in outputs:
+            if isinstance(output, SnapshotWanted):
+                awaited = output.number
+            elif isinstance(output, Keyframe):
+                reply = next(old for old in stored if old.last_update_id == output.update_id)
+                naive = NaiveBook.from_snapshot({"bids": reply.bids, "asks": reply.asks}, limit=limit)
+            elif isinstance(output, Update):
+                assert naive is not None
+                source = next(old for old in sent if old.final_update_id == output.final_update_id)
+                naive.apply(event_dict(source))
+            elif isinstance(output, Gap):
+                naive = None
+
+    for _ in range(120):
+        choice = random.random()
+        if sync.state is State.DISCONNECTED:
+            feed(sync.opened())
+        elif choice < 0.60:
+            sent.append(exchange.event())
+            if random.random() > 0.06:  # otherwise lost on the way
+                feed(sync.receive_update(sent[-1]))
+        elif choice < 0.70 and sent:
+            feed(sync.receive_update(random.choice(sent[-3:])))  # a repetition
+        elif choice < 0.74:
+            feed(sync.closed())
+        elif awaited is not None:
+            number, awaited = awaited, None
+            fate = random.random()
+            if fate < 0.2:
+                feed(sync.snapshot_failed(number))
+            else:
+                if fate > 0.4:
+                    stored.append(exchange.snapshot(limit))
+                feed(sync.receive_snapshot(number, stored[-1]))  # perhaps one from long ago
+        assert (sync.state is State.IN_SYNC) == (sync.book is not None) == (naive is not None)
+        if sync.book is not None and naive is not None:
+            synced += 1
+            for price in range(sync.book.best_bid - 30, sync.book.best_bid + 40):
+                assert sync.book.quantity(Price(price)) == naive.quantity(Decimal(price) / 10), price
+    # Then a healthy phase, which must converge.
+    if sync.state is State.DISCONNECTED:
+        feed(sync.opened())
+    for _ in range(4):
+        sent.append(exchange.event())
+        feed(sync.receive_update(sent[-1]))
+        if sync.book is None and awaited is not None:
+            number, awaited = awaited, None
+            stored.append(exchange.snapshot(limit))
+            feed(sync.receive_snapshot(number, stored[-1]))
+    assert sync.book is not None
+    truth = exchange.bids | {price: -quantity for price, quantity in exchange.asks.items()}
+    assert {price: quantity for price, quantity in sync.book.levels.items() if truth.get(price) != quantity} == {}
