@@ -166,9 +166,10 @@ class Market:
         now = self.now()
         if now is None:
             raise BeforeHistory(milliseconds, None)
-        if milliseconds > now + _FUTURE_MS:
-            raise InTheFuture(milliseconds, now)
-        return Millis(round(milliseconds))
+        instant = Millis(round(milliseconds))
+        if instant > now + _FUTURE_MS:
+            raise InTheFuture(instant, now)
+        return instant
 
     def quantity_before(self, price: Price, instant: Millis) -> SignedQuantity | None:
         """Return what rested at a price a second before an instant; None where that is unknown."""

@@ -1,0 +1,201 @@
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+import orjson
+import pytest
+
+from chronobook_server.core.depth import DepthUpdate
+from chronobook_server.core.errors import BeforeHistory, InTheFuture, NotSynced, TooOld
+from chronobook_server.core.sync import State
+from chronobook_server.core.values import Millis, Nanos, Price
+from chronobook_server.core.view import BookView
+from chronobook_server.exchange.wire import decode_frame, decode_snapshot
+from chronobook_server.market import Market
+from tests.support import captures
+from tests.support.depth import SmallExchange, snapshot, update
+
+
+class Monotonic:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def market(clock: Monotonic) -> Market:
+    return Market("X", retention_ms=3_600_000, monotonic=clock)
+
+
+def synced(clock: Monotonic) -> Market:
+    """Return a market whose book stands after an event at T 1000."""
+    made = market(clock)
+    wanted = made.opened()
+    assert wanted is not None
+    made.update(update(5, 900, 4, time=900))
+    made.snapshot(wanted.number, snapshot(900, time=900))
+    made.update(update(901, 1000, 900, bids=[("99.0", "2.00")], time=1000))
+    return made
+
+
+def test_before_the_first_sync_there_is_no_now_and_no_scale() -> None:
+    made = market(Monotonic())
+    assert (made.now(), made.age(), made.instrument, made.current_view()) == (None, None, None, None)
+    with pytest.raises(NotSynced):
+        made.current_book(allow_stale=True, max_age=None)
+    with pytest.raises(BeforeHistory):
+        made.instant(5.0)
+
+
+def test_now_goes_on_from_the_last_event_and_carries_its_age() -> None:
+    clock = Monotonic()
+    made = synced(clock)
+    clock.seconds += 2.5
+    book = made.current_book(allow_stale=False, max_age=None)
+    assert (book.now, book.age, book.is_stale) == (3500, 2.5, False)
+    assert book.view.transaction_time == 1000
+    with pytest.raises(TooOld) as caught:
+        made.current_book(allow_stale=False, max_age=2.4)
+    assert caught.value.age == 2.5
+    assert made.age_at(Millis(1000)) is None
+    assert made.age_at(Millis(1001)) == 2.5
+
+
+def test_an_instant_may_lie_a_second_ahead_and_no_more() -> None:
+    made = synced(Monotonic())
+    assert made.instant(2000.4) == 2000
+    with pytest.raises(InTheFuture) as caught:
+        made.instant(2001.0)
+    assert caught.value.now == 1000
+
+
+def test_a_lost_book_answers_only_where_stale_is_allowed_and_then_with_the_last_good_one() -> None:
+    clock = Monotonic()
+    made = synced(clock)
+    made.closed()
+    clock.seconds += 1
+    assert (made.state, made.is_synced, made.resyncs) == (State.DISCONNECTED, False, 1)
+    with pytest.raises(NotSynced):
+        made.current_book(allow_stale=False, max_age=None)
+    book = made.current_book(allow_stale=True, max_age=None)
+    assert (book.is_stale, book.now, book.view.transaction_time) == (True, 2000, 1000)
+    assert book.view.bids()[1].tolist() == [200]
+    with pytest.raises(TooOld):
+        made.current_book(allow_stale=True, max_age=0.5)
+
+
+def test_the_quantity_a_second_before_is_absent_where_it_is_not_known() -> None:
+    made = synced(Monotonic())
+    assert made.quantity_before(Price(990), Millis(1950)) == 100
+    assert made.quantity_before(Price(990), Millis(2000)) == 200
+    assert made.quantity_before(Price(990), Millis(1899)) is None
+
+
+def test_malformed_frames_are_counted_and_are_signs_of_life() -> None:
+    clock = Monotonic()
+    made = synced(clock)
+    clock.seconds += 5
+    made.malformed()
+    assert (made.malformed_frames, made.age()) == (1, 0.0)
+
+
+def test_history_and_book_agree_after_every_event_of_a_long_stream() -> None:
+    exchange, made = SmallExchange(Random(7)), market(Monotonic())
+    wanted = made.opened()
+    assert wanted is not None
+    made.snapshot(wanted.number, exchange.snapshot(6))
+    for _ in range(400):
+        made.update(exchange.event())
+        view = made.current_view()
+        assert view is not None
+        held = made.history.book_at(Millis(exchange.time))
+        assert held.prices.tolist() == view.prices.tolist()
+        assert held.quantities.tolist() == view.quantities.tolist()
+
+
+def replay(made: Market, number: int, lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, BookView]]:
+    """Feed recorded lines, and yield the final update id and the book after every event that was applied."""
+    kept: list[DepthUpdate] = []
+    for received, line in lines:
+        if line.startswith(b'{"lastUpdateId"'):
+            reply = decode_snapshot(line, limit=1000, receive_time=Nanos(received))
+            made.snapshot(number, reply)
+            for update in kept:
+                if update.final_update_id >= reply.last_update_id:
+                    yield update.final_update_id, made.history.book_at(update.transaction_time)
+            continue
+        decoded = decode_frame(line, Nanos(received))
+        if decoded is None or decoded[0] != made.symbol:
+            continue
+        before = made.current_view()
+        made.update(decoded[1])
+        after = made.current_view()
+        if after is None:
+            kept.append(decoded[1])
+        elif before is not None and before.update_id != after.update_id:
+            yield after.update_id, after
+
+
+class Tickers:
+    """The exchange's own best bid and ask by update id."""
+
+    def __init__(self, bodies: Iterable[dict[str, Any]]) -> None:
+        self._rows = sorted((body for body in bodies if body.get("e") == "bookTicker"), key=lambda body: body["u"])
+        self._ids = [body["u"] for body in self._rows]
+
+    def best(self, update_id: int) -> tuple[Decimal, ...] | None:
+        """Return bid price and quantity, ask price and quantity as of an update id; None before the first."""
+        index = bisect_right(self._ids, update_id) - 1
+        return None if index < 0 else tuple(Decimal(self._rows[index][name]) for name in "bBaA")
+
+
+def best_of(view: BookView) -> tuple[Decimal, ...]:
+    scales = (view.instrument.price_scale, view.instrument.quantity_scale) * 2
+    values = [int(array[0]) for rows in (view.bids(1), view.asks(1)) for array in rows]
+    return tuple(Decimal(value).scaleb(-scale) for value, scale in zip(values, scales, strict=True))
+
+
+@captures.needs_captures
+def test_after_every_event_of_the_real_capture_the_best_prices_are_the_exchanges_own() -> None:
+    """The strongest test there is: best bid and ask, with quantities, against the exchange's `bookTicker`."""
+    tickers = Tickers(captures.bodies())
+    made = Market("ETHUSDT", retention_ms=86_400_000, monotonic=Monotonic())
+    wanted = made.opened()
+    assert wanted is not None
+    compared = 0
+    for update_id, view in replay(made, wanted.number, captures.lines()):
+        assert best_of(view) == tickers.best(update_id)
+        compared += 1
+    assert compared == 6_581
+    final = made.current_view()
+    assert final is not None
+    assert (final.bids_count, final.asks_count) == (3_181, 3_013)
+    assert made.resyncs == 0
+
+
+@captures.needs_captures
+def test_the_best_prices_of_four_real_symbols_are_the_exchanges_own() -> None:
+    """Quieter symbols: between two batches the exchange's best quantity moves on, its best price rarely."""
+    snapshots, frames = captures.four_symbols()
+    for symbol, body in snapshots.items():
+        made = Market(symbol, retention_ms=86_400_000, monotonic=Monotonic())
+        wanted = made.opened()
+        assert wanted is not None
+        reply = orjson.dumps(body)
+        assert reply.startswith(b'{"lastUpdateId"')
+        lines = sorted([*frames, (body["E"] * 1_000_000, reply)], key=lambda line: line[0])
+        of_symbol = (orjson.loads(line)["data"] for _, line in frames)
+        tickers = Tickers(ticker for ticker in of_symbol if ticker.get("s") == symbol)
+        compared = 0
+        for update_id, view in replay(made, wanted.number, lines):
+            best = tickers.best(update_id)
+            if best is not None:
+                assert best_of(view)[0::2] == best[0::2], symbol
+                compared += 1
+        assert compared > 10, symbol
+        assert made.state is State.IN_SYNC
