@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import click
 
-from chronobook_server import app, demo, settings
+from chronobook_server import app, settings
+from chronobook_server.demo import run_demo
 from chronobook_server.exchange.wire import UPDATE_SPEEDS
-from chronobook_server.gateway import run_gateway
-from chronobook_server.simulator import Faults, run_simulator
+from chronobook_server.gateway import GatewayFailed, run_gateway
+from chronobook_server.simulator import BadRecording, Faults, run_simulator
 
 _Value = TypeVar("_Value")
 _Command = Callable[..., None]
@@ -19,7 +20,7 @@ DEFAULT_LISTEN = "127.0.0.1:50051"
 DEFAULT_GATEWAY = "127.0.0.1:8000"
 
 
-class Parsed(click.ParamType):
+class Parsed(click.ParamType[Any]):
     """An option whose text a function reads; its ValueError is what the user sees."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -43,10 +44,10 @@ REST_URL = Parsed("url", lambda text: settings.parse_url(text, "http", "https"))
 STREAM_URL = Parsed("url", lambda text: settings.parse_url(text, "ws", "wss"))
 
 
-def option(name: str, **attributes: Any) -> Callable[[_Command], _Command]:
+def option(name: str, *names: str, **attributes: Any) -> Callable[[_Command], _Command]:
     """Declare an option that is also an environment variable, with its default in the help."""
     variable = "CHRONOBOOK_" + name.removeprefix("--").upper().replace("-", "_")
-    return click.option(name, envvar=variable, show_default=True, **attributes)
+    return click.option(name, *names, envvar=variable, show_default=True, **attributes)
 
 
 def options(*decorators: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
@@ -81,7 +82,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a command; what it cannot do becomes one line and exit code 1."""
     try:
         app.run(main)
-    except (app.StartFailed, OSError, ValueError) as error:
+    except (app.StartFailed, GatewayFailed, BadRecording, OSError) as error:
         print(f"chronobook-server: {error}", file=sys.stderr)
         sys.exit(1)
 
@@ -120,10 +121,92 @@ def _require_loopback(address: settings.Address, *, insecure: bool) -> None:
 def gateway(*, listen: settings.Address, upstream: settings.Address, insecure: bool) -> None:
     """Run Envoy in the foreground: the REST face of a server."""
     _require_loopback(listen, insecure=insecure)
-    run(_exit_with(run_gateway(listen=listen, upstream=upstream)))
+
+    async def command() -> None:
+        await run_gateway(listen=listen, upstream=upstream, stopping=app.stop_signal())
+
+    run(command())
 
 
-async def _exit_with(command: Coroutine[Any, Any, int]) -> None:
-    code = await command
-    if code:
-        sys.exit(code)
+@main.command("run")
+@serve_options
+def run_both(**given: Any) -> None:
+    """Serve and run the gateway on its default address, in one process: what `make run` does."""
+    serving = _serve_settings(insecure=False, **given)
+
+    async def command() -> None:
+        stopping = asyncio.Event()
+        listen = settings.parse_address(DEFAULT_GATEWAY)
+        gate = run_gateway(listen=listen, upstream=serving.listen, stopping=stopping)
+        await app.first_of(app.serve(serving), gate)
+
+    run(command())
+
+
+@main.command()
+def demo() -> None:
+    """Show the whole system at work on a simulated exchange, until Ctrl+C."""
+    run(run_demo())
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not speed > 0 or speed == float("inf"):
+        raise ValueError(f"{text!r} is neither a number above 0 nor max")
+    return speed
+
+
+RATE = click.FloatRange(0, 1)
+SECONDS = click.FloatRange(0)
+
+fault_options = options(
+    click.option("--drop", type=RATE, default=0.0, help="Part of the events that is never sent."),
+    click.option("--repeat", type=RATE, default=0.0, help="Part of the events that is sent twice."),
+    click.option("--malform", type=RATE, default=0.0, help="Part of the events sent as something unreadable."),
+    click.option("--junk", type=RATE, default=0.0, help="Part of the events with something unreadable beside them."),
+    click.option("--disconnect", type=RATE, default=0.0, help="Part of the events after which all streams are cut."),
+    click.option("--straddle", type=RATE, default=0.0, help="Part of the snapshots whose id lies inside an event."),
+    click.option("--stale", type=RATE, default=0.0, help="Part of the snapshots that are too old."),
+    click.option("--refuse", type=RATE, default=0.0, help="Part of the snapshot requests that is refused."),
+    click.option("--refuse-status", type=click.IntRange(400, 599), default=429, help="What they are refused with."),
+    click.option("--retry-after", type=click.IntRange(0), default=1, help="Seconds that a 429 or 418 asks to wait."),
+    click.option("--snapshot-delay", type=SECONDS, default=0.0, help="Seconds before every snapshot."),
+)
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=9000, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--symbols", type=SYMBOLS, default=None, help="Symbols; by default ETHUSDT, or those of the recording.")
+@click.option("--seed", type=int, default=None, help="Seed of everything random; by default a new one, printed.")
+@click.option("--replay", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
+              help="Recorded lines (receive_ns SPACE json), plain or .gz.")  # fmt: skip
+@click.option("--speed", type=Parsed("speed", _speed), default="1", show_default=True,
+              help="How many times as fast as recorded, or max.")  # fmt: skip
+@fault_options
+def simulate(
+    *,
+    port: int,
+    symbols: tuple[str, ...] | None,
+    seed: int | None,
+    replay: Path | None,
+    speed: float | None,
+    **faults: Any,
+) -> None:
+    """Run a simulated exchange on loopback: made up from a seed, or replayed, with faults if wanted."""
+
+    async def command() -> None:
+        simulator = run_simulator(
+            port=port, symbols=symbols or (), seed=seed, replay=replay, speed=speed, faults=Faults(**faults)
+        )
+        await app.first_of(simulator, app.stop_signal().wait())
+
+    run(command())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""A simulated exchange: wire-faithful, synthetic or replayed, with faults from one seed. The judge in our tests."""
+
+from .faults import Faults
+from .replay import BadRecording
+from .server import Simulator, run_simulator
+
+__all__ = ["BadRecording", "Faults", "Simulator", "run_simulator"]

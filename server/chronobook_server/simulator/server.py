@@ -1,0 +1,321 @@
+"""The simulated exchange's sockets: REST and WebSocket of USDⓈ-M futures on one loopback port."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import Any
+
+import orjson
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from .exchange import Pace, Symbol
+from .faults import Event, Faults, Injector
+from .market import LIMITS
+from .replay import exchange_info_in, symbols_in
+from .synthetic import SyntheticMarket
+
+WEIGHT_LIMIT = 2400
+MAX_STREAMS = 1024
+DEPTH_NAMES = ("depth", "depth@0ms", "depth@100ms", "depth@500ms")
+# Frames that may wait for one connection, and for how long in seconds, before it is cut.
+_QUEUE = 2000
+_PATIENCE = 10.0
+
+
+class Connection:
+    """One WebSocket: what it is subscribed to, and the frames that wait for it."""
+
+    def __init__(
+        self, socket: web.WebSocketResponse, transport: asyncio.BaseTransport | None, *, combined: bool
+    ) -> None:
+        self.socket = socket
+        self._transport = transport
+        self.combined = combined
+        self.streams: set[str] = set()
+        self._queue: asyncio.Queue[str] = asyncio.Queue(_QUEUE)
+        self.writer = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            while True:
+                await self.socket.send_str(await self._queue.get())
+
+    async def put(self, text: str) -> None:
+        """Queue a frame; a connection that does not take it for long is cut."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._queue.put(text)
+        except TimeoutError:
+            self.cut()
+
+    def cut(self) -> None:
+        """End the connection without a word."""
+        self.streams.clear()
+        self.writer.cancel()
+        if isinstance(self._transport, asyncio.WriteTransport):
+            self._transport.abort()
+
+
+class Simulator:
+    """A simulated exchange. Synthetic from `seed`, or a replay of a recording; see Pace for `speed`.
+
+    `journal` holds every symbol's depth events as the exchange made them, lost ones included, where it is kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        symbols: Sequence[str] = (),
+        seed: int = 1,
+        replay: Path | None = None,
+        speed: float | None = 1.0,
+        faults: Faults | None = None,
+        keep_journal: bool = False,
+        start_ms: int | None = None,
+        port: int = 0,
+    ) -> None:
+        self.port = port
+        self.pace = Pace(speed)
+        self._seed = seed
+        self._replay = replay
+        self._start_ms = time.time_ns() // 1_000_000 if start_ms is None else start_ms
+        self._injector = Injector(faults or Faults(), Random(f"{seed}/faults"))
+        names = tuple(symbols) or (symbols_in(replay) if replay is not None else ("ETHUSDT",))
+        self.symbols = {
+            name: Symbol(name, pace=self.pace, injector=self._injector, keep_journal=keep_journal) for name in names
+        }
+        self.refuse_status: int | None = None
+        self.refuse_retry_after: int | None = None
+        self._recorded_info = exchange_info_in(replay) if replay is not None else None
+        self._connections: set[Connection] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._runner: web.AppRunner | None = None
+        self._weight: tuple[int, int] = (0, 0)
+
+    @property
+    def injected(self) -> Counter[str]:
+        """How often each kind of fault was injected."""
+        return self._injector.injected
+
+    @property
+    def rest_url(self) -> str:
+        """The base before `/fapi/v1`."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def stream_url(self) -> str:
+        """The base before `/stream` and `/ws`."""
+        return f"ws://127.0.0.1:{self.port}/public"
+
+    async def start(self) -> None:
+        """Listen on 127.0.0.1. Raises OSError where the port is in use."""
+        app = web.Application()
+        app.router.add_get("/fapi/v1/depth", self._get_depth)
+        app.router.add_get("/fapi/v1/exchangeInfo", self._get_exchange_info)
+        app.router.add_get("/fapi/v1/time", self._get_time)
+        for prefix in ("", "/public"):
+            app.router.add_get(prefix + "/stream", self._stream)
+            app.router.add_get(prefix + "/ws", self._stream)
+            app.router.add_get(prefix + "/ws/{names:.+}", self._stream)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        for symbol in self.symbols.values():
+            if self._replay is not None:
+                run = symbol.run_replay(self._replay, tuple(self.symbols), self._send)
+            else:
+                random = Random(f"{self._seed}/{symbol.name}")
+                market = SyntheticMarket(symbol.name, random=random, start_ms=self._start_ms)
+                run = symbol.run_synthetic(market, self._send)
+            self._tasks.append(asyncio.create_task(run))
+
+    async def failed(self) -> None:
+        """Wait for ever, or until a symbol cannot go on; raises what stopped it."""
+        await asyncio.gather(*self._tasks)
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        """Cut every connection and close the port."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.disconnect()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    # --- by hand, for tests
+
+    def disconnect(self) -> None:
+        """Cut every stream now."""
+        for connection in list(self._connections):
+            connection.cut()
+
+    async def step(self, count: int) -> None:
+        """Send so many events of every symbol, where the speed is 0, and wait until they are sent."""
+        targets = [(symbol, symbol.sent + count) for symbol in self.symbols.values()]
+        for symbol, _ in targets:
+            for _ in range(count):
+                symbol.permits.release()
+        for symbol, target in targets:
+            while symbol.sent < target:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    # --- REST
+
+    def _spend(self, weight: int) -> dict[str, str]:
+        minute = int(time.time() // 60)
+        used = weight + (self._weight[1] if self._weight[0] == minute else 0)
+        self._weight = (minute, used)
+        return {"X-MBX-USED-WEIGHT-1M": str(used)}
+
+    async def _get_depth(self, request: web.Request) -> web.Response:
+        limit_text = request.query.get("limit", "500")
+        limit = int(limit_text) if limit_text.isdigit() else 0
+        if limit not in LIMITS:
+            return _reply({"code": -4021, "msg": "Not a valid depth limit"}, status=400, headers=self._spend(1))
+        headers = self._spend(2 if limit <= 50 else 5 if limit == 100 else 10 if limit == 500 else 20)
+        symbol = self.symbols.get(request.query.get("symbol", ""))
+        if symbol is None:
+            return _reply({"code": -1121, "msg": "Invalid symbol."}, status=400, headers=headers)
+        faults = self._injector.faults
+        status, retry_after = self.refuse_status, self.refuse_retry_after
+        if status is None and self._injector.strikes("refuse"):
+            status, retry_after = faults.refuse_status, faults.retry_after
+        if int(headers["X-MBX-USED-WEIGHT-1M"]) > WEIGHT_LIMIT:
+            status, retry_after = 429, 60 - int(time.time() % 60)
+        if status is not None:
+            symbol.snapshots_asked += 1
+            if status in (418, 429) and retry_after is not None:
+                headers["Retry-After"] = str(retry_after)
+            return _reply({"code": -1003, "msg": "Refused by the simulator."}, status=status, headers=headers)
+        if faults.snapshot_delay:
+            await asyncio.sleep(faults.snapshot_delay)
+        return _reply(await symbol.snapshot(limit), headers=headers)
+
+    async def _get_exchange_info(self, _: web.Request) -> web.Response:
+        body: dict[str, Any] = self._recorded_info or {
+            "timezone": "UTC",
+            "serverTime": self._now(),
+            "rateLimits": [
+                {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": WEIGHT_LIMIT}
+            ],
+            "symbols": [symbol.info() for symbol in self.symbols.values()],
+        }
+        return _reply(body, headers=self._spend(1))
+
+    async def _get_time(self, _: web.Request) -> web.Response:
+        return _reply({"serverTime": self._now()}, headers=self._spend(1))
+
+    def _now(self) -> int:
+        return max(self._start_ms, *(symbol.truth.time for symbol in self.symbols.values()))
+
+    # --- streams
+
+    async def _stream(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        combined = request.path.endswith("/stream")
+        connection = Connection(socket, request.transport, combined=combined)
+        self._connections.add(connection)
+        try:
+            names = request.query.get("streams", "") if combined else request.match_info.get("names", "")
+            if await self._subscribe(connection, [name for name in names.split("/") if name]):
+                async for message in socket:
+                    if message.type is WSMsgType.TEXT and not await self._command(connection, message.data):
+                        break
+        finally:
+            connection.writer.cancel()
+            self._connections.discard(connection)
+        return socket
+
+    async def _subscribe(self, connection: Connection, names: Sequence[str]) -> bool:
+        """Subscribe to streams; return False where there are too many and the connection is closed for it."""
+        connection.streams.update(names)
+        if len(connection.streams) > MAX_STREAMS:
+            await connection.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"Too many streams")
+            return False
+        for name in names:
+            symbol, _, kind = name.partition("@")
+            # As on the real exchange, a name that is not there is taken without a word, and stays silent.
+            if symbol.islower() and kind in DEPTH_NAMES and symbol.upper() in self.symbols:
+                self.symbols[symbol.upper()].subscribed.set()
+        return True
+
+    async def _command(self, connection: Connection, text: str) -> bool:
+        try:
+            command = orjson.loads(text)
+            method, number = command["method"], command.get("id")
+            params = [str(name) for name in command.get("params", [])]
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            await connection.put('{"error":{"code":2,"msg":"Invalid request"}}')
+            return True
+        result: list[str] | None = None
+        if method == "SUBSCRIBE":
+            if not await self._subscribe(connection, params):
+                return False
+        elif method == "UNSUBSCRIBE":
+            connection.streams.difference_update(params)
+        elif method == "LIST_SUBSCRIPTIONS":
+            result = sorted(connection.streams)
+        else:
+            await connection.put(orjson.dumps({"error": {"code": 2, "msg": "Unknown method"}, "id": number}).decode())
+            return True
+        await connection.put(orjson.dumps({"result": result, "id": number}).decode())
+        return True
+
+    async def _send(self, kind: str, event: Event, symbol: Symbol) -> None:
+        """Send an event to whoever is subscribed, with the faults that strike it."""
+        names = DEPTH_NAMES if kind == "depth" else (kind,)
+        is_depth = kind == "depth"
+        malformed, junk, repeated = (
+            is_depth and self._injector.strikes(name) for name in ("malform", "junk", "repeat")
+        )
+        text = orjson.dumps(event).decode()
+        for connection in list(self._connections):
+            for name in names:
+                stream = f"{symbol.name.lower()}@{name}"
+                if stream not in connection.streams:
+                    continue
+                frame: Event = {"stream": stream, "data": event} if connection.combined else event
+                if malformed or junk:
+                    await connection.put(self._injector.unreadable(frame))
+                if malformed:
+                    continue
+                full = f'{{"stream":"{stream}","data":{text}}}' if connection.combined else text
+                for _ in range(2 if repeated else 1):
+                    await connection.put(full)
+        if is_depth and self._injector.strikes("disconnect"):
+            self.disconnect()
+
+
+def _reply(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(body=orjson.dumps(body), status=status, headers=headers, content_type="application/json")
+
+
+async def run_simulator(
+    *,
+    port: int,
+    symbols: Sequence[str],
+    seed: int | None,
+    replay: Path | None,
+    speed: float | None,
+    faults: Faults,
+) -> None:
+    """Run a simulated exchange until cancelled. Raises OSError for a port in use, BadRecording for the recording."""
+    chosen = SystemRandom().randrange(2**32) if seed is None else seed
+    simulator = Simulator(symbols=symbols, seed=chosen, replay=replay, speed=speed, faults=faults, port=port)
+    await simulator.start()
+    try:
+        print(
+            f"chronobook simulator: seed {chosen}, REST {simulator.rest_url}, streams {simulator.stream_url}",
+            flush=True,
+        )
+        await simulator.failed()
+    finally:
+        await simulator.stop()
