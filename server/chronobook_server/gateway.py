@@ -107,7 +107,7 @@ async def gateway(*, listen: Address, upstream: Address) -> AsyncIterator[Gatewa
         process = await asyncio.create_subprocess_exec(
             envoy_path(),
             *("-c", str(path), "--disable-hot-restart", "--concurrency", "2"),
-            *("--log-level", "warn", "--log-path", "/dev/stderr"),
+            *("--log-level", "error", "--log-path", "/dev/stderr"),
             cwd=config_folder(),  # the descriptor's path is relative to it
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # Ctrl+C is for this process, which then ends Envoy in its turn

@@ -136,8 +136,9 @@ class Market:
         return self._clock.now(self._monotonic())
 
     def age(self) -> float | None:
-        """Return the seconds since the last frame; None before the first."""
-        return self._clock.age(self._monotonic())
+        """Return the seconds since the last frame, to the ms; None before the first."""
+        age = self._clock.age(self._monotonic())
+        return None if age is None else round(age, 3)
 
     def age_at(self, instant: Millis) -> float | None:
         """Return the age that belongs to an answer about an instant; None where that answer is final."""

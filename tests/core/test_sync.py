@@ -165,9 +165,10 @@ def test_a_late_reply_changes_nothing() -> None:
     sync = in_sync()
     assert sync.receive_snapshot(1, snapshot(99)) == []
     assert sync.state is State.IN_SYNC
-    sync.closed()
-    assert sync.receive_snapshot(1, snapshot(99)) == []
-    assert sync.state is State.DISCONNECTED
+    lost = in_sync()
+    lost.closed()
+    assert lost.receive_snapshot(1, snapshot(99)) == []
+    assert lost.state is State.DISCONNECTED
 
 
 def test_kept_repetitions_are_dropped_and_a_kept_hole_starts_over_from_there() -> None:

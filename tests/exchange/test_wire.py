@@ -96,7 +96,8 @@ def test_a_snapshot_is_read() -> None:
     body = orjson.dumps({"lastUpdateId": 5, "E": 7, "T": 6, "bids": [["1.0", "2"]], "asks": []})
     read = decode_snapshot(body, limit=1000, receive_time=NOW)
     assert (read.last_update_id, read.transaction_time, read.event_time, read.limit) == (5, 6, 7, 1000)
-    assert (read.bids, read.asks) == ([["1.0", "2"]], [])
+    assert [list(level) for level in read.bids] == [["1.0", "2"]]
+    assert list(read.asks) == []
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ class Symbol:
         self.subscribed = asyncio.Event()
         self.finished = asyncio.Event()
         self.journal: list[Event] | None = [] if keep_journal else None
+        self.served: list[Event] = []  # every snapshot served, where the journal is kept
         self.snapshots_asked = 0
         self.drop_next = 0
         self.sent = 0
@@ -135,6 +136,12 @@ class Symbol:
     async def snapshot(self, limit: int) -> Event:
         """Return the body of a depth reply. A recorded one is waited for, and handed out once, as it was recorded."""
         self.snapshots_asked += 1
+        body = await self._snapshot(limit)
+        if self.journal is not None:
+            self.served.append(body)
+        return body
+
+    async def _snapshot(self, limit: int) -> Event:
         await self._ready.wait()
         if self._recorded is not None:
             body, self._recorded = self._recorded, None
