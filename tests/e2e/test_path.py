@@ -26,9 +26,11 @@ class Judge:
         low, high = self.book.lowest, self.book.highest
         inside = sorted(price for price in (*self.book.bids, *self.book.asks, *named) if low <= price <= high)
         outside = sorted(price for price in named if not low <= price <= high)
-        never = [price for price in (low - step * Decimal("0.37") for step in range(1, 40)) if price not in named]
+        below = (low - step * Decimal("0.37") for step in range(1, 40))
+        never = [price for price in below if price > 0 and price not in named]
         self.inside = random.sample(inside, min(150, len(inside)))
-        self.outside = random.sample(outside, min(150, len(outside))) + never[:10]
+        # A small book is known to its end: then there is no outside to ask about.
+        self.outside = random.sample(outside, min(150, len(outside))) + never[:10] or self.inside
         self.history = NaiveHistory({*self.inside, *self.outside})
         if applied[0]["pu"] == held:
             self.history.note(snapshot["T"], self.book)  # the first event continues the snapshot, which counts then

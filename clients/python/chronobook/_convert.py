@@ -1,0 +1,200 @@
+"""Arguments to requests, responses to results: shared by the asynchronous and the blocking client."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+from chronobook.v1 import order_book_service_pb2 as pb
+
+from . import results
+
+Price: TypeAlias = float | Decimal
+Instant: TypeAlias = float | datetime
+
+
+def seconds(instant: Instant | None) -> float | None:
+    """Return Unix seconds. Raises ValueError for a datetime without a time zone, whose instant nobody knows."""
+    if isinstance(instant, datetime):
+        if instant.tzinfo is None:
+            raise ValueError("a datetime must have a time zone, such as datetime.UTC")
+        return instant.timestamp()
+    return instant
+
+
+def _present(message: Any, field: str) -> Any:
+    """Return an optional field; None where it is absent."""
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def _name(enum: Any, number: int | None) -> str | None:
+    """Return an enum value's name; a number that only a newer contract knows becomes its digits."""
+    if number is None:
+        return None
+    return str(enum.Name(number)) if number in enum.values() else str(number)
+
+
+def _side(message: Any, field: str = "side") -> results.Side | None:
+    name = _name(pb.Side, _present(message, field))
+    return results.Side(name) if name in ("BID", "ASK") else None
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
+def _level(level: pb.PriceLevel | None) -> results.PriceLevel | None:
+    return None if level is None else results.PriceLevel(level.price, level.quantity)
+
+
+def _levels(levels: Iterable[pb.PriceLevel]) -> tuple[results.PriceLevel, ...]:
+    return tuple(results.PriceLevel(level.price, level.quantity) for level in levels)
+
+
+def _range(known: pb.KnownRange) -> results.KnownRange:
+    return results.KnownRange(_present(known, "lowest"), _present(known, "highest"))
+
+
+def status(message: pb.GetStatusResponse) -> results.Status:
+    """Read a GetStatus response."""
+    return results.Status(
+        symbol=message.symbol,
+        is_connected=message.is_connected,
+        last_update_id=int(message.last_update_id),
+        bids_count=message.bids_count,
+        asks_count=message.asks_count,
+        history_count=message.history_count,
+        state=_name(pb.SyncState, message.state) or "",
+        timestamp=_present(message, "timestamp"),
+        as_of=_present(message, "as_of"),
+        complete_to=_present(message, "complete_to"),
+        age=_present(message, "age"),
+        known_range=_range(message.known_range) if message.HasField("known_range") else None,
+        best_bid=_level(_present(message, "best_bid")),
+        best_ask=_level(_present(message, "best_ask")),
+        resyncs_count=message.resyncs_count,
+        malformed_frames_count=message.malformed_frames_count,
+        trading_status=message.trading_status,
+    )
+
+
+def order_book(message: pb.GetOrderBookResponse) -> results.OrderBook:
+    """Read a GetOrderBook response."""
+    return results.OrderBook(
+        symbol=message.symbol,
+        last_update_id=int(message.last_update_id),
+        timestamp=message.timestamp,
+        bids=_levels(message.bids),
+        asks=_levels(message.asks),
+        as_of=message.as_of,
+        complete_to=_present(message, "complete_to"),
+        age=_present(message, "age"),
+        is_stale=message.is_stale,
+        known_range=_range(message.known_range),
+    )
+
+
+def quantity(message: pb.GetQuantityResponse) -> results.Quantity:
+    """Read a GetQuantity response."""
+    return results.Quantity(
+        symbol=message.symbol,
+        target_price=message.target_price,
+        actual_price=message.actual_price,
+        timestamp=message.timestamp,
+        quantity=message.quantity,
+        difference=_present(message, "difference"),
+        is_nearest_level=message.is_nearest_level,
+        side=_side(message),
+        previous_side=_side(message, "previous_side"),
+        previous_quantity=_present(message, "previous_quantity"),
+        is_proven=message.is_proven,
+        as_of=message.as_of,
+        update_id=int(message.update_id),
+        complete_to=_present(message, "complete_to"),
+        age=_present(message, "age"),
+        is_stale=message.is_stale,
+    )
+
+
+def nearest_level(message: pb.NearestLevelResponse) -> results.NearestLevel:
+    """Read a NearestLevel response."""
+    name = _name(pb.Side, message.side)
+    return results.NearestLevel(
+        symbol=message.symbol,
+        target_price=message.target_price,
+        nearest_price=message.nearest_price,
+        quantity=message.quantity,
+        timestamp=message.timestamp,
+        price_difference=message.price_difference,
+        side=results.Side(name) if name in ("BID", "ASK") else None,
+        is_proven=message.is_proven,
+        as_of=message.as_of,
+        update_id=int(message.update_id),
+        complete_to=_present(message, "complete_to"),
+        age=_present(message, "age"),
+        is_stale=message.is_stale,
+    )
+
+
+def history(message: pb.GetHistoryResponse) -> results.History:
+    """Read a GetHistory response."""
+    return results.History(
+        symbol=message.symbol,
+        history_count=message.history_count,
+        oldest_timestamp=_present(message, "oldest_timestamp"),
+        newest_timestamp=_present(message, "newest_timestamp"),
+        coverage=tuple(results.Interval(each.start, each.end) for each in message.coverage),
+        gaps=tuple(
+            results.Gap(gap.start, _present(gap, "end"), _name(pb.Cause, gap.cause) or "") for gap in message.gaps
+        ),
+        level_changes=int(message.level_changes),
+        bytes=int(message.bytes),
+        retention_seconds=message.retention_seconds,
+    )
+
+
+def level_message(message: pb.WatchLevelResponse) -> results.LevelMessage:
+    """Read a message of WatchLevel."""
+    return results.LevelMessage(
+        kind=_name(pb.WatchLevelResponse.Kind, message.kind) or "",
+        symbol=message.symbol,
+        price=message.price,
+        timestamp=message.timestamp,
+        quantity=_present(message, "quantity"),
+        difference=_present(message, "difference"),
+        change=_present(message, "change"),
+        side=_side(message),
+        update_id=_whole(_present(message, "update_id")),
+        gap_start=_present(message, "gap_start"),
+        gap_end=_present(message, "gap_end"),
+        cause=_name(pb.Cause, _present(message, "cause")),
+    )
+
+
+def order_book_request(
+    symbol: str, limit: int | None, timestamp: Instant | None, allow_stale: bool, max_age: float | None
+) -> pb.GetOrderBookRequest:
+    """Write a GetOrderBook request."""
+    return pb.GetOrderBookRequest(
+        symbol=symbol, limit=limit, timestamp=seconds(timestamp), allow_stale=allow_stale, max_age=max_age
+    )
+
+
+def quantity_request(
+    symbol: str, price: Price, timestamp: Instant | None, allow_stale: bool, max_age: float | None
+) -> pb.GetQuantityRequest:
+    """Write a GetQuantity request."""
+    return pb.GetQuantityRequest(
+        symbol=symbol,
+        price=float(price),
+        timestamp=seconds(timestamp),
+        allow_stale=allow_stale,
+        max_age=max_age,
+    )
+
+
+def nearest_level_request(
+    symbol: str, price: Price, allow_stale: bool, max_age: float | None
+) -> pb.NearestLevelRequest:
+    """Write a NearestLevel request."""
+    return pb.NearestLevelRequest(symbol=symbol, price=float(price), allow_stale=allow_stale, max_age=max_age)
