@@ -16,16 +16,7 @@ from chronobook_server.exchange.wire import decode_frame, decode_snapshot
 from chronobook_server.market import Market
 from tests.support import captures
 from tests.support.depth import SmallExchange, snapshot, update
-
-
-class Monotonic:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def __call__(self) -> float:
-        return self.seconds
+from tests.support.served import Monotonic
 
 
 def market(clock: Monotonic) -> Market:

@@ -15,6 +15,7 @@ import uvloop
 
 from chronobook_server.exchange.feed import Feed, FeedSettings, SymbolNotListed
 from chronobook_server.market import Market
+from chronobook_server.net import AddressTaken, resolve_free
 from chronobook_server.service.server import PortInUse, Server
 from chronobook_server.settings import ServeSettings, prepare_data_dir
 
@@ -97,8 +98,8 @@ class Application:
         """Listen, and begin to feed the markets. Raises StartFailed."""
         try:
             prepare_data_dir(self._settings.data_dir)
-            await self.server.start(str(self._settings.listen))
-        except (PortInUse, ValueError) as error:
+            await self.server.start(str(resolve_free(self._settings.listen)))
+        except (AddressTaken, PortInUse, ValueError) as error:
             raise StartFailed(str(error)) from error
         self._feeding = asyncio.create_task(self._run_feed())
 

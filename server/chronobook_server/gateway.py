@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import importlib
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from chronobook_server.net import resolve_free
 from chronobook_server.settings import Address
 
 START_SECONDS = 20.0
@@ -42,19 +42,6 @@ def envoy_config(*, listen: Address, upstream: Address) -> dict[str, Any]:
     for place, address in ((resources["listeners"][0], listen), (endpoint, upstream)):
         place["address"]["socket_address"] = {"address": address.host, "port_value": address.port}
     return config
-
-
-def _resolved(listen: Address) -> Address:
-    """Return the address with its name resolved, as Envoy wants it. Raises GatewayFailed where it cannot be had."""
-    try:
-        family, _, _, _, found = socket.getaddrinfo(*listen, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(found)
-            probe.listen(1)
-    except OSError as error:
-        raise GatewayFailed(f"cannot listen on {listen}: {error.strerror}") from error
-    return Address(str(found[0]), listen.port)
 
 
 class Gateway:
@@ -99,8 +86,8 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def gateway(*, listen: Address, upstream: Address) -> AsyncIterator[Gateway]:
-    """Run Envoy around a block, which begins when it takes connections. Raises GatewayFailed."""
-    resolved = _resolved(listen)
+    """Run Envoy around a block, which begins when it takes connections. Raises GatewayFailed or AddressTaken."""
+    resolved = resolve_free(listen)
     with tempfile.TemporaryDirectory(prefix="chronobook-") as folder:
         path = Path(folder) / "envoy.yaml"
         path.write_text(yaml.safe_dump(envoy_config(listen=resolved, upstream=upstream)), encoding="utf-8")

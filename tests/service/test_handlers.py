@@ -1,0 +1,304 @@
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from chronobook.v1 import order_book_service_pb2 as pb
+from tests.support.errors import Refused, from_rpc
+from tests.support.served import HandFed, served
+
+Kind = pb.WatchLevelResponse.Kind
+
+
+async def refused(call: Awaitable[Any]) -> Refused:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return from_rpc(caught.value)
+
+
+async def test_status_before_and_after_the_first_sync() -> None:
+    fed = HandFed()
+    async with served(fed) as running:
+        before = await running.stub.GetStatus(pb.GetStatusRequest())
+        assert (before.symbol, before.is_connected, before.state) == ("ETHUSDT", False, pb.DISCONNECTED)
+        assert (before.last_update_id, before.bids_count, before.history_count) == (0, 0, 0)
+        for absent in ("timestamp", "as_of", "complete_to", "age", "known_range", "best_bid", "best_ask"):
+            assert not before.HasField(absent), absent
+        fed.sync()
+        fed.change(time=12_500, bids=[("99.50", "0.25")])
+        fed.market.trading_status("TRADING")
+        fed.market.malformed()
+        fed.clock.seconds += 0.25
+        after = await running.stub.GetStatus(pb.GetStatusRequest(symbol="ethusdt"))
+        assert (after.is_connected, after.state, after.last_update_id) == (True, pb.IN_SYNC, 1020)
+        assert (after.bids_count, after.asks_count, after.history_count) == (3, 2, 2)
+        assert (after.timestamp, after.as_of, after.complete_to, after.age) == (12.75, 12.5, 12.5, 0.25)
+        assert (after.known_range.lowest, after.known_range.highest) == (98.0, 102.0)
+        assert (after.best_bid.price, after.best_bid.quantity, after.best_ask.price) == (99.5, 0.25, 101.0)
+        assert (after.malformed_frames_count, after.resyncs_count, after.trading_status) == (1, 0, "TRADING")
+
+
+async def test_a_quantity_now_is_the_nearest_levels_and_says_how_proven_that_is() -> None:
+    fed = HandFed()
+    fed.sync()
+    fed.change(time=11_000, bids=[("99.00", "2.00")])
+    async with served(fed) as running:
+        answer = await running.stub.GetQuantity(pb.GetQuantityRequest(price=99.4))
+        assert (answer.target_price, answer.actual_price, answer.is_nearest_level) == (99.4, 99.0, True)
+        assert (answer.quantity, answer.difference, answer.previous_quantity) == (2.0, 0.5, 1.5)
+        assert (answer.side, answer.previous_side, answer.is_proven) == (pb.BID, pb.BID, True)
+        assert (answer.timestamp, answer.as_of, answer.update_id, answer.complete_to) == (11.0, 11.0, 1020, 11.0)
+        assert answer.HasField("age")
+        far = await running.stub.NearestLevel(pb.NearestLevelRequest(price=90))
+        assert (far.nearest_price, far.price_difference, far.is_proven, far.side) == (98.0, 8.0, False, pb.BID)
+        tie = await running.stub.NearestLevel(pb.NearestLevelRequest(price=100))
+        assert (tie.nearest_price, tie.price_difference, tie.quantity) == (99.0, -1.0, 2.0)
+
+
+async def test_a_quantity_at_an_instant_is_exact_a_true_zero_or_unknown() -> None:
+    fed = HandFed()
+    fed.sync()
+    fed.change(time=11_000, bids=[("99.00", "0.00"), ("50.00", "7.00")], asks=[("99.00", "1.00"), ("101.00", "0")])
+    fed.change(time=12_500)
+    async with served(fed) as running:
+
+        async def at(price: float, timestamp: float) -> pb.GetQuantityResponse:
+            return await running.stub.GetQuantity(pb.GetQuantityRequest(price=price, timestamp=timestamp))
+
+        turned = await at(99, 11.25)
+        assert (turned.quantity, turned.side, turned.previous_side, turned.difference) == (1.0, pb.ASK, pb.BID, -0.5)
+        assert (turned.as_of, turned.timestamp, turned.is_nearest_level) == (11.0, 11.25, False)
+        assert not turned.HasField("age")  # final
+        gone = await at(101, 11.0)
+        assert (gone.quantity, gone.HasField("side"), gone.difference) == (0.0, False, -3.25)
+        early = await at(99, 10.5)
+        assert not early.HasField("difference")
+        assert not early.HasField("previous_quantity")
+        named = await at(50, 12.5)
+        assert named.quantity == 7.0
+        assert (await at(50, 11.5)).HasField("difference") is False
+        assert (await at(99, 13.0)).HasField("age")  # not final yet
+        unknown = await refused(at(50, 10.999))
+        assert unknown == Refused(5, "LEVEL_UNKNOWN", {"known_lowest": "98", "known_highest": "102"}, (), False)
+
+
+async def test_a_book_now_and_at_an_instant_whole_and_cut() -> None:
+    fed = HandFed()
+    fed.sync()
+    fed.change(time=11_000, bids=[("99.00", "0.00"), ("99.50", "7.00")])
+    async with served(fed) as running:
+        book = await running.stub.GetOrderBook(pb.GetOrderBookRequest())
+        assert [(level.price, level.quantity) for level in book.bids] == [(99.5, 7.0), (98.0, 2.0)]
+        assert [(level.price, level.quantity) for level in book.asks] == [(101.0, 3.25), (102.0, 4.0)]
+        assert (book.last_update_id, book.is_stale, book.as_of) == (1020, False, 11.0)
+        cut = await running.stub.GetOrderBook(pb.GetOrderBookRequest(limit=1, timestamp=10.5))
+        assert [(level.price, level.quantity) for level in (*cut.bids, *cut.asks)] == [(99.0, 1.5), (101.0, 3.25)]
+        assert (cut.last_update_id, cut.as_of, cut.timestamp) == (1010, 10.0, 10.5)
+
+
+async def test_history_says_what_is_held_and_what_is_missing() -> None:
+    fed = HandFed()
+    async with served(fed) as running:
+        empty = await running.stub.GetHistory(pb.GetHistoryRequest())
+        assert (empty.history_count, len(empty.coverage), len(empty.gaps)) == (0, 0, 0)
+        assert not empty.HasField("oldest_timestamp")
+        fed.sync()
+        fed.change(time=12_000, bids=[("99.00", "5.00")])
+        fed.market.closed()
+        lost = await running.stub.GetHistory(pb.GetHistoryRequest())
+        assert [(gap.start, gap.HasField("end"), gap.cause) for gap in lost.gaps] == [(12.0, False, pb.DISCONNECT)]
+        fed.sync(time=20_000)
+        found = await running.stub.GetHistory(pb.GetHistoryRequest())
+        assert [(gap.start, gap.end, gap.cause) for gap in found.gaps] == [(12.0, 19.999, pb.DISCONNECT)]
+        assert [(each.start, each.end) for each in found.coverage] == [(9.999, 12.0), (19.999, 20.0)]
+        assert (found.oldest_timestamp, found.newest_timestamp) == (9.999, 20.0)
+        assert (found.level_changes, found.retention_seconds, found.history_count) == (1, 3600, 2)
+        assert found.bytes > 0
+
+
+def questions(stub: Any, **fields: Any) -> list[Callable[[], Awaitable[Any]]]:
+    """Return every question about now, with these fields."""
+    return [
+        lambda: stub.GetQuantity(pb.GetQuantityRequest(price=99, **fields)),
+        lambda: stub.NearestLevel(pb.NearestLevelRequest(price=99, **fields)),
+        lambda: stub.GetOrderBook(pb.GetOrderBookRequest(**fields)),
+    ]
+
+
+async def test_without_a_book_in_sync_only_what_is_past_or_allowed_stale_is_answered() -> None:
+    fed = HandFed()
+    async with served(fed) as running:
+        for ask in questions(running.stub, allow_stale=True):
+            assert await refused(ask()) == Refused(14, "NOT_SYNCED", {"state": "DISCONNECTED"}, (), True)
+        fed.sync()
+        fed.change(time=11_000)
+        fed.market.closed()
+        fed.clock.seconds += 3
+        for ask in questions(running.stub):
+            assert (await refused(ask())).reason == "NOT_SYNCED"
+        for ask in questions(running.stub, allow_stale=True):
+            answer = await ask()
+            assert (answer.is_stale, answer.as_of, answer.timestamp, answer.age) == (True, 11.0, 14.0, 3.0)
+        for ask in questions(running.stub, allow_stale=True, max_age=2.5):
+            assert await refused(ask()) == Refused(14, "TOO_OLD", {"age": "3.000"}, (), True)
+        past = await running.stub.GetQuantity(pb.GetQuantityRequest(price=99, timestamp=10.5))
+        assert past.quantity == 1.5
+        gap = await refused(running.stub.GetQuantity(pb.GetQuantityRequest(price=99, timestamp=12)))
+        assert gap == Refused(5, "HISTORY_GAP", {"gap_start": "11.000", "cause": "DISCONNECT"}, (), False)
+        fed.sync(time=20_000)
+        gap = await refused(running.stub.GetOrderBook(pb.GetOrderBookRequest(timestamp=12)))
+        assert gap.metadata == {"gap_start": "11.000", "gap_end": "19.999", "cause": "DISCONNECT"}
+
+
+async def test_an_empty_book_has_no_nearest_level() -> None:
+    fed = HandFed()
+    fed.sync(limit=1000)
+    fed.change(time=11_000, bids=[("99.00", "0"), ("98.00", "0")], asks=[("101.00", "0"), ("102.00", "0")])
+    async with served(fed) as running:
+        for ask in questions(running.stub)[:2]:
+            assert await refused(ask()) == Refused(5, "LEVEL_UNKNOWN", {}, (), False)
+
+
+BAD_PRICES = (0.0, -1.0, math.nan, math.inf, 99.001, 2.0**60)
+
+
+async def test_every_field_is_checked_and_every_violation_named() -> None:
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as running:
+        stub = running.stub
+        missing = await refused(stub.GetQuantity(pb.GetQuantityRequest(timestamp=math.nan, max_age=-1)))
+        assert missing == Refused(3, "INVALID_FIELD", {}, ("price", "timestamp", "max_age"), False)
+        for price in BAD_PRICES:
+            for call in (
+                stub.GetQuantity(pb.GetQuantityRequest(price=price)),
+                stub.GetQuantity(pb.GetQuantityRequest(price=price, timestamp=10)),
+                stub.NearestLevel(pb.NearestLevelRequest(price=price)),
+                stub.WatchLevel(pb.WatchLevelRequest(price=price)).read(),
+            ):
+                assert (await refused(call)).fields == ("price",), price
+        assert (await refused(stub.NearestLevel(pb.NearestLevelRequest()))).fields == ("price",)
+        for timestamp in (math.nan, math.inf, -math.inf):
+            asked = stub.GetOrderBook(pb.GetOrderBookRequest(timestamp=timestamp))
+            assert (await refused(asked)).fields == ("timestamp",)
+        for limit in (0, -1):
+            assert (await refused(stub.GetOrderBook(pb.GetOrderBookRequest(limit=limit)))).fields == ("limit",)
+        for age in (-0.1, math.nan, math.inf):
+            assert (await refused(stub.GetOrderBook(pb.GetOrderBookRequest(max_age=age)))).fields == ("max_age",)
+
+
+async def test_symbols_and_instants_out_of_reach() -> None:
+    fed, other = HandFed(), HandFed("BTCUSDT")
+    fed.sync()
+    async with served(fed, other) as running:
+        stub = running.stub
+        for call in (
+            stub.GetStatus(pb.GetStatusRequest(symbol="nope")),
+            stub.GetOrderBook(pb.GetOrderBookRequest(symbol="nope")),
+            stub.GetQuantity(pb.GetQuantityRequest(symbol="nope", price=1, timestamp=1e300)),
+            stub.NearestLevel(pb.NearestLevelRequest(symbol="nope", price=1)),
+            stub.GetHistory(pb.GetHistoryRequest(symbol="nope")),
+            stub.WatchLevel(pb.WatchLevelRequest(symbol="nope", price=1)).read(),
+        ):
+            expected = {"symbol": "NOPE", "served": "ETHUSDT,BTCUSDT"}
+            assert await refused(call) == Refused(5, "SYMBOL_NOT_SERVED", expected, (), False)
+
+        def at(timestamp: float, symbol: str = "") -> Awaitable[Any]:
+            return stub.GetQuantity(pb.GetQuantityRequest(price=99, timestamp=timestamp, symbol=symbol))
+
+        assert await refused(at(11.001)) == Refused(11, "IN_THE_FUTURE", {"now": "10.000"}, (), False)
+        assert (await refused(at(1e300))).reason == "IN_THE_FUTURE"
+        assert await refused(at(0)) == Refused(11, "BEFORE_HISTORY", {"oldest_timestamp": "9.999"}, (), False)
+        assert (await refused(at(-1e300))).reason == "BEFORE_HISTORY"
+        assert await refused(at(5, "BTCUSDT")) == Refused(11, "BEFORE_HISTORY", {}, (), False)
+        assert (await at(11.0)).quantity == 1.5  # a second ahead is within what clocks differ by
+
+
+async def test_a_watched_level_is_told_from_its_state_to_the_end() -> None:
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as running:
+        stream = running.stub.WatchLevel(pb.WatchLevelRequest(price=99))
+        state = await stream.read()
+        assert isinstance(state, pb.WatchLevelResponse)
+        assert (state.kind, state.quantity, state.timestamp, state.update_id) == (Kind.STATE, 1.5, 10.0, 1010)
+        assert (state.side, state.symbol, state.price) == (pb.BID, "ETHUSDT", 99.0)
+        fed.change(time=10_500, bids=[("99.00", "4.00"), ("97.00", "1.00")])
+        change = await stream.read()
+        assert isinstance(change, pb.WatchLevelResponse)
+        assert (change.kind, change.quantity, change.change, change.timestamp) == (Kind.CHANGE, 4.0, 2.5, 10.5)
+        assert not change.HasField("difference")  # a second before, nothing was held yet
+        fed.market.closed()
+        gap = await stream.read()
+        assert isinstance(gap, pb.WatchLevelResponse)
+        assert (gap.kind, gap.gap_start, gap.cause) == (Kind.GAP, 10.5, pb.DISCONNECT)
+        assert not gap.HasField("quantity")
+        fed.sync(time=20_000)
+        resynced, again = await stream.read(), await stream.read()
+        assert isinstance(resynced, pb.WatchLevelResponse)
+        assert isinstance(again, pb.WatchLevelResponse)
+        assert (resynced.kind, resynced.gap_start, resynced.gap_end) == (Kind.RESYNCED, 10.5, 19.999)
+        assert (again.kind, again.quantity) == (Kind.STATE, 1.5)
+        stopping = asyncio.create_task(running.server.stop(1))
+        end = await stream.read()
+        assert isinstance(end, pb.WatchLevelResponse)
+        assert (end.kind, end.cause, end.timestamp) == (Kind.END, pb.SHUTDOWN, 20.0)
+        assert await stream.read() == grpc.aio.EOF
+        await stopping
+    assert len(fed.market.hub) == 0
+
+
+async def test_a_quiet_level_has_a_heartbeat() -> None:
+    fed = HandFed()
+    fed.sync()
+    async with served(fed, heartbeat_seconds=0.01) as running:
+        stream = running.stub.WatchLevel(pb.WatchLevelRequest(price=99))
+        kinds = []
+        for _ in range(3):
+            message = await stream.read()
+            assert isinstance(message, pb.WatchLevelResponse)
+            assert message.timestamp == 10.0
+            kinds.append(message.kind)
+        assert kinds == [Kind.STATE, Kind.HEARTBEAT, Kind.HEARTBEAT]
+        stream.cancel()
+
+
+async def test_a_level_cannot_be_watched_before_the_first_sync() -> None:
+    async with served(HandFed()) as running:
+        assert (await refused(running.stub.WatchLevel(pb.WatchLevelRequest(price=99)).read())).reason == "NOT_SYNCED"
+
+
+async def test_a_client_that_leaves_is_forgotten() -> None:
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as running:
+        stream = running.stub.WatchLevel(pb.WatchLevelRequest(price=99))
+        await stream.read()
+        assert len(fed.market.hub) == 1
+        stream.cancel()
+        async with asyncio.timeout(5):
+            while len(fed.market.hub):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+
+async def test_a_subscriber_that_does_not_read_is_ended_with_the_reason() -> None:
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as running:
+        stream = aiter(running.stub.WatchLevel(pb.WatchLevelRequest(price=99)))
+        assert (await anext(stream)).kind == Kind.STATE
+        for number in range(3000):  # all at once: nothing can be read in between
+            fed.change(time=10_001 + number, bids=[("99.00", f"{1 + number % 7}.00")])
+        messages: list[pb.WatchLevelResponse] = []
+
+        async def read_all() -> None:
+            async for message in stream:
+                messages.append(message)
+
+        assert await refused(read_all()) == Refused(8, "SLOW_CONSUMER", {"waiting": "1024"}, (), False)
+        assert (messages[-1].kind, messages[-1].cause) == (Kind.END, pb.SUBSCRIBER_TOO_SLOW)
+        assert [message.kind for message in messages[:-1]] == [Kind.CHANGE] * 1024
+        assert [message.timestamp for message in messages[:-1]] == [(10_001 + n) / 1000 for n in range(1024)]

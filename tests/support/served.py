@@ -1,0 +1,79 @@
+"""A gRPC server over markets that a test feeds by hand: no exchange, no Envoy."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+
+from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
+from chronobook_server.market import Market
+from chronobook_server.service.server import Server
+from tests.support.depth import Pairs, snapshot, update
+
+if TYPE_CHECKING:  # the type of an asynchronous stub has no class of its own
+    from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceAsyncStub
+
+
+class Monotonic:
+    """A clock that a test moves; in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class HandFed:
+    """A market with two decimals of price and quantity; `T` of its first event is 10 s, bids below 100, asks above."""
+
+    def __init__(self, symbol: str = "ETHUSDT") -> None:
+        self.clock = Monotonic()
+        self.market = Market(symbol, retention_ms=3_600_000, monotonic=self.clock)
+        self.last = 1000
+
+    def sync(self, *, time: int = 10_000, limit: int = 2) -> None:
+        """Bring the book in sync with a snapshot of two levels a side, and one event that continues it."""
+        wanted = self.market.opened()
+        assert wanted is not None
+        reply = snapshot(
+            self.last,
+            bids=[("99.00", "1.50"), ("98.00", "2.00")],
+            asks=[("101.00", "3.25"), ("102.00", "4.00")],
+            limit=limit,
+            time=time - 1,
+        )
+        self.market.snapshot(wanted.number, reply)
+        self.change(time=time)
+
+    def change(self, *, time: int, bids: Pairs | None = None, asks: Pairs | None = None) -> None:
+        """Send the next event."""
+        previous, self.last = self.last, self.last + 10
+        self.market.update(update(previous + 1, self.last, previous, bids=bids, asks=asks, time=time))
+
+
+@dataclass
+class Served:
+    """A running server and a stub to it."""
+
+    server: Server
+    stub: "OrderBookServiceAsyncStub"
+    channel: grpc.aio.Channel
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server.port}"
+
+
+@contextlib.asynccontextmanager
+async def served(*markets: HandFed, heartbeat_seconds: float = 60.0) -> AsyncIterator[Served]:
+    """Serve these markets around a block."""
+    server = Server({each.market.symbol: each.market for each in markets}, heartbeat_seconds=heartbeat_seconds)
+    await server.start("127.0.0.1:0")
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            yield Served(server, OrderBookServiceStub(channel), channel)
+    finally:
+        await server.stop(0)

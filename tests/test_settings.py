@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from chronobook_server.settings import (
+    Address,
+    parse_address,
+    parse_duration,
+    parse_symbols,
+    parse_url,
+    prepare_data_dir,
+    require_loopback,
+)
+
+
+def test_addresses() -> None:
+    assert parse_address("127.0.0.1:50051") == Address("127.0.0.1", 50051)
+    assert str(parse_address("[::1]:0")) == "[::1]:0"
+    assert str(Address("localhost", 5)) == "localhost:5"
+    for bad in ("50051", ":5", "host:", "host:x", "host:65536"):
+        with pytest.raises(ValueError, match="is not HOST:PORT"):
+            parse_address(bad)
+
+
+def test_symbols_are_upper_case_and_each_once_in_order() -> None:
+    assert parse_symbols("ethusdt, BTCUSDT,ETHUSDT,") == ("ETHUSDT", "BTCUSDT")
+
+
+@pytest.mark.parametrize(("text", "ms"), [("24h", 86_400_000), ("90m", 5_400_000), ("1.5s", 1500), ("7d", 604_800_000)])
+def test_durations(text: str, ms: int) -> None:
+    assert parse_duration(text) == ms
+
+
+@pytest.mark.parametrize("text", ["", "5", "h", "-1h", "0s", "1h30m"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(text)
+
+
+def test_urls_have_their_scheme_and_no_slash_at_the_end() -> None:
+    assert parse_url("https://x/y/", "http", "https") == "https://x/y"
+    with pytest.raises(ValueError, match="does not start with ws:// or wss://"):
+        parse_url("https://x", "ws", "wss")
+
+
+def test_only_loopback_is_listened_on_without_being_asked_for() -> None:
+    for host in ("localhost", "127.0.0.1", "127.0.0.2", "::1"):
+        require_loopback(Address(host, 1), insecure=False)
+    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
+        require_loopback(Address(host, 1), insecure=True)
+        with pytest.raises(ValueError, match="--insecure"):
+            require_loopback(Address(host, 1), insecure=False)
+
+
+def test_the_data_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "data"
+    prepare_data_dir(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(folder.iterdir()) == []
+    prepare_data_dir(folder)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot be used"):
+        prepare_data_dir(tmp_path / "file")
