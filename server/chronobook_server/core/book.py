@@ -86,10 +86,11 @@ class OrderBook:
                     self.named.add(price)
             elif (current > 0) != (quantity > 0) and other.get(price) != 0:
                 raise CrossedBook(f"{self.instrument.symbol}: both sides rest at {price}")
-        # Every price that rests on this side now may be the best one; removals are looked after in _find_best.
+        # Looked at only where a price named is beyond the best one; removals are looked after in _find_best.
         if sign > 0:
-            self.best_bid = max(self.best_bid, max(filter(side.get, side), default=0))
-        else:
+            if max(side, default=0) > self.best_bid:
+                self.best_bid = max(self.best_bid, max(filter(side.get, side), default=0))
+        elif min(side, default=MAX_STEPS) < self.best_ask:
             self.best_ask = min(self.best_ask, min(filter(side.get, side), default=MAX_STEPS))
 
     def _remove_levels(self, side: Mapping[int, int], sign: int, changes: dict[int, int]) -> list[int]:

@@ -88,16 +88,15 @@ def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[str, DepthUpda
         symbol = event["s"]
     except (KeyError, TypeError):
         raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream)) from None
-    numbers = (
-        update.first_update_id, update.final_update_id, update.previous_final_update_id,
-        update.transaction_time, update.event_time,
-    )  # fmt: skip
-    if not all(type(number) is int for number in numbers) or not _are_lists(update.bids, update.asks):
+    first, final, previous, time, event_time = event["U"], event["u"], event["pu"], event["T"], event["E"]
+    if not (
+        type(first) is type(final) is type(previous) is type(time) is type(event_time) is int
+        and type(update.bids) is type(update.asks) is list
+    ):
         raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
     if type(symbol) is not str:
         raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
-    first, final, previous = numbers[:3]
-    if not (0 <= previous < _LARGEST and 0 < first <= final < _LARGEST and max(numbers[3:]) < _LARGEST):
+    if not (0 <= previous < _LARGEST and 0 < first <= final < _LARGEST and 0 < time < _LARGEST > event_time > 0):
         raise MalformedFrame(MalformedKind.BAD_RANGE, symbol)
     return symbol, update
 
@@ -106,16 +105,12 @@ def _symbol_of(stream: object) -> str | None:
     return stream.partition("@")[0].upper() if isinstance(stream, str) else None
 
 
-def _are_lists(*values: object) -> bool:
-    return all(type(value) is list for value in values)
-
-
 def decode_snapshot(data: bytes, *, limit: int, receive_time: Nanos) -> DepthSnapshot:
     """Return the depth snapshot in a reply to a request with this limit. Raises MalformedFrame."""
     body = _json_object(data)
     numbers = [body.get(name) for name in ("lastUpdateId", "T", "E")]
     bids, asks = body.get("bids"), body.get("asks")
-    if not all(type(number) is int for number in numbers) or not _are_lists(bids, asks):
+    if not all(type(number) is int for number in numbers) or not type(bids) is type(asks) is list:
         raise MalformedFrame(MalformedKind.BAD_FIELD)
     last_update_id, transaction_time, event_time = (int(number) for number in numbers if number is not None)
     if not all(0 < number < _LARGEST for number in (last_update_id, transaction_time, event_time)):

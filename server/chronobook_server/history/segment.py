@@ -2,16 +2,18 @@
 
     baseline   price -> signed quantity before the first event, with the known range and the named prices of then
     events     T            u            end of its changes        one row an event
-    changes    level id     signed quantity                        one row a change, in order of time
-    levels     price        numbers of the changes that touch it   one row a price
+    changes    level id     signed quantity    number of the level's change before    one row a change
+    levels     price        quantity before the first event    number of its last change    one row a price
 
-A quantity at an instant is two bisects: the event in force then, and the last change of the level before that event's
-end. A book at an instant is one pass: the baseline, overwritten by the changes up to that event's end.
+A change costs one row and one number: the changes of a level are a chain, walked back only when somebody asks for that
+level, and then kept as a list. A quantity at an instant is two bisects: the event in force then, and the last change of
+the level before that event's end. A book at an instant is one pass: the baseline, overwritten by the changes up to
+that event's end.
 """
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -23,6 +25,20 @@ from chronobook_server.core.view import BookView
 
 # Stands in a column where a quantity would, for "not known". No quantity reaches it (see values.MAX_STEPS).
 UNKNOWN = -(2**63)
+
+
+# Stands where the number of a change would, for "there is none before".
+_NONE = -1
+
+
+class _LevelIds(dict[int, int]):
+    """Price to level id; a price that is new gets the next one from `make`."""
+
+    make: Callable[[int], int]
+
+    def __missing__(self, price: int) -> int:
+        level = self[price] = self.make(price)
+        return level
 
 
 class HotSegment:
@@ -56,10 +72,13 @@ class HotSegment:
         self._ends = array("q", (0,))
         self._level_prices = array("q", baseline)
         self._baseline_quantities = array("q", baseline.values())
-        self._level_ids: dict[int, int] = dict(zip(baseline, range(len(baseline)), strict=True))
+        self._level_ids = _LevelIds(zip(baseline, range(len(baseline)), strict=True))
+        self._level_ids.make = self._new_level
+        self._level_last = [_NONE] * len(baseline)
         self._change_levels = array("i")
         self._change_quantities = array("q")
-        self._level_changes: list[array[int] | None] = [None] * len(baseline)
+        self._change_before = array("i")
+        self._walked: dict[int, array[int]] = {}  # the changes of the levels that were asked for
 
     @property
     def events(self) -> int:
@@ -91,9 +110,9 @@ class HotSegment:
         """Bytes that the columns take."""
         columns = (
             self._times, self._update_ids, self._ends, self._level_prices, self._baseline_quantities,
-            self._change_levels, self._change_quantities,
+            self._change_levels, self._change_quantities, self._change_before,
         )  # fmt: skip
-        return sum(len(column) * column.itemsize for column in columns) + 4 * self.changes
+        return sum(len(column) * column.itemsize for column in columns)
 
     def append(self, update: Update) -> None:
         """Take in the next event."""
@@ -111,26 +130,35 @@ class HotSegment:
         self._ranges.append((len(self._times), record.known_range))
 
     def _add_changes(self, changes: Mapping[int, int]) -> None:
-        level_id, changed, numbers_of = self._level_ids.get, self._change_levels, self._level_changes
-        for number, price in enumerate(changes, len(changed)):
-            level = level_id(price)
-            if level is None:
-                level = self._new_level(price)
-            changed.append(level)
-            numbers = numbers_of[level]
-            if numbers is None:
-                numbers_of[level] = array("I", (number,))
-            else:
-                numbers.append(number)
+        # The hot path of ingest: loops in C where there is a way. Within one event a level changes once.
+        last = self._level_last
+        levels = list(map(self._level_ids.__getitem__, changes))
+        number = len(self._change_levels)
+        self._change_before.extend(map(last.__getitem__, levels))
+        self._change_levels.extend(levels)
         self._change_quantities.extend(changes.values())
+        for level in levels:
+            last[level] = number
+            number += 1
 
     def _new_level(self, price: int) -> int:
-        level = self._level_ids[price] = len(self._level_prices)
         known = price in self._ranges[0][1] or price in self._named
         self._level_prices.append(price)
-        self._level_changes.append(None)
+        self._level_last.append(_NONE)
         self._baseline_quantities.append(0 if known else UNKNOWN)
-        return level
+        return len(self._level_prices) - 1
+
+    def _changes_of_level(self, level: int) -> "array[int]":
+        """Return the numbers of a level's changes, in order; what is new since the last time is walked to."""
+        known = self._walked.setdefault(level, array("i"))
+        stop = known[-1] if known else _NONE
+        new = []
+        number = self._level_last[level]
+        while number != stop:
+            new.append(number)
+            number = self._change_before[number]
+        known.extend(reversed(new))
+        return known
 
     def _events_at(self, time: Millis) -> int:
         return bisect_right(self._times, time)
@@ -154,10 +182,10 @@ class HotSegment:
         events = self._events_at(time)
         level = self._level_ids.get(price)
         if level is not None:
-            numbers = self._level_changes[level]
-            last = bisect_left(numbers, self._ends[events]) if numbers is not None else 0
-            if numbers is not None and last:
-                return SignedQuantity(self._change_quantities[numbers[last - 1]])
+            numbers = self._changes_of_level(level)
+            count = bisect_left(numbers, self._ends[events])
+            if count:
+                return SignedQuantity(self._change_quantities[numbers[count - 1]])
             quantity = self._baseline_quantities[level]
             if quantity != UNKNOWN:
                 return SignedQuantity(quantity)
@@ -167,9 +195,9 @@ class HotSegment:
     def changes_of(self, price: int, start: Millis, end: Millis) -> Iterator[tuple[Millis, UpdateId, SignedQuantity]]:
         """Yield `T`, final update id and new quantity of a price's changes from `start` to `end`, both included."""
         level = self._level_ids.get(price)
-        numbers = self._level_changes[level] if level is not None else None
-        if numbers is None:
+        if level is None:
             return
+        numbers = self._changes_of_level(level)
         first_event = bisect_left(self._times, start)
         low = bisect_left(numbers, self._ends[first_event])
         high = bisect_left(numbers, self._ends[self._events_at(end)])

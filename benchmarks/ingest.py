@@ -1,0 +1,156 @@
+"""What a depth event costs from its bytes to readable history, as a multiple of what orjson alone takes to parse it.
+
+`python -m benchmarks.ingest` uses the real ETHUSDT capture where it is there (see tests/support/captures.py), else a
+synthetic market of the same rates. It prints a table and exits 1 when the limit is passed.
+"""
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable
+from random import Random
+
+import orjson
+
+from chronobook_server.core.instrument import Instrument, LevelReader
+from chronobook_server.core.records import Record
+from chronobook_server.core.sync import SnapshotWanted, Synchroniser
+from chronobook_server.core.values import Nanos
+from chronobook_server.exchange.wire import decode_frame, decode_snapshot
+from chronobook_server.history.store import HistoryStore
+from chronobook_server.market import Market
+from chronobook_server.simulator.synthetic import SyntheticMarket
+from tests.support import captures
+
+LIMIT = 12.0
+Line = tuple[int, bytes]
+
+
+def synthetic_lines(events: int) -> list[Line]:
+    """Return frames of a made-up market, its snapshot before them."""
+    market = SyntheticMarket("ETHUSDT", random=Random(1), start_ms=1_800_000_000_000)
+    snapshot = market.snapshot()
+    cut = snapshot | {"bids": snapshot["bids"][:1000], "asks": snapshot["asks"][:1000]}
+    lines = [(snapshot["T"] * 1_000_000, orjson.dumps(cut))]
+    for _ in range(events):
+        event = market.next_event()
+        lines.append((event["T"] * 1_000_000, orjson.dumps({"stream": "ethusdt@depth@100ms", "data": event})))
+    return lines
+
+
+def parse(lines: list[Line]) -> None:
+    """Parse every line, and nothing else: the floor."""
+    for _, body in lines:
+        orjson.loads(body)
+
+
+def decode(lines: list[Line]) -> None:
+    """Decode every frame to a depth update with text levels."""
+    for received, body in lines:
+        if body.startswith(b'{"lastUpdateId"'):
+            decode_snapshot(body, limit=1000, receive_time=Nanos(received))
+        else:
+            decode_frame(body, Nanos(received))
+
+
+def read(lines: list[Line]) -> None:
+    """Decode, and read every level as integers."""
+    reader = LevelReader(Instrument("ETHUSDT", 2, 3))
+    for received, body in lines:
+        if not body.startswith(b'{"lastUpdateId"'):
+            decoded = decode_frame(body, Nanos(received))
+            if decoded is not None:
+                reader.read(decoded[1].bids)
+                reader.read(decoded[1].asks)
+
+
+def synchronise(lines: list[Line], take: Callable[[Record], None] = lambda _: None) -> None:
+    """Decode, read, and keep the book in sync; `take` gets every record."""
+    sync = Synchroniser("ETHUSDT")
+    wanted = sync.opened()[0]
+    assert isinstance(wanted, SnapshotWanted)
+    for received, body in lines:
+        if body.startswith(b'{"lastUpdateId"'):
+            snapshot = decode_snapshot(body, limit=1000, receive_time=Nanos(received))
+            outputs = sync.receive_snapshot(wanted.number, snapshot)
+        else:
+            decoded = decode_frame(body, Nanos(received))
+            if decoded is None:
+                continue
+            outputs = sync.receive_update(decoded[1])
+        for output in outputs:
+            assert not isinstance(output, SnapshotWanted), "the recording has no holes"
+            take(output)
+
+
+def remember(lines: list[Line]) -> None:
+    """Decode, read, synchronise, and keep the history: what the limit is about."""
+    history = HistoryStore("ETHUSDT", retention_ms=86_400_000)
+    synchronise(lines, history.append)
+
+
+def everything(lines: list[Line]) -> None:
+    """The same as the server does it, with clock and (empty) hub."""
+    market = Market("ETHUSDT", retention_ms=86_400_000, monotonic=time.monotonic)
+    wanted = market.opened()
+    assert wanted is not None
+    for received, body in lines:
+        if body.startswith(b'{"lastUpdateId"'):
+            market.snapshot(wanted.number, decode_snapshot(body, limit=1000, receive_time=Nanos(received)))
+        else:
+            decoded = decode_frame(body, Nanos(received))
+            if decoded is not None:
+                market.update(decoded[1])
+
+
+def best_of(runs: int, work: Callable[[list[Line]], None], lines: list[Line]) -> float:
+    """Return the least seconds that the work took."""
+    times = []
+    for _ in range(runs):
+        gc.collect()
+        start = time.perf_counter()
+        work(lines)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def table(title: str, lines: list[Line], runs: int) -> float:
+    """Print what each part adds; return the ratio that the limit is about."""
+    floor = best_of(runs, parse, lines)
+    print(f"\n{title}: {len(lines):,} lines, {floor / len(lines) * 1e6:.1f} µs a line for orjson alone")
+    print(f"{'up to and with':<28}{'µs/line':>9}{'× orjson':>10}")
+    ratio = 0.0
+    for name, work in (
+        ("frame decode", decode),
+        ("levels to integers", read),
+        ("sync and book", synchronise),
+        ("history", remember),
+        ("market (clock, hub)", everything),
+    ):
+        seconds = best_of(runs, work, lines)
+        print(f"{name:<28}{seconds / len(lines) * 1e6:>9.1f}{seconds / floor:>10.1f}")
+        if work is remember:
+            ratio = seconds / floor
+    return ratio
+
+
+def main() -> int:
+    """Measure and print; returns 1 when the limit is passed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    runs = parser.parse_args().runs
+    if captures.ETHUSDT.exists():
+        lines = list(captures.lines())
+        depth = [line for line in lines if b"bookTicker" not in line[1]]
+        ratio = table("real capture, all of it", lines, runs)
+        strict = table("real capture, its depth events and snapshot only", depth, runs)
+    else:
+        print(f"the real captures are not in {captures.FOLDER.name}/: a synthetic market instead")
+        ratio = strict = table("synthetic market", synthetic_lines(6_000), runs)
+    print(f"\nlimit {LIMIT:.0f} × orjson: {ratio:.1f} of the whole input, {strict:.1f} of its depth events alone")
+    return 1 if ratio > LIMIT else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
