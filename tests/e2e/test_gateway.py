@@ -10,10 +10,9 @@ import pytest
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
-from chronobook_server.gateway import config_folder, envoy_config, envoy_path, gateway, run_gateway
+from chronobook_server.gateway import config_folder, envoy_config, gateway, run_gateway
 from chronobook_server.net import AddressTaken
 from chronobook_server.settings import Address
-from tests.support.depth import Pairs
 from tests.support.errors import from_json, from_rpc
 from tests.support.served import HandFed, served
 from tests.support.system import free_port
@@ -33,15 +32,6 @@ async def ask(http: aiohttp.ClientSession, method: str, url: str, **options: Any
         return reply.status, await reply.json()
 
 
-async def test_the_configuration_is_valid_by_itself() -> None:
-    process = await asyncio.create_subprocess_exec(
-        envoy_path(), "--mode", "validate", "-c", "envoy.yaml", "--log-level", "error",
-        cwd=config_folder(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
-
-
 def test_two_addresses_are_all_that_is_set() -> None:
     config = envoy_config(listen=Address("127.0.0.1", 1234), upstream=Address("somewhere", 5678))
     plain = envoy_config(listen=Address("127.0.0.1", 8000), upstream=Address("127.0.0.1", 50051))
@@ -49,58 +39,6 @@ def test_two_addresses_are_all_that_is_set() -> None:
     text = (config_folder() / "envoy.yaml").read_text(encoding="utf-8")
     assert "port_value: 8000" in text
     assert "port_value: 50051" in text
-
-
-async def test_what_envoy_refuses_itself_has_the_shape_of_every_other_error() -> None:
-    fed = HandFed()
-    fed.sync()
-    async with served(fed) as running, aiohttp.ClientSession() as http:
-        listen = Address("127.0.0.1", free_port())
-        async with gateway(listen=listen, upstream=Address("127.0.0.1", running.server.port)):
-            base = f"http://{listen}"
-            await until_served(http, base)
-            json_type = {"content-type": "application/json"}
-            for method, path, options, expected in (
-                ("GET", "/nothing", {}, (404, 5, "EDGE_NOT_FOUND")),
-                ("GET", "/status/more", {}, (404, 5, "EDGE_NOT_FOUND")),
-                ("POST", "/status", {"json": {}}, (405, 12, "EDGE_METHOD_NOT_ALLOWED")),
-                ("DELETE", "/nearest-level/5", {}, (405, 12, "EDGE_METHOD_NOT_ALLOWED")),
-                ("POST", "/watch-level/5", {"json": {}}, (405, 12, "EDGE_METHOD_NOT_ALLOWED")),
-                ("GET", "/quantity", {}, (405, 12, "EDGE_METHOD_NOT_ALLOWED")),
-                ("POST", "/quantity", {"data": b"price=5"}, (415, 3, "EDGE_UNSUPPORTED_MEDIA_TYPE")),
-                ("POST", "/quantity", {"data": b"<price/>", "headers": {"content-type": "text/xml"}},
-                 (415, 3, "EDGE_UNSUPPORTED_MEDIA_TYPE")),
-                ("POST", "/quantity", {"data": b"x" * 70_000, "headers": json_type}, (413, 3, "EDGE_BODY_TOO_LARGE")),
-                ("POST", "/quantity", {"data": b"{nonsense", "headers": json_type}, (400, 3, "EDGE_BAD_REQUEST")),
-                ("POST", "/quantity", {"json": {"price": "many"}}, (400, 3, "EDGE_BAD_REQUEST")),
-                ("GET", "/nearest-level/many", {}, (400, 3, "EDGE_BAD_REQUEST")),
-                ("GET", "/orderbook?limit=1.5", {}, (400, 3, "EDGE_BAD_REQUEST")),
-                ("GET", "/orderbook?depth=5", {}, (400, 3, "EDGE_BAD_REQUEST")),
-                ("GET", "/status", {"headers": {"host": "evil.example"}}, (403, 7, "EDGE_HOST_NOT_ALLOWED")),
-            ):  # fmt: skip
-                status, body = await ask(http, method, base + path, **options)
-                refused = from_json(body)
-                assert (status, refused.code, refused.reason) == expected, (method, path, body)
-            for method, path, allow in (("PUT", "/quantity", "POST"), ("PUT", "/history", "GET")):
-                async with http.request(method, base + path) as reply:
-                    assert (reply.status, reply.headers["allow"]) == (405, allow)
-            for host in ("localhost", f"localhost:{listen.port}", "[::1]", "127.0.0.1:1"):
-                assert (await ask(http, "GET", f"{base}/status", headers={"host": host}))[0] == 200
-            charset = {"content-type": "Application/JSON; charset=utf-8"}
-            assert (await ask(http, "POST", f"{base}/quantity", data=b'{"price":99}', headers=charset))[0] == 200
-        assert fed.market.resyncs == 0
-
-
-async def test_without_a_server_behind_it_the_edge_says_so() -> None:
-    listen = Address("127.0.0.1", free_port())
-    async with gateway(listen=listen, upstream=Address("127.0.0.1", free_port())), aiohttp.ClientSession() as http:
-        status, body = await ask(http, "GET", f"http://{listen}/status")
-        assert (status, from_json(body).reason) == (503, "EDGE_UNAVAILABLE")
-        async with grpc.aio.insecure_channel(str(listen)) as channel:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await OrderBookServiceStub(channel).GetStatus(pb.GetStatusRequest())
-            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-            assert "{" not in (caught.value.details() or "")
 
 
 async def test_grpc_and_grpc_web_go_through_the_same_port() -> None:
@@ -175,23 +113,6 @@ async def test_a_level_is_watched_over_http_and_leaving_is_noticed(accept: str, 
                     await asyncio.sleep(0.005)
             status, body = await ask(http, "GET", f"http://{listen}/watch-level/99?symbol=nope")
             assert (status, from_json(body).reason) == (404, "SYMBOL_NOT_SERVED")
-
-
-async def test_a_very_large_book_passes_and_two_gateways_share_a_machine() -> None:
-    fed = HandFed()
-    fed.sync()
-    bids: Pairs = [(f"{number / 10000:.4f}", "1.2500") for number in range(100_000, 130_000)]
-    asks: Pairs = [(f"{number / 10000:.4f}", "1.2500") for number in range(2_000_000, 2_030_000)]
-    fed.change(time=11_000, bids=bids, asks=asks)
-    async with served(fed) as running, aiohttp.ClientSession() as http:
-        upstream = Address("127.0.0.1", running.server.port)
-        one, two = Address("127.0.0.1", free_port()), Address("127.0.0.1", free_port())
-        async with gateway(listen=one, upstream=upstream), gateway(listen=two, upstream=upstream):
-            for listen in (one, two):
-                await until_served(http, f"http://{listen}")
-                status, book = await ask(http, "GET", f"http://{listen}/orderbook")
-                assert status == 200
-                assert (len(book["bids"]), len(book["asks"])) == (30_002, 30_002)
 
 
 async def test_a_port_in_use_is_refused_before_anything_starts() -> None:

@@ -1,0 +1,148 @@
+"""A service that answers what a test wants, to look at what Envoy makes of it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook.v1.order_book_service_pb2_grpc import (
+    OrderBookServiceServicer,
+    add_OrderBookServiceServicer_to_server,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+LEVELS = 60_000
+SERVICE = "/chronobook.v1.OrderBookService"
+DETAILS = (
+    ErrorInfo(reason="A_REASON", domain="chronobook", metadata={"key": "value"}),
+    BadRequest(field_violations=[BadRequest.FieldViolation(field="price", description="is bad")]),
+    RetryInfo(retry_delay=Duration(seconds=1)),
+)
+DETAILS_JSON = [
+    {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": "A_REASON",
+        "domain": "chronobook",
+        "metadata": {"key": "value"},
+    },
+    {
+        "@type": "type.googleapis.com/google.rpc.BadRequest",
+        "field_violations": [{"field": "price", "description": "is bad", "reason": ""}],
+    },
+    {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": "1s"},
+]
+
+
+async def fail(context: Context, name: str) -> None:
+    """End the call with the status code of this name and three details; an empty name fails nothing."""
+    if not name:
+        return
+    packed = []
+    for detail in DETAILS:
+        packed.append(AnyMessage())
+        packed[-1].Pack(detail)
+    status = rpc_status.to_status(Status(code=grpc.StatusCode[name].value[0], message="as asked", details=packed))
+    await context.abort(status.code, status.details or "", status.trailing_metadata or ())
+
+
+class FakeService(OrderBookServiceServicer):
+    """Answers with what a test can tell from anything else; a symbol is the name of the error to end with."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.cancelled = asyncio.Event()
+        self.going_on = asyncio.Event()
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: N802
+        self.calls += 1
+        if request.symbol == "SLOW":
+            await asyncio.Event().wait()
+        await fail(context, request.symbol)
+        return pb.GetStatusResponse(symbol="ETHUSDT", last_update_id=2**53 - 1, state=pb.SyncState.IN_SYNC)
+
+    async def GetOrderBook(self, request: pb.GetOrderBookRequest, context: Context) -> pb.GetOrderBookResponse:  # noqa: N802
+        level = pb.PriceLevel(price=50000.25, quantity=1234.567)
+        limit = request.limit if request.HasField("limit") else LEVELS
+        return pb.GetOrderBookResponse(symbol="ETHUSDT", bids=[level] * limit, asks=[level] * limit)
+
+    async def GetQuantity(self, request: pb.GetQuantityRequest, context: Context) -> pb.GetQuantityResponse:  # noqa: N802
+        await fail(context, request.symbol)
+        return pb.GetQuantityResponse(
+            target_price=request.price,
+            actual_price=request.price,
+            timestamp=request.timestamp,
+            quantity=0,
+            previous_side=pb.Side.BID,
+            previous_quantity=0.1,
+        )
+
+    async def NearestLevel(self, request: pb.NearestLevelRequest, context: Context) -> pb.NearestLevelResponse:  # noqa: N802
+        return pb.NearestLevelResponse(
+            target_price=request.price, nearest_price=request.price - 0.5, price_difference=-0.5, side=pb.Side.ASK
+        )
+
+    async def GetHistory(self, request: pb.GetHistoryRequest, context: Context) -> pb.GetHistoryResponse:  # noqa: N802
+        gap = pb.GetHistoryResponse.Gap(start=1703123456.25, cause=pb.Cause.CHAIN_BREAK)
+        return pb.GetHistoryResponse(symbol="ETHUSDT", gaps=[gap], bytes=2**40)
+
+    async def WatchLevel(  # noqa: N802
+        self, request: pb.WatchLevelRequest, context: Context
+    ) -> AsyncIterator[pb.WatchLevelResponse]:
+        await fail(context, request.symbol)
+        kinds = pb.WatchLevelResponse.Kind
+        yield pb.WatchLevelResponse(kind=kinds.STATE, symbol="ETHUSDT", price=request.price, quantity=0)
+        try:
+            await self.going_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        yield pb.WatchLevelResponse(kind=kinds.END, symbol="ETHUSDT", price=request.price, cause=pb.Cause.SHUTDOWN)
+
+
+@contextlib.asynccontextmanager
+async def fake_server(
+    service: FakeService, port: int = 0, *, healthy: health.aio.HealthServicer | None = None
+) -> AsyncIterator[int]:
+    """Run the fake around a block; gives its port."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 10_000)])
+    healthy = healthy or health.aio.HealthServicer()
+    await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+    add_OrderBookServiceServicer_to_server(service, server)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(0)
+
+
+async def get(http: aiohttp.ClientSession, url: str, **headers: str) -> tuple[int, Any]:
+    async with http.get(url, headers=headers) as reply:
+        assert reply.content_type == "application/json"
+        return reply.status, await reply.json()
+
+
+def edge(code: int, reason: str) -> tuple[int, list[dict[str, object]]]:
+    """Return the code and the details of one of Envoy's own refusals."""
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "domain": "chronobook", "metadata": {}}
+    return code, [{**info, "reason": reason}]
+
+
+def assert_edge(body: dict[str, Any], code: int, reason: str) -> None:
+    assert set(body) == {"code", "message", "details"}
+    assert (body["code"], body["details"]) == edge(code, reason)
+    assert body["message"]
