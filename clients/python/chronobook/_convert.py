@@ -1,9 +1,10 @@
-"""Arguments to requests, responses to results: shared by the asynchronous and the blocking client."""
+"""Arguments to requests, responses to results: pure, shared by the asynchronous and the blocking client."""
 
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, TypeAlias
+from enum import StrEnum
+from typing import Any, TypeAlias, TypeVar
 
 from chronobook.v1 import order_book_service_pb2 as pb
 
@@ -11,32 +12,35 @@ from . import results
 
 Price: TypeAlias = float | Decimal
 Instant: TypeAlias = float | datetime
+_Enum = TypeVar("_Enum", bound=StrEnum)
 
 
 def seconds(instant: Instant | None) -> float | None:
     """Return Unix seconds. Raises ValueError for a datetime without a time zone, whose instant nobody knows."""
     if isinstance(instant, datetime):
-        if instant.tzinfo is None:
-            raise ValueError("a datetime must have a time zone, such as datetime.UTC")
+        if instant.utcoffset() is None:
+            raise ValueError(f"{instant!r} has no time zone: write one, such as tzinfo=datetime.UTC")
         return instant.timestamp()
-    return instant
+    return None if instant is None else float(instant)
 
 
+# The generated classes name their optional fields one by one, so what works on all messages takes Any.
 def _present(message: Any, field: str) -> Any:
     """Return an optional field; None where it is absent."""
     return getattr(message, field) if message.HasField(field) else None
 
 
-def _name(enum: Any, number: int | None) -> str | None:
-    """Return an enum value's name; a number that only a newer contract knows becomes its digits."""
-    if number is None:
-        return None
-    return str(enum.Name(number)) if number in enum.values() else str(number)
+def _named(kind: type[_Enum], names: Any, number: int) -> _Enum:
+    """Return the value of an enum; UNRECOGNIZED for a number that only a newer contract has a name for."""
+    try:
+        return kind(names.Name(number))
+    except ValueError:
+        return kind("UNRECOGNIZED")
 
 
 def _side(message: Any, field: str = "side") -> results.Side | None:
-    name = _name(pb.Side, _present(message, field))
-    return results.Side(name) if name in ("BID", "ASK") else None
+    number = _present(message, field)
+    return None if number is None else _named(results.Side, pb.Side, number)
 
 
 def _whole(number: float | None) -> int | None:
@@ -64,7 +68,7 @@ def status(message: pb.GetStatusResponse) -> results.Status:
         bids_count=message.bids_count,
         asks_count=message.asks_count,
         history_count=message.history_count,
-        state=_name(pb.SyncState, message.state) or "",
+        state=_named(results.SyncState, pb.SyncState, message.state),
         timestamp=_present(message, "timestamp"),
         as_of=_present(message, "as_of"),
         complete_to=_present(message, "complete_to"),
@@ -74,7 +78,7 @@ def status(message: pb.GetStatusResponse) -> results.Status:
         best_ask=_level(_present(message, "best_ask")),
         resyncs_count=message.resyncs_count,
         malformed_frames_count=message.malformed_frames_count,
-        trading_status=message.trading_status,
+        trading_status=message.trading_status or None,
     )
 
 
@@ -118,7 +122,6 @@ def quantity(message: pb.GetQuantityResponse) -> results.Quantity:
 
 def nearest_level(message: pb.NearestLevelResponse) -> results.NearestLevel:
     """Read a NearestLevel response."""
-    name = _name(pb.Side, message.side)
     return results.NearestLevel(
         symbol=message.symbol,
         target_price=message.target_price,
@@ -126,7 +129,7 @@ def nearest_level(message: pb.NearestLevelResponse) -> results.NearestLevel:
         quantity=message.quantity,
         timestamp=message.timestamp,
         price_difference=message.price_difference,
-        side=results.Side(name) if name in ("BID", "ASK") else None,
+        side=_named(results.Side, pb.Side, message.side),
         is_proven=message.is_proven,
         as_of=message.as_of,
         update_id=int(message.update_id),
@@ -134,6 +137,10 @@ def nearest_level(message: pb.NearestLevelResponse) -> results.NearestLevel:
         age=_present(message, "age"),
         is_stale=message.is_stale,
     )
+
+
+def _gap(gap: pb.GetHistoryResponse.Gap) -> results.Gap:
+    return results.Gap(gap.start, _present(gap, "end"), _named(results.Cause, pb.Cause, gap.cause))
 
 
 def history(message: pb.GetHistoryResponse) -> results.History:
@@ -144,9 +151,7 @@ def history(message: pb.GetHistoryResponse) -> results.History:
         oldest_timestamp=_present(message, "oldest_timestamp"),
         newest_timestamp=_present(message, "newest_timestamp"),
         coverage=tuple(results.Interval(each.start, each.end) for each in message.coverage),
-        gaps=tuple(
-            results.Gap(gap.start, _present(gap, "end"), _name(pb.Cause, gap.cause) or "") for gap in message.gaps
-        ),
+        gaps=tuple(_gap(each) for each in message.gaps),
         level_changes=int(message.level_changes),
         bytes=int(message.bytes),
         retention_seconds=message.retention_seconds,
@@ -155,8 +160,9 @@ def history(message: pb.GetHistoryResponse) -> results.History:
 
 def level_message(message: pb.WatchLevelResponse) -> results.LevelMessage:
     """Read a message of WatchLevel."""
+    cause = _present(message, "cause")
     return results.LevelMessage(
-        kind=_name(pb.WatchLevelResponse.Kind, message.kind) or "",
+        kind=_named(results.Kind, pb.WatchLevelResponse.Kind, message.kind),
         symbol=message.symbol,
         price=message.price,
         timestamp=message.timestamp,
@@ -167,34 +173,35 @@ def level_message(message: pb.WatchLevelResponse) -> results.LevelMessage:
         update_id=_whole(_present(message, "update_id")),
         gap_start=_present(message, "gap_start"),
         gap_end=_present(message, "gap_end"),
-        cause=_name(pb.Cause, _present(message, "cause")),
+        cause=None if cause is None else _named(results.Cause, pb.Cause, cause),
     )
 
 
 def order_book_request(
-    symbol: str, limit: int | None, timestamp: Instant | None, allow_stale: bool, max_age: float | None
+    symbol: str, *, limit: int | None, timestamp: Instant | None, allow_stale: bool, max_age: float | None
 ) -> pb.GetOrderBookRequest:
-    """Write a GetOrderBook request."""
+    """Write a GetOrderBook request. Raises ValueError for a naive datetime, and for a limit beyond int32."""
     return pb.GetOrderBookRequest(
         symbol=symbol, limit=limit, timestamp=seconds(timestamp), allow_stale=allow_stale, max_age=max_age
     )
 
 
 def quantity_request(
-    symbol: str, price: Price, timestamp: Instant | None, allow_stale: bool, max_age: float | None
+    price: Price, *, symbol: str, timestamp: Instant | None, allow_stale: bool, max_age: float | None
 ) -> pb.GetQuantityRequest:
-    """Write a GetQuantity request."""
+    """Write a GetQuantity request. Raises ValueError for a naive datetime."""
     return pb.GetQuantityRequest(
-        symbol=symbol,
-        price=float(price),
-        timestamp=seconds(timestamp),
-        allow_stale=allow_stale,
-        max_age=max_age,
+        price=float(price), symbol=symbol, timestamp=seconds(timestamp), allow_stale=allow_stale, max_age=max_age
     )
 
 
 def nearest_level_request(
-    symbol: str, price: Price, allow_stale: bool, max_age: float | None
+    price: Price, *, symbol: str, allow_stale: bool, max_age: float | None
 ) -> pb.NearestLevelRequest:
     """Write a NearestLevel request."""
-    return pb.NearestLevelRequest(symbol=symbol, price=float(price), allow_stale=allow_stale, max_age=max_age)
+    return pb.NearestLevelRequest(price=float(price), symbol=symbol, allow_stale=allow_stale, max_age=max_age)
+
+
+def watch_level_request(price: Price, *, symbol: str) -> pb.WatchLevelRequest:
+    """Write a WatchLevel request."""
+    return pb.WatchLevelRequest(price=float(price), symbol=symbol)

@@ -1,16 +1,17 @@
-"""What a client raises: the server's refusals with their reason and details, and connections that do not come about."""
+"""What a client raises: the server's refusals with their reason and details, and connections that did not hold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from .results import Cause, KnownRange
+
 DOMAIN = "chronobook"
 _DETAILS = "grpc-status-details-bin"
-# The reasons that pass by themselves.
-_RETRYABLE = frozenset({"NOT_SYNCED", "TOO_OLD", "UNREACHABLE", "SLOW_CONSUMER"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +24,50 @@ class FieldViolation:
 
 @dataclass(eq=False)
 class ChronobookError(Exception):
-    """A call got no answer.
+    """A call got no answer, or a stream broke.
 
-    `reason` is a name of `ErrorReason` in the contract, or of a gRPC status where the server did not say; `metadata`
-    holds what belongs to the reason, as text; `retry_delay` is in seconds, None where the server advises nothing.
+    reason       a name of `ErrorReason` in the contract, such as LEVEL_UNKNOWN. Where the server gave none: UNREACHABLE,
+                 or the name of `code`
+    message      for people
+    code         the gRPC status
+    metadata     what belongs to the reason, as text; the contract lists the keys
+    violations   of INVALID_FIELD: the fields
+    retry_delay  seconds to wait before asking again, as advised by the server; None where it advises nothing
+
+        try:
+            client.quantity(2681.62)
+        except ChronobookError as error:
+            if error.is_retryable: ...
     """
 
     reason: str
     message: str
     code: grpc.StatusCode
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
     violations: tuple[FieldViolation, ...] = ()
     retry_delay: float | None = None
+
+    def __post_init__(self) -> None:
+        # An exception is pickled and copied as its class called with `args`.
+        self.args = (self.reason, self.message, self.code, self.metadata, self.violations, self.retry_delay)
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same call may succeed a little later."""
-        return self.reason in _RETRYABLE
+        """Whether the same call may succeed a little later: all calls only read, so repeating one does no harm."""
+        return (
+            self.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            or self.reason == "SLOW_CONSUMER"
+        )
+
+    def _seconds(self, key: str) -> float | None:
+        """Return a number of the metadata; None where it is missing or not one."""
+        try:
+            return float(self.metadata[key])
+        except (KeyError, ValueError):
+            return None
 
 
 class InvalidField(ChronobookError):
@@ -52,23 +77,50 @@ class InvalidField(ChronobookError):
 class SymbolNotServed(ChronobookError):
     """The server does not keep this symbol."""
 
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The symbols that it keeps."""
+        return tuple(symbol for symbol in self.metadata.get("served", "").split(",") if symbol)
+
 
 class HistoryGap(ChronobookError):
-    """The instant lies inside a gap; `metadata` has `gap_start`, `gap_end` (none while it is open) and `cause`."""
+    """The instant lies inside a gap of the history, about which nothing is known."""
+
+    @property
+    def start(self) -> float | None:
+        """The last instant known before the gap, in Unix seconds; None where the server did not say."""
+        return self._seconds("gap_start")
+
+    @property
+    def end(self) -> float | None:
+        """The first instant known after the gap, in Unix seconds; None while the gap is open."""
+        return self._seconds("gap_end")
+
+    @property
+    def cause(self) -> Cause:
+        """Why there is a gap."""
+        name = self.metadata.get("cause", "")
+        return Cause(name) if name in Cause.__members__ else Cause.UNRECOGNIZED
 
 
 class LevelUnknown(ChronobookError):
-    """The quantity at this price is not known: it is not zero."""
+    """The quantity at this price is not known, which does not mean that it is zero."""
+
+    @property
+    def known_range(self) -> KnownRange:
+        """The prices about which everything is known."""
+        return KnownRange(self._seconds("known_lowest"), self._seconds("known_highest"))
 
 
 class NotSynced(ChronobookError):
-    """There is no book in sync now."""
+    """A question about now, and no book is in sync."""
 
 
 class ConnectionFailed(ChronobookError):
-    """The server cannot be reached."""
+    """The server could not be reached, or the connection broke."""
 
 
+# The reasons that users tell apart by type; all others are plain ChronobookErrors.
 _TYPES: dict[str, type[ChronobookError]] = {
     "INVALID_FIELD": InvalidField,
     "SYMBOL_NOT_SERVED": SymbolNotServed,
@@ -79,22 +131,30 @@ _TYPES: dict[str, type[ChronobookError]] = {
 }
 
 
+def _details(trailing_metadata: Iterable[tuple[str, str | bytes]]) -> tuple[ErrorInfo, BadRequest, RetryInfo]:
+    """Return the details of a failed call, empty where there are none or they cannot be read.
+
+    grpc_status.rpc_status would raise where status and details disagree, and hide the failure itself.
+    """
+    status, info, bad_request, retry = Status(), ErrorInfo(), BadRequest(), RetryInfo()
+    try:
+        for key, value in trailing_metadata:
+            if key == _DETAILS and isinstance(value, bytes):
+                status.ParseFromString(value)
+        for detail in status.details:
+            for part in (info, bad_request, retry):
+                detail.Unpack(part)  # nothing happens where the type is another
+    except DecodeError:
+        return ErrorInfo(), BadRequest(), RetryInfo()
+    return (info if info.domain == DOMAIN else ErrorInfo()), bad_request, retry
+
+
 def error_from(
-    code: grpc.StatusCode, message: str | None, trailing_metadata: Sequence[tuple[str, str | bytes]] | None
+    code: grpc.StatusCode, message: str | None, trailing_metadata: Iterable[tuple[str, str | bytes]] = ()
 ) -> ChronobookError:
     """Return the error that a failed call means."""
-    status = Status()
-    for key, value in trailing_metadata or ():
-        if key == _DETAILS and isinstance(value, bytes):
-            status.ParseFromString(value)
-    info, bad_request, retry = ErrorInfo(), BadRequest(), RetryInfo()
-    for detail in status.details:
-        for part in (info, bad_request, retry):
-            if detail.Is(part.DESCRIPTOR):
-                detail.Unpack(part)
-    reason = info.reason if info.domain == DOMAIN else ""
-    if not reason:
-        reason = "UNREACHABLE" if code is grpc.StatusCode.UNAVAILABLE else code.name
+    info, bad_request, retry = _details(trailing_metadata)
+    reason = info.reason or ("UNREACHABLE" if code is grpc.StatusCode.UNAVAILABLE else code.name)
     return _TYPES.get(reason, ChronobookError)(
         reason=reason,
         message=message or "",

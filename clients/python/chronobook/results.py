@@ -1,6 +1,8 @@
 """What a chronobook server answers, as plain frozen values.
 
-Times are Unix seconds as floats, of the exchange's clock. A field that is None is not known; it is never 0 instead.
+Times are Unix seconds as floats, by the exchange's clock; prices and quantities are floats, the nearest ones to the
+exchange's decimals; quantities are in units of the base asset. A field that is None is absent, for the reason that its
+class gives; it is never 0 instead.
 """
 
 from dataclasses import dataclass
@@ -8,15 +10,51 @@ from enum import StrEnum
 
 
 class Side(StrEnum):
-    """A side of the book."""
+    """A side of the book: resting buy orders (BID) or sell orders (ASK)."""
 
     BID = "BID"
     ASK = "ASK"
+    UNRECOGNIZED = "UNRECOGNIZED"  # a value that only a newer version of this package knows; the same in all enums
+
+
+class SyncState(StrEnum):
+    """Where a symbol's synchronisation with the exchange stands; the book is right in IN_SYNC."""
+
+    DISCONNECTED = "DISCONNECTED"
+    BUFFERING = "BUFFERING"
+    WAITING_FOR_BRIDGE = "WAITING_FOR_BRIDGE"
+    IN_SYNC = "IN_SYNC"
+    UNRECOGNIZED = "UNRECOGNIZED"
+
+
+class Cause(StrEnum):
+    """Why there is a gap, or why a stream has ended or has nothing to say."""
+
+    DISCONNECT = "DISCONNECT"
+    CHAIN_BREAK = "CHAIN_BREAK"
+    CROSSED_BOOK = "CROSSED_BOOK"
+    OUTSIDE_KNOWN_RANGE = "OUTSIDE_KNOWN_RANGE"
+    SHUTDOWN = "SHUTDOWN"
+    SUBSCRIBER_TOO_SLOW = "SUBSCRIBER_TOO_SLOW"
+    UNRECOGNIZED = "UNRECOGNIZED"
+
+
+class Kind(StrEnum):
+    """What a message of a watched level says; skip UNRECOGNIZED ones."""
+
+    STATE = "STATE"  # the level as it is: first, and again after a gap
+    CHANGE = "CHANGE"  # the level has changed
+    HEARTBEAT = "HEARTBEAT"  # nothing is missing up to the message's timestamp
+    GAP = "GAP"  # the book was lost: nothing is known until RESYNCED
+    UNKNOWN = "UNKNOWN"  # the level's quantity is not known
+    RESYNCED = "RESYNCED"  # the book is in sync again; STATE or UNKNOWN follows
+    END = "END"  # the last message
+    UNRECOGNIZED = "UNRECOGNIZED"
 
 
 @dataclass(frozen=True, slots=True)
 class PriceLevel:
-    """One price and the quantity resting there, in units of the base asset."""
+    """One price and the quantity resting there."""
 
     price: float
     quantity: float
@@ -24,7 +62,11 @@ class PriceLevel:
 
 @dataclass(frozen=True, slots=True)
 class KnownRange:
-    """The prices about which everything is known; None where the book is known to that end."""
+    """The prices, both included, about which everything is known: a level inside that is not listed is empty.
+
+    lowest   None: every bid is known
+    highest  None: every ask is known
+    """
 
     lowest: float | None
     highest: float | None
@@ -32,7 +74,22 @@ class KnownRange:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a symbol's book stands. `state` and `trading_status` are the server's and the exchange's words."""
+    """How a symbol's book stands.
+
+    is_connected            the stream is up and the book in sync
+    last_update_id          of the last event applied; 0 before the first sync
+    bids_count, asks_count  known levels now; 0 while there is no book in sync
+    history_count           whole seconds of history held, gaps not counted
+    timestamp               the exchange's time now; None before the first sync
+    as_of                   time of the last event applied, or of the snapshot; None before the first sync
+    complete_to             answers up to this instant are final; None before the first event
+    age                     seconds since the last frame arrived; None before the first one
+    known_range             None while there is no book in sync
+    best_bid, best_ask      None where there is none, or no book in sync
+    resyncs_count           how often the book was lost since the server started
+    malformed_frames_count  frames that could not be read since the server started
+    trading_status          the exchange's word, TRADING in the ordinary case; None while it has not been read
+    """
 
     symbol: str
     is_connected: bool
@@ -40,7 +97,7 @@ class Status:
     bids_count: int
     asks_count: int
     history_count: int
-    state: str
+    state: SyncState
     timestamp: float | None
     as_of: float | None
     complete_to: float | None
@@ -50,12 +107,21 @@ class Status:
     best_ask: PriceLevel | None
     resyncs_count: int
     malformed_frames_count: int
-    trading_status: str
+    trading_status: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class OrderBook:
-    """The known book at `timestamp`, both sides from the best outwards."""
+    """The known book at an instant.
+
+    last_update_id  of the last event in this book
+    timestamp       the instant that this is an answer about
+    bids, asks      from the best outwards
+    as_of           time of the last event in this book
+    complete_to     answers up to this instant are final; None before the first event
+    age             seconds since the last frame arrived; None in final answers
+    is_stale        this is the last good book of a symbol that is not in sync (`allow_stale`)
+    """
 
     symbol: str
     last_update_id: int
@@ -68,10 +134,30 @@ class OrderBook:
     is_stale: bool
     known_range: KnownRange
 
+    @property
+    def is_final(self) -> bool:
+        """Whether no restart and no resync of the server can change this answer."""
+        return self.complete_to is not None and self.timestamp <= self.complete_to
+
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What rested at `actual_price` at `timestamp`; 0.0 means that the exchange had nothing there."""
+    """What rested at a price at an instant; a quantity of 0.0 means that the exchange had nothing there.
+
+    target_price       the price asked about
+    actual_price       the price answered about: the same, or without a timestamp the nearest level's
+    timestamp          the instant that this is an answer about
+    difference         quantity minus previous_quantity; None where that is unknown
+    is_nearest_level   the level answered about is not the price asked about
+    side               None where the quantity is 0
+    previous_side      the side one second before; None where the quantity was 0 or is unknown
+    previous_quantity  the quantity at the same price one second before; None where it is unknown
+    is_proven          no unknown price could hold a nearer level; always true with a timestamp
+    as_of, update_id   time and update id of the event that this is the state after
+    complete_to        answers up to this instant are final; None before the first event
+    age                seconds since the last frame arrived; None in final answers
+    is_stale           this is from the last good book of a symbol that is not in sync (`allow_stale`)
+    """
 
     symbol: str
     target_price: float
@@ -92,13 +178,23 @@ class Quantity:
 
     @property
     def is_final(self) -> bool:
-        """Whether no restart and no resync can change this answer."""
+        """Whether no restart and no resync of the server can change this answer."""
         return self.complete_to is not None and self.timestamp <= self.complete_to
 
 
 @dataclass(frozen=True, slots=True)
 class NearestLevel:
-    """The level nearest to `target_price`; `price_difference` is its price minus that."""
+    """The level nearest to a price now.
+
+    target_price      the price asked about
+    timestamp         the instant that this is an answer about
+    price_difference  nearest_price minus target_price
+    is_proven         no unknown price could hold a nearer level
+    as_of, update_id  time and update id of the event that this is the state after
+    complete_to       answers up to this instant are final; None before the first event
+    age               seconds since the last frame arrived; None in final answers
+    is_stale          this is from the last good book of a symbol that is not in sync (`allow_stale`)
+    """
 
     symbol: str
     target_price: float
@@ -106,7 +202,7 @@ class NearestLevel:
     quantity: float
     timestamp: float
     price_difference: float
-    side: Side | None
+    side: Side
     is_proven: bool
     as_of: float
     update_id: int
@@ -129,12 +225,20 @@ class Gap:
 
     start: float
     end: float | None
-    cause: str
+    cause: Cause
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The history held of a symbol."""
+    """The history held of a symbol.
+
+    history_count     whole seconds held, gaps not counted
+    oldest_timestamp  the first instant held; None while nothing is
+    newest_timestamp  the last instant held; None while nothing is
+    coverage, gaps    what is held and what is missing in between, in order of time
+    level_changes     level changes held
+    bytes             size of the history
+    """
 
     symbol: str
     history_count: int
@@ -149,9 +253,20 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class LevelMessage:
-    """One message of a watched level; `kind` is STATE, CHANGE, HEARTBEAT, GAP, UNKNOWN, RESYNCED or END."""
+    """One message of a watched level; what a kind does not speak of is None.
 
-    kind: str
+    timestamp   time of the event that this is about; of the last event applied in STATE, HEARTBEAT and END
+    quantity    in STATE and CHANGE
+    difference  quantity minus the one a second before `timestamp`, in STATE and CHANGE; None where that is unknown
+    change      quantity minus that of the message before, in CHANGE; None where that was unknown
+    side        in STATE and CHANGE; None where the quantity is 0
+    update_id   in STATE and CHANGE
+    gap_start   the last instant known before the gap, in GAP and RESYNCED
+    gap_end     the first instant known after the gap, in RESYNCED
+    cause       in GAP, RESYNCED, UNKNOWN and END
+    """
+
+    kind: Kind
     symbol: str
     price: float
     timestamp: float
@@ -162,4 +277,4 @@ class LevelMessage:
     update_id: int | None
     gap_start: float | None
     gap_end: float | None
-    cause: str | None
+    cause: Cause | None

@@ -1,0 +1,129 @@
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from chronobook.cli import main
+from tests.support.served import HandFed, served
+from tests.support.system import free_port
+
+COMMAND = Path(sys.executable).with_name("chronobook")
+
+
+async def chronobook(address: str, *arguments: str) -> tuple[int, str, str]:
+    """Run the command as a process; return exit code, output and errors."""
+    process = await asyncio.create_subprocess_exec(
+        str(COMMAND), *arguments, env={**os.environ, "CHRONOBOOK_SERVER": address},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()
+
+
+def fed_market() -> HandFed:
+    fed = HandFed()
+    fed.sync()
+    fed.change(time=11_000, bids=[("99.00", "2.00")])
+    fed.market.closed()
+    return fed
+
+
+async def test_answers_for_people() -> None:
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as running:
+        code, output, _ = await chronobook(running.address, "status")
+        lines = dict(line.split(None, 1) for line in output.strip().splitlines() if len(line.split()) > 1)
+        assert (code, lines["symbol"], lines["state"]) == (0, "ETHUSDT", "IN_SYNC")
+        assert (lines["as_of"], lines["known_range"]) == ("1970-01-01T00:00:10.000Z", "98 102")
+        code, output, _ = await chronobook(running.address, "book", "--limit", "1")
+        assert output.splitlines()[-1].split() == ["1.5", "99", "101", "3.25"]
+        code, output, _ = await chronobook(running.address, "quantity", "99.4")
+        assert "is_nearest_level   True" in output
+        code, output, _ = await chronobook(running.address, "quantity", "ethusdt", "99", "--at", "1970-01-01T00:00:10Z")
+        assert "previous_quantity  -" in output
+        code, output, _ = await chronobook(running.address, "history")
+        assert output.splitlines()[-1] == "held     1970-01-01T00:00:09.999Z .. 1970-01-01T00:00:10.000Z"
+
+
+async def test_answers_for_programs() -> None:
+    async with served(fed_market()) as running:
+        for arguments in (("--json", "history"), ("history", "--json")):
+            code, output, _ = await chronobook(running.address, *arguments)
+            history = json.loads(output)
+            assert (code, history["gaps"]) == (0, [{"start": 11.0, "cause": "DISCONNECT"}])
+        code, output, _ = await chronobook(running.address, "--json", "quantity", "99", "--at", "10.5")
+        answer = json.loads(output)
+        assert (answer["quantity"], answer["side"], "difference" in answer) == (1.5, "BID", False)
+
+
+async def test_a_refusal_is_one_line_and_exit_code_1() -> None:
+    async with served(fed_market()) as running:
+        for arguments, line in (
+            (("book",), "NOT_SYNCED: the book of ETHUSDT is not in sync with the exchange (DISCONNECTED)"),
+            (("status", "NOPE"), "SYMBOL_NOT_SERVED: NOPE is not served here; served: ETHUSDT"),
+        ):
+            assert await chronobook(running.address, *arguments) == (1, "", f"chronobook: {line}\n")
+    code, _, errors = await chronobook(f"127.0.0.1:{free_port()}", "status")
+    assert (code, errors.count("\n")) == (1, 1)
+    assert errors.startswith("chronobook: UNREACHABLE: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["quantity"], "quantity needs a PRICE"),
+        (["nearest", "ETHUSDT", "much"], "nearest needs a PRICE"),
+        (["book", "--at", "2026-01-01T00:00:00"], "has no offset"),
+        (["book", "--at", "yesterday"], "neither Unix seconds nor a date"),
+    ],
+)
+def test_what_cannot_be_understood_is_exit_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_watching_prints_every_message_and_ends_quietly(as_json: bool) -> None:
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as running:
+        process = await asyncio.create_subprocess_exec(
+            str(COMMAND), "watch", "99", "--server", running.address, *(["--json"] if as_json else []),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        first = (await process.stdout.readline()).decode()
+        fed.change(time=10_500, bids=[("99.00", "4.00")])
+        second = (await process.stdout.readline()).decode()
+        if as_json:
+            assert (json.loads(first)["kind"], json.loads(second)["change"]) == ("STATE", 2.5)
+        else:
+            assert first == "1970-01-01T00:00:10.000Z STATE     quantity=1.5 side=BID update_id=1010\n"
+            assert second == "1970-01-01T00:00:10.500Z CHANGE    quantity=4 change=2.5 side=BID update_id=1020\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = await process.communicate()
+        assert (process.returncode, errors) == (0, b"")
+
+
+async def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    fed = HandFed()
+    fed.sync()
+    fed.change(time=11_000, bids=[(f"{number / 100:.2f}", "1.00") for number in range(1, 9000)])
+    async with served(fed) as running:
+        process = await asyncio.create_subprocess_shell(
+            f"{COMMAND} --server {running.address} book | head -n 2",
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        output, errors = await process.communicate()
+        assert (len(output.splitlines()), errors) == (2, b"")
