@@ -1,0 +1,133 @@
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from chronobook_server.core.sync import State
+from chronobook_server.exchange.feed import Feed, FeedSettings, SymbolNotListed
+from chronobook_server.exchange.wire import MalformedKind
+from chronobook_server.market import Market
+from chronobook_server.simulator import Faults, Simulator
+from tests.support.system import until
+
+
+@contextlib.asynccontextmanager
+async def fed(simulator: Simulator, *symbols: str) -> AsyncIterator[dict[str, Market]]:
+    """Run a simulated exchange and a feed for markets of these symbols around a block."""
+    await simulator.start()
+    markets = {
+        symbol: Market(symbol, retention_ms=3_600_000, monotonic=time.monotonic)
+        for symbol in symbols or simulator.symbols
+    }
+    feed = Feed(FeedSettings(simulator.rest_url, simulator.stream_url, "100ms"), markets)
+    task = asyncio.create_task(feed.run())
+    try:
+        yield markets
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await simulator.stop()
+
+
+def stepped(**options: Any) -> Simulator:
+    return Simulator(**({"seed": 3, "speed": 0, "start_ms": 1_800_000_000_000, "keep_journal": True} | options))
+
+
+def holds_the_truth(market: Market, simulator: Simulator) -> bool:
+    """Return whether the book is at the exchange's update id; then it must be the exchange's book."""
+    view, truth = market.current_view(), simulator.symbols[market.symbol].truth
+    if view is None or view.update_id != truth.update_id:
+        return False
+    for levels, (prices, quantities) in ((truth.bids, view.bids()), (truth.asks, view.asks())):
+        held = {float(price): float(quantity) for price, quantity in levels.items()}
+        unit, price_unit = 10**view.instrument.quantity_scale, 10**view.instrument.price_scale
+        for price, quantity in zip(prices.tolist(), quantities.tolist(), strict=True):
+            assert held[price / price_unit] == quantity / unit
+    return True
+
+
+async def test_a_cut_stream_comes_back_by_itself() -> None:
+    simulator = stepped()
+    async with fed(simulator) as markets:
+        market = markets["ETHUSDT"]
+        for cuts in range(1, 4):
+            await until(lambda: market.is_synced)
+            await simulator.step(2)
+            await until(lambda: holds_the_truth(market, simulator))
+            simulator.disconnect()
+            await until(lambda: not market.is_synced)
+            await simulator.step(1)
+            assert market.resyncs == cuts
+
+
+async def test_malformed_frames_are_counted_logged_once_a_kind_and_cost_a_resync_at_most() -> None:
+    simulator = stepped(faults=Faults(junk=0.5, malform=0.05))
+    with capture_logs() as logs:
+        async with fed(simulator) as markets:
+            market = markets["ETHUSDT"]
+            for _ in range(60):
+                await until(lambda: market.is_synced)
+                await simulator.step(1)
+            injected = simulator.injected
+            bad = injected["junk"] + injected["malform"]
+            await until(lambda: market.malformed_frames >= bad * 0.9)
+            await until(lambda: market.is_synced)
+            assert 0 < market.resyncs <= injected["malform"]
+    said = [log["reason"] for log in logs if log["event"].startswith("a frame was dropped")]
+    assert sorted(said) == sorted(set(said))
+    assert set(said) <= {kind.value for kind in MalformedKind}
+    assert len(said) >= 3
+
+
+async def test_refused_snapshots_are_asked_for_again_and_not_before_they_may_be() -> None:
+    simulator = stepped()
+    simulator.refuse_status, simulator.refuse_retry_after = 429, 1
+    async with fed(simulator) as markets:
+        symbol, market = simulator.symbols["ETHUSDT"], markets["ETHUSDT"]
+        await until(lambda: symbol.snapshots_asked == 1)
+        refused = time.monotonic()
+        simulator.refuse_status = None
+        await until(lambda: symbol.snapshots_asked == 2)
+        assert time.monotonic() - refused > 0.9
+        await until(lambda: market.is_synced)
+
+
+async def test_late_stale_and_straddling_snapshots_end_in_the_right_book() -> None:
+    simulator = Simulator(
+        symbols=("ETHUSDT", "SMALLUSDT"), seed=9, speed=5.0,
+        faults=Faults(stale=0.4, straddle=0.5, refuse=0.2, refuse_status=503, drop=0.03, repeat=0.1, disconnect=0.004),
+    )  # fmt: skip
+    async with fed(simulator) as markets:
+        await until(lambda: min(market.resyncs for market in markets.values()) >= 3)
+        await until(lambda: min(simulator.injected[kind] for kind in ("stale", "straddle", "refuse", "drop")) >= 1)
+        simulator.pace.running.clear()
+        # Then a healthy phase, by hand, which must converge.
+        object.__setattr__(simulator._injector, "faults", Faults())
+        simulator.pace.speed = 0
+        simulator.pace.running.set()
+        for market in markets.values():
+            await until(lambda market=market: market.state is not State.DISCONNECTED)  # type: ignore[misc]
+        for _ in range(200):
+            await simulator.step(1)
+            await asyncio.sleep(0.01)
+            if all(holds_the_truth(market, simulator) for market in markets.values()):
+                break
+        else:
+            pytest.fail("the books did not become the exchange's again")
+
+
+async def test_a_symbol_that_is_not_listed_is_the_one_thing_that_ends_a_feed() -> None:
+    with pytest.raises(SymbolNotListed, match="does not list NOPEUSDT"):
+        async with fed(stepped(), "ETHUSDT", "NOPEUSDT"):
+            await asyncio.sleep(0.5)
+
+
+async def test_what_the_exchange_says_of_a_symbol_reaches_its_market() -> None:
+    async with fed(stepped()) as markets:
+        await until(lambda: markets["ETHUSDT"].status == "TRADING")
