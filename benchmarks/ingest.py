@@ -6,9 +6,11 @@ synthetic market of the same rates. It prints a table and exits 1 when the limit
 
 import argparse
 import gc
+import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 import orjson
@@ -104,6 +106,29 @@ def everything(lines: list[Line]) -> None:
                 market.update(decoded[1])
 
 
+def resident_bytes() -> int:
+    """Return the memory that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def memory(lines: list[Line]) -> None:
+    """Print what the history of these lines takes."""
+    decode(lines)
+    gc.collect()
+    before = resident_bytes()
+    history = HistoryStore("ETHUSDT", retention_ms=86_400_000)
+    synchronise(lines, history.append)
+    gc.collect()
+    taken = resident_bytes() - before
+    hours = sum(interval.end - interval.start for interval in history.coverage()) / 3_600_000
+    changes = history.level_changes
+    print(
+        f"\nhistory in memory: {changes:,} level changes, {history.bytes / changes:.0f} bytes of columns each; "
+        f"the process grew by {taken / changes:.0f} bytes each, {taken / hours / 1e6:.0f} MB an hour"
+    )
+
+
 def best_of(runs: int, work: Callable[[list[Line]], None], lines: list[Line]) -> float:
     """Return the least seconds that the work took."""
     times = []
@@ -142,12 +167,15 @@ def main() -> int:
     runs = parser.parse_args().runs
     if captures.ETHUSDT.exists():
         lines = list(captures.lines())
+        memory(lines)
         depth = [line for line in lines if b"bookTicker" not in line[1]]
         ratio = table("real capture, all of it", lines, runs)
         strict = table("real capture, its depth events and snapshot only", depth, runs)
     else:
         print(f"the real captures are not in {captures.FOLDER.name}/: a synthetic market instead")
-        ratio = strict = table("synthetic market", synthetic_lines(6_000), runs)
+        lines = synthetic_lines(6_000)
+        memory(lines)
+        ratio = strict = table("synthetic market", lines, runs)
     print(f"\nlimit {LIMIT:.0f} × orjson: {ratio:.1f} of the whole input, {strict:.1f} of its depth events alone")
     return 1 if ratio > LIMIT else 0
 

@@ -40,11 +40,11 @@ async def test_answers_for_people() -> None:
         code, output, _ = await chronobook(running.address, "status")
         lines = dict(line.split(None, 1) for line in output.strip().splitlines() if len(line.split()) > 1)
         assert (code, lines["symbol"], lines["state"]) == (0, "ETHUSDT", "IN_SYNC")
-        assert (lines["as_of"], lines["known_range"]) == ("1970-01-01T00:00:10.000Z", "98 102")
+        assert (lines["as_of"], lines["known_range"]) == ("1970-01-01T00:00:10.000Z", "98 .. 102")
         code, output, _ = await chronobook(running.address, "book", "--limit", "1")
         assert output.splitlines()[-1].split() == ["1.5", "99", "101", "3.25"]
         code, output, _ = await chronobook(running.address, "quantity", "99.4")
-        assert "is_nearest_level   True" in output
+        assert "is_nearest_level   yes" in output
         code, output, _ = await chronobook(running.address, "quantity", "ethusdt", "99", "--at", "1970-01-01T00:00:10Z")
         assert "previous_quantity  -" in output
         code, output, _ = await chronobook(running.address, "history")
@@ -78,8 +78,8 @@ async def test_a_refusal_is_one_line_and_exit_code_1() -> None:
     ("arguments", "said"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["quantity"], "quantity needs a PRICE"),
-        (["nearest", "ETHUSDT", "much"], "nearest needs a PRICE"),
+        (["quantity"], "a PRICE is needed"),
+        (["nearest", "ETHUSDT", "much"], "the last word must be the PRICE, and 'much' is not a number"),
         (["book", "--at", "2026-01-01T00:00:00"], "has no offset"),
         (["book", "--at", "yesterday"], "neither Unix seconds nor a date"),
     ],
@@ -109,8 +109,8 @@ async def test_watching_prints_every_message_and_ends_quietly(as_json: bool) -> 
         if as_json:
             assert (json.loads(first)["kind"], json.loads(second)["change"]) == ("STATE", 2.5)
         else:
-            assert first == "1970-01-01T00:00:10.000Z STATE     quantity=1.5 side=BID update_id=1010\n"
-            assert second == "1970-01-01T00:00:10.500Z CHANGE    quantity=4 change=2.5 side=BID update_id=1020\n"
+            assert first == "1970-01-01T00:00:10.000Z  STATE      quantity=1.5 side=BID update_id=1010\n"
+            assert second == "1970-01-01T00:00:10.500Z  CHANGE     quantity=4 change=2.5 side=BID update_id=1020\n"
         process.send_signal(signal.SIGINT)
         _, errors = await process.communicate()
         assert (process.returncode, errors) == (0, b"")

@@ -127,7 +127,7 @@ async def test_watching_goes_on_until_the_end_and_leaving_early_ends_it() -> Non
         stream = client.watch_level(99)
         first = await anext(stream)
         assert (first.kind, first.quantity, first.side, first.difference) == ("STATE", 4.0, Side.ASK, 2.5)
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         await forgotten(fed)
 
         kinds = []

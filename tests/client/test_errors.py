@@ -1,46 +1,171 @@
+import pickle
+
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from google.rpc.status_pb2 import Status
 
 from chronobook import (
+    Cause,
     ChronobookError,
     ConnectionFailed,
+    FieldViolation,
     HistoryGap,
     InvalidField,
+    KnownRange,
     LevelUnknown,
     NotSynced,
     SymbolNotServed,
 )
 from chronobook.errors import error_from
+from chronobook.v1.errors_pb2 import ErrorReason
 from chronobook_server.core import errors
 from chronobook_server.core.values import Millis
-from chronobook_server.service.errors import status_of
+from chronobook_server.service.errors import TABLE, status_of
+from tests.client.fake import refusal
 
-KINDS: list[tuple[errors.Refusal, type[ChronobookError], bool]] = [
+CODES = grpc.StatusCode
+RETRY = RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000))
+DETAILS = "grpc-status-details-bin"
+CASES: list[tuple[str, CODES, list[Message], type[ChronobookError], bool]] = [
+    ("INVALID_FIELD", CODES.INVALID_ARGUMENT, [], InvalidField, False),
+    ("SYMBOL_NOT_SERVED", CODES.NOT_FOUND, [], SymbolNotServed, False),
+    ("IN_THE_FUTURE", CODES.OUT_OF_RANGE, [], ChronobookError, False),
+    ("BEFORE_HISTORY", CODES.OUT_OF_RANGE, [], ChronobookError, False),
+    ("HISTORY_GAP", CODES.NOT_FOUND, [], HistoryGap, False),
+    ("LEVEL_UNKNOWN", CODES.NOT_FOUND, [], LevelUnknown, False),
+    ("NOT_SYNCED", CODES.UNAVAILABLE, [RETRY], NotSynced, True),
+    ("TOO_OLD", CODES.UNAVAILABLE, [RETRY], ChronobookError, True),
+    ("SLOW_CONSUMER", CODES.RESOURCE_EXHAUSTED, [], ChronobookError, True),
+    ("OF_A_NEWER_SERVER", CODES.NOT_FOUND, [], ChronobookError, False),
+    ("EDGE_UPSTREAM", CODES.UNAVAILABLE, [], ChronobookError, True),
+]
+
+
+def read(code: CODES, status: Status) -> ChronobookError:
+    return error_from(code, status.message, [("other", "text"), (DETAILS, status.SerializeToString())])
+
+
+@pytest.mark.parametrize(("reason", "code", "details", "kind", "is_retryable"), CASES)
+def test_every_reason(
+    reason: str, code: CODES, details: list[Message], kind: type[ChronobookError], is_retryable: bool
+) -> None:
+    error = read(code, refusal(code, reason, *details, key="value"))
+
+    assert type(error) is kind
+    assert (error.reason, error.code, error.message) == (reason, code, f"about {reason}")
+    assert error.metadata == {"key": "value"}
+    assert error.is_retryable is is_retryable
+    assert error.retry_delay == (1.5 if details else None)
+    assert str(error) == f"{reason}: about {reason}"
+
+
+REFUSALS: list[tuple[errors.Refusal, type[ChronobookError], bool]] = [
     (errors.InvalidField(("price", "is required")), InvalidField, False),
     (errors.SymbolNotServed("X", ("A",)), SymbolNotServed, False),
     (errors.HistoryGap(start=Millis(1), end=None, cause="DISCONNECT"), HistoryGap, False),
     (errors.LevelUnknown("x", lowest=1.0, highest=2.0), LevelUnknown, False),
     (errors.NotSynced("X", "BUFFERING"), NotSynced, True),
     (errors.TooOld(age=2.0, max_age=1.0), ChronobookError, True),
+    (errors.InTheFuture(1.0, Millis(0)), ChronobookError, False),
     (errors.BeforeHistory(1.0, None), ChronobookError, False),
+    (errors.SlowConsumer(7), ChronobookError, True),
 ]
 
 
-@pytest.mark.parametrize(("refusal", "kind", "is_retryable"), KINDS, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(("sent", "kind", "is_retryable"), REFUSALS, ids=lambda value: getattr(value, "__name__", ""))
 def test_every_refusal_of_the_server_has_its_type(
-    refusal: errors.Refusal, kind: type[ChronobookError], is_retryable: bool
+    sent: errors.Refusal, kind: type[ChronobookError], is_retryable: bool
 ) -> None:
-    status = status_of(refusal)
-    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    error = error_from(code, status.message, [("grpc-status-details-bin", status.SerializeToString())])
+    status = status_of(sent)
+    error = read(next(code for code in CODES if code.value[0] == status.code), status)
+
     assert type(error) is kind
-    assert error.is_retryable == is_retryable
-    assert (error.retry_delay == 1.0) == is_retryable
-    assert error.message == str(refusal)
+    assert error.is_retryable is is_retryable
+    assert error.retry_delay == (1.0 if error.code is CODES.UNAVAILABLE else None)
+    assert error.message == str(sent)
 
 
-def test_without_details_the_status_says_what_there_is_to_say() -> None:
-    error = error_from(grpc.StatusCode.UNAVAILABLE, "connection refused", None)
-    assert (type(error), str(error)) == (ConnectionFailed, "UNREACHABLE: connection refused")
-    error = error_from(grpc.StatusCode.DEADLINE_EXCEEDED, None, [("x", "y")])
-    assert (type(error), str(error), error.is_retryable) == (ChronobookError, "DEADLINE_EXCEEDED: ", False)
+def test_every_refusal_of_the_server_is_tested() -> None:
+    assert {type(sent) for sent, *_ in REFUSALS} == set(TABLE)
+
+
+def test_every_reason_of_the_contract_is_tested() -> None:
+    sent = {name for name in ErrorReason.keys() if not name.endswith("_UNSPECIFIED")}  # noqa: SIM118
+
+    assert sent <= {reason for reason, *_ in CASES}
+
+
+def test_violations_name_the_fields() -> None:
+    bad = BadRequest(field_violations=[BadRequest.FieldViolation(field="price", description="is required")])
+    error = read(CODES.INVALID_ARGUMENT, refusal(CODES.INVALID_ARGUMENT, "INVALID_FIELD", bad))
+
+    assert error.violations == (FieldViolation("price", "is required"),)
+
+
+def test_a_gap_has_its_ends_and_its_cause() -> None:
+    closed = read(
+        CODES.NOT_FOUND,
+        refusal(CODES.NOT_FOUND, "HISTORY_GAP", gap_start="1.250", gap_end="0.000", cause="CHAIN_BREAK"),
+    )
+    still_open = read(CODES.NOT_FOUND, refusal(CODES.NOT_FOUND, "HISTORY_GAP", gap_start="1.250", cause="NEWER"))
+
+    assert isinstance(closed, HistoryGap)
+    assert (closed.start, closed.end, closed.cause) == (1.25, 0.0, Cause.CHAIN_BREAK)
+    assert isinstance(still_open, HistoryGap)
+    assert (still_open.start, still_open.end, still_open.cause) == (1.25, None, Cause.UNRECOGNIZED)
+
+
+def test_an_unknown_level_has_the_known_range() -> None:
+    error = read(CODES.NOT_FOUND, refusal(CODES.NOT_FOUND, "LEVEL_UNKNOWN", known_lowest="99.5"))
+
+    assert isinstance(error, LevelUnknown)
+    assert error.known_range == KnownRange(99.5, None)
+
+
+def test_a_symbol_not_served_has_those_that_are() -> None:
+    error = read(CODES.NOT_FOUND, refusal(CODES.NOT_FOUND, "SYMBOL_NOT_SERVED", served="ETHUSDT,BTCUSDT"))
+
+    assert isinstance(error, SymbolNotServed)
+    assert error.served == ("ETHUSDT", "BTCUSDT")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "reason", "is_retryable"),
+    [
+        (CODES.UNAVAILABLE, ConnectionFailed, "UNREACHABLE", True),
+        (CODES.DEADLINE_EXCEEDED, ChronobookError, "DEADLINE_EXCEEDED", False),
+        (CODES.CANCELLED, ChronobookError, "CANCELLED", False),
+        (CODES.UNIMPLEMENTED, ChronobookError, "UNIMPLEMENTED", False),
+        (CODES.RESOURCE_EXHAUSTED, ChronobookError, "RESOURCE_EXHAUSTED", False),
+    ],
+)
+def test_without_details_the_code_speaks(
+    code: CODES, kind: type[ChronobookError], reason: str, is_retryable: bool
+) -> None:
+    error = error_from(code, None)
+
+    assert type(error) is kind
+    assert (error.reason, error.message, error.is_retryable) == (reason, "", is_retryable)
+
+
+def test_details_of_somebody_else_are_not_ours() -> None:
+    error = read(CODES.UNAVAILABLE, refusal(CODES.UNAVAILABLE, "NOT_SYNCED", domain="example.com", key="value"))
+
+    assert type(error) is ConnectionFailed
+    assert error.metadata == {}
+
+
+def test_details_that_cannot_be_read_do_not_hide_the_failure() -> None:
+    error = error_from(CODES.NOT_FOUND, "gone", [(DETAILS, b"\xff\xff\xff")])
+
+    assert (error.reason, error.message) == ("NOT_FOUND", "gone")
+
+
+def test_an_error_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(read(CODES.NOT_FOUND, refusal(CODES.NOT_FOUND, "HISTORY_GAP", gap_start="1"))))
+
+    assert isinstance(error, HistoryGap)
+    assert (error.reason, error.code, error.start) == ("HISTORY_GAP", CODES.NOT_FOUND, 1.0)

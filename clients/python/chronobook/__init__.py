@@ -12,9 +12,11 @@ from .errors import (
     SymbolNotServed,
 )
 from .results import (
+    Cause,
     Gap,
     History,
     Interval,
+    Kind,
     KnownRange,
     LevelMessage,
     NearestLevel,
@@ -23,10 +25,12 @@ from .results import (
     Quantity,
     Side,
     Status,
+    SyncState,
 )
 
 __all__ = [
     "AsyncClient",
+    "Cause",
     "ChronobookError",
     "Client",
     "ConnectionFailed",
@@ -36,6 +40,7 @@ __all__ = [
     "HistoryGap",
     "Interval",
     "InvalidField",
+    "Kind",
     "KnownRange",
     "LevelMessage",
     "LevelUnknown",
@@ -47,4 +52,5 @@ __all__ = [
     "Side",
     "Status",
     "SymbolNotServed",
+    "SyncState",
 ]

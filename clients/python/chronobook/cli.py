@@ -1,178 +1,153 @@
 """The command `chronobook`: the client's questions from a shell, for people or, with --json, for other programs."""
 
 import argparse
-import dataclasses
-import json
 import os
-import signal
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, NamedTuple
 
+from . import _render
 from .client import DEFAULT_TARGET, Client
 from .errors import ChronobookError
-from .results import History, OrderBook
+
+
+class _Command(NamedTuple):
+    help: str
+    words: str
+    flags: tuple[str, ...] = ()
+
+    @property
+    def has_price(self) -> bool:
+        return "PRICE" in self.words
+
 
 COMMANDS = {
-    "status": "how a symbol's book stands",
-    "book": "the book, now or at an instant",
-    "quantity": "what rests at a price, now (nearest level) or at an instant (exactly)",
-    "nearest": "the level nearest to a price now",
-    "history": "which instants can be asked about, and which are missing",
-    "watch": "every change of a level, until Ctrl+C",
+    "status": _Command("how a symbol's book stands", "[SYMBOL]"),
+    "book": _Command("the book, now or at an instant", "[SYMBOL]", ("--limit", "--at")),
+    "quantity": _Command(
+        "what rests at the level nearest to a price; at exactly it with --at", "[SYMBOL] PRICE", ("--at",)
+    ),
+    "nearest": _Command("the level nearest to a price now", "[SYMBOL] PRICE"),
+    "history": _Command("which instants can be asked about, and which are missing", "[SYMBOL]"),
+    "watch": _Command("every change of a level, until Ctrl+C", "[SYMBOL] PRICE"),
 }
-_PRICED = frozenset({"quantity", "nearest", "watch"})
+_INTERRUPTED = 130
 
 
 def _instant(text: str) -> float:
     """Read Unix seconds, or a date and time of ISO 8601 with its offset."""
-    try:
+    with suppress(ValueError):
         return float(text)
-    except ValueError:
-        pass
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither Unix seconds nor a date and time") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is neither Unix seconds nor a date and time of ISO 8601") from None
     if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} has no offset; write Z for UTC")
+        raise argparse.ArgumentTypeError(f"{text!r} has no offset; write Z after it for UTC")
     return moment.timestamp()
 
 
-def _is_number(text: str) -> bool:
+def _limit(text: str) -> int:
+    """Read a number of levels; the contract has an int32 for it."""
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def _number(text: str) -> float | None:
+    """Read a number; None where the text is not one."""
     try:
-        float(text)
+        return float(text)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _parser() -> argparse.ArgumentParser:
+    # Accepted before and after the command; what is not given leaves no trace, so neither place resets the other.
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--server", metavar="HOST:PORT", help=f"the server (CHRONOBOOK_SERVER, {DEFAULT_TARGET})")
-    common.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser = argparse.ArgumentParser(prog="chronobook", description="Ask a chronobook server.", parents=[common])
+    common.add_argument("--server", metavar="HOST:PORT", help=f"default: CHRONOBOOK_SERVER, or else {DEFAULT_TARGET}")
+    common.add_argument("--json", action="store_true", help="one JSON object, or one a line")
+    parser = argparse.ArgumentParser(
+        prog="chronobook",
+        description="Ask a chronobook server. Without a SYMBOL, the question is about the first one that it keeps.",
+        parents=[common],
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text, parents=[common])
-        command.add_argument("symbol", nargs="?", default="", metavar="SYMBOL", help="by default the server's first")
-        if name in _PRICED:
-            command.add_argument("price", nargs="?", metavar="PRICE")
-        if name == "book":
-            command.add_argument("--limit", type=int, metavar="N", help="levels a side")
-        if name in ("book", "quantity"):
-            command.add_argument("--at", type=_instant, metavar="TIME", help="Unix seconds, or ISO 8601 with offset")
+    for name, command in COMMANDS.items():
+        usage = f"chronobook {name} {command.words} [--server HOST:PORT] [--json]"
+        usage += "".join(f" [{flag} {'N' if flag == '--limit' else 'TIME'}]" for flag in command.flags)
+        each = commands.add_parser(name, usage=usage, help=command.help, description=command.help, parents=[common])
+        each.set_defaults(parser=each)
+        each.add_argument("words", nargs="*", metavar=command.words, help=argparse.SUPPRESS)
+        if "--limit" in command.flags:
+            each.add_argument("--limit", type=_limit, metavar="N", help="levels a side")
+        if "--at" in command.flags:
+            each.add_argument(
+                "--at", type=_instant, metavar="TIME", help="Unix seconds, or ISO 8601 with an offset or Z"
+            )
     return parser
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
-    given = parser.parse_args(argv)
-    if given.command in _PRICED:
-        if given.price is None and _is_number(given.symbol):
-            given.symbol, given.price = "", given.symbol  # a lone number is the price
-        if given.price is None or not _is_number(given.price):
-            parser.error(f"{given.command} needs a PRICE")
+    """Return the arguments, with `symbol` ("" for none) and `price`. Exits with 2 where they make no sense."""
+    given, others = _parser().parse_known_args(argv)
+    # argparse stops reading words at the first option between them, and leaves the rest here.
+    unknown = [text for text in others if text.startswith("-") and _number(text) is None]
+    if unknown:
+        given.parser.error(f"unknown option {unknown[0]}")
+    words = [*given.words, *others]
+    given.price = None
+    if COMMANDS[given.command].has_price:
+        if not words:
+            given.parser.error("a PRICE is needed")
+        given.price = _number(words[-1])
+        if given.price is None:
+            given.parser.error(f"the last word must be the PRICE, and {words[-1]!r} is not a number")
+        words.pop()
+    if len(words) > 1:
+        given.parser.error(f"one word too many: {words[-1]!r}")
+    given.symbol = words[0] if words else ""
+    try:
+        given.symbol.encode()
+    except UnicodeEncodeError:
+        given.parser.error(f"{given.symbol!a} is not text")
     return given
 
 
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    moment = datetime.fromtimestamp(round(seconds, 3), UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _text(name: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    if name in ("timestamp", "as_of", "complete_to", "start", "end") or name.endswith("_timestamp"):
-        return _time(value)
-    if isinstance(value, float):
-        return f"{value:.15g}" if abs(value) < 1e15 else str(int(value))
-    return str(value)
-
-
-def _rows(result: Any) -> Iterable[tuple[str, str]]:
-    """Yield name and text of a result's plain fields, nested ones in one line each."""
-    for field in dataclasses.fields(result):
-        value = getattr(result, field.name)
-        if isinstance(value, tuple):
-            continue
-        if dataclasses.is_dataclass(value):
-            yield field.name, " ".join(text for _, text in _rows(value))
-        else:
-            yield field.name, _text(field.name, value)
-
-
-def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
-    listed = list(rows)
-    width = max(len(name) for name, _ in listed)
-    for name, text in listed:
-        print(f"{name:<{width}}  {text}")
-
-
-def _print_people(result: Any) -> None:
-    _print_rows(_rows(result))
-    if isinstance(result, OrderBook):
-        print(f"\n{'bid quantity':>16} {'bid':>14}   {'ask':<14} {'ask quantity':<16}")
-        for number in range(max(len(result.bids), len(result.asks))):
-            bid = result.bids[number] if number < len(result.bids) else None
-            ask = result.asks[number] if number < len(result.asks) else None
-            left = f"{_text('', bid.quantity):>16} {_text('', bid.price):>14}" if bid else " " * 31
-            print(f"{left}   {_text('', ask.price):<14} {_text('', ask.quantity)}" if ask else left)
-    if isinstance(result, History):
-        for held in result.coverage:
-            print(f"held     {_time(held.start)} .. {_time(held.end)}")
-        for gap in result.gaps:
-            print(f"missing  {_time(gap.start)} .. {_time(gap.end)}  {gap.cause}")
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_none(each) for name, each in value.items() if each is not None}
-    return [_without_none(each) for each in value] if isinstance(value, (list, tuple)) else value
-
-
-def _print(result: Any, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(_without_none(dataclasses.asdict(result))), flush=True)
-    else:
-        _print_people(result)
-
-
-def _watch(client: Client, given: argparse.Namespace, *, as_json: bool) -> None:
-    for message in client.watch_level(float(given.price), symbol=given.symbol):
-        if as_json:
-            _print(message, as_json=True)
-            continue
-        shown = {name: text for name, text in _rows(message) if text != "-" and name not in ("kind", "symbol", "price")}
-        details = " ".join(f"{name}={text}" for name, text in shown.items() if name != "timestamp")
-        print(f"{_time(message.timestamp)} {message.kind:<9} {details}", flush=True)
+def _ask(client: Client, given: argparse.Namespace) -> Any:
+    """Ask the question given."""
+    match given.command:
+        case "status":
+            return client.status(given.symbol)
+        case "book":
+            return client.order_book(given.symbol, limit=given.limit, timestamp=given.at)
+        case "quantity":
+            return client.quantity(given.price, symbol=given.symbol, timestamp=given.at)
+        case "nearest":
+            return client.nearest_level(given.price, symbol=given.symbol)
+        case _:
+            return client.history(given.symbol)
 
 
 def _run(client: Client, given: argparse.Namespace, *, as_json: bool) -> None:
-    symbol = given.symbol
-    match given.command:
-        case "status":
-            _print(client.status(symbol), as_json=as_json)
-        case "book":
-            _print(client.order_book(symbol, limit=given.limit, timestamp=given.at), as_json=as_json)
-        case "quantity":
-            _print(client.quantity(float(given.price), symbol=symbol, timestamp=given.at), as_json=as_json)
-        case "nearest":
-            _print(client.nearest_level(float(given.price), symbol=symbol), as_json=as_json)
-        case "history":
-            _print(client.history(symbol), as_json=as_json)
-        case "watch":
-            _watch(client, given, as_json=as_json)
+    if given.command == "watch":
+        for message in client.watch_level(given.price, symbol=given.symbol):
+            print(_render.json_line(message) if as_json else _render.message_line(message), flush=True)
+        return
+    result = _ask(client, given)
+    print(_render.json_line(result) if as_json else "\n".join(_render.lines(result)), flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns 0, 1 for a question without an answer, 2 for one that cannot be understood."""
+    """Run the command.
+
+    Returns 0; 1 where the server refused or could not be reached, after one line on stderr; 130 after Ctrl+C, but 0 for
+    `watch`, which has no other end. Exits with 2 for arguments that make no sense.
+    """
     given = _arguments(argv)
-    target = getattr(given, "server", None) or os.environ.get("CHRONOBOOK_SERVER") or DEFAULT_TARGET
+    target = getattr(given, "server", "") or os.environ.get("CHRONOBOOK_SERVER") or DEFAULT_TARGET
     try:
         with Client(target) as client:
             _run(client, given, as_json=getattr(given, "json", False))
@@ -182,9 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read this has seen enough; nothing may be written any more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
-        return 0 if given.command == "watch" else 128 + signal.SIGINT
+        return 0 if given.command == "watch" else _INTERRUPTED
     return 0
 
 

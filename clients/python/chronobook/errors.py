@@ -26,7 +26,7 @@ class FieldViolation:
 class ChronobookError(Exception):
     """A call got no answer, or a stream broke.
 
-    reason       a name of `ErrorReason` in the contract, such as LEVEL_UNKNOWN. Where the server gave none: UNREACHABLE,
+    reason       a name of `ErrorReason` in the contract, such as LEVEL_UNKNOWN; where the server gave none, UNREACHABLE
                  or the name of `code`
     message      for people
     code         the gRPC status
@@ -56,11 +56,8 @@ class ChronobookError(Exception):
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same call may succeed a little later: all calls only read, so repeating one does no harm."""
-        return (
-            self.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-            or self.reason == "SLOW_CONSUMER"
-        )
+        """Whether the same call may succeed a little later, `retry_delay` says when. All calls only read."""
+        return self.code is grpc.StatusCode.UNAVAILABLE or self.reason == "SLOW_CONSUMER"
 
     def _seconds(self, key: str) -> float | None:
         """Return a number of the metadata; None where it is missing or not one."""

@@ -1,0 +1,105 @@
+"""Results as text: for people in aligned lines, for other programs as JSON with the contract's field names."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import zip_longest
+from typing import Any
+
+from .results import History, KnownRange, LevelMessage, OrderBook, PriceLevel
+
+_TIMES = frozenset(
+    {"timestamp", "as_of", "complete_to", "oldest_timestamp", "newest_timestamp", "gap_start", "gap_end"}
+)
+_DURATIONS = frozenset({"age", "retention_seconds"})
+
+
+def json_line(result: Any) -> str:
+    """Return a result as one line of JSON, without what is None."""
+    return json.dumps(_plain(result), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        named = ((field.name, getattr(value, field.name)) for field in fields(value))
+        return {name: _plain(each) for name, each in named if each is not None}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+def number(value: float) -> str:
+    """Return the shortest text that reads as the same number; without an exponent, unless it were very long.
+
+    >>> number(2681.0), number(0.00001)
+    ('2681', '0.00001')
+    """
+    text = repr(value)
+    if 1e-12 <= abs(value) < 1e16:
+        text = format(Decimal(text), "f")
+    return text.removesuffix(".0")
+
+
+def instant(seconds: float | None) -> str:
+    """Return Unix seconds as UTC in ISO 8601, to the millisecond; "-" for None."""
+    if seconds is None:
+        return "-"
+    return datetime.fromtimestamp(round(seconds, 3), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _value(name: str, value: Any) -> str:
+    """Return the text of a field."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, PriceLevel):
+        return f"{number(value.price)} ({number(value.quantity)})"
+    if isinstance(value, KnownRange):
+        lowest = "every bid" if value.lowest is None else number(value.lowest)
+        highest = "every ask" if value.highest is None else number(value.highest)
+        return f"{lowest} .. {highest}"
+    if name in _TIMES:
+        return instant(value)
+    if name in _DURATIONS:
+        return f"{number(round(value, 3))} s"
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def _table(rows: Sequence[Sequence[str]], aligned: str) -> Iterator[str]:
+    """Yield lines of columns, each aligned to the left ("<") or right (">")."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(
+            f"{text:{side}{width}}" for text, side, width in zip(row, aligned, widths, strict=True)
+        ).rstrip()
+
+
+def _sides(book: OrderBook) -> Iterator[tuple[str, str, str, str]]:
+    yield "bid quantity", "bid", "ask", "ask quantity"
+    for bid, ask in zip_longest(book.bids, book.asks):
+        left = (number(bid.quantity), number(bid.price)) if bid else ("", "")
+        right = (number(ask.price), number(ask.quantity)) if ask else ("", "")
+        yield *left, *right
+
+
+def lines(result: Any) -> Iterable[str]:
+    """Yield the lines of a result: a field each, then what there are many of."""
+    plain = ((field.name, getattr(result, field.name)) for field in fields(result))
+    yield from _table([(name, _value(name, value)) for name, value in plain if not isinstance(value, tuple)], "<<")
+    if isinstance(result, OrderBook):
+        yield ""
+        yield from _table(list(_sides(result)), ">><<")
+    if isinstance(result, History):
+        for held in result.coverage:
+            yield f"held     {instant(held.start)} .. {instant(held.end)}"
+        for gap in result.gaps:
+            yield f"missing  {instant(gap.start)} .. {instant(gap.end)}  {gap.cause}"
+
+
+def message_line(message: LevelMessage) -> str:
+    """Return a message of a watched level as one line: its time, its kind and the fields that it has."""
+    others = (field.name for field in fields(message) if field.name not in ("timestamp", "kind", "symbol", "price"))
+    given = ((name, getattr(message, name)) for name in others)
+    details = " ".join(f"{name}={_value(name, value)}" for name, value in given if value is not None)
+    return f"{instant(message.timestamp)}  {message.kind:<9}  {details}".rstrip()

@@ -1,0 +1,188 @@
+import json
+from typing import Any
+
+import pytest
+
+from chronobook import (
+    Cause,
+    Gap,
+    History,
+    Interval,
+    Kind,
+    KnownRange,
+    LevelMessage,
+    OrderBook,
+    PriceLevel,
+    Side,
+    Status,
+    SyncState,
+    _render,
+)
+
+BOOK = OrderBook(
+    symbol="ETHUSDT",
+    last_update_id=7,
+    timestamp=1703123456.25,
+    bids=(PriceLevel(2681.62, 12.5), PriceLevel(2681.0, 0.001)),
+    asks=(PriceLevel(2681.63, 3.0),),
+    as_of=1703123456.2,
+    complete_to=None,
+    age=0.10300000000000153,
+    is_stale=False,
+    known_range=KnownRange(2600.5, None),
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (-0.5, "-0.5"),
+        (2681.0, "2681"),
+        (2681.62, "2681.62"),
+        (0.1 + 0.2, "0.30000000000000004"),
+        (0.00001, "0.00001"),
+        (1e-8, "0.00000001"),
+        (123456789012345.67, "123456789012345.67"),
+        (1e15, "1000000000000000"),
+        (1e300, "1e+300"),
+    ],
+)
+def test_numbers_are_short_and_exact(value: float, text: str) -> None:
+    assert _render.number(value) == text
+    assert float(text) == value
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (1703123456.25, "2023-12-21T01:50:56.250Z"),
+        (1703123456.999, "2023-12-21T01:50:56.999Z"),
+        (-0.001, "1969-12-31T23:59:59.999Z"),
+    ],
+)
+def test_instants_are_utc_to_the_millisecond(seconds: float | None, text: str) -> None:
+    assert _render.instant(seconds) == text
+
+
+def test_a_book_for_people() -> None:
+    assert list(_render.lines(BOOK)) == [
+        "symbol          ETHUSDT",
+        "last_update_id  7",
+        "timestamp       2023-12-21T01:50:56.250Z",
+        "as_of           2023-12-21T01:50:56.200Z",
+        "complete_to     -",
+        "age             0.103 s",
+        "is_stale        no",
+        "known_range     2600.5 .. every ask",
+        "",
+        "bid quantity      bid  ask      ask quantity",
+        "        12.5  2681.62  2681.63  3",
+        "       0.001     2681",
+    ]
+
+
+def test_a_book_for_programs() -> None:
+    assert json.loads(_render.json_line(BOOK)) == {
+        "symbol": "ETHUSDT",
+        "last_update_id": 7,
+        "timestamp": 1703123456.25,
+        "bids": [{"price": 2681.62, "quantity": 12.5}, {"price": 2681.0, "quantity": 0.001}],
+        "asks": [{"price": 2681.63, "quantity": 3.0}],
+        "as_of": 1703123456.2,
+        "age": 0.10300000000000153,
+        "is_stale": False,
+        "known_range": {"lowest": 2600.5},
+    }
+
+
+def test_an_empty_book_has_a_heading_only() -> None:
+    empty = OrderBook("X", 0, 0.0, (), (), 0.0, None, None, False, KnownRange(None, None))
+
+    assert list(_render.lines(empty))[-1] == "bid quantity  bid  ask  ask quantity"
+
+
+def test_a_status_for_people() -> None:
+    unknown: dict[str, Any] = dict.fromkeys(("timestamp", "as_of", "complete_to", "known_range", "best_ask"))
+    status = Status(
+        **unknown,
+        symbol="ETHUSDT",
+        is_connected=True,
+        last_update_id=0,
+        bids_count=0,
+        asks_count=0,
+        history_count=0,
+        state=SyncState.BUFFERING,
+        age=0.0,
+        best_bid=PriceLevel(2.0, 0.5),
+        resyncs_count=0,
+        malformed_frames_count=0,
+        trading_status=None,
+    )
+    shown = dict(line.split(maxsplit=1) for line in _render.lines(status))
+
+    assert (shown["is_connected"], shown["state"], shown["age"]) == ("yes", "BUFFERING", "0 s")
+    assert (shown["best_bid"], shown["best_ask"], shown["trading_status"]) == ("2 (0.5)", "-", "-")
+
+
+def test_a_history_for_people() -> None:
+    history = History(
+        symbol="ETHUSDT",
+        history_count=3,
+        oldest_timestamp=0.0,
+        newest_timestamp=5.5,
+        coverage=(Interval(0.0, 1.0), Interval(3.5, 5.5)),
+        gaps=(Gap(1.0, 3.5, Cause.CHAIN_BREAK), Gap(5.5, None, Cause.DISCONNECT)),
+        level_changes=2**53,
+        bytes=10,
+        retention_seconds=86400.0,
+    )
+
+    assert list(_render.lines(history)) == [
+        "symbol             ETHUSDT",
+        "history_count      3",
+        "oldest_timestamp   1970-01-01T00:00:00.000Z",
+        "newest_timestamp   1970-01-01T00:00:05.500Z",
+        "level_changes      9007199254740992",
+        "bytes              10",
+        "retention_seconds  86400 s",
+        "held     1970-01-01T00:00:00.000Z .. 1970-01-01T00:00:01.000Z",
+        "held     1970-01-01T00:00:03.500Z .. 1970-01-01T00:00:05.500Z",
+        "missing  1970-01-01T00:00:01.000Z .. 1970-01-01T00:00:03.500Z  CHAIN_BREAK",
+        "missing  1970-01-01T00:00:05.500Z .. -  DISCONNECT",
+    ]
+
+
+def message(kind: Kind, **given: Any) -> LevelMessage:
+    absent = ("quantity", "difference", "change", "side", "update_id", "gap_start", "gap_end", "cause")
+    return LevelMessage(kind, "ETHUSDT", 2.0, 5.5, **{**dict.fromkeys(absent), **given})
+
+
+@pytest.mark.parametrize(
+    ("shown", "line"),
+    [
+        (
+            message(Kind.CHANGE, quantity=0.0, difference=-0.5, change=-0.5, update_id=7),
+            "1970-01-01T00:00:05.500Z  CHANGE     quantity=0 difference=-0.5 change=-0.5 update_id=7",
+        ),
+        (
+            message(Kind.STATE, quantity=1.0, side=Side.BID),
+            "1970-01-01T00:00:05.500Z  STATE      quantity=1 side=BID",
+        ),
+        (
+            message(Kind.GAP, gap_start=5.0, cause=Cause.DISCONNECT),
+            "1970-01-01T00:00:05.500Z  GAP        gap_start=1970-01-01T00:00:05.000Z cause=DISCONNECT",
+        ),
+        (message(Kind.HEARTBEAT), "1970-01-01T00:00:05.500Z  HEARTBEAT"),
+    ],
+)
+def test_messages_for_people(shown: LevelMessage, line: str) -> None:
+    assert _render.message_line(shown) == line
+
+
+def test_a_message_for_programs_has_only_what_it_has() -> None:
+    assert _render.json_line(message(Kind.END, cause=Cause.SHUTDOWN)) == (
+        '{"kind": "END", "symbol": "ETHUSDT", "price": 2.0, "timestamp": 5.5, "cause": "SHUTDOWN"}'
+    )
