@@ -62,7 +62,7 @@ class BookView:
         price = int(self.prices[index])
         distance = abs(price - target)
         # What lies strictly nearer must be known, and below also what is equally near, since the lower price wins.
-        lowest_rival = max(target - distance + (1 if price <= target else 0), 0)
+        lowest_rival = max(target - distance + (1 if price <= target else 0), 1)
         highest_rival = target + distance - 1
         is_proven = distance == 0 or (lowest_rival in self.known_range and highest_rival in self.known_range)
         return Nearest(Price(price), SignedQuantity(int(self.quantities[index])), is_proven)
