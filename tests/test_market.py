@@ -57,6 +57,19 @@ def test_now_goes_on_from_the_last_event_and_carries_its_age() -> None:
     assert made.age_at(Millis(1001)) == 2.5
 
 
+def test_a_quiet_symbol_has_an_age_and_a_status_does_not_turn_back_its_clock() -> None:
+    clock = Monotonic()
+    made = market(clock)
+    wanted = made.opened()
+    assert wanted is not None
+    made.snapshot(wanted.number, snapshot(900, time=900))
+    clock.seconds += 4
+    made.trading_status("TRADING")
+    assert (made.now(), made.age(), made.history.complete_to) == (4900, 4.0, None)
+    with pytest.raises(TooOld):
+        made.current_book(allow_stale=False, max_age=3.0)
+
+
 def test_an_instant_may_lie_a_second_ahead_and_no_more() -> None:
     made = synced(Monotonic())
     assert made.instant(2000.4) == 2000

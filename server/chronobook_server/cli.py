@@ -103,24 +103,21 @@ def serve(*, insecure: bool, **given: Any) -> None:
 
 
 def _serve_settings(*, insecure: bool, **given: Any) -> settings.ServeSettings:
-    _require_loopback(given["listen"], insecure=insecure)
-    return settings.ServeSettings(**given)
-
-
-def _require_loopback(address: settings.Address, *, insecure: bool) -> None:
-    try:
-        settings.require_loopback(address, insecure=insecure)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
+    made = settings.ServeSettings(**given)
+    if not insecure and not settings.is_loopback(made.listen):
+        raise click.ClickException(
+            f"listening on {made.listen} lets anyone in, without encryption; say --insecure to do it all the same"
+        )
+    return made
 
 
 @main.command()
 @option("--listen", type=ADDRESS, default=DEFAULT_GATEWAY, help="Where REST, gRPC and gRPC-Web are served.")
 @option("--upstream", type=ADDRESS, default=DEFAULT_LISTEN, help="Where the server is.")
-@insecure_option
-def gateway(*, listen: settings.Address, upstream: settings.Address, insecure: bool) -> None:
-    """Run Envoy in the foreground: the REST face of a server."""
-    _require_loopback(listen, insecure=insecure)
+def gateway(*, listen: settings.Address, upstream: settings.Address) -> None:
+    """Run Envoy in the foreground: the REST face of a server, for this machine alone."""
+    if not settings.is_loopback(listen):
+        raise click.ClickException(f"this gateway is for one machine: {listen} is not a loopback address")
 
     async def command() -> None:
         await run_gateway(listen=listen, upstream=upstream, stopping=app.stop_signal())

@@ -13,7 +13,7 @@ from chronobook_server.core.errors import (
     TooOld,
 )
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import Gap, Keyframe, StatusChanged
+from chronobook_server.core.records import Gap, Keyframe, StatusChanged, Update
 from chronobook_server.core.sync import Output, SnapshotWanted, State, Synchroniser
 from chronobook_server.core.values import Millis, Price, SignedQuantity
 from chronobook_server.core.view import BookView
@@ -74,6 +74,7 @@ class Market:
 
     def snapshot(self, number: int, snapshot: DepthSnapshot) -> SnapshotWanted | None:
         """Take in the reply to a request."""
+        self._clock.frame_arrived(self._monotonic())  # of a quiet symbol, it is all that ever arrives
         return self._take(self._sync.receive_snapshot(number, snapshot))
 
     def snapshot_failed(self, number: int) -> SnapshotWanted | None:
@@ -108,10 +109,9 @@ class Market:
             self.history.append(output)
             self.hub.publish(output)
         book = self._sync.book
-        if book is not None and outputs:
+        if book is not None and any(isinstance(output, Keyframe | Update) for output in outputs):
             self._clock.observe(book.transaction_time, self._monotonic())
-            if any(isinstance(output, Keyframe) for output in outputs):
-                self._synced()
+            self._synced()
         return wanted
 
     # --- out: questions

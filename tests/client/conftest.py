@@ -1,4 +1,5 @@
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -8,6 +9,14 @@ import pytest_asyncio
 
 from chronobook import AsyncClient, Client
 from tests.client.fake import Fake, serving
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl+C reach the commands that tests start: a shell's background jobs, and their children, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

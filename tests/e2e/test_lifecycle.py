@@ -217,7 +217,7 @@ async def test_the_environment_sets_what_no_option_does(tmp_path: Path) -> None:
         (["serve", "--retention", "long"], "'long' is not a duration"),
         (["serve", "--listen", "50051"], "'50051' is not HOST:PORT"),
         (["serve", "--listen", "0.0.0.0:1"], "say --insecure"),
-        (["gateway", "--listen", "0.0.0.0:1"], "say --insecure"),
+        (["gateway", "--listen", "0.0.0.0:1"], "is not a loopback address"),
         (["serve", "--rest-url", "fapi"], "does not start with http://"),
         (["simulate", "--speed", "0"], "'0' is neither a number above 0 nor max"),
         (["simulate", "--drop", "2"], "not in the range"),

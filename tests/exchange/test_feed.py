@@ -131,3 +131,33 @@ async def test_a_symbol_that_is_not_listed_is_the_one_thing_that_ends_a_feed() -
 async def test_what_the_exchange_says_of_a_symbol_reaches_its_market() -> None:
     async with fed(stepped()) as markets:
         await until(lambda: markets["ETHUSDT"].status == "TRADING")
+
+
+async def test_a_fault_of_ours_costs_a_frame_and_a_resync_and_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulator = stepped()
+    with capture_logs() as logs:
+        async with fed(simulator) as markets:
+            market = markets["ETHUSDT"]
+            await until(lambda: market.is_synced)
+            take = market.update
+            monkeypatch.setattr(market, "update", lambda _: 1 / 0)
+            await simulator.step(1)
+            await until(lambda: market.malformed_frames == 1)
+            monkeypatch.setattr(market, "update", take)
+            monkeypatch.setattr(market, "snapshot", lambda *_: 1 / 0)
+            await simulator.step(1)
+            await until(lambda: market.resyncs == 1)
+            await until(lambda: sum(log["event"].startswith("a snapshot could not") for log in logs) == 1)
+            monkeypatch.undo()
+            await until(lambda: holds_the_truth(market, simulator))
+    assert sum(log["event"] == "a frame could not be taken in" for log in logs) == 1
+
+
+async def test_a_symbol_that_is_not_ascii_is_a_symbol_like_any_other() -> None:
+    simulator = stepped(symbols=("币安人生USDT",))
+    async with fed(simulator) as markets:
+        market = markets["币安人生USDT"]
+        await until(lambda: market.is_synced)
+        await simulator.step(3)
+        await until(lambda: holds_the_truth(market, simulator))
+        assert market.history.level_changes > 0

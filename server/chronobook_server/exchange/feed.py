@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import quote
 
 import aiohttp
 import structlog
@@ -134,7 +135,8 @@ class Feed:
     # --- the stream
 
     async def _keep_connected(self, symbols: Sequence[str]) -> None:
-        names = "/".join(depth_stream(symbol, self._settings.update_speed) for symbol in symbols)
+        # A few symbols are not ASCII.
+        names = "/".join(quote(depth_stream(symbol, self._settings.update_speed), safe="@") for symbol in symbols)
         url = f"{self._settings.stream_url}/stream?streams={names}"
         attempt = 0
         while True:
@@ -187,6 +189,10 @@ class Feed:
             self._count_malformed(error.kind, (str(error.symbol),) if known else symbols)
         except MalformedDecimal:
             self._count_malformed(MalformedKind.BAD_LEVEL, (symbol,))
+        except Exception:
+            # A fault of ours costs this frame, as a fault of the exchange's would: the chain shows what is missing.
+            log.exception("a frame could not be taken in")
+            self._count_malformed(MalformedKind.UNEXPECTED, symbols)
 
     def _count_malformed(self, kind: MalformedKind, symbols: Sequence[str]) -> None:
         for symbol in symbols:
@@ -222,12 +228,15 @@ class Feed:
             await asyncio.sleep(retry_delay(wanted.attempt, self._random.random))
             try:
                 body = await self._get(
-                    f"/fapi/v1/depth?symbol={symbol}&limit={SNAPSHOT_LIMIT}", weight=depth_weight(SNAPSHOT_LIMIT)
+                    f"/fapi/v1/depth?symbol={quote(symbol)}&limit={SNAPSHOT_LIMIT}", weight=depth_weight(SNAPSHOT_LIMIT)
                 )
                 snapshot = decode_snapshot(body, limit=SNAPSHOT_LIMIT, receive_time=Nanos(time.time_ns()))
                 next_wanted = sink.snapshot(wanted.number, snapshot)
             except (aiohttp.ClientError, TimeoutError, OSError, MalformedFrame) as error:
                 log.warning("no snapshot; asking again", symbol=symbol, error=_brief(error))
+                next_wanted = sink.snapshot_failed(wanted.number)
+            except Exception:
+                log.exception("a snapshot could not be taken in; asking again", symbol=symbol)
                 next_wanted = sink.snapshot_failed(wanted.number)
 
     async def _get(self, path: str, *, weight: int) -> bytes:

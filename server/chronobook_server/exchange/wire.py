@@ -26,6 +26,7 @@ class MalformedKind(Enum):
     BAD_FIELD = "a field is missing or of the wrong type"
     BAD_RANGE = "its update ids or times are out of bounds"
     BAD_LEVEL = "a level is not a pair of decimal texts"
+    UNEXPECTED = "it brought out a fault of ours"
 
 
 class MalformedFrame(ValueError):

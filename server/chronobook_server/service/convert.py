@@ -1,7 +1,8 @@
 """Requests to checked values, values to messages. All conversion between doubles and integers happens here."""
 
+import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from chronobook.v1 import order_book_service_pb2 as pb
@@ -13,6 +14,8 @@ from chronobook_server.core.values import Millis, Side, SignedQuantity, side_of
 from chronobook_server.core.view import BookView, Steps
 from chronobook_server.hub import Kind, LevelMessage
 
+# Levels that are turned into messages in one go, about half a millisecond of them.
+SLICE = 1000
 SIDES = {Side.BID: pb.BID, Side.ASK: pb.ASK}
 STATES = {state: pb.SyncState.Value(state.value) for state in State}
 CAUSES = {cause: pb.Cause.Value(cause.value) for cause in Cause}
@@ -70,19 +73,27 @@ def side(quantity: SignedQuantity | None) -> pb.Side.ValueType | None:
     return None if found is None else SIDES[found]
 
 
-def levels(instrument: Instrument, rows: tuple[Steps, Steps]) -> Iterable[pb.PriceLevel]:
-    """Return price levels of parallel arrays of prices and quantities in steps."""
+async def levels(instrument: Instrument, rows: tuple[Steps, Steps]) -> list[pb.PriceLevel]:
+    """Return price levels of parallel arrays of prices and quantities in steps, letting others go on in between."""
     price_unit, quantity_unit = 10**instrument.price_scale, 10**instrument.quantity_scale
     prices, quantities = rows
-    return [
-        pb.PriceLevel(price=price / price_unit, quantity=quantity / quantity_unit)
-        for price, quantity in zip(prices.tolist(), quantities.tolist(), strict=True)
-    ]
+    made: list[pb.PriceLevel] = []
+    for start in range(0, len(prices), SLICE):
+        if start:
+            await asyncio.sleep(0)
+        pairs = zip(prices[start : start + SLICE].tolist(), quantities[start : start + SLICE].tolist(), strict=True)
+        made += [
+            pb.PriceLevel(price=price / price_unit, quantity=quantity / quantity_unit) for price, quantity in pairs
+        ]
+    return made
 
 
-def best(view: BookView, rows: tuple[Steps, Steps]) -> pb.PriceLevel | None:
-    """Return the only level of an array of at most one; None for an empty one."""
-    return next(iter(levels(view.instrument, rows)), None)
+def best(instrument: Instrument, rows: tuple[Steps, Steps]) -> pb.PriceLevel | None:
+    """Return the first level of parallel arrays; None for empty ones."""
+    if not len(rows[0]):
+        return None
+    price, quantity = (int(array[0]) for array in rows)
+    return pb.PriceLevel(price=instrument.price_to_float(price), quantity=instrument.quantity_to_float(quantity))
 
 
 def bounds(known_range: KnownRange, instrument: Instrument) -> tuple[float | None, float | None]:

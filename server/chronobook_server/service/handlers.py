@@ -25,13 +25,15 @@ _Response = TypeVar("_Response")
 _Handler = Callable[["OrderBookHandlers", _Request, Context], Awaitable[_Response]]
 
 
-def _refusing(handler: Callable[["OrderBookHandlers", _Request], _Response]) -> _Handler[_Request, _Response]:
+def _refusing(
+    handler: Callable[["OrderBookHandlers", _Request], Awaitable[_Response]],
+) -> _Handler[_Request, _Response]:
     """Make a handler of a method that answers or raises a Refusal."""
 
     @wraps(handler)
     async def handle(self: "OrderBookHandlers", request: _Request, context: Context) -> _Response:
         try:
-            return handler(self, request)
+            return await handler(self, request)
         except Refusal as refusal:
             await abort(context, refusal)
 
@@ -55,7 +57,7 @@ class OrderBookHandlers(OrderBookServiceServicer):
         return market
 
     @_refusing
-    def GetStatus(self, request: pb.GetStatusRequest) -> pb.GetStatusResponse:  # noqa: N802
+    async def GetStatus(self, request: pb.GetStatusRequest) -> pb.GetStatusResponse:  # noqa: N802
         """Say how a symbol's book stands."""
         market = self._market(request.symbol)
         history, view = market.history, market.current_view()
@@ -73,15 +75,15 @@ class OrderBookHandlers(OrderBookServiceServicer):
             complete_to=convert.seconds(history.complete_to),
             age=market.age(),
             known_range=None if view is None else convert.known_range(view),
-            best_bid=None if view is None else convert.best(view, view.bids(1)),
-            best_ask=None if view is None else convert.best(view, view.asks(1)),
+            best_bid=None if view is None else convert.best(view.instrument, view.bids(1)),
+            best_ask=None if view is None else convert.best(view.instrument, view.asks(1)),
             resyncs_count=market.resyncs,
             malformed_frames_count=market.malformed_frames,
             trading_status=market.status,
         )
 
     @_refusing
-    def GetOrderBook(self, request: pb.GetOrderBookRequest) -> pb.GetOrderBookResponse:  # noqa: N802
+    async def GetOrderBook(self, request: pb.GetOrderBookRequest) -> pb.GetOrderBookResponse:  # noqa: N802
         """Answer with the whole known book."""
         timestamp = convert.optional(request, "timestamp")
         convert.check(
@@ -102,8 +104,8 @@ class OrderBookHandlers(OrderBookServiceServicer):
             symbol=market.symbol,
             last_update_id=view.update_id,
             timestamp=instant / 1000,
-            bids=convert.levels(view.instrument, view.bids(limit)),
-            asks=convert.levels(view.instrument, view.asks(limit)),
+            bids=await convert.levels(view.instrument, view.bids(limit)),
+            asks=await convert.levels(view.instrument, view.asks(limit)),
             as_of=view.transaction_time / 1000,
             complete_to=convert.seconds(market.history.complete_to),
             age=age,
@@ -112,7 +114,7 @@ class OrderBookHandlers(OrderBookServiceServicer):
         )
 
     @_refusing
-    def GetQuantity(self, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:  # noqa: N802
+    async def GetQuantity(self, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:  # noqa: N802
         """Answer what rests at a price at an instant, or at the nearest level now."""
         convert.check(
             request,
@@ -162,7 +164,7 @@ class OrderBookHandlers(OrderBookServiceServicer):
         return response
 
     @_refusing
-    def NearestLevel(self, request: pb.NearestLevelRequest) -> pb.NearestLevelResponse:  # noqa: N802
+    async def NearestLevel(self, request: pb.NearestLevelRequest) -> pb.NearestLevelResponse:  # noqa: N802
         """Answer with the level nearest to a price now."""
         convert.check(request, ("price", convert.a_price), ("max_age", convert.an_age))
         market = self._market(request.symbol)
@@ -181,7 +183,7 @@ class OrderBookHandlers(OrderBookServiceServicer):
         return response
 
     @_refusing
-    def GetHistory(self, request: pb.GetHistoryRequest) -> pb.GetHistoryResponse:  # noqa: N802
+    async def GetHistory(self, request: pb.GetHistoryRequest) -> pb.GetHistoryResponse:  # noqa: N802
         """Say which instants can be asked about."""
         market = self._market(request.symbol)
         history = market.history
