@@ -135,6 +135,12 @@ class Market:
         """Return now by the exchange's clock; None before the first sync."""
         return self._clock.now(self._monotonic())
 
+    def known_to(self) -> Millis:
+        """Return up to when nothing is missing: the last event's `T`; before the first one, the snapshot's."""
+        known = self.history.complete_to or self._clock.last
+        assert known is not None, "nothing is known before the first sync"
+        return known
+
     def age(self) -> float | None:
         """Return the seconds since the last frame, to the ms; None before the first."""
         age = self._clock.age(self._monotonic())

@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from chronobook.v1 import order_book_service_pb2 as pb
+from tests.support.depth import snapshot
 from tests.support.errors import Refused, from_rpc
 from tests.support.served import HandFed, served
 
@@ -263,6 +264,20 @@ async def test_a_quiet_level_has_a_heartbeat() -> None:
             assert message.timestamp == 10.0
             kinds.append(message.kind)
         assert kinds == [Kind.STATE, Kind.HEARTBEAT, Kind.HEARTBEAT]
+        stream.cancel()
+
+
+async def test_before_the_first_event_a_heartbeat_goes_as_far_as_the_snapshot() -> None:
+    fed = HandFed()
+    wanted = fed.market.opened()
+    assert wanted is not None
+    fed.market.snapshot(wanted.number, snapshot(1000, time=9_999))
+    async with served(fed, heartbeat_seconds=0.01) as running:
+        stream = running.stub.WatchLevel(pb.WatchLevelRequest(price=99))
+        for kind in (Kind.STATE, Kind.HEARTBEAT):
+            message = await stream.read()
+            assert isinstance(message, pb.WatchLevelResponse)
+            assert (message.kind, message.timestamp) == (kind, 9.999)
         stream.cancel()
 
 

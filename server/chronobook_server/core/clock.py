@@ -7,7 +7,7 @@ class ExchangeClock:
     """Now is the last `T` plus the time since it arrived, and never earlier than a now already given."""
 
     def __init__(self) -> None:
-        self._time: Millis | None = None
+        self.last: Millis | None = None  # the exchange's time in what last arrived
         self._arrived = 0.0
         self._last_frame: float | None = None
         self._given = Millis(0)
@@ -18,14 +18,14 @@ class ExchangeClock:
 
     def observe(self, time: Millis, monotonic: float) -> None:
         """Take note of the exchange's time in what just arrived."""
-        self._time = time
+        self.last = time
         self._arrived = monotonic
 
     def now(self, monotonic: float) -> Millis | None:
         """Return now; None before the first observation."""
-        if self._time is None:
+        if self.last is None:
             return None
-        self._given = Millis(max(self._given, self._time + int((monotonic - self._arrived) * 1000)))
+        self._given = Millis(max(self._given, self.last + int((monotonic - self._arrived) * 1000)))
         return self._given
 
     def age(self, monotonic: float) -> float | None:

@@ -56,8 +56,8 @@ class LevelUnknown(Refusal):
     """No snapshot covered the price and no event has named it; the known range is in doubles, None where open."""
 
     def __init__(self, what: str, *, lowest: float | None, highest: float | None) -> None:
-        low = "the lowest bid" if lowest is None else f"{lowest:g}"
-        high = "the highest ask" if highest is None else f"{highest:g}"
+        low = "the lowest bid" if lowest is None else f"{lowest:.15g}"
+        high = "the highest ask" if highest is None else f"{highest:.15g}"
         super().__init__(f"{what}; everything is known from {low} to {high}")
         self.lowest = lowest
         self.highest = highest

@@ -63,7 +63,7 @@ class Instrument:
             raise InvalidField((field, "must be a finite number above 0"))
         steps = decimal.scaleb(self.price_scale)
         if steps > MAX_EXACT:
-            raise InvalidField((field, f"must be at most {MAX_EXACT / 10**self.price_scale:g} for {self.symbol}"))
+            raise InvalidField((field, f"must be at most {MAX_EXACT / 10**self.price_scale:.15g} for {self.symbol}"))
         if steps != steps.to_integral_value():
             raise InvalidField((field, f"must have at most {self.price_scale} decimals for {self.symbol}"))
         return Price(int(steps))

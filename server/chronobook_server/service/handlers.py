@@ -242,7 +242,7 @@ class OrderBookHandlers(OrderBookServiceServicer):
                 kind=Kind.HEARTBEAT if ended_by is None else Kind.END,
                 instrument=market.history.instrument,
                 price=subscription.price,
-                time=market.history.complete_to or Millis(0),
+                time=market.known_to(),
                 cause=ended_by,
             )
             if ended_by is not None:
