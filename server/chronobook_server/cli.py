@@ -112,7 +112,8 @@ def _serve_settings(*, insecure: bool, **given: Any) -> settings.ServeSettings:
 
 
 @main.command()
-@option("--listen", type=ADDRESS, default=DEFAULT_GATEWAY, help="Where REST, gRPC and gRPC-Web are served.")
+# No environment variable: CHRONOBOOK_LISTEN is where the server listens.
+@click.option("--listen", type=ADDRESS, default=DEFAULT_GATEWAY, show_default=True, help="Where REST is served.")
 @option("--upstream", type=ADDRESS, default=DEFAULT_LISTEN, help="Where the server is.")
 def gateway(*, listen: settings.Address, upstream: settings.Address) -> None:
     """Run Envoy in the foreground: the REST face of a server, for this machine alone."""
