@@ -190,9 +190,10 @@ class Feed:
         except MalformedDecimal:
             self._count_malformed(MalformedKind.BAD_LEVEL, (symbol,))
         except Exception:
-            # A fault of ours costs this frame, as a fault of the exchange's would: the chain shows what is missing.
-            log.exception("a frame could not be taken in")
+            log.exception("a frame could not be taken in; starting over")
             self._count_malformed(MalformedKind.UNEXPECTED, symbols)
+            for symbol in symbols:
+                self._want(symbol, self._start_over(symbol))
 
     def _count_malformed(self, kind: MalformedKind, symbols: Sequence[str]) -> None:
         for symbol in symbols:
@@ -200,6 +201,11 @@ class Feed:
         if kind not in self._malformed_seen:
             self._malformed_seen.add(kind)
             log.warning("a frame was dropped; more of this kind are only counted", reason=kind.value, symbols=symbols)
+
+    def _start_over(self, symbol: str) -> SnapshotWanted | None:
+        """Make a symbol forget its book after a fault of ours: nobody knows how far it got with what came."""
+        self._sinks[symbol].closed()
+        return self._sinks[symbol].opened()
 
     # --- snapshots
 
@@ -236,8 +242,9 @@ class Feed:
                 log.warning("no snapshot; asking again", symbol=symbol, error=_brief(error))
                 next_wanted = sink.snapshot_failed(wanted.number)
             except Exception:
-                log.exception("a snapshot could not be taken in; asking again", symbol=symbol)
-                next_wanted = sink.snapshot_failed(wanted.number)
+                log.exception("a snapshot could not be taken in; starting over", symbol=symbol)
+                next_wanted = self._start_over(symbol)
+                await asyncio.sleep(retry_delay(1, self._random.random))
 
     async def _get(self, path: str, *, weight: int) -> bytes:
         """Return the body of a reply, when the budget allows the request. Raises aiohttp.ClientError for a refusal."""

@@ -104,7 +104,7 @@ class HistoryStore:
         if self._unconfirmed is not None:
             self._segments.pop()
             self._unconfirmed = None
-        elif self._segments:
+        elif self._segments and self._segments[-1].ended_by is None:
             self._segments[-1].ended_by = gap.cause
 
     def _append_update(self, update: Update) -> None:
