@@ -1,12 +1,13 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 
 from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook_server.service.handlers import OrderBookHandlers
 from tests.support.depth import snapshot
 from tests.support.errors import Refused, from_rpc
 from tests.support.served import HandFed, served
@@ -98,6 +99,19 @@ async def test_a_book_now_and_at_an_instant_whole_and_cut() -> None:
         cut = await running.stub.GetOrderBook(pb.GetOrderBookRequest(limit=1, timestamp=10.5))
         assert [(level.price, level.quantity) for level in (*cut.bids, *cut.asks)] == [(99.0, 1.5), (101.0, 3.25)]
         assert (cut.last_update_id, cut.as_of, cut.timestamp) == (1010, 10.0, 10.5)
+
+
+async def test_a_large_book_says_what_it_knew_when_it_was_asked() -> None:
+    fed = HandFed()
+    fed.sync()
+    fed.change(time=11_000, bids=[(f"{number / 100:.2f}", "1.00") for number in range(1, 5000)])
+    handlers = OrderBookHandlers({"ETHUSDT": fed.market})
+    asked = asyncio.ensure_future(handlers.GetOrderBook(pb.GetOrderBookRequest(), cast(Any, None)))
+    await asyncio.sleep(0)  # the first slice is written, the others are not
+    assert not asked.done()
+    fed.change(time=12_000, bids=[("99.00", "0.00")])
+    book = await asked
+    assert (book.as_of, book.timestamp, book.complete_to, len(book.bids)) == (11.0, 11.0, 11.0, 5001)
 
 
 async def test_history_says_what_is_held_and_what_is_missing() -> None:

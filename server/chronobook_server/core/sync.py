@@ -163,11 +163,6 @@ class Synchroniser:
         self._attempt = 0
         self._out: list[Output] = []
 
-    @property
-    def instrument(self) -> Instrument:
-        """The scales as far as they are known; both 0 before the first level was read."""
-        return self._levels.instrument
-
     def opened(self) -> list[Output]:
         """Take note that the stream is up."""
         self._step(Input.OPENED)

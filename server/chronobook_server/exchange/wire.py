@@ -15,6 +15,8 @@ from chronobook_server.core.values import Millis, Nanos, UpdateId
 
 # Ids and times are whole numbers that a double holds exactly; nothing real comes near.
 _LARGEST = 2**53
+# Matched and pushed lie some ms apart. A time far off would hold up ours for ever, which never runs backwards.
+_FARTHEST_MS = 3_600_000
 UPDATE_SPEEDS = ("100ms", "250ms", "500ms")
 
 
@@ -97,7 +99,12 @@ def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[str, DepthUpda
         raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
     if type(symbol) is not str:
         raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
-    if not (0 <= previous < _LARGEST and 0 < first <= final < _LARGEST and 0 < time < _LARGEST > event_time > 0):
+    if not (
+        0 <= previous < _LARGEST
+        and 0 < first <= final < _LARGEST
+        and 0 < time < _LARGEST
+        and abs(event_time - time) < _FARTHEST_MS
+    ):
         raise MalformedFrame(MalformedKind.BAD_RANGE, symbol)
     return symbol, update
 

@@ -100,6 +100,8 @@ class OrderBookHandlers(OrderBookServiceServicer):
             instant = market.instant(convert.milliseconds(timestamp))
             view, age, is_stale = market.history.book_at(instant), market.age_at(instant), False
         limit = request.limit if request.HasField("limit") else None
+        # Taken now: while the levels are written, later events may come, of which this book knows nothing.
+        complete_to = convert.seconds(market.history.complete_to)
         return pb.GetOrderBookResponse(
             symbol=market.symbol,
             last_update_id=view.update_id,
@@ -107,7 +109,7 @@ class OrderBookHandlers(OrderBookServiceServicer):
             bids=await convert.levels(view.instrument, view.bids(limit)),
             asks=await convert.levels(view.instrument, view.asks(limit)),
             as_of=view.transaction_time / 1000,
-            complete_to=convert.seconds(market.history.complete_to),
+            complete_to=complete_to,
             age=age,
             is_stale=is_stale,
             known_range=convert.known_range(view),
