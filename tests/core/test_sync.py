@@ -1,10 +1,6 @@
-from collections.abc import Iterator
-from decimal import Decimal
-from random import Random
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.depth import DepthUpdate
@@ -21,8 +17,7 @@ from chronobook_server.core.sync import (
     Synchroniser,
 )
 from chronobook_server.core.values import MAX_STEPS, Price
-from tests.support.depth import Pairs, SmallExchange, event_dict, snapshot, update
-from tests.support.naive import NaiveBook
+from tests.support.depth import Pairs, snapshot, update
 
 BID: Pairs = [("99.0", "2.00")]
 
@@ -256,30 +251,99 @@ def test_a_malformed_event_costs_that_event() -> None:
     assert kinds(sync.receive_update(update(31, 40, 30))) == ["Gap", "SnapshotWanted"]
 
 
+def machine(state: State, *, buffer_limit: int = 10, quiet: bool = False) -> tuple[Synchroniser, int]:
+    """Return a machine in a state, with the number of its last snapshot request.
+
+    Where it keeps events, it has kept one that ends at 10; where it is in sync, its book stands at 20, or where it is
+    quiet at a snapshot's 10.
+    """
+    if state is State.DISCONNECTED:
+        return Synchroniser("X"), 0
+    sync, number = opened(buffer_limit=buffer_limit)
+    if state is State.IN_SYNC:
+        if not quiet:
+            return in_sync(), 1
+        sync.receive_snapshot(number, snapshot(10))
+        return sync, number
+    sync.receive_update(update(5, 10, 4))
+    if state is State.WAITING_FOR_BRIDGE:
+        sync.snapshot_failed(number)
+        return sync, number + 1
+    return sync, number
+
+
+EVENTS = {
+    Input.KEPT: update(11, 20, 10),
+    Input.KEPT_BREAK: update(31, 40, 30),
+    Input.KEPT_FULL: update(11, 20, 10),
+    Input.STALE: update(3, 8, 2),
+    Input.DUPLICATE: update(5, 10, 4),
+    Input.BRIDGING: update(8, 12, 7),
+    Input.CONTIGUOUS: update(21, 30, 20),
+    Input.GAP: update(31, 40, 30),
+    Input.CROSSED: update(21, 30, 20, bids=[("101.0", "1.00")]),
+}
+
+
+def provoke(sync: Synchroniser, event: Input, number: int) -> list[Output]:
+    match event:
+        case Input.OPENED:
+            return sync.opened()
+        case Input.CLOSED:
+            return sync.closed()
+        case Input.SNAPSHOT_BRIDGES:
+            return sync.receive_snapshot(number, snapshot(8))
+        case Input.SNAPSHOT_TOO_OLD:
+            return sync.receive_snapshot(number, snapshot(2))
+        case Input.SNAPSHOT_FAILED:
+            return sync.snapshot_failed(number)
+        case Input.SNAPSHOT_LATE:
+            return sync.receive_snapshot(number - 1, snapshot(8))
+        case _:
+            return sync.receive_update(EVENTS[event])
+
+
+@pytest.mark.parametrize(("state", "event"), list(TABLE), ids=lambda value: value.name)
+def test_every_row_of_the_table(state: State, event: Input, monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = event in (Input.STALE, Input.BRIDGING)
+    sync, number = machine(state, buffer_limit=1 if event is Input.KEPT_FULL else 10, quiet=quiet)
+    named: list[Input] = []
+    step = sync._step
+
+    def noting(happened: Input, **payload: Any) -> None:
+        named.append(happened)
+        step(happened, **payload)
+
+    monkeypatch.setattr(sync, "_step", noting)
+    outputs = provoke(sync, event, number)
+    action, after = TABLE[state, event]
+    assert event in named
+    assert sync.state is after
+    expected = {
+        Action.NOTHING: [],
+        Action.START: ["SnapshotWanted"],
+        Action.FORGET: [],
+        Action.KEEP: [],
+        Action.KEEP_ONLY: [],
+        Action.START_OVER: ["SnapshotWanted"],
+        Action.ASK_AGAIN: ["SnapshotWanted"],
+        Action.ADOPT: ["Keyframe", "Update"],
+        Action.APPLY: ["Update"],
+        Action.LOSE_CHAIN: ["Gap", "SnapshotWanted"],
+        Action.LOSE_CROSSED: ["Gap", "SnapshotWanted"],
+        Action.LOSE_STREAM: ["Gap"],
+    }
+    assert kinds(outputs) == expected[action]
+
+
 @pytest.mark.parametrize("state", list(State))
 def test_an_input_without_a_row_raises_and_changes_nothing(state: State) -> None:
-    def machine() -> Synchroniser:
-        if state is State.DISCONNECTED:
-            return Synchroniser("X")
-        if state is State.IN_SYNC:
-            return in_sync()
-        sync, number = opened()
-        if state is State.WAITING_FOR_BRIDGE:
-            sync.snapshot_failed(number)
-        return sync
-
-    def illegal() -> Iterator[str]:
-        if (state, Input.OPENED) not in TABLE:
-            yield "opened"
-        if (state, Input.CLOSED) not in TABLE:
-            yield "closed"
-        if state is State.DISCONNECTED:
-            yield "receive_update"
-
-    for name in illegal():
-        sync = machine()
+    for event in (Input.OPENED, Input.CLOSED, Input.KEPT):
+        if (state, event) in TABLE or (event is Input.KEPT and state is State.IN_SYNC):
+            continue
+        sync, number = machine(state)
         with pytest.raises(IllegalInput):
-            getattr(sync, name)(*([update(1, 2, 0)] if name == "receive_update" else []))
+            provoke(sync, event, number)
         assert sync.state is state
 
 
@@ -326,74 +390,3 @@ def test_finer_text_changes_the_instrument_before_the_event_that_brought_it() ->
     assert sync.book is not None
     assert sync.book.quantity(Price(9900)) == 200
     assert sync.book.quantity(Price(9825)) == 100
-
-
-# --- any interleaving
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.integers(0, 2**32), st.integers(3, 30))
-def test_whatever_happens_the_book_is_the_exchanges_or_there_is_none(seed: int, limit: int) -> None:
-    random = Random(seed)
-    exchange = SmallExchange(random)
-    sync = Synchroniser("X", buffer_limit=8)
-    naive: NaiveBook | None = None
-    awaited: int | None = None
-    sent: list[DepthUpdate] = []
-    stored = [exchange.snapshot(limit)]
-    synced = 0
-
-    def feed(outputs: list[Output]) -> None:
-        nonlocal naive, awaited
-        for output in outputs:
-            if isinstance(output, SnapshotWanted):
-                awaited = output.number
-            elif isinstance(output, Keyframe):
-                reply = next(old for old in stored if old.last_update_id == output.update_id)
-                naive = NaiveBook.from_snapshot({"bids": reply.bids, "asks": reply.asks}, limit=limit)
-            elif isinstance(output, Update):
-                assert naive is not None
-                source = next(old for old in sent if old.final_update_id == output.final_update_id)
-                naive.apply(event_dict(source))
-            elif isinstance(output, Gap):
-                naive = None
-
-    for _ in range(120):
-        choice = random.random()
-        if sync.state is State.DISCONNECTED:
-            feed(sync.opened())
-        elif choice < 0.60:
-            sent.append(exchange.event())
-            if random.random() > 0.06:  # otherwise lost on the way
-                feed(sync.receive_update(sent[-1]))
-        elif choice < 0.70 and sent:
-            feed(sync.receive_update(random.choice(sent[-3:])))  # a repetition
-        elif choice < 0.74:
-            feed(sync.closed())
-        elif awaited is not None:
-            number, awaited = awaited, None
-            fate = random.random()
-            if fate < 0.2:
-                feed(sync.snapshot_failed(number))
-            else:
-                if fate > 0.4:
-                    stored.append(exchange.snapshot(limit))
-                feed(sync.receive_snapshot(number, stored[-1]))  # perhaps one from long ago
-        assert (sync.state is State.IN_SYNC) == (sync.book is not None) == (naive is not None)
-        if sync.book is not None and naive is not None:
-            synced += 1
-            for price in range(sync.book.best_bid - 30, sync.book.best_bid + 40):
-                assert sync.book.quantity(Price(price)) == naive.quantity(Decimal(price) / 10), price
-    # Then a healthy phase, which must converge.
-    if sync.state is State.DISCONNECTED:
-        feed(sync.opened())
-    for _ in range(4):
-        sent.append(exchange.event())
-        feed(sync.receive_update(sent[-1]))
-        if sync.book is None and awaited is not None:
-            number, awaited = awaited, None
-            stored.append(exchange.snapshot(limit))
-            feed(sync.receive_snapshot(number, stored[-1]))
-    assert sync.book is not None
-    truth = exchange.bids | {price: -quantity for price, quantity in exchange.asks.items()}
-    assert {price: quantity for price, quantity in sync.book.levels.items() if truth.get(price) != quantity} == {}

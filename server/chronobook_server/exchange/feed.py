@@ -154,10 +154,9 @@ class Feed:
                     log.info("stream is up", symbols=len(symbols))
                     if await self._read(socket, symbols):
                         attempt = 1
+                    log.warning("stream is lost; connecting again", code=socket.close_code)
             except (OSError, TimeoutError, websockets.WebSocketException) as error:
-                log.warning("stream is lost; connecting again", error=_brief(error))
-            else:
-                log.warning("stream was closed by the exchange; connecting again")
+                log.warning("no stream; trying again", error=_brief(error))
 
     async def _read(self, socket: websockets.ClientConnection, symbols: Sequence[str]) -> bool:
         """Hand on what arrives until the connection ends; return whether anything did."""
@@ -165,11 +164,10 @@ class Feed:
         for symbol in symbols:
             self._want(symbol, self._sinks[symbol].opened())
         try:
-            async for frame in socket:
-                received = True
-                self._handle(frame, symbols)
-        except websockets.ConnectionClosed as error:
-            log.warning("stream is lost", error=_brief(error))
+            with contextlib.suppress(websockets.ConnectionClosed):
+                async for frame in socket:
+                    received = True
+                    self._handle(frame, symbols)
         finally:
             await self._stop_fetching(symbols)
             for symbol in symbols:
