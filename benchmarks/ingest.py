@@ -20,10 +20,10 @@ from chronobook_server.core.records import Record
 from chronobook_server.core.sync import SnapshotWanted, Synchroniser
 from chronobook_server.core.values import Nanos
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
-from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
 from chronobook_server.simulator.synthetic import SyntheticMarket
 from tests.support import captures
+from tests.support.memory import memory_history
 
 LIMIT = 12.0
 Line = tuple[int, bytes]
@@ -88,13 +88,13 @@ def synchronise(lines: list[Line], take: Callable[[Record], None] = lambda _: No
 
 def remember(lines: list[Line]) -> None:
     """Decode, read, synchronise, and keep the history: what the limit is about."""
-    history = HistoryStore("ETHUSDT", retention_ms=86_400_000)
+    history = memory_history("ETHUSDT")
     synchronise(lines, history.append)
 
 
 def everything(lines: list[Line]) -> None:
     """The same as the server does it, with clock and (empty) hub."""
-    market = Market("ETHUSDT", retention_ms=86_400_000, monotonic=time.monotonic)
+    market = Market("ETHUSDT", memory_history("ETHUSDT"), monotonic=time.monotonic)
     wanted = market.opened()
     assert wanted is not None
     for received, body in lines:
@@ -117,7 +117,7 @@ def memory(lines: list[Line]) -> None:
     decode(lines)
     gc.collect()
     before = resident_bytes()
-    history = HistoryStore("ETHUSDT", retention_ms=86_400_000)
+    history = memory_history("ETHUSDT")
     synchronise(lines, history.append)
     gc.collect()
     taken = resident_bytes() - before

@@ -5,22 +5,32 @@ import pytest
 from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.errors import SlowConsumer
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import Gap, InstrumentChanged, Keyframe, Record, Update
+from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, Keyframe, Record, Update
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
-from chronobook_server.history.store import HistoryStore
+from chronobook_server.history.answers import LevelState
 from chronobook_server.hub import Hub, Kind, LevelMessage, Subscription
+from tests.support.memory import memory_history
 
 
 class Line:
     """A hub behind its history, fed record by record."""
 
     def __init__(self, *, queue_limit: int = 100) -> None:
-        self.history = HistoryStore("X", retention_ms=3_600_000)
-        self.hub = Hub(self.history, queue_limit=queue_limit)
+        self.history = memory_history()
+        self.hub = Hub(self.history, self.level_now, queue_limit=queue_limit)
         self.last = 0
+        self.is_lost = False
+
+    def level_now(self, price: Price) -> LevelState | None:
+        """Return what the history has of the newest event, while no gap is open."""
+        newest = self.history.newest_state()
+        if newest is None or self.is_lost:
+            return None
+        return self.history.level_at(price, newest[0])
 
     def feed(self, *records: Record) -> None:
         for record in records:
+            self.is_lost = isinstance(record, Gap)
             self.history.append(record)
             self.hub.publish(record)
 
@@ -45,6 +55,7 @@ class Line:
             transaction_time=Millis(time),
             event_time=Millis(time),
             receive_time=Nanos(0),
+            best=BestPrices(0, 0, 0, 0),
             changes=changes,
         )
 

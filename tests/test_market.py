@@ -13,14 +13,16 @@ from chronobook_server.core.sync import State
 from chronobook_server.core.values import Millis, Nanos, Price
 from chronobook_server.core.view import BookView
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
+from chronobook_server.history.answers import finish
 from chronobook_server.market import Market
 from tests.support import captures
 from tests.support.depth import SmallExchange, snapshot, update
+from tests.support.memory import memory_history
 from tests.support.served import Monotonic
 
 
 def market(clock: Monotonic) -> Market:
-    return Market("X", retention_ms=3_600_000, monotonic=clock)
+    return Market("X", memory_history(), monotonic=clock)
 
 
 def synced(clock: Monotonic) -> Market:
@@ -38,7 +40,7 @@ def test_before_the_first_sync_there_is_no_now_and_no_scale() -> None:
     made = market(Monotonic())
     assert (made.now(), made.age(), made.instrument, made.current_view()) == (None, None, None, None)
     with pytest.raises(NotSynced):
-        made.current_book(allow_stale=True, max_age=None)
+        finish(made.current_book(allow_stale=True, max_age=None))
     with pytest.raises(BeforeHistory):
         made.instant(5.0)
 
@@ -47,11 +49,11 @@ def test_now_goes_on_from_the_last_event_and_carries_its_age() -> None:
     clock = Monotonic()
     made = synced(clock)
     clock.seconds += 2.5
-    book = made.current_book(allow_stale=False, max_age=None)
+    book = finish(made.current_book(allow_stale=False, max_age=None))
     assert (book.now, book.age, book.is_stale) == (3500, 2.5, False)
     assert book.view.transaction_time == 1000
     with pytest.raises(TooOld) as caught:
-        made.current_book(allow_stale=False, max_age=2.4)
+        finish(made.current_book(allow_stale=False, max_age=2.4))
     assert caught.value.age == 2.5
     assert made.age_at(Millis(1000)) is None
     assert made.age_at(Millis(1001)) == 2.5
@@ -67,7 +69,7 @@ def test_a_quiet_symbol_has_an_age_and_a_status_does_not_turn_back_its_clock() -
     made.trading_status("TRADING")
     assert (made.now(), made.age(), made.history.complete_to) == (4900, 4.0, None)
     with pytest.raises(TooOld):
-        made.current_book(allow_stale=False, max_age=3.0)
+        finish(made.current_book(allow_stale=False, max_age=3.0))
 
 
 def test_an_instant_may_lie_a_second_ahead_and_no_more() -> None:
@@ -85,19 +87,19 @@ def test_a_lost_book_answers_only_where_stale_is_allowed_and_then_with_the_last_
     clock.seconds += 1
     assert (made.state, made.is_synced, made.resyncs) == (State.DISCONNECTED, False, 1)
     with pytest.raises(NotSynced):
-        made.current_book(allow_stale=False, max_age=None)
-    book = made.current_book(allow_stale=True, max_age=None)
+        finish(made.current_book(allow_stale=False, max_age=None))
+    book = finish(made.current_book(allow_stale=True, max_age=None))
     assert (book.is_stale, book.now, book.view.transaction_time) == (True, 2000, 1000)
     assert book.view.bids()[1].tolist() == [200]
     with pytest.raises(TooOld):
-        made.current_book(allow_stale=True, max_age=0.5)
+        finish(made.current_book(allow_stale=True, max_age=0.5))
 
 
 def test_the_quantity_a_second_before_is_absent_where_it_is_not_known() -> None:
     made = synced(Monotonic())
-    assert made.quantity_before(Price(990), Millis(1950)) == 100
-    assert made.quantity_before(Price(990), Millis(2000)) == 200
-    assert made.quantity_before(Price(990), Millis(1899)) is None
+    assert made.history.quantity_before(Price(990), Millis(1950)) == 100
+    assert made.history.quantity_before(Price(990), Millis(2000)) == 200
+    assert made.history.quantity_before(Price(990), Millis(1899)) is None
 
 
 def test_malformed_frames_are_counted_and_are_signs_of_life() -> None:
@@ -117,7 +119,7 @@ def test_history_and_book_agree_after_every_event_of_a_long_stream() -> None:
         made.update(exchange.event())
         view = made.current_view()
         assert view is not None
-        held = made.history.book_at(Millis(exchange.time))
+        held = finish(made.history.book_at(Millis(exchange.time)))
         assert held.prices.tolist() == view.prices.tolist()
         assert held.quantities.tolist() == view.quantities.tolist()
 
@@ -131,7 +133,7 @@ def replay(made: Market, number: int, lines: Iterable[tuple[int, bytes]]) -> Ite
             made.snapshot(number, reply)
             for update in kept:
                 if update.final_update_id >= reply.last_update_id:
-                    yield update.final_update_id, made.history.book_at(update.transaction_time)
+                    yield update.final_update_id, finish(made.history.book_at(update.transaction_time))
             continue
         decoded = decode_frame(line, Nanos(received))
         if decoded is None or decoded[0] != made.symbol:
@@ -168,7 +170,7 @@ def best_of(view: BookView) -> tuple[Decimal, ...]:
 def test_after_every_event_of_the_real_capture_the_best_prices_are_the_exchanges_own() -> None:
     """The strongest test there is: best bid and ask, with quantities, against the exchange's `bookTicker`."""
     tickers = Tickers(captures.bodies())
-    made = Market("ETHUSDT", retention_ms=86_400_000, monotonic=Monotonic())
+    made = Market("ETHUSDT", memory_history("ETHUSDT"), monotonic=Monotonic())
     wanted = made.opened()
     assert wanted is not None
     compared = 0
@@ -187,7 +189,7 @@ def test_the_best_prices_of_four_real_symbols_are_the_exchanges_own() -> None:
     """Quieter symbols: between two batches the exchange's best quantity moves on, its best price rarely."""
     snapshots, frames = captures.four_symbols()
     for symbol, body in snapshots.items():
-        made = Market(symbol, retention_ms=86_400_000, monotonic=Monotonic())
+        made = Market(symbol, memory_history(symbol), monotonic=Monotonic())
         wanted = made.opened()
         assert wanted is not None
         reply = orjson.dumps(body)

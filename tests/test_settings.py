@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from chronobook_server.settings import (
@@ -7,9 +5,9 @@ from chronobook_server.settings import (
     is_loopback,
     parse_address,
     parse_duration,
+    parse_size,
     parse_symbols,
     parse_url,
-    prepare_data_dir,
 )
 
 
@@ -48,12 +46,12 @@ def test_loopback_is_what_only_this_machine_reaches() -> None:
     assert not any(is_loopback(Address(host, 1)) for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"))
 
 
-def test_the_data_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
-    folder = tmp_path / "deep" / "data"
-    prepare_data_dir(folder)
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert list(folder.iterdir()) == []
-    prepare_data_dir(folder)
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="cannot be used"):
-        prepare_data_dir(tmp_path / "file")
+@pytest.mark.parametrize(("text", "size"), [("500MB", 500_000_000), ("1.5GB", 1_500_000_000), ("1TB", 10**12)])
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "5", "GB", "-1GB", "0MB", "5 gb"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_size(text)

@@ -2,5 +2,6 @@
 
 import os
 
-# gRPC would otherwise say on standard error, whenever Envoy is started beside it, that it skips its fork handlers.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Envoy and the sealing process are started beside gRPC, and never use it. Its fork handlers would run in them all the
+# same, and now and then end them.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

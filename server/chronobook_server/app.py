@@ -13,11 +13,13 @@ from typing import Any
 import structlog
 import uvloop
 
+from chronobook_server.archive import Archive
 from chronobook_server.exchange.feed import Feed, FeedSettings, SymbolNotListed
+from chronobook_server.history.directory import DirectoryRefused
 from chronobook_server.market import Market
 from chronobook_server.net import AddressTaken, resolve_free
 from chronobook_server.service.server import PortInUse, Server
-from chronobook_server.settings import ServeSettings, prepare_data_dir
+from chronobook_server.settings import ServeSettings
 
 GRACE_SECONDS = 2.0
 
@@ -76,20 +78,29 @@ async def first_of(*awaitables: Coroutine[Any, Any, Any]) -> None:
 
 
 class Application:
-    """A server in the making: markets, feed and gRPC face of one set of settings."""
+    """A server in the making: histories, markets, feed and gRPC face of one set of settings.
+
+    Made inside a running event loop. Raises StartFailed.
+    """
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
         self._any_synced = asyncio.Event()
-        self._feeding: asyncio.Task[None]
+        self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._feeding: asyncio.Task[None] | None = None
+        try:
+            self._archive = Archive(settings)
+        except DirectoryRefused as error:
+            raise StartFailed(str(error)) from error
         self.markets = {
             symbol: Market(
                 symbol,
-                retention_ms=settings.retention_ms,
+                history,
                 monotonic=time.monotonic,
                 synced=self._any_synced.set,
+                refused=self._refuse,
             )
-            for symbol in settings.symbols
+            for symbol, history in self._archive.histories.items()
         }
         self.server = Server(self.markets)
         self._feed = Feed(FeedSettings(settings.rest_url, settings.stream_url, settings.update_speed), self.markets)
@@ -97,15 +108,24 @@ class Application:
     async def start(self) -> None:
         """Listen, and begin to feed the markets. Raises StartFailed."""
         try:
-            prepare_data_dir(self._settings.data_dir)
             await self.server.start(str(resolve_free(self._settings.listen)))
         except (AddressTaken, PortInUse, ValueError) as error:
+            await self._archive.stop()
             raise StartFailed(str(error)) from error
+        self._archive.start()
         self._feeding = asyncio.create_task(self._run_feed())
 
     async def failed(self) -> None:
-        """Wait until the server cannot go on. Raises StartFailed for a symbol that the exchange does not list."""
-        await asyncio.shield(self._feeding)
+        """Wait until the server cannot go on. Raises StartFailed."""
+        assert self._feeding is not None
+        await first_of(_wait(self._feeding), _wait(self._refused))
+
+    def _refuse(self, reason: str) -> None:
+        """Take note that a market cannot go on with the history that it has."""
+        if not self._refused.done():
+            self._refused.set_exception(
+                StartFailed(f"{reason}: use another data directory than {self._settings.data_dir}")
+            )
 
     async def _run_feed(self) -> None:
         try:
@@ -123,8 +143,15 @@ class Application:
         """Turn health, end streams with a reason, let calls finish, close the sockets."""
         # The feed goes last, so that the streams end for the reason there is and not for a lost connection.
         await self.server.stop(GRACE_SECONDS)
-        self._feeding.cancel()
-        await asyncio.gather(self._feeding, return_exceptions=True)
+        if self._feeding is not None:
+            self._feeding.cancel()
+            await asyncio.gather(self._feeding, return_exceptions=True)
+        await self._archive.stop()
+
+
+async def _wait(future: asyncio.Future[None]) -> None:
+    """Wait for something that goes on when nobody waits for it any more."""
+    await asyncio.shield(future)
 
 
 @contextlib.asynccontextmanager

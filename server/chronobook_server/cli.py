@@ -40,6 +40,7 @@ class Parsed(click.ParamType[Any]):
 ADDRESS = Parsed("host:port", settings.parse_address)
 SYMBOLS = Parsed("symbols", settings.parse_symbols)
 DURATION = Parsed("duration", settings.parse_duration)
+SIZE = Parsed("size", settings.parse_size)
 REST_URL = Parsed("url", lambda text: settings.parse_url(text, "http", "https"))
 STREAM_URL = Parsed("url", lambda text: settings.parse_url(text, "ws", "wss"))
 
@@ -71,9 +72,15 @@ serve_options = options(
         "--data-dir",
         type=click.Path(path_type=Path),
         default=Path("data"),
-        help="Directory of this server's own. It is prepared and checked; history is still in memory.",
+        help="Directory of this server's own, where history is kept.",
     ),
     option("--retention", "retention_ms", type=DURATION, default="24h", help="How long history is kept."),
+    option(
+        "--retention-bytes",
+        type=SIZE,
+        default=None,
+        help="How many bytes of history are kept at most, of all symbols together (500MB, 20GB); else no bound.",
+    ),
 )
 insecure_option = option("--insecure", is_flag=True, help="Listen beyond this machine without encryption.")
 

@@ -2,18 +2,18 @@
 
 import asyncio
 import contextlib
-import ctypes
 import importlib
 import signal
-import sys
 import tempfile
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from chronobook_server.net import resolve_free
+from chronobook_server.process import end_with_parent
 from chronobook_server.settings import Address
 
 START_SECONDS = 20.0
@@ -45,15 +45,6 @@ def envoy_config(*, listen: Address, upstream: Address) -> dict[str, Any]:
     for place, address in ((resources["listeners"][0], listen), (endpoint, upstream)):
         place["address"]["socket_address"] = {"address": address.host, "port_value": address.port}
     return config
-
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
-
-
-def _end_with_parent() -> None:
-    """Ask the kernel to end this process with the thread that started it, so that a killed parent leaves no Envoy."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Gateway:
@@ -109,7 +100,7 @@ async def gateway(*, listen: Address, upstream: Address) -> AsyncIterator[Gatewa
             *("--log-level", "error", "--log-path", "/dev/stderr"),
             cwd=config_folder(),  # the descriptor's path is relative to it
             stdin=asyncio.subprocess.DEVNULL,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=partial(end_with_parent, signal.SIGTERM),
             start_new_session=True,  # Ctrl+C is for this process, which then ends Envoy in its turn
         )
         running = Gateway(process)

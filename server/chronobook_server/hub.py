@@ -6,19 +6,20 @@ for all of them. A subscriber that does not read is ended, and costs nobody else
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from chronobook_server.core.coverage import Cause, GapInterval
-from chronobook_server.core.errors import BeforeHistory, HistoryGap, SlowConsumer
+from chronobook_server.core.errors import SlowConsumer
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import Gap, InstrumentChanged, Keyframe, Record, Update
+from chronobook_server.core.records import Gap, InstrumentChanged, Keyframe, Record, Update, epoch_start
 from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
+from chronobook_server.history.answers import LevelState
 from chronobook_server.history.store import HistoryStore
 
 # Messages that may wait for one subscriber: some minutes of the busiest level.
 DEFAULT_QUEUE_LIMIT = 1024
-DIFFERENCE_MS = 1000
 
 
 class Kind(Enum):
@@ -100,15 +101,27 @@ class _Watched:
 
 
 class Hub:
-    """The watchers of one symbol. Records must have reached the history before they are published here."""
+    """The watchers of one symbol. Records must have reached the history before they are published here.
 
-    def __init__(self, history: HistoryStore, *, queue_limit: int = DEFAULT_QUEUE_LIMIT) -> None:
+    `level_now` says what rests at a price in the book that is in sync, None while there is none.
+    """
+
+    def __init__(
+        self,
+        history: HistoryStore,
+        level_now: Callable[[Price], LevelState | None],
+        *,
+        queue_limit: int = DEFAULT_QUEUE_LIMIT,
+    ) -> None:
         self._history = history
+        self._level_now = level_now
         self._queue_limit = queue_limit
         self._watched: dict[int, _Watched] = {}
         self._instrument = history.instrument
-        self._gap: GapInterval | None = None
-        self._resyncing = True  # until the first event of an epoch
+        self._last_time = history.complete_to
+        self._keyframe: Keyframe | None = None  # of the epoch that begins, until its first event
+        # What an earlier server wrote ends in a gap, until the first sync.
+        self._gap = next((gap for gap in history.gaps() if gap.end is None), None)
 
     def __len__(self) -> int:
         return sum(len(watched.subscriptions) for watched in self._watched.values())
@@ -141,20 +154,20 @@ class Hub:
         """Tell the watchers what a record means for their levels."""
         match record:
             case Update():
-                if self._resyncing:
-                    self._tell_resynced()
+                if self._keyframe is not None:
+                    self._tell_resynced(epoch_start(self._keyframe, record, self._last_time))
                 else:
                     self._tell_changes(record)
+                self._last_time = record.transaction_time
             case Gap():
-                self._resyncing = True
+                self._keyframe = None
                 # An epoch that no event confirmed leaves no gap of its own: the one before it goes on.
-                gaps = [gap for gap in self._history.gaps() if gap.end is None]
-                self._gap = gaps[0] if gaps else GapInterval(record.start, None, record.cause)
+                self._gap = self._gap or GapInterval(record.start, None, record.cause)
                 for price, watched in self._watched.items():
                     watched.quantity = None
                     self._tell(watched, self._gap_message(Kind.GAP, Price(price), self._gap))
             case Keyframe():
-                self._resyncing = True
+                self._keyframe = record
                 self._rescale(record.instrument)  # the scale may have grown while the events were only kept
             case InstrumentChanged():
                 self._rescale(record.instrument)
@@ -181,10 +194,10 @@ class Hub:
                 ),
             )
 
-    def _tell_resynced(self) -> None:
-        self._resyncing = False
-        start, self._gap = self._gap, None
-        closed = [gap for gap in self._history.gaps() if start is not None and gap.start == start.start]
+    def _tell_resynced(self, start: Millis) -> None:
+        self._keyframe = None
+        closed = [] if self._gap is None else [replace(self._gap, end=start)]
+        self._gap = None
         for key, watched in self._watched.items():
             price = Price(key)
             for gap in closed:
@@ -199,9 +212,9 @@ class Hub:
 
     def _state(self, price: Price) -> LevelMessage:
         """Return what is known of a level now."""
-        level = self._history.level_now(price)
+        level = self._level_now(price)
         if level is None:
-            assert self._gap is not None, "nothing is watched before the first sync"
+            assert self._gap is not None, "nothing is watched before anything is known"
             return self._gap_message(Kind.GAP, price, self._gap)
         known = level.quantity is not None
         return LevelMessage(
@@ -227,10 +240,7 @@ class Hub:
         )
 
     def _difference(self, price: Price, quantity: SignedQuantity, time: Millis) -> int | None:
-        try:
-            before = self._history.level_at(price, Millis(time - DIFFERENCE_MS)).quantity
-        except (BeforeHistory, HistoryGap):
-            return None
+        before = self._history.quantity_before(price, time)
         return None if before is None else abs(quantity) - abs(before)
 
     def _rescale(self, instrument: Instrument) -> None:

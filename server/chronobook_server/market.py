@@ -2,26 +2,28 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
 
 from chronobook_server.core.clock import ExchangeClock
 from chronobook_server.core.depth import DepthSnapshot, DepthUpdate
-from chronobook_server.core.errors import (
-    BeforeHistory,
-    HistoryGap,
-    InTheFuture,
-    NotSynced,
-    TooOld,
-)
-from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.errors import BeforeHistory, InTheFuture, NotSynced, TooOld
+from chronobook_server.core.instrument import MAX_EXACT, Instrument
 from chronobook_server.core.records import Gap, Keyframe, StatusChanged, Update
 from chronobook_server.core.sync import Output, SnapshotWanted, State, Synchroniser
-from chronobook_server.core.values import Millis, Price, SignedQuantity
+from chronobook_server.core.values import Millis, Price
 from chronobook_server.core.view import BookView
+from chronobook_server.history.answers import LevelState, Work
 from chronobook_server.history.store import HistoryStore
-from chronobook_server.hub import DIFFERENCE_MS, Hub
+from chronobook_server.hub import Hub
 
 # How far after now an instant may lie: clocks differ a little.
 _FUTURE_MS = 1000
+# How far behind its own stream the exchange's REST face may be, at the very worst.
+_REPLICA_LAG_MS = 60_000
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +42,26 @@ class Market:
     def __init__(
         self,
         symbol: str,
+        history: HistoryStore,
         *,
-        retention_ms: int,
         monotonic: Callable[[], float],
         synced: Callable[[], None] = lambda: None,
+        refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.symbol = symbol
-        self.history = HistoryStore(symbol, retention_ms=retention_ms)
-        self.hub = Hub(self.history)
+        self.history = history
+        self.hub = Hub(history, self.level_now)
         self.resyncs = 0
         self.malformed_frames = 0
         self.status = ""
-        self._sync = Synchroniser(symbol)
+        self._sync = Synchroniser(symbol, instrument=history.instrument, last_time=history.complete_to)
         self._clock = ExchangeClock()
         self._monotonic = monotonic
         self._synced = synced
-        self._has_scale = False
+        self._refused = refused
+        self._held_to = history.complete_to  # what an earlier server wrote, until this one is in sync
+        self._has_scale = history.complete_to is not None
+        self._history_error: str | None = None
 
     # --- in: what the feed brings
 
@@ -75,6 +81,11 @@ class Market:
     def snapshot(self, number: int, snapshot: DepthSnapshot) -> SnapshotWanted | None:
         """Take in the reply to a request."""
         self._clock.frame_arrived(self._monotonic())  # of a quiet symbol, it is all that ever arrives
+        if self._held_to is not None and snapshot.transaction_time < self._held_to - _REPLICA_LAG_MS:
+            self._refused(
+                f"the history of {self.symbol} goes to {_utc(self._held_to)}, and the exchange says that it is"
+                f" {_utc(snapshot.transaction_time)}"
+            )
         return self._take(self._sync.receive_snapshot(number, snapshot))
 
     def snapshot_failed(self, number: int) -> SnapshotWanted | None:
@@ -100,6 +111,7 @@ class Market:
                     continue
                 case Keyframe():
                     self._has_scale = True
+                    self._held_to = None
                 case Gap():
                     self.resyncs += 1
                 case StatusChanged():
@@ -112,7 +124,22 @@ class Market:
         if book is not None and any(isinstance(output, Keyframe | Update) for output in outputs):
             self._clock.observe(book.transaction_time, self._monotonic())
             self._synced()
+            last = outputs[-1]
+            if isinstance(last, Update) and self.history.recorder.wants_keyframe(last.transaction_time):
+                self.history.append(book.keyframe(last))
+        self._watch_history()
         return wanted
+
+    def _watch_history(self) -> None:
+        """Say in the log when history cannot be written, and when it can again."""
+        error = self.history.recorder.error
+        if error == self._history_error:
+            return
+        self._history_error = error
+        if error is None:
+            log.info("history is being written again", symbol=self.symbol)
+        else:
+            log.error("history is in trouble", symbol=self.symbol, error=error)
 
     # --- out: questions
 
@@ -155,7 +182,14 @@ class Market:
         """Return the book; None while there is none in sync."""
         return None if self._sync.book is None else self._sync.book.view()
 
-    def current_book(self, *, allow_stale: bool, max_age: float | None) -> CurrentBook:
+    def level_now(self, price: Price) -> LevelState | None:
+        """Return what rests at a price; None while there is no book in sync."""
+        book = self._sync.book
+        if book is None:
+            return None
+        return LevelState(book.quantity(price), book.transaction_time, book.update_id, book.known_range)
+
+    def current_book(self, *, allow_stale: bool, max_age: float | None) -> Work[CurrentBook]:
         """Return the book that answers a question about now. Raises NotSynced or TooOld."""
         book, now, age = self._sync.book, self.now(), self.age()
         complete_to = self.history.complete_to
@@ -166,21 +200,24 @@ class Market:
         if book is not None:
             return CurrentBook(book.view(), now, age, is_stale=False)
         assert complete_to is not None
-        return CurrentBook(self.history.book_at(complete_to), now, age, is_stale=True)
+        return CurrentBook((yield from self.history.book_at(complete_to)), now, age, is_stale=True)
+
+    def latest_instant(self) -> Millis:
+        """Return the latest instant that can be asked about."""
+        now = self.now()
+        # Where only an earlier server's history is there, nobody knows what time it is: what is not held is a gap.
+        return Millis(MAX_EXACT) if now is None else Millis(now + _FUTURE_MS)
 
     def instant(self, milliseconds: float) -> Millis:
         """Return the instant that a question names, to the nearest ms. Raises InTheFuture or BeforeHistory."""
         now = self.now()
-        if now is None:
+        if now is None and not self._has_scale:
             raise BeforeHistory(milliseconds, None)
         instant = Millis(round(milliseconds))
-        if instant > now + _FUTURE_MS:
+        if now is not None and instant > self.latest_instant():
             raise InTheFuture(instant, now)
         return instant
 
-    def quantity_before(self, price: Price, instant: Millis) -> SignedQuantity | None:
-        """Return what rested at a price a second before an instant; None where that is unknown."""
-        try:
-            return self.history.level_at(price, Millis(instant - DIFFERENCE_MS)).quantity
-        except (BeforeHistory, HistoryGap):
-            return None
+
+def _utc(time: Millis) -> str:
+    return datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

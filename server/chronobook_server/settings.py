@@ -10,6 +10,8 @@ LIVE_STREAM_URL = "wss://fstream.binance.com/public"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(MB|GB|TB)")
+_UNIT_BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -34,6 +36,7 @@ class ServeSettings:
     listen: Address
     data_dir: Path
     retention_ms: int
+    retention_bytes: int | None = None
 
 
 def parse_address(text: str) -> Address:
@@ -61,6 +64,14 @@ def parse_duration(text: str) -> int:
     return round(float(match[1]) * _UNIT_MS[match[2]])
 
 
+def parse_size(text: str) -> int:
+    """Read a number of bytes such as `500MB`, `20GB` or `1TB` (powers of 1000)."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(f"{text!r} is not a size such as 500MB or 20GB")
+    return round(float(match[1]) * _UNIT_BYTES[match[2]])
+
+
 def parse_url(text: str, *schemes: str) -> str:
     """Read a URL of one of these schemes; a slash at its end is dropped."""
     if not any(text.startswith(f"{scheme}://") for scheme in schemes):
@@ -71,14 +82,3 @@ def parse_url(text: str, *schemes: str) -> str:
 def is_loopback(address: Address) -> bool:
     """Return whether only this machine reaches an address."""
     return address.host in LOOPBACK or address.host.startswith("127.")
-
-
-def prepare_data_dir(path: Path) -> None:
-    """Make the data directory, for its owner alone. Raises ValueError where it cannot be used."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(f"the data directory {path} cannot be used: {error.strerror}") from error

@@ -44,11 +44,13 @@ async def _abort(context: Context, status: Status) -> NoReturn:
 class Fake(OrderBookServiceServicer):
     """Answers each call with `answer`: a response, a Status to refuse with, or None for no answer at all.
 
+    `answers` take its place one after the other, where there are any.
     A stream sends `messages`, then goes on as `answer` says: None leaves it open, an empty Status ends it well.
     """
 
     def __init__(self) -> None:
         self.answer: Message | None = None
+        self.answers: list[Message] = []
         self.messages: list[pb.WatchLevelResponse] = []
         self.requests: list[Message] = []
         self.asked = threading.Event()
@@ -68,6 +70,8 @@ class Fake(OrderBookServiceServicer):
         self._loop, self._released = asyncio.get_running_loop(), asyncio.Event()
         self.requests.append(request)
         self.asked.set()
+        if self.answers:
+            self.answer = self.answers.pop(0)
         try:
             if self.answer is None:
                 await self._released.wait()
@@ -97,6 +101,21 @@ class Fake(OrderBookServiceServicer):
         return await self._answer(request, context)  # type: ignore[no-any-return]
 
     async def GetHistory(self, request: pb.GetHistoryRequest, context: Context) -> pb.GetHistoryResponse:  # noqa: N802
+        return await self._answer(request, context)  # type: ignore[no-any-return]
+
+    async def ListLevelChanges(  # noqa: N802
+        self, request: pb.ListLevelChangesRequest, context: Context
+    ) -> pb.ListLevelChangesResponse:
+        return await self._answer(request, context)  # type: ignore[no-any-return]
+
+    async def ListBestPrices(  # noqa: N802
+        self, request: pb.ListBestPricesRequest, context: Context
+    ) -> pb.ListBestPricesResponse:
+        return await self._answer(request, context)  # type: ignore[no-any-return]
+
+    async def BatchGetQuantity(  # noqa: N802
+        self, request: pb.BatchGetQuantityRequest, context: Context
+    ) -> pb.BatchGetQuantityResponse:
         return await self._answer(request, context)  # type: ignore[no-any-return]
 
     async def WatchLevel(  # noqa: N802

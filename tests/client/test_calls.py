@@ -21,6 +21,7 @@ from chronobook import (
     HistoryGap,
     InvalidField,
     NotSynced,
+    Side,
     _convert,
 )
 from chronobook.v1 import order_book_service_pb2 as pb
@@ -28,6 +29,7 @@ from tests.client.fake import Fake, refusal
 
 CODES = grpc.StatusCode
 BOOK = pb.GetOrderBookResponse(symbol="ETHUSDT", bids=[pb.PriceLevel(price=1, quantity=0.5)], last_update_id=7)
+NEAREST = pb.NearestLevelResponse(nearest_price=6, side=pb.BID)
 PAST = datetime(1970, 1, 1, 0, 0, 1, 250_000, UTC)
 
 
@@ -54,12 +56,21 @@ PAST = datetime(1970, 1, 1, 0, 0, 1, 250_000, UTC)
             pb.GetQuantityResponse(quantity=0, difference=0, side=pb.ASK),
             _convert.quantity,
         ),
+        ("nearest_level", (5,), {}, pb.NearestLevelRequest(price=5), NEAREST, _convert.nearest_level),
+        (
+            "nearest_level",
+            (5,),
+            {"timestamp": PAST, "side": Side.ASK},
+            pb.NearestLevelRequest(price=5, timestamp=1.25, side=pb.ASK),
+            NEAREST,
+            _convert.nearest_level,
+        ),
         (
             "nearest_level",
             (5,),
             {"symbol": "eth", "allow_stale": True, "max_age": 1},
             pb.NearestLevelRequest(price=5, symbol="eth", allow_stale=True, max_age=1),
-            pb.NearestLevelResponse(nearest_price=6, side=pb.BID),
+            NEAREST,
             _convert.nearest_level,
         ),
         ("history", (), {}, pb.GetHistoryRequest(), pb.GetHistoryResponse(newest_timestamp=0), _convert.history),
@@ -83,7 +94,16 @@ async def test_what_is_asked_and_what_is_answered(
 
 @pytest.mark.parametrize(
     ("method", "arguments"),
-    [("status", ()), ("order_book", ()), ("quantity", (5,)), ("nearest_level", (5,)), ("history", ())],
+    [
+        ("status", ()),
+        ("order_book", ()),
+        ("quantity", (5,)),
+        ("nearest_level", (5,)),
+        ("history", ()),
+        ("level_changes", (5,)),
+        ("best_prices", ()),
+        ("quantities", ([5], [1])),
+    ],
 )
 async def test_every_call_raises_refusals(client: Any, fake: Fake, method: str, arguments: tuple[Any, ...]) -> None:
     fake.answer = refusal(CODES.NOT_FOUND, "HISTORY_GAP", gap_start="1.000", cause="DISCONNECT")

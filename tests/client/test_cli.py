@@ -51,6 +51,23 @@ async def test_answers_for_people() -> None:
         assert output.splitlines()[-1] == "held     1970-01-01T00:00:09.999Z .. 1970-01-01T00:00:10.000Z"
 
 
+async def test_answers_about_intervals() -> None:
+    async with served(fed_market()) as running:
+        code, output, _ = await chronobook(running.address, "changes", "99", "--from", "10")
+        held = "held     1970-01-01T00:00:10.000Z .. 1970-01-01T00:00:11.000Z  at first 1.5 BID"
+        assert (code, held in output.splitlines()) == (0, True)
+        assert output.splitlines()[-2:] == [
+            "timestamp                 quantity  side  update_id",
+            "1970-01-01T00:00:11.000Z         2  BID        1020",
+        ]
+        code, output, _ = await chronobook(running.address, "best", "ethusdt", "--to", "10.5", "--json")
+        best = json.loads(output)
+        assert (code, best["timestamps"], best["bid_quantities"]) == (0, [9.999], [1.5])
+        assert best["stretches"] == [{"start": 9.999, "end": 10.5}]
+        code, output, _ = await chronobook(running.address, "nearest", "95", "--at", "10.5", "--side", "ask")
+        assert (code, output.splitlines()[2].split()) == (0, ["nearest_price", "101"])
+
+
 async def test_answers_for_programs() -> None:
     async with served(fed_market()) as running:
         for arguments in (("--json", "history"), ("history", "--json")):

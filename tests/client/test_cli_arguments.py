@@ -18,6 +18,8 @@ from tests.client.fake import Fake, refusal
 
 QUANTITY = pb.GetQuantityRequest
 BOOK = pb.GetOrderBookRequest
+CHANGES = pb.ListLevelChangesRequest
+BEST = pb.ListBestPricesRequest
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,22 @@ BOOK = pb.GetOrderBookRequest
         ("quantity ETHUSDT -5", QUANTITY(symbol="ETHUSDT", price=-5)),
         ("nearest 5", pb.NearestLevelRequest(price=5)),
         ("nearest ETHUSDT 5", pb.NearestLevelRequest(symbol="ETHUSDT", price=5)),
+        (
+            "nearest ETHUSDT 5 --at 7.5 --side bid",
+            pb.NearestLevelRequest(symbol="ETHUSDT", price=5, timestamp=7.5, side=pb.BID),
+        ),
+        ("nearest 5 --side ASK --json", pb.NearestLevelRequest(price=5, side=pb.ASK)),
+        ("changes 5", CHANGES(price=5, page_size=10_000)),
+        ("changes --json 5", CHANGES(price=5, page_size=10_000)),
+        (
+            "changes ETHUSDT 5 --from 1.5 --to 1970-01-01T00:00:02Z",
+            CHANGES(symbol="ETHUSDT", price=5, start_timestamp=1.5, end_timestamp=2, page_size=10_000),
+        ),
+        ("best", BEST(page_size=10_000)),
+        (
+            "best --from 0 ETHUSDT --to 2 --json",
+            BEST(symbol="ETHUSDT", start_timestamp=0, end_timestamp=2, page_size=10_000),
+        ),
         ("watch ETHUSDT 5", pb.WatchLevelRequest(symbol="ETHUSDT", price=5)),
     ],
 )
@@ -63,6 +81,8 @@ ANSWERS: dict[type[Message], Message] = {
     pb.GetQuantityRequest: pb.GetQuantityResponse(),
     pb.NearestLevelRequest: pb.NearestLevelResponse(),
     pb.GetHistoryRequest: pb.GetHistoryResponse(),
+    pb.ListLevelChangesRequest: pb.ListLevelChangesResponse(),
+    pb.ListBestPricesRequest: pb.ListBestPricesResponse(),
     pb.WatchLevelRequest: Status(),
 }
 
@@ -76,6 +96,12 @@ ANSWERS: dict[type[Message], Message] = {
         (["quantity", "5", "ETHUSDT"], "'ETHUSDT' is not a number"),
         (["quantity", "5", "--limit", "3"], "unknown option --limit"),
         (["status", "--frobnicate"], "unknown option --frobnicate"),
+        (["nearest", "5", "--side", "left"], "'left' is neither bid nor ask"),
+        (["nearest", "5", "--from", "3"], "unknown option --from"),
+        (["changes", "ETHUSDT"], "'ETHUSDT' is not a number"),
+        (["changes", "5", "--from", "yesterday"], "neither Unix seconds nor a date"),
+        (["best", "ETHUSDT", "5"], "one word too many: '5'"),
+        (["best", "--at", "5"], "unknown option --at"),
         (["book", "--limit", "0"], "not a whole number from 1 up"),
         (["book", "--limit", "2147483648"], "not a whole number from 1 up"),
         (["status", "\udcff"], "is not text"),
@@ -102,7 +128,9 @@ def test_the_option_beats_the_environment(
     assert capsys.readouterr().err.startswith("chronobook: UNREACHABLE: ")
 
 
-@pytest.mark.parametrize("command", ["status", "book", "quantity 5", "nearest 5", "history", "watch 5"])
+@pytest.mark.parametrize(
+    "command", ["status", "book", "quantity 5", "nearest 5", "history", "changes 5", "best", "watch 5"]
+)
 def test_a_refusal_is_one_line(fake: Fake, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     fake.answer = refusal(grpc.StatusCode.NOT_FOUND, "LEVEL_UNKNOWN")
 

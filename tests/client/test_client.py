@@ -1,4 +1,5 @@
 import asyncio
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -6,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chronobook import AsyncClient, Client, ConnectionFailed, InvalidField, LevelUnknown, Side
+from chronobook import AsyncClient, Client, ConnectionFailed, InvalidField, LevelUnknown, Outcome, Side, Stretch
 from tests.support.served import HandFed, served
 from tests.support.system import free_port
 
@@ -33,6 +34,10 @@ async def test_both_clients_answer_alike_and_typed() -> None:
             ("quantity", (Decimal("99.00"),), {"timestamp": datetime.fromtimestamp(22, UTC)}),
             ("nearest_level", (90.5,), {}),
             ("history", (), {}),
+            ("nearest_level", (90.5,), {"timestamp": 10.5, "side": Side.ASK}),
+            ("level_changes", (99,), {}),
+            ("level_changes", (Decimal("99.00"),), {"start": datetime.fromtimestamp(19.999, UTC), "end": 22}),
+            ("best_prices", (), {"end": 11}),
         ]
 
         def blocking() -> list[object]:
@@ -41,7 +46,7 @@ async def test_both_clients_answer_alike_and_typed() -> None:
 
         answers = [await getattr(client, name)(*args, **options) for name, args, options in asked]
         assert await asyncio.to_thread(blocking) == answers
-    status, _, book, past, _, at, nearest, history = answers
+    status, _, book, past, _, at, nearest, history, nearest_ask, changes, later, best = answers
     assert (status.symbol, status.is_connected, status.state, status.resyncs_count) == ("ETHUSDT", True, "IN_SYNC", 1)
     assert (status.best_ask.price, status.best_ask.quantity, status.known_range.lowest) == (99.0, 4.0, 98.0)
     assert [(level.price, level.quantity) for level in book.bids] == [(98.0, 2.0)]
@@ -52,7 +57,53 @@ async def test_both_clients_answer_alike_and_typed() -> None:
     assert at.is_final
     assert (nearest.nearest_price, nearest.side, nearest.is_proven) == (98.0, Side.BID, False)
     assert [(gap.start, gap.end, gap.cause) for gap in history.gaps] == [(11.0, 19.999, "DISCONNECT")]
-    assert len(history.coverage) == 2
+    assert (len(history.coverage), history.events, status.history_error) == (2, 4, None)
+    assert (nearest_ask.nearest_price, nearest_ask.side, nearest_ask.is_final) == (101.0, Side.ASK, True)
+    assert (list(changes.timestamps), list(changes.quantities), list(changes.sides)) == (
+        [11.0, 22.0],
+        [2.0, 4.0],
+        [1, -1],
+    )
+    assert changes.stretches == (Stretch(9.999, 11.0, 1.5, Side.BID), Stretch(19.999, 22.0, 1.5, Side.BID))
+    assert changes.gaps == history.gaps
+    assert (list(later.timestamps), later.stretches) == ([22.0], changes.stretches[1:])
+    assert (list(best.timestamps), list(best.bid_quantities), list(best.ask_prices)) == (
+        [9.999, 11.0], [1.5, 2.0], [101.0, 101.0],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 10_000])
+async def test_pages_of_any_size_make_the_same_answer(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed = fed_market()
+    for time in (22_000, 22_000, 22_001, 23_000, 23_500):
+        fed.change(time=time, asks=[("99.00", f"{1 + fed.last % 7}.00")])
+    fed.market.closed()
+    fed.sync(time=30_000)
+    monkeypatch.setattr("chronobook._pages.PAGE_SIZE", size)
+    async with served(fed) as running, AsyncClient(running.address) as client:
+        changes, best = await client.level_changes(99), await client.best_prices()
+    assert list(changes.timestamps) == [11.0, 22.0, 22.0, 22.0, 22.001, 23.0, 23.5]
+    assert [(each.start, each.end) for each in changes.stretches] == [(9.999, 11.0), (19.999, 23.5), (29.999, 30.0)]
+    assert list(best.timestamps) == [9.999, 11.0, 19.999, 22.0, 22.0, 22.0, 22.001, 23.0, 23.5, 29.999]
+    assert [(each.start, each.end) for each in best.stretches] == [(each.start, each.end) for each in changes.stretches]
+    assert [(gap.start, gap.end) for gap in best.gaps] == [(11.0, 19.999), (23.5, 29.999)]
+    assert changes.gaps == best.gaps
+
+
+async def test_pairs_of_every_kind_at_once() -> None:
+    async with served(fed_market()) as running, AsyncClient(running.address) as client:
+        asked = [(99, 22), (98, 12), (5, 10.5), (99.001, 10.5), (98, 99_999), (99, 1), (100, 10.5)]
+        answer = await client.quantities([price for price, _ in asked], [timestamp for _, timestamp in asked])
+        alone = await client.quantity(99, timestamp=22)
+    assert list(map(Outcome, answer.outcomes)) == [
+        Outcome.ANSWERED, Outcome.HISTORY_GAP, Outcome.LEVEL_UNKNOWN, Outcome.INVALID_FIELD, Outcome.IN_THE_FUTURE,
+        Outcome.BEFORE_HISTORY, Outcome.ANSWERED,
+    ]  # fmt: skip
+    assert (answer.quantities[0], answer.differences[0], answer.sides[0], answer.previous_sides[0]) == (4.0, 2.5, -1, 1)
+    assert (answer.as_of[0], answer.update_ids[0], answer.complete_to) == (
+        alone.as_of, alone.update_id, alone.complete_to,
+    )  # fmt: skip
+    assert (answer.quantities[-1], answer.sides[-1], math.isnan(answer.quantities[1])) == (0.0, 0, True)
 
 
 async def test_what_is_not_known_is_none_and_never_zero() -> None:

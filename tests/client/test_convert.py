@@ -1,9 +1,12 @@
+from array import array
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Any
 
+import numpy as np
 import pytest
 
-from chronobook import Cause, Gap, Kind, KnownRange, PriceLevel, Side, SyncState, _convert
+from chronobook import Cause, Gap, Kind, KnownRange, Outcome, PriceLevel, Side, SyncState, _convert
 from chronobook._convert import Instant
 from chronobook.v1 import order_book_service_pb2 as pb
 
@@ -64,6 +67,7 @@ def test_a_status_before_the_first_sync_has_nothing_but_counts() -> None:
     assert status.last_update_id == 0
     assert (status.timestamp, status.as_of, status.complete_to, status.age) == (None,) * 4
     assert (status.known_range, status.best_bid, status.best_ask, status.trading_status) == (None,) * 4
+    assert status.history_error is None
 
 
 def test_a_status_in_sync() -> None:
@@ -73,6 +77,7 @@ def test_a_status_in_sync() -> None:
         known_range=pb.KnownRange(highest=3.0),
         best_bid=pb.PriceLevel(price=1.5, quantity=0.5),
         trading_status="TRADING",
+        history_error="the disk is full",
     )
     status = _convert.status(message)
 
@@ -80,7 +85,7 @@ def test_a_status_in_sync() -> None:
     assert isinstance(status.last_update_id, int)
     assert status.known_range == KnownRange(None, 3.0)
     assert status.best_bid == PriceLevel(1.5, 0.5)
-    assert status.trading_status == "TRADING"
+    assert (status.trading_status, status.history_error) == ("TRADING", "the disk is full")
 
 
 def test_an_open_gap_has_no_end() -> None:
@@ -88,10 +93,11 @@ def test_an_open_gap_has_no_end() -> None:
         pb.GetHistoryResponse.Gap(start=1, end=0, cause=pb.DISCONNECT),
         pb.GetHistoryResponse.Gap(start=2, cause=pb.CHAIN_BREAK),
     ]
-    history = _convert.history(pb.GetHistoryResponse(gaps=gaps))
+    history = _convert.history(pb.GetHistoryResponse(gaps=gaps, events=2**53, segments_count=3))
 
     assert history.gaps == (Gap(1.0, 0.0, Cause.DISCONNECT), Gap(2.0, None, Cause.CHAIN_BREAK))
     assert history.oldest_timestamp is None
+    assert (history.events, history.segments_count) == (2**53, 3)
 
 
 def test_numbers_of_a_newer_contract_are_unrecognized() -> None:
@@ -113,10 +119,58 @@ def test_every_value_of_the_contract_has_its_name(ours: type[Side], theirs: type
     assert sent | {"UNRECOGNIZED"} == set(ours)
 
 
+def test_outcomes_have_the_names_and_numbers_of_the_contract() -> None:
+    sent = {name: number for name, number in pb.BatchGetQuantityResponse.Outcome.items() if number}
+
+    assert sent | {"UNRECOGNIZED": -1} == {outcome.name: outcome.value for outcome in Outcome}
+
+
+def test_numbers_of_a_newer_contract_fit_a_column_too() -> None:
+    assert list(_convert.side_codes([0, pb.BID, pb.ASK, 3, 2**31 - 1])) == [0, 1, -1, 2, 2]
+    assert list(map(Outcome, _convert.outcome_codes([pb.BatchGetQuantityResponse.HISTORY_GAP, 0, 7, 1000]))) == [
+        Outcome.HISTORY_GAP, Outcome.UNRECOGNIZED, Outcome.UNRECOGNIZED, Outcome.UNRECOGNIZED,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "timestamps",
+    [
+        [1.25, 2],
+        (datetime(1970, 1, 1, 0, 0, 1, 250_000, UTC), 2),
+        array("d", [1.25, 2]),
+        np.array([1.25, 2]),
+        np.array([1.25, 2], np.float32),
+    ],
+)
+def test_instants_of_every_type_become_a_column(timestamps: Any) -> None:
+    assert _convert.instants(timestamps) == array("d", [1.25, 2.0])
+
+
+def test_prices_of_every_type_become_a_column() -> None:
+    assert _convert.floats([1, 2.5, Decimal("2681.62")]) == array("d", [1.0, 2.5, 2681.62])
+    assert _convert.floats(np.arange(3)) == array("d", [0.0, 1.0, 2.0])
+    with pytest.raises(TypeError):
+        _convert.floats(np.zeros((2, 2)))
+
+
+def test_instants_need_a_time_zone_each() -> None:
+    with pytest.raises(ValueError, match="has no time zone"):
+        _convert.instants([1.25, datetime(2023, 12, 21)])
+
+
+def test_a_side_to_ask_for_is_one_of_two() -> None:
+    with pytest.raises(ValueError, match="UNRECOGNIZED"):
+        _convert.nearest_level_request(
+            1, symbol="", timestamp=None, side=Side.UNRECOGNIZED, allow_stale=False, max_age=None
+        )
+
+
 @pytest.mark.parametrize(("timestamp", "complete_to", "is_final"), [(5, 5, True), (5.001, 5, False), (5, None, False)])
 def test_final_is_what_is_not_after_complete_to(timestamp: float, complete_to: float | None, is_final: bool) -> None:
     quantity = pb.GetQuantityResponse(timestamp=timestamp, complete_to=complete_to)
+    nearest = pb.NearestLevelResponse(timestamp=timestamp, complete_to=complete_to)
     book = pb.GetOrderBookResponse(timestamp=timestamp, complete_to=complete_to)
 
     assert _convert.quantity(quantity).is_final is is_final
+    assert _convert.nearest_level(nearest).is_final is is_final
     assert _convert.order_book(book).is_final is is_final

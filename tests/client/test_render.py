@@ -1,20 +1,25 @@
 import json
+import math
+from array import array
 from typing import Any
 
 import pytest
 
 from chronobook import (
+    BestPrices,
     Cause,
     Gap,
     History,
     Interval,
     Kind,
     KnownRange,
+    LevelChanges,
     LevelMessage,
     OrderBook,
     PriceLevel,
     Side,
     Status,
+    Stretch,
     SyncState,
     _render,
 )
@@ -120,6 +125,7 @@ def test_a_status_for_people() -> None:
         resyncs_count=0,
         malformed_frames_count=0,
         trading_status=None,
+        history_error=None,
     )
     shown = dict(line.split(maxsplit=1) for line in _render.lines(status))
 
@@ -138,6 +144,8 @@ def test_a_history_for_people() -> None:
         level_changes=2**53,
         bytes=10,
         retention_seconds=86400.0,
+        events=5,
+        segments_count=2,
     )
 
     assert list(_render.lines(history)) == [
@@ -148,11 +156,94 @@ def test_a_history_for_people() -> None:
         "level_changes      9007199254740992",
         "bytes              10",
         "retention_seconds  86400 s",
+        "events             5",
+        "segments_count     2",
         "held     1970-01-01T00:00:00.000Z .. 1970-01-01T00:00:01.000Z",
         "held     1970-01-01T00:00:03.500Z .. 1970-01-01T00:00:05.500Z",
         "missing  1970-01-01T00:00:01.000Z .. 1970-01-01T00:00:03.500Z  CHAIN_BREAK",
         "missing  1970-01-01T00:00:05.500Z .. -  DISCONNECT",
     ]
+
+
+CHANGES = LevelChanges(
+    symbol="ETHUSDT",
+    price=5.0,
+    timestamps=array("d", [1.0, 2.5, 9.0]),
+    quantities=array("d", [0.5, 0.0, 12.25]),
+    sides=array("b", [1, 0, -1]),
+    update_ids=array("q", [7, 8, 2**53]),
+    stretches=(Stretch(0.0, 4.0, 1.5, Side.BID), Stretch(8.0, 10.0, None, None), Stretch(10.5, 11.0, 0.0, None)),
+    gaps=(Gap(4.0, 8.0, Cause.RESTART),),
+    complete_to=11.0,
+)
+BEST = BestPrices(
+    symbol="ETHUSDT",
+    timestamps=array("d", [1.0, 2.5]),
+    bid_prices=array("d", [5.0, math.nan]),
+    bid_quantities=array("d", [0.5, math.nan]),
+    ask_prices=array("d", [6.25, 6.25]),
+    ask_quantities=array("d", [1.0, 1.0]),
+    update_ids=array("q", [7, 8]),
+    stretches=(Interval(1.0, 4.0),),
+    gaps=(Gap(4.0, None, Cause.DISK),),
+    complete_to=None,
+)
+
+
+def test_changes_of_a_level_for_people() -> None:
+    assert list(_render.lines(CHANGES)) == [
+        "symbol       ETHUSDT",
+        "price        5",
+        "complete_to  1970-01-01T00:00:11.000Z",
+        "held     1970-01-01T00:00:00.000Z .. 1970-01-01T00:00:04.000Z  at first 1.5 BID",
+        "held     1970-01-01T00:00:08.000Z .. 1970-01-01T00:00:10.000Z  at first unknown",
+        "held     1970-01-01T00:00:10.500Z .. 1970-01-01T00:00:11.000Z  at first 0",
+        "missing  1970-01-01T00:00:04.000Z .. 1970-01-01T00:00:08.000Z  RESTART",
+        "",
+        "timestamp                 quantity  side         update_id",
+        "1970-01-01T00:00:01.000Z       0.5  BID                  7",
+        "1970-01-01T00:00:02.500Z         0  -                    8",
+        "1970-01-01T00:00:09.000Z     12.25  ASK   9007199254740992",
+    ]
+
+
+def test_changes_of_a_level_for_programs() -> None:
+    assert json.loads(_render.json_line(CHANGES)) == {
+        "symbol": "ETHUSDT",
+        "price": 5.0,
+        "timestamps": [1.0, 2.5, 9.0],
+        "quantities": [0.5, 0.0, 12.25],
+        "sides": ["BID", None, "ASK"],
+        "update_ids": [7, 8, 2**53],
+        "stretches": [
+            {"start": 0.0, "end": 4.0, "quantity": 1.5, "side": "BID"},
+            {"start": 8.0, "end": 10.0},
+            {"start": 10.5, "end": 11.0, "quantity": 0.0},
+        ],
+        "gaps": [{"start": 4.0, "end": 8.0, "cause": "RESTART"}],
+        "complete_to": 11.0,
+    }
+
+
+def test_best_prices_for_people() -> None:
+    assert list(_render.lines(BEST)) == [
+        "symbol       ETHUSDT",
+        "complete_to  -",
+        "held     1970-01-01T00:00:01.000Z .. 1970-01-01T00:00:04.000Z",
+        "missing  1970-01-01T00:00:04.000Z .. -  DISK",
+        "",
+        "timestamp                 bid quantity  bid  ask   ask quantity  update_id",
+        "1970-01-01T00:00:01.000Z           0.5    5  6.25  1                     7",
+        "1970-01-01T00:00:02.500Z             -    -  6.25  1                     8",
+    ]
+
+
+def test_best_prices_for_programs_have_null_for_an_empty_side() -> None:
+    read = json.loads(_render.json_line(BEST))
+
+    assert (read["bid_prices"], read["bid_quantities"], read["ask_prices"]) == ([5.0, None], [0.5, None], [6.25, 6.25])
+    assert (read["stretches"], read["gaps"]) == ([{"start": 1.0, "end": 4.0}], [{"start": 4.0, "cause": "DISK"}])
+    assert "complete_to" not in read
 
 
 def message(kind: Kind, **given: Any) -> LevelMessage:

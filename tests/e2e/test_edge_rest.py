@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -12,6 +13,8 @@ from chronobook_server.gateway import config_folder, envoy_config, envoy_path
 from chronobook_server.settings import Address
 from tests.support.fake_service import DETAILS_JSON, LEVELS, FakeService, assert_edge, fake_server, get
 from tests.support.gateway import running_gateway
+
+JSON = {"content-type": "application/json"}
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -79,6 +82,105 @@ async def test_nearest_level_takes_the_price_from_the_path(
     assert "age" not in body
 
 
+async def test_nearest_level_takes_an_instant_and_a_side(
+    base: str, service: FakeService, http: aiohttp.ClientSession
+) -> None:
+    for side in ("BID", "ASK"):
+        status, body = await get(http, f"{base}/nearest-level/5?timestamp=1703123456.25&side={side}")
+        assert (status, body["timestamp"], body["side"]) == (200, 1703123456.25, side)
+
+
+async def test_the_changes_of_a_level_come_in_pages(
+    base: str, service: FakeService, http: aiohttp.ClientSession
+) -> None:
+    interval = "start_timestamp=1703123456.25&end_timestamp=1703123457"
+    assert await get(http, f"{base}/level-changes/50000.5?{interval}&page_size=2&page_token=1") == (
+        200,
+        {
+            "symbol": "ETHUSDT",
+            "price": 50000.5,
+            "timestamps": [1703123456.25] * 2,
+            "quantities": [1234.567] * 2,
+            "sides": ["SIDE_UNSPECIFIED", "BID"],
+            "update_ids": [2**53 - 1] * 2,
+            "stretches": [{"start": 1703123456.25, "end": 1703123457}],
+            "gaps": [],
+            "next_page_token": "after 1",
+        },
+    )
+
+
+async def test_the_price_of_an_empty_side_is_nan_in_quotes(
+    base: str, service: FakeService, http: aiohttp.ClientSession
+) -> None:
+    assert await get(http, f"{base}/best-prices?start_timestamp=1&end_timestamp=2&page_size=1") == (
+        200,
+        {
+            "symbol": "ETHUSDT",
+            "timestamps": [1703123456.25],
+            "bid_prices": ["NaN"],
+            "bid_quantities": ["NaN"],
+            "ask_prices": [50000.25],
+            "ask_quantities": [1234.567],
+            "update_ids": [2**53 - 1],
+            "stretches": [{"start": 1, "end": 2}],
+            "gaps": [],
+            "next_page_token": "",
+        },
+    )
+
+
+async def test_pairs_are_posted(base: str, service: FakeService, http: aiohttp.ClientSession) -> None:
+    body = {"symbol": "", "prices": [50000.5, "NaN"], "timestamps": [1703123456.25, 2]}
+    async with http.post(f"{base}/quantities", json=body) as reply:
+        assert reply.status == 200
+        assert await reply.json() == {
+            "symbol": "ETHUSDT",
+            "outcomes": ["LEVEL_UNKNOWN"] * 2,
+            "quantities": [50000.5, "NaN"],
+            "sides": ["ASK"] * 2,
+            "differences": ["NaN"] * 2,
+            "previous_sides": ["SIDE_UNSPECIFIED"] * 2,
+            "as_of": [1703123456.25, 2],
+            "update_ids": [2**53 - 1] * 2,
+        }
+
+
+async def test_the_longest_pages_pass(base: str, service: FakeService, http: aiohttp.ClientSession) -> None:
+    for path in ("/level-changes/5", "/best-prices"):
+        status, body = await get(http, f"{base}{path}?page_size=10000")
+        assert (status, len(body["timestamps"]), len(body["update_ids"])) == (200, 10_000, 10_000)
+
+
+async def in_chunks(text: str, spaces: int = 0) -> AsyncIterator[bytes]:
+    """Yield a body whose length is not told in advance, with so many spaces after it."""
+    whole = text + " " * spaces
+    for first in range(0, len(whole), 50_000):
+        yield whole[first : first + 50_000].encode()
+
+
+async def test_ten_thousand_pairs_pass_and_many_more_do_not(
+    base: str, service: FakeService, http: aiohttp.ClientSession
+) -> None:
+    numbers = [1703123456.0 + place / 7919 for place in range(10_000)]  # 17 or 18 digits each
+    body = json.dumps({"symbol": "", "prices": numbers, "timestamps": numbers}, indent=1)
+    assert 400_000 < len(body) < 600_000
+    async with http.post(f"{base}/quantities", data=body.ljust(786_432), headers=JSON) as reply:
+        assert reply.status == 200
+        answer = await reply.json()
+    assert (answer["quantities"], answer["as_of"]) == (numbers, numbers)
+    before = service.calls
+    for length in (786_433, 3_000_000):
+        async with http.post(f"{base}/quantities", data=body.ljust(length), headers=JSON) as reply:
+            assert reply.status == 413
+            assert_edge(await reply.json(), 3, "EDGE_BODY_TOO_LARGE")
+    async with http.post(f"{base}/quantities", data=in_chunks(body, 10_000_000), headers=JSON) as reply:
+        assert reply.status == 413
+    async with http.post(f"{base}/quantities", data=in_chunks(body), headers=JSON) as reply:
+        assert reply.status == 200
+    assert service.calls == before + 1
+
+
 async def test_history_has_gaps_without_an_end(base: str, service: FakeService, http: aiohttp.ClientSession) -> None:
     status, body = await get(http, f"{base}/history")
     assert status == 200
@@ -99,7 +201,22 @@ async def test_a_book_of_sixty_thousand_levels_a_side_passes(
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/nothing", "/status/", "/nearest-level/", "/nearest-level/5/6", "/watch-level/", "/watch-level/5/6", "/v1"],
+    [
+        "/",
+        "/nothing",
+        "/status/",
+        "/nearest-level/",
+        "/nearest-level/5/6",
+        "/watch-level/",
+        "/watch-level/5/6",
+        "/level-changes",
+        "/level-changes/",
+        "/level-changes/5/6",
+        "/best-prices/5",
+        "/quantities/",
+        "/quantit",
+        "/v1",
+    ],
 )
 async def test_an_unknown_path_is_404(base: str, service: FakeService, http: aiohttp.ClientSession, path: str) -> None:
     status, body = await get(http, base + path)
@@ -115,7 +232,11 @@ async def test_an_unknown_path_is_404(base: str, service: FakeService, http: aio
         ("PUT", "/history", "GET"),
         ("OPTIONS", "/nearest-level/5", "GET"),
         ("POST", "/watch-level/5", "GET"),
+        ("POST", "/level-changes/5", "GET"),
+        ("DELETE", "/best-prices", "GET"),
         ("GET", "/quantity", "POST"),
+        ("GET", "/quantities", "POST"),
+        ("PUT", "/quantities", "POST"),
     ],
 )
 async def test_a_wrong_method_is_405_and_names_the_right_one(
@@ -126,13 +247,14 @@ async def test_a_wrong_method_is_405_and_names_the_right_one(
         assert_edge(await reply.json(), 12, "EDGE_METHOD_NOT_ALLOWED")
 
 
+@pytest.mark.parametrize("path", ["/quantity", "/quantities"])
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
 async def test_a_body_that_is_not_called_json_is_415(
-    base: str, service: FakeService, http: aiohttp.ClientSession, content_type: str | None
+    *, base: str, service: FakeService, http: aiohttp.ClientSession, content_type: str | None, path: str
 ) -> None:
     headers = {} if content_type is None else {"content-type": content_type}
     async with http.post(
-        f"{base}/quantity", data=b'{"price": 5}', headers=headers, skip_auto_headers=["content-type"]
+        base + path, data=b'{"price": 5}', headers=headers, skip_auto_headers=["content-type"]
     ) as reply:
         assert reply.status == 415
         assert_edge(await reply.json(), 3, "EDGE_UNSUPPORTED_MEDIA_TYPE")
@@ -153,6 +275,11 @@ async def test_a_large_body_is_413(base: str, service: FakeService, http: aiohtt
         "/orderbook?limit=1.5",
         "/orderbook?nothing=1",
         "/nearest-level/5?price=6",
+        "/nearest-level/5?side=LEFT",
+        "/level-changes/abc",
+        "/level-changes/5?price=6",
+        "/level-changes/5?page_size=x",
+        "/best-prices?start=1",
     ],
 )
 async def test_what_cannot_be_read_is_400(
@@ -167,8 +294,16 @@ async def test_what_cannot_be_read_is_400(
 async def test_a_body_that_cannot_be_read_is_400(
     base: str, service: FakeService, http: aiohttp.ClientSession, body: bytes
 ) -> None:
-    headers = {"content-type": "application/json"}
-    async with http.post(f"{base}/quantity", data=body, headers=headers) as reply:
+    async with http.post(f"{base}/quantity", data=body, headers=JSON) as reply:
+        assert reply.status == 400
+        assert_edge(await reply.json(), 3, "EDGE_BAD_REQUEST")
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"prices": ["abc"]}', b'{"prices": [{}]}'])
+async def test_pairs_that_cannot_be_read_are_400(
+    base: str, service: FakeService, http: aiohttp.ClientSession, body: bytes
+) -> None:
+    async with http.post(f"{base}/quantities", data=body, headers=JSON) as reply:
         assert reply.status == 400
         assert_edge(await reply.json(), 3, "EDGE_BAD_REQUEST")
 
@@ -213,6 +348,10 @@ async def test_the_servers_errors_pass_with_their_details_and_are_not_tried_agai
     before = service.calls
     assert await get(http, f"{base}/status?symbol={name}") == (http_status, expected)
     assert service.calls == before + 1
+    for path in ("/level-changes/5", "/best-prices"):
+        assert await get(http, f"{base}{path}?symbol={name}") == (http_status, expected)
+    async with http.post(f"{base}/quantities", json={"symbol": name}) as reply:
+        assert (reply.status, await reply.json()) == (http_status, expected)
     for accept in ("text/event-stream", "application/x-ndjson"):
         assert await get(http, f"{base}/watch-level/5?symbol={name}", accept=accept) == (http_status, expected)
 

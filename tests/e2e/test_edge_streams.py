@@ -116,6 +116,8 @@ async def test_grpc_messages_have_no_bound_of_rest(base: str, service: FakeServi
         with pytest.raises(grpc.aio.AioRpcError):  # the fake knows no code of this name, but it was asked
             await OrderBookServiceStub(channel).GetStatus(pb.GetStatusRequest(symbol="x" * 100_000))
         assert service.calls == before + 1
+        pairs = pb.BatchGetQuantityRequest(prices=[0.1] * 100_000, timestamps=[0.1] * 100_000)
+        assert len((await OrderBookServiceStub(channel).BatchGetQuantity(pairs)).quantities) == 100_000
 
 
 def web_frames(data: bytes) -> tuple[list[bytes], dict[str, str]]:

@@ -77,6 +77,37 @@ async def test_grpc_and_grpc_web_go_through_the_same_port() -> None:
             assert b"grpc-status:0" in body[5 + length :]
 
 
+async def test_intervals_and_pairs_are_asked_about_over_http() -> None:
+    fed = HandFed()
+    fed.sync()
+    fed.change(time=11_000, bids=[("99.00", "2.00")])
+    fed.change(time=12_000, bids=[("99.00", "0.00"), ("98.00", "0.00")])
+    async with served(fed) as running, aiohttp.ClientSession() as http:
+        listen = Address("127.0.0.1", free_port())
+        base = f"http://{listen}"
+        async with gateway(listen=listen, upstream=Address("127.0.0.1", running.server.port)):
+            await until_served(http, base)
+            status, first = await ask(http, "GET", f"{base}/level-changes/99?start_timestamp=10&page_size=1")
+            token = first["next_page_token"]
+            assert (status, first["quantities"], first["sides"]) == (200, [2], ["BID"])
+            assert first["stretches"] == [{"start": 10, "end": 11, "quantity": 1.5, "side": "BID"}]
+            status, last = await ask(
+                http, "GET", f"{base}/level-changes/99?start_timestamp=10&page_size=1&page_token={token}"
+            )
+            assert (status, last["quantities"], last["sides"]) == (200, [0], ["SIDE_UNSPECIFIED"])
+            assert (last["next_page_token"], last["complete_to"]) == ("", 12)
+            status, best = await ask(http, "GET", f"{base}/best-prices?start_timestamp=11.5")
+            assert (status, best["timestamps"], best["bid_prices"]) == (200, [11.5, 12], [99, "NaN"])
+            pairs = {"prices": [99, 5], "timestamps": [10.5, 10.5]}
+            status, answer = await ask(http, "POST", f"{base}/quantities", json=pairs)
+            assert (status, answer["outcomes"]) == (200, ["ANSWERED", "LEVEL_UNKNOWN"])
+            assert (answer["quantities"], answer["differences"]) == ([1.5, "NaN"], ["NaN", "NaN"])
+            status, body = await ask(http, "POST", f"{base}/quantities", json={"prices": [99]})
+            assert (status, from_json(body).fields) == (400, ("timestamps",))
+            status, nearest = await ask(http, "GET", f"{base}/nearest-level/95?timestamp=11.5&side=ASK")
+            assert (status, nearest["nearest_price"], nearest["timestamp"]) == (200, 101, 11.5)
+
+
 @pytest.mark.parametrize(
     ("accept", "content_type", "prefix"),
     [("text/event-stream", "text/event-stream", "data: "), ("application/x-ndjson", "application/json", "")],

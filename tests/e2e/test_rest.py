@@ -20,7 +20,7 @@ STATUS = {
     "symbol": str, "is_connected": bool, "last_update_id": NUMBER, "bids_count": int, "asks_count": int,
     "history_count": int, "state": str, "timestamp": [NUMBER], "as_of": [NUMBER], "complete_to": [NUMBER],
     "age": [NUMBER], "known_range": [RANGE], "best_bid": [LEVEL], "best_ask": [LEVEL], "resyncs_count": int,
-    "malformed_frames_count": int, "trading_status": str,
+    "malformed_frames_count": int, "trading_status": str, "history_error": [str],
 }  # fmt: skip
 BOOK = {
     "symbol": str, "last_update_id": NUMBER, "timestamp": NUMBER, "bids": (LEVEL,), "asks": (LEVEL,), "as_of": NUMBER,
@@ -39,7 +39,7 @@ NEAREST = {
 HISTORY = {
     "symbol": str, "history_count": int, "oldest_timestamp": [NUMBER], "newest_timestamp": [NUMBER],
     "coverage": ({"start": NUMBER, "end": NUMBER},), "gaps": ({"start": NUMBER, "end": [NUMBER], "cause": str},),
-    "level_changes": NUMBER, "bytes": NUMBER, "retention_seconds": NUMBER,
+    "level_changes": NUMBER, "bytes": NUMBER, "retention_seconds": NUMBER, "events": NUMBER, "segments_count": int,
 }  # fmt: skip
 
 
@@ -123,7 +123,7 @@ async def test_before_the_exchange_was_ever_reached_zeros_and_false_are_printed(
         _, history = await running.get("/history")
         assert history == {
             "symbol": "ETHUSDT", "history_count": 0, "coverage": [], "gaps": [], "level_changes": 0, "bytes": 0,
-            "retention_seconds": 86400,
+            "retention_seconds": 86400, "events": 0, "segments_count": 0,
         }  # fmt: skip
         code, body = await running.get("/orderbook")
         assert (code, from_json(body).reason, from_json(body).has_retry) == (503, "NOT_SYNCED", True)

@@ -13,6 +13,7 @@ from chronobook_server.exchange.feed import Feed, FeedSettings, SymbolNotListed
 from chronobook_server.exchange.wire import MalformedKind
 from chronobook_server.market import Market
 from chronobook_server.simulator import Faults, Simulator
+from tests.support.memory import memory_history
 from tests.support.system import until
 
 
@@ -21,7 +22,7 @@ async def fed(simulator: Simulator, *symbols: str) -> AsyncIterator[dict[str, Ma
     """Run a simulated exchange and a feed for markets of these symbols around a block."""
     await simulator.start()
     markets = {
-        symbol: Market(symbol, retention_ms=3_600_000, monotonic=time.monotonic)
+        symbol: Market(symbol, memory_history(symbol), monotonic=time.monotonic)
         for symbol in symbols or simulator.symbols
     }
     feed = Feed(FeedSettings(simulator.rest_url, simulator.stream_url, "100ms"), markets)

@@ -8,11 +8,21 @@ from hypothesis import strategies as st
 from chronobook_server.core.coverage import Cause, GapInterval, Interval, KnownRange
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import Gap, InstrumentChanged, Keyframe, RangeWidened, StatusChanged, Update
+from chronobook_server.core.records import (
+    BestPrices,
+    Gap,
+    InstrumentChanged,
+    Keyframe,
+    RangeWidened,
+    StatusChanged,
+    Update,
+)
 from chronobook_server.core.sync import SnapshotWanted, Synchroniser
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
+from chronobook_server.history.answers import finish
 from chronobook_server.history.store import HistoryStore
 from tests.support.depth import SmallExchange, event_dict
+from tests.support.memory import memory_history
 from tests.support.naive import NaiveBook, NaiveHistory
 
 RANGE = KnownRange(90, 110)
@@ -41,6 +51,7 @@ def change(update_id: int, time: int, changes: dict[int, int] | None = None, *, 
         transaction_time=Millis(time),
         event_time=Millis(time),
         receive_time=Nanos(time),
+        best=BestPrices(0, 0, 0, 0),
         changes=changes or {},
     )
 
@@ -50,7 +61,7 @@ def gap(time: int, cause: Cause = Cause.CHAIN_BREAK) -> Gap:
 
 
 def store(*records: Keyframe | Update | Gap, retention_ms: int = HOUR, segment_ms: int = 1000) -> HistoryStore:
-    made = HistoryStore("X", retention_ms=retention_ms, segment_ms=segment_ms)
+    made = memory_history(retention_ms=retention_ms, segment_ms=segment_ms)
     for record in records:
         made.append(record)
     return made
@@ -58,6 +69,11 @@ def store(*records: Keyframe | Update | Gap, retention_ms: int = HOUR, segment_m
 
 def quantity(made: HistoryStore, price: int, time: int) -> int | None:
     return made.level_at(Price(price), Millis(time)).quantity
+
+
+def rows_of(made: HistoryStore, price: int, start: int, end: int) -> list[tuple[int, int, int]]:
+    page = finish(made.changes_of(Price(price), Millis(start), Millis(end), limit=1000))
+    return list(zip(*(column.tolist() for column in page.rows), strict=True))
 
 
 def test_the_state_at_an_instant_is_the_state_after_the_last_event_up_to_it() -> None:
@@ -108,15 +124,14 @@ def test_a_gap_is_open_between_two_epochs_and_its_ends_are_known() -> None:
             quantity(made, 100, time)
         assert (caught.value.start, caught.value.end, caught.value.cause) == (110, 150, "CHAIN_BREAK")
         with pytest.raises(HistoryGap):
-            made.book_at(Millis(time))
+            finish(made.book_at(Millis(time)))
         with pytest.raises(HistoryGap):
-            made.nearest_at(Price(100), Millis(time))
+            finish(made.nearest_at(Price(100), Millis(time)))[0]
 
 
 def test_an_open_gap_has_no_end_until_an_event_confirms_the_next_epoch() -> None:
     made = store(keyframe(1, 100), change(2, 110), gap(110, Cause.DISCONNECT))
     assert made.gaps() == [GapInterval(Millis(110), None, Cause.DISCONNECT)]
-    assert made.level_now(Price(100)) is None
     made.append(keyframe(9, 150))
     assert made.gaps() == [GapInterval(Millis(110), None, Cause.DISCONNECT)]
     assert quantity(made, 100, 150) == 5  # an answer, though not yet a final one
@@ -153,7 +168,7 @@ def test_segments_are_cut_on_the_grid_and_no_answer_shows_it() -> None:
     assert quantity(made, 102, 2999) == 0
     at = made.level_at(Price(80), Millis(3050))
     assert (at.as_of, at.update_id) == (990, 2)
-    assert made.book_at(Millis(3050)).transaction_time == 990
+    assert finish(made.book_at(Millis(3050))).transaction_time == 990
 
 
 def test_retention_counts_back_from_the_newest_event_and_drops_whole_segments() -> None:
@@ -180,15 +195,12 @@ def test_changes_of_a_level_are_listed_over_segments_and_gaps() -> None:
         made.append(record)
 
     def listed(start: int, end: int) -> list[tuple[int, int, int]]:
-        return [
-            (found.time, found.update_id, found.quantity)
-            for found in made.changes_of(Price(100), Millis(start), Millis(end))
-        ]
+        return rows_of(made, 100, start, end)
 
     assert listed(0, 9999) == [(990, 2, 6), (1200, 4, 0), (1600, 10, 7)]
     assert listed(990, 1200) == [(990, 2, 6), (1200, 4, 0)]
     assert listed(991, 1199) == []
-    assert list(made.changes_of(Price(55), Millis(0), Millis(9999))) == []
+    assert rows_of(made, 55, 0, 9999) == []
 
 
 def test_widening_is_known_from_then_on_and_not_before() -> None:
@@ -202,7 +214,7 @@ def test_widening_is_known_from_then_on_and_not_before() -> None:
     assert [quantity(made, 85, time) for time in (115, 120, 130)] == [None, 3, 0]
     assert [quantity(made, 84, time) for time in (115, 120)] == [None, 0]
     assert quantity(made, 79, 130) is None
-    assert made.book_at(Millis(125)).known_range == KnownRange(80, 120)
+    assert finish(made.book_at(Millis(125))).known_range == KnownRange(80, 120)
 
 
 def test_finer_steps_from_an_instant_on_leave_every_older_answer_exact() -> None:
@@ -214,9 +226,9 @@ def test_finer_steps_from_an_instant_on_leave_every_older_answer_exact() -> None
     # A price between the older steps: nothing could rest there, as far as anything is known of that place.
     assert [quantity(made, 9_825, time) for time in (105, 115, 125)] == [0, 0, 50]
     assert [quantity(made, 8_001, time) for time in (105, 125)] == [None, None]
-    assert made.book_at(Millis(105)).prices.tolist() == [10_000, 10_200]
+    assert finish(made.book_at(Millis(105))).prices.tolist() == [10_000, 10_200]
     assert made.coverage() == [Interval(Millis(100), Millis(120))]
-    assert [found.quantity for found in made.changes_of(Price(8_000), Millis(0), Millis(999))] == [400]
+    assert [quantity for _, _, quantity in rows_of(made, 8_000, 0, 999)] == [400]
 
 
 def test_a_status_is_nothing_to_remember_here() -> None:
@@ -241,7 +253,7 @@ def test_every_instant_of_any_stream_equals_what_was_written_down(seed: int, lim
     wanted = sync.opened()[0]
     assert isinstance(wanted, SnapshotWanted)
     first = exchange.snapshot(limit)
-    made = HistoryStore("X", retention_ms=HOUR, segment_ms=700)
+    made = memory_history(segment_ms=700)
     naive = NaiveBook.from_snapshot({"bids": first.bids, "asks": first.asks}, limit=limit)
     prices = [Decimal(price) / 10 for price in range(950, 1050)]
     written = NaiveHistory(prices)
@@ -260,10 +272,10 @@ def test_every_instant_of_any_stream_equals_what_was_written_down(seed: int, lim
         price, time = random.choice(prices), random.randrange(written.start, written.end + 500)
         assert quantity(made, int(price * 10), time) == written.quantity(price, time)
     time = random.randrange(written.start, written.end)
-    view = made.book_at(Millis(time))
+    view = finish(made.book_at(Millis(time)))
     held = dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True))
     for price in prices:
         assert held.get(int(price * 10), 0) == (written.quantity(price, time) or 0)
-    nearest = made.nearest_at(Price(1003), Millis(time))
+    nearest = finish(made.nearest_at(Price(1003), Millis(time)))[0]
     assert (nearest is None) == (not held)
     assert nearest is None or nearest.price == min(held, key=lambda price: (abs(price - 1003), price))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -91,12 +92,64 @@ class FakeService(OrderBookServiceServicer):
 
     async def NearestLevel(self, request: pb.NearestLevelRequest, context: Context) -> pb.NearestLevelResponse:  # noqa: N802
         return pb.NearestLevelResponse(
-            target_price=request.price, nearest_price=request.price - 0.5, price_difference=-0.5, side=pb.Side.ASK
+            target_price=request.price,
+            nearest_price=request.price - 0.5,
+            price_difference=-0.5,
+            side=request.side or pb.Side.ASK,
+            timestamp=request.timestamp,
         )
 
     async def GetHistory(self, request: pb.GetHistoryRequest, context: Context) -> pb.GetHistoryResponse:  # noqa: N802
         gap = pb.GetHistoryResponse.Gap(start=1703123456.25, cause=pb.Cause.CHAIN_BREAK)
         return pb.GetHistoryResponse(symbol="ETHUSDT", gaps=[gap], bytes=2**40)
+
+    async def ListLevelChanges(  # noqa: N802
+        self, request: pb.ListLevelChangesRequest, context: Context
+    ) -> pb.ListLevelChangesResponse:
+        await fail(context, request.symbol)
+        rows = request.page_size
+        stretch = pb.ListLevelChangesResponse.Stretch(start=request.start_timestamp, end=request.end_timestamp)
+        return pb.ListLevelChangesResponse(
+            symbol="ETHUSDT",
+            price=request.price,
+            timestamps=[1703123456.25] * rows,
+            quantities=[1234.567] * rows,
+            sides=[pb.Side.BID if row % 2 else pb.Side.SIDE_UNSPECIFIED for row in range(rows)],
+            update_ids=[2**53 - 1] * rows,
+            stretches=[stretch],
+            next_page_token=f"after {request.page_token}",
+        )
+
+    async def ListBestPrices(self, request: pb.ListBestPricesRequest, context: Context) -> pb.ListBestPricesResponse:  # noqa: N802
+        await fail(context, request.symbol)
+        rows = request.page_size
+        return pb.ListBestPricesResponse(
+            symbol="ETHUSDT",
+            timestamps=[1703123456.25] * rows,
+            bid_prices=[math.nan] * rows,
+            bid_quantities=[math.nan] * rows,
+            ask_prices=[50000.25] * rows,
+            ask_quantities=[1234.567] * rows,
+            update_ids=[2**53 - 1] * rows,
+            stretches=[pb.GetHistoryResponse.Interval(start=request.start_timestamp, end=request.end_timestamp)],
+        )
+
+    async def BatchGetQuantity(  # noqa: N802
+        self, request: pb.BatchGetQuantityRequest, context: Context
+    ) -> pb.BatchGetQuantityResponse:
+        self.calls += 1
+        await fail(context, request.symbol)
+        pairs = len(request.prices)
+        return pb.BatchGetQuantityResponse(
+            symbol="ETHUSDT",
+            outcomes=[pb.BatchGetQuantityResponse.Outcome.LEVEL_UNKNOWN] * pairs,
+            quantities=request.prices,
+            sides=[pb.Side.ASK] * pairs,
+            differences=[math.nan] * pairs,
+            previous_sides=[pb.Side.SIDE_UNSPECIFIED] * pairs,
+            as_of=request.timestamps,
+            update_ids=[2**53 - 1] * pairs,
+        )
 
     async def WatchLevel(  # noqa: N802
         self, request: pb.WatchLevelRequest, context: Context

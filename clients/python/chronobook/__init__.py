@@ -1,6 +1,8 @@
 """Client of chronobook: exact order books and their history."""
 
-from .client import AsyncClient, Client
+from .async_client import AsyncClient
+from .client import Client
+from .columns import BestPrices, LevelChanges, Outcome, Quantities, Stretch
 from .errors import (
     ChronobookError,
     ConnectionFailed,
@@ -30,6 +32,7 @@ from .results import (
 
 __all__ = [
     "AsyncClient",
+    "BestPrices",
     "Cause",
     "ChronobookError",
     "Client",
@@ -42,15 +45,19 @@ __all__ = [
     "InvalidField",
     "Kind",
     "KnownRange",
+    "LevelChanges",
     "LevelMessage",
     "LevelUnknown",
     "NearestLevel",
     "NotSynced",
     "OrderBook",
+    "Outcome",
     "PriceLevel",
+    "Quantities",
     "Quantity",
     "Side",
     "Status",
+    "Stretch",
     "SymbolNotServed",
     "SyncState",
 ]

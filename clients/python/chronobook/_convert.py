@@ -1,31 +1,63 @@
 """Arguments to requests, responses to results: pure, shared by the asynchronous and the blocking client."""
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from itertools import repeat
 from typing import Any, TypeAlias, TypeVar
 
 from chronobook.v1 import order_book_service_pb2 as pb
 
 from . import results
+from .columns import Floats, Integers, Outcome, Stretch
 
 Price: TypeAlias = float | Decimal
 Instant: TypeAlias = float | datetime
 _Enum = TypeVar("_Enum", bound=StrEnum)
+_SIDE_CODES: dict[int, int] = {pb.SIDE_UNSPECIFIED: 0, pb.BID: 1, pb.ASK: -1}
+_OUTCOME_CODES = {int(outcome): int(outcome) for outcome in Outcome}
 
 
-def seconds(instant: Instant | None) -> float | None:
-    """Return Unix seconds. Raises ValueError for a datetime without a time zone, whose instant nobody knows."""
+def _seconds(instant: Instant) -> float:
     if isinstance(instant, datetime):
         if instant.utcoffset() is None:
             raise ValueError(f"{instant!r} has no time zone: write one, such as tzinfo=datetime.UTC")
         return instant.timestamp()
-    return None if instant is None else float(instant)
+    return float(instant)
+
+
+def seconds(instant: Instant | None) -> float | None:
+    """Return Unix seconds. Raises ValueError for a datetime without a time zone, whose instant nobody knows."""
+    return None if instant is None else _seconds(instant)
+
+
+def floats(prices: Collection[Price]) -> Floats:
+    """Return prices as a column."""
+    return array("d", prices)  # type: ignore[arg-type]  # it takes whatever can be a float
+
+
+def instants(timestamps: Collection[Instant]) -> Floats:
+    """Return Unix seconds as a column. Raises ValueError as `seconds` does."""
+    try:
+        return array("d", timestamps)  # type: ignore[arg-type]  # quick, and right where all are numbers
+    except TypeError:
+        return array("d", map(_seconds, timestamps))
+
+
+def side_codes(numbers: Iterable[int]) -> Integers:
+    """Return a column of sides; 2 for a number that only a newer contract has a name for."""
+    return array("b", map(_SIDE_CODES.get, numbers, repeat(2)))
+
+
+def outcome_codes(numbers: Iterable[int]) -> Integers:
+    """Return a column of outcomes."""
+    return array("b", map(_OUTCOME_CODES.get, numbers, repeat(int(Outcome.UNRECOGNIZED))))
 
 
 # The generated classes name their optional fields one by one, so what works on all messages takes Any.
-def _present(message: Any, field: str) -> Any:
+def present(message: Any, field: str) -> Any:
     """Return an optional field; None where it is absent."""
     return getattr(message, field) if message.HasField(field) else None
 
@@ -39,7 +71,7 @@ def _named(kind: type[_Enum], names: Any, number: int) -> _Enum:
 
 
 def _side(message: Any, field: str = "side") -> results.Side | None:
-    number = _present(message, field)
+    number = present(message, field)
     return None if number is None else _named(results.Side, pb.Side, number)
 
 
@@ -56,7 +88,7 @@ def _levels(levels: Iterable[pb.PriceLevel]) -> tuple[results.PriceLevel, ...]:
 
 
 def _range(known: pb.KnownRange) -> results.KnownRange:
-    return results.KnownRange(_present(known, "lowest"), _present(known, "highest"))
+    return results.KnownRange(present(known, "lowest"), present(known, "highest"))
 
 
 def status(message: pb.GetStatusResponse) -> results.Status:
@@ -69,16 +101,17 @@ def status(message: pb.GetStatusResponse) -> results.Status:
         asks_count=message.asks_count,
         history_count=message.history_count,
         state=_named(results.SyncState, pb.SyncState, message.state),
-        timestamp=_present(message, "timestamp"),
-        as_of=_present(message, "as_of"),
-        complete_to=_present(message, "complete_to"),
-        age=_present(message, "age"),
+        timestamp=present(message, "timestamp"),
+        as_of=present(message, "as_of"),
+        complete_to=present(message, "complete_to"),
+        age=present(message, "age"),
         known_range=_range(message.known_range) if message.HasField("known_range") else None,
-        best_bid=_level(_present(message, "best_bid")),
-        best_ask=_level(_present(message, "best_ask")),
+        best_bid=_level(present(message, "best_bid")),
+        best_ask=_level(present(message, "best_ask")),
         resyncs_count=message.resyncs_count,
         malformed_frames_count=message.malformed_frames_count,
         trading_status=message.trading_status or None,
+        history_error=present(message, "history_error"),
     )
 
 
@@ -91,8 +124,8 @@ def order_book(message: pb.GetOrderBookResponse) -> results.OrderBook:
         bids=_levels(message.bids),
         asks=_levels(message.asks),
         as_of=message.as_of,
-        complete_to=_present(message, "complete_to"),
-        age=_present(message, "age"),
+        complete_to=present(message, "complete_to"),
+        age=present(message, "age"),
         is_stale=message.is_stale,
         known_range=_range(message.known_range),
     )
@@ -106,16 +139,16 @@ def quantity(message: pb.GetQuantityResponse) -> results.Quantity:
         actual_price=message.actual_price,
         timestamp=message.timestamp,
         quantity=message.quantity,
-        difference=_present(message, "difference"),
+        difference=present(message, "difference"),
         is_nearest_level=message.is_nearest_level,
         side=_side(message),
         previous_side=_side(message, "previous_side"),
-        previous_quantity=_present(message, "previous_quantity"),
+        previous_quantity=present(message, "previous_quantity"),
         is_proven=message.is_proven,
         as_of=message.as_of,
         update_id=int(message.update_id),
-        complete_to=_present(message, "complete_to"),
-        age=_present(message, "age"),
+        complete_to=present(message, "complete_to"),
+        age=present(message, "age"),
         is_stale=message.is_stale,
     )
 
@@ -133,14 +166,25 @@ def nearest_level(message: pb.NearestLevelResponse) -> results.NearestLevel:
         is_proven=message.is_proven,
         as_of=message.as_of,
         update_id=int(message.update_id),
-        complete_to=_present(message, "complete_to"),
-        age=_present(message, "age"),
+        complete_to=present(message, "complete_to"),
+        age=present(message, "age"),
         is_stale=message.is_stale,
     )
 
 
-def _gap(gap: pb.GetHistoryResponse.Gap) -> results.Gap:
-    return results.Gap(gap.start, _present(gap, "end"), _named(results.Cause, pb.Cause, gap.cause))
+def interval(message: pb.GetHistoryResponse.Interval) -> results.Interval:
+    """Read an interval."""
+    return results.Interval(message.start, message.end)
+
+
+def gap(message: pb.GetHistoryResponse.Gap) -> results.Gap:
+    """Read a gap."""
+    return results.Gap(message.start, present(message, "end"), _named(results.Cause, pb.Cause, message.cause))
+
+
+def stretch(message: pb.ListLevelChangesResponse.Stretch) -> Stretch:
+    """Read a stretch of a level."""
+    return Stretch(message.start, message.end, present(message, "quantity"), _side(message))
 
 
 def history(message: pb.GetHistoryResponse) -> results.History:
@@ -148,31 +192,33 @@ def history(message: pb.GetHistoryResponse) -> results.History:
     return results.History(
         symbol=message.symbol,
         history_count=message.history_count,
-        oldest_timestamp=_present(message, "oldest_timestamp"),
-        newest_timestamp=_present(message, "newest_timestamp"),
-        coverage=tuple(results.Interval(each.start, each.end) for each in message.coverage),
-        gaps=tuple(_gap(each) for each in message.gaps),
+        oldest_timestamp=present(message, "oldest_timestamp"),
+        newest_timestamp=present(message, "newest_timestamp"),
+        coverage=tuple(map(interval, message.coverage)),
+        gaps=tuple(map(gap, message.gaps)),
         level_changes=int(message.level_changes),
         bytes=int(message.bytes),
         retention_seconds=message.retention_seconds,
+        events=int(message.events),
+        segments_count=message.segments_count,
     )
 
 
 def level_message(message: pb.WatchLevelResponse) -> results.LevelMessage:
     """Read a message of WatchLevel."""
-    cause = _present(message, "cause")
+    cause = present(message, "cause")
     return results.LevelMessage(
         kind=_named(results.Kind, pb.WatchLevelResponse.Kind, message.kind),
         symbol=message.symbol,
         price=message.price,
         timestamp=message.timestamp,
-        quantity=_present(message, "quantity"),
-        difference=_present(message, "difference"),
-        change=_present(message, "change"),
+        quantity=present(message, "quantity"),
+        difference=present(message, "difference"),
+        change=present(message, "change"),
         side=_side(message),
-        update_id=_whole(_present(message, "update_id")),
-        gap_start=_present(message, "gap_start"),
-        gap_end=_present(message, "gap_end"),
+        update_id=_whole(present(message, "update_id")),
+        gap_start=present(message, "gap_start"),
+        gap_end=present(message, "gap_end"),
         cause=None if cause is None else _named(results.Cause, pb.Cause, cause),
     )
 
@@ -196,10 +242,23 @@ def quantity_request(
 
 
 def nearest_level_request(
-    price: Price, *, symbol: str, allow_stale: bool, max_age: float | None
+    price: Price,
+    *,
+    symbol: str,
+    timestamp: Instant | None,
+    side: results.Side | None,
+    allow_stale: bool,
+    max_age: float | None,
 ) -> pb.NearestLevelRequest:
-    """Write a NearestLevel request."""
-    return pb.NearestLevelRequest(price=float(price), symbol=symbol, allow_stale=allow_stale, max_age=max_age)
+    """Write a NearestLevel request. Raises ValueError for a naive datetime, and for a side that is none."""
+    return pb.NearestLevelRequest(
+        price=float(price),
+        symbol=symbol,
+        timestamp=seconds(timestamp),
+        side=None if side is None else pb.Side.Value(side),
+        allow_stale=allow_stale,
+        max_age=max_age,
+    )
 
 
 def watch_level_request(price: Price, *, symbol: str) -> pb.WatchLevelRequest:

@@ -1,6 +1,8 @@
 """Results as text: for people in aligned lines, for other programs as JSON with the contract's field names."""
 
 import json
+import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
@@ -8,24 +10,37 @@ from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
-from .results import History, KnownRange, LevelMessage, OrderBook, PriceLevel
+from .columns import BestPrices, LevelChanges, Stretch
+from .results import Gap, History, Interval, KnownRange, LevelMessage, OrderBook, PriceLevel, Side
 
 _TIMES = frozenset(
     {"timestamp", "as_of", "complete_to", "oldest_timestamp", "newest_timestamp", "gap_start", "gap_end"}
 )
 _DURATIONS = frozenset({"age", "retention_seconds"})
+_SIDES = {0: None, 1: Side.BID, -1: Side.ASK, 2: Side.UNRECOGNIZED}
 
 
 def json_line(result: Any) -> str:
-    """Return a result as one line of JSON, without what is None."""
+    """Return a result as one line of JSON, without what is None. What a column does not have is null."""
     return json.dumps(_plain(result), allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
         named = ((field.name, getattr(value, field.name)) for field in fields(value))
-        return {name: _plain(each) for name, each in named if each is not None}
+        return {
+            name: _column(name, each) if isinstance(each, array) else _plain(each)
+            for name, each in named
+            if each is not None
+        }
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _column(name: str, column: "array[Any]") -> list[Any]:
+    """Return the entries of a column: sides by their names, None for NaN."""
+    if name.endswith("sides"):
+        return [_SIDES[each] for each in column]
+    return [None if math.isnan(each) else each for each in column]
 
 
 def number(value: float) -> str:
@@ -83,18 +98,52 @@ def _sides(book: OrderBook) -> Iterator[tuple[str, str, str, str]]:
         yield *left, *right
 
 
+def _level_rows(changes: LevelChanges) -> Iterator[tuple[str, str, str, str]]:
+    yield "timestamp", "quantity", "side", "update_id"
+    columns = (changes.timestamps, changes.quantities, changes.sides, changes.update_ids)
+    for time, quantity, side, update_id in zip(*columns, strict=True):
+        yield instant(time), number(quantity), _SIDES[side] or "-", str(update_id)
+
+
+def _best_rows(best: BestPrices) -> Iterator[tuple[str, str, str, str, str, str]]:
+    yield "timestamp", "bid quantity", "bid", "ask", "ask quantity", "update_id"
+    columns = (best.bid_quantities, best.bid_prices, best.ask_prices, best.ask_quantities)
+    for time, update_id, *row in zip(best.timestamps, best.update_ids, *columns, strict=True):
+        bid_quantity, bid, ask, ask_quantity = ("-" if math.isnan(each) else number(each) for each in row)
+        yield instant(time), bid_quantity, bid, ask, ask_quantity, str(update_id)
+
+
+def _known(held: Iterable[Interval | Stretch], gaps: Iterable[Gap]) -> Iterator[str]:
+    """Yield lines of what is known, of a level with what rested there at first, and of what is missing."""
+    for each in held:
+        line = f"held     {instant(each.start)} .. {instant(each.end)}"
+        if isinstance(each, Stretch):
+            first = "unknown" if each.quantity is None else number(each.quantity)
+            line += f"  at first {first} {each.side or ''}".rstrip()
+        yield line
+    for gap in gaps:
+        yield f"missing  {instant(gap.start)} .. {instant(gap.end)}  {gap.cause}"
+
+
 def lines(result: Any) -> Iterable[str]:
     """Yield the lines of a result: a field each, then what there are many of."""
     plain = ((field.name, getattr(result, field.name)) for field in fields(result))
-    yield from _table([(name, _value(name, value)) for name, value in plain if not isinstance(value, tuple)], "<<")
-    if isinstance(result, OrderBook):
-        yield ""
-        yield from _table(list(_sides(result)), ">><<")
-    if isinstance(result, History):
-        for held in result.coverage:
-            yield f"held     {instant(held.start)} .. {instant(held.end)}"
-        for gap in result.gaps:
-            yield f"missing  {instant(gap.start)} .. {instant(gap.end)}  {gap.cause}"
+    single = [(name, _value(name, value)) for name, value in plain if not isinstance(value, tuple | array)]
+    yield from _table(single, "<<")
+    match result:
+        case OrderBook():
+            yield ""
+            yield from _table(list(_sides(result)), ">><<")
+        case History():
+            yield from _known(result.coverage, result.gaps)
+        case LevelChanges():
+            yield from _known(result.stretches, result.gaps)
+            yield ""
+            yield from _table(list(_level_rows(result)), "<><>")
+        case BestPrices():
+            yield from _known(result.stretches, result.gaps)
+            yield ""
+            yield from _table(list(_best_rows(result)), "<>><<>")
 
 
 def message_line(message: LevelMessage) -> str:

@@ -3,14 +3,16 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from . import _render
-from .client import DEFAULT_TARGET, Client
+from ._call import DEFAULT_TARGET
+from .client import Client
 from .errors import ChronobookError
+from .results import Side
 
 
 class _Command(NamedTuple):
@@ -29,11 +31,20 @@ COMMANDS = {
     "quantity": _Command(
         "what rests at the level nearest to a price; at exactly it with --at", "[SYMBOL] PRICE", ("--at",)
     ),
-    "nearest": _Command("the level nearest to a price now", "[SYMBOL] PRICE"),
+    "nearest": _Command("the level nearest to a price, now or at an instant", "[SYMBOL] PRICE", ("--at", "--side")),
+    "changes": _Command("every change of a level over an interval", "[SYMBOL] PRICE", ("--from", "--to")),
+    "best": _Command("the best prices over an interval, wherever they moved", "[SYMBOL]", ("--from", "--to")),
     "history": _Command("which instants can be asked about, and which are missing", "[SYMBOL]"),
     "watch": _Command("every change of a level, until Ctrl+C", "[SYMBOL] PRICE"),
 }
 _INTERRUPTED = 130
+
+
+class _Flag(NamedTuple):
+    metavar: str
+    type: Callable[[str], Any]
+    help: str
+    dest: str
 
 
 def _instant(text: str) -> float:
@@ -54,6 +65,23 @@ def _limit(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
+
+
+def _side(text: str) -> Side:
+    """Read a side, in any case."""
+    if text.upper() not in ("BID", "ASK"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither bid nor ask")
+    return Side(text.upper())
+
+
+_TIME = "Unix seconds, or ISO 8601 with an offset or Z"
+FLAGS = {
+    "--limit": _Flag("N", _limit, "levels a side", "limit"),
+    "--at": _Flag("TIME", _instant, _TIME, "at"),
+    "--side": _Flag("bid|ask", _side, "look at this side only", "side"),
+    "--from": _Flag("TIME", _instant, f"{_TIME}; default: the oldest instant held", "start"),
+    "--to": _Flag("TIME", _instant, f"{_TIME}; default: the newest instant whose answers are final", "end"),
+}
 
 
 def _number(text: str) -> float | None:
@@ -77,16 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         usage = f"chronobook {name} {command.words} [--server HOST:PORT] [--json]"
-        usage += "".join(f" [{flag} {'N' if flag == '--limit' else 'TIME'}]" for flag in command.flags)
+        usage += "".join(f" [{flag} {FLAGS[flag].metavar}]" for flag in command.flags)
         each = commands.add_parser(name, usage=usage, help=command.help, description=command.help, parents=[common])
         each.set_defaults(parser=each)
         each.add_argument("words", nargs="*", metavar=command.words, help=argparse.SUPPRESS)
-        if "--limit" in command.flags:
-            each.add_argument("--limit", type=_limit, metavar="N", help="levels a side")
-        if "--at" in command.flags:
-            each.add_argument(
-                "--at", type=_instant, metavar="TIME", help="Unix seconds, or ISO 8601 with an offset or Z"
-            )
+        for flag in command.flags:
+            each.add_argument(flag, **FLAGS[flag]._asdict())
     return parser
 
 
@@ -126,7 +150,11 @@ def _ask(client: Client, given: argparse.Namespace) -> Any:
         case "quantity":
             return client.quantity(given.price, symbol=given.symbol, timestamp=given.at)
         case "nearest":
-            return client.nearest_level(given.price, symbol=given.symbol)
+            return client.nearest_level(given.price, symbol=given.symbol, timestamp=given.at, side=given.side)
+        case "changes":
+            return client.level_changes(given.price, symbol=given.symbol, start=given.start, end=given.end)
+        case "best":
+            return client.best_prices(symbol=given.symbol, start=given.start, end=given.end)
         case _:
             return client.history(given.symbol)
 

@@ -36,6 +36,9 @@ class Cause(StrEnum):
     OUTSIDE_KNOWN_RANGE = "OUTSIDE_KNOWN_RANGE"
     SHUTDOWN = "SHUTDOWN"
     SUBSCRIBER_TOO_SLOW = "SUBSCRIBER_TOO_SLOW"
+    RESTART = "RESTART"  # the server was not running
+    DISK = "DISK"  # history could not be written
+    DAMAGED = "DAMAGED"  # history that was written cannot be read any more
     UNRECOGNIZED = "UNRECOGNIZED"
 
 
@@ -89,6 +92,7 @@ class Status:
     resyncs_count           how often the book was lost since the server started
     malformed_frames_count  frames that could not be read since the server started
     trading_status          the exchange's word, TRADING in the ordinary case; None while it has not been read
+    history_error           why history is not being written at present, in words; None while all is well
     """
 
     symbol: str
@@ -108,6 +112,7 @@ class Status:
     resyncs_count: int
     malformed_frames_count: int
     trading_status: str | None
+    history_error: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +189,12 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class NearestLevel:
-    """The level nearest to a price now.
+    """The level nearest to a price, now or at an instant; of both sides or of the one asked for.
 
     target_price      the price asked about
     timestamp         the instant that this is an answer about
     price_difference  nearest_price minus target_price
-    is_proven         no unknown price could hold a nearer level
+    is_proven         no unknown price could hold a nearer level (of the side asked for)
     as_of, update_id  time and update id of the event that this is the state after
     complete_to       answers up to this instant are final; None before the first event
     age               seconds since the last frame arrived; None in final answers
@@ -209,6 +214,11 @@ class NearestLevel:
     complete_to: float | None
     age: float | None
     is_stale: bool
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no restart and no resync of the server can change this answer."""
+        return self.complete_to is not None and self.timestamp <= self.complete_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +247,9 @@ class History:
     newest_timestamp  the last instant held; None while nothing is
     coverage, gaps    what is held and what is missing in between, in order of time
     level_changes     level changes held
-    bytes             size of the history
+    bytes             size of the history on disk
+    events            depth events held
+    segments_count    files that the history consists of
     """
 
     symbol: str
@@ -249,6 +261,8 @@ class History:
     level_changes: int
     bytes: int
     retention_seconds: float
+    events: int
+    segments_count: int
 
 
 @dataclass(frozen=True, slots=True)

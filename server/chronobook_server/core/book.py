@@ -10,7 +10,7 @@ import numpy as np
 
 from .coverage import KnownRange
 from .instrument import Instrument, MalformedDecimal
-from .records import Keyframe, RangeWidened
+from .records import BestPrices, Keyframe, RangeWidened, Update
 from .values import MAX_STEPS, Millis, Price, SignedQuantity, UpdateId
 from .view import BookView
 
@@ -35,7 +35,7 @@ class OrderBook:
         self.known_range: KnownRange = keyframe.known_range
         self.levels: dict[int, int] = dict(keyframe.levels)
         # Prices outside the known range of which events have told all: without a level there, they are empty.
-        self.named: set[int] = set()
+        self.named: set[int] = set(keyframe.named)
         self.best_bid = max((price for price, quantity in self.levels.items() if quantity > 0), default=0)
         self.best_ask = min((price for price, quantity in self.levels.items() if quantity < 0), default=MAX_STEPS)
         self._view: BookView | None = None
@@ -156,9 +156,31 @@ class OrderBook:
             )
         return self._view
 
+    @property
+    def best(self) -> BestPrices:
+        """The best bid and ask, and what rests there."""
+        ask = self.best_ask if self.best_ask < MAX_STEPS else 0
+        return BestPrices(self.best_bid, self.levels.get(self.best_bid, 0), ask, -self.levels.get(ask, 0))
+
+    def keyframe(self, update: Update) -> Keyframe:
+        """Return the book as the start of an epoch, after the event that brought it where it is."""
+        return Keyframe(
+            instrument=self.instrument,
+            update_id=self.update_id,
+            transaction_time=self.transaction_time,
+            event_time=update.event_time,
+            receive_time=update.receive_time,
+            levels=dict(self.levels),
+            known_range=self.known_range,
+            named=frozenset(self.named),
+        )
+
     def widen(self, record: RangeWidened) -> None:
         """Take in what a later snapshot proved."""
         self.levels.update(record.levels)
+        # Where all known levels of a side had gone, the best one is among these.
+        best = self.best.joined_by(record.levels)
+        self.best_bid, self.best_ask = best.bid, best.ask or MAX_STEPS
         self.known_range = record.known_range
         self.named = {price for price in self.named if price not in record.known_range}
         self._view = None

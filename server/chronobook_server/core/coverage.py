@@ -7,11 +7,14 @@ from .values import MAX_STEPS, Millis
 
 
 class Cause(Enum):
-    """Why something is not known, or will not be told: the first three begin gaps."""
+    """Why something is not known, or will not be told: the first six begin gaps."""
 
     DISCONNECT = "DISCONNECT"
     CHAIN_BREAK = "CHAIN_BREAK"
     CROSSED_BOOK = "CROSSED_BOOK"
+    RESTART = "RESTART"
+    DISK = "DISK"
+    DAMAGED = "DAMAGED"
     OUTSIDE_KNOWN_RANGE = "OUTSIDE_KNOWN_RANGE"
     SHUTDOWN = "SHUTDOWN"
     SUBSCRIBER_TOO_SLOW = "SUBSCRIBER_TOO_SLOW"

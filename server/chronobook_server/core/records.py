@@ -6,7 +6,7 @@ named by its keyframe's update id. Prices and quantities are in steps of the ins
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from .coverage import Cause, KnownRange
 from .instrument import Instrument
@@ -17,7 +17,8 @@ from .values import Millis, Nanos, UpdateId
 class Keyframe:
     """A whole book at an update id, with the range of prices that it proves: the start of an epoch.
 
-    `levels` maps a price to its signed quantity (positive bid, negative ask). Where the first Update does not say
+    `levels` maps a price to its signed quantity (positive bid, negative ask). `named` are prices outside the range that
+    are known all the same: empty where they are not among the levels. Where the first Update does not say
     `previous_final_update_id == update_id`, it holds the keyframe's update id itself, and the epoch's first instant is
     that Update's; until there is an Update, the epoch is not confirmed.
     """
@@ -29,6 +30,27 @@ class Keyframe:
     receive_time: Nanos
     levels: Mapping[int, int]
     known_range: KnownRange
+    named: frozenset[int] = frozenset()
+
+
+class BestPrices(NamedTuple):
+    """The best bid and ask, and what rests there, in steps; both 0 where that side is empty."""
+
+    bid: int
+    bid_quantity: int
+    ask: int
+    ask_quantity: int
+
+    def joined_by(self, levels: Mapping[int, int]) -> "BestPrices":
+        """Return what is best when these levels, signed, are known too."""
+        bid = max((price for price, quantity in levels.items() if quantity > 0), default=0)
+        ask = min((price for price, quantity in levels.items() if quantity < 0), default=0)
+        bids = (bid, levels[bid]) if bid > self.bid else (self.bid, self.bid_quantity)
+        asks = (ask, -levels[ask]) if ask and (ask < self.ask or not self.ask) else (self.ask, self.ask_quantity)
+        return BestPrices(*bids, *asks)
+
+
+NO_BEST_PRICES = BestPrices(0, 0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -37,7 +59,8 @@ class Update:
 
     What stayed as it was is not among them. Zero is an emptied level, or one that the event proved empty where nothing
     was known before.
-    `transaction_time` never decreases within a symbol. Not frozen: one is made per event on the hot path.
+    `best` is what is best after the event. `transaction_time` never decreases within a symbol. Not frozen: one is
+    made per event on the hot path.
     """
 
     first_update_id: UpdateId
@@ -46,6 +69,7 @@ class Update:
     transaction_time: Millis
     event_time: Millis
     receive_time: Nanos
+    best: BestPrices
     changes: Mapping[int, int]
 
 
@@ -80,6 +104,16 @@ class StatusChanged:
     """The exchange's word for the contract's state has changed, to TRADING in the ordinary case."""
 
     trading_status: str
+
+
+def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) -> Millis:
+    """Return the first instant of the epoch that a keyframe and its first event make.
+
+    `complete_to` is the last event's `T` of the epoch before: that instant is final, so no epoch begins on it.
+    """
+    continues = update.previous_final_update_id == keyframe.update_id
+    start = keyframe.transaction_time if continues else update.transaction_time
+    return start if complete_to is None else Millis(max(start, complete_to + 1))
 
 
 Record: TypeAlias = Keyframe | Update | RangeWidened | Gap | InstrumentChanged | StatusChanged

@@ -147,17 +147,25 @@ def known_range(snapshot: DepthSnapshot, bids: dict[int, int], asks: dict[int, i
 class Synchroniser:
     """One symbol's state machine. Every method returns what came out: records in order, and snapshot requests.
 
-    `book` is the exchange's book while `state` is IN_SYNC, otherwise None.
+    `book` is the exchange's book while `state` is IN_SYNC, otherwise None. Where history is held already, `instrument`
+    has its scales and `last_time` is its newest `T`: nothing that comes out goes back behind them.
     """
 
-    def __init__(self, symbol: str, *, buffer_limit: int = DEFAULT_BUFFER_LIMIT) -> None:
+    def __init__(
+        self,
+        symbol: str,
+        *,
+        instrument: Instrument | None = None,
+        last_time: Millis | None = None,
+        buffer_limit: int = DEFAULT_BUFFER_LIMIT,
+    ) -> None:
         self.state = State.DISCONNECTED
         self.book: OrderBook | None = None
-        self._levels = LevelReader(Instrument(symbol))
+        self._levels = LevelReader(instrument or Instrument(symbol))
         self._kept: deque[DepthUpdate] = deque()
         self._buffer_limit = buffer_limit
         self._confirmed = False  # whether an event has been applied to the book
-        self._last_time = Millis(0)  # T of the last event applied, of whichever epoch
+        self._last_time = last_time or Millis(0)  # T of the last event applied, of whichever epoch
         self._request = 0
         self._awaited: int | None = None  # the request whose reply is of interest
         self._attempt = 0
@@ -276,6 +284,7 @@ class Synchroniser:
                 transaction_time=time,
                 event_time=update.event_time,
                 receive_time=update.receive_time,
+                best=self.book.best,
                 changes=changes,
             )
         )

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from .coverage import KnownRange
 from .instrument import Instrument
-from .values import Millis, Price, SignedQuantity, UpdateId
+from .values import Millis, Price, Side, SignedQuantity, UpdateId
 
 Steps = npt.NDArray[np.int64]
 
@@ -52,17 +52,29 @@ class BookView:
         mask = self.quantities < 0
         return self.prices[mask][:limit], -self.quantities[mask][:limit]
 
-    def nearest(self, target: Price) -> Nearest | None:
-        """Return the level nearest to a price, of two equally near the lower; None where no level is known."""
-        if not len(self.prices):
+    def nearest(self, target: Price, side: Side | None = None) -> Nearest | None:
+        """Return the level (of a side) nearest to a price, of two equally near the lower; None where none is known."""
+        prices, quantities = self.prices, self.quantities
+        if side is not None:
+            of_side = quantities > 0 if side is Side.BID else quantities < 0
+            prices, quantities = prices[of_side], quantities[of_side]
+        if not len(prices):
             return None
-        above = int(np.searchsorted(self.prices, target))
-        candidates = [index for index in (above - 1, above) if 0 <= index < len(self.prices)]
-        index = min(candidates, key=lambda i: abs(int(self.prices[i]) - target))
-        price = int(self.prices[index])
-        distance = abs(price - target)
-        # What lies strictly nearer must be known, and below also what is equally near, since the lower price wins.
-        lowest_rival = max(target - distance + (1 if price <= target else 0), 1)
-        highest_rival = target + distance - 1
-        is_proven = distance == 0 or (lowest_rival in self.known_range and highest_rival in self.known_range)
-        return Nearest(Price(price), SignedQuantity(int(self.quantities[index])), is_proven)
+        above = int(np.searchsorted(prices, target))
+        candidates = [index for index in (above - 1, above) if 0 <= index < len(prices)]
+        index = min(candidates, key=lambda i: abs(int(prices[i]) - target))
+        return nearest_found(target, int(prices[index]), SignedQuantity(int(quantities[index])), self.known_range, side)
+
+
+def nearest_found(
+    target: Price, price: int, quantity: SignedQuantity, known_range: KnownRange, side: Side | None
+) -> Nearest:
+    """Return the nearest known level as an answer that says whether an unknown one could lie nearer."""
+    distance = abs(price - target)
+    # What lies strictly nearer must be known, and below also what is equally near, since the lower price wins. Below
+    # the known range only bids rest unseen, above it only asks.
+    lowest_rival = max(target - distance + (1 if price <= target else 0), 1)
+    highest_rival = target + distance - 1
+    bids_known = side is Side.ASK or known_range.lowest <= lowest_rival
+    asks_known = side is Side.BID or highest_rival <= known_range.highest
+    return Nearest(Price(price), quantity, distance == 0 or (bids_known and asks_known))

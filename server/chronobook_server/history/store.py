@@ -1,196 +1,185 @@
-"""The history store of one symbol: takes records in, answers for every instant that is still kept.
+"""The history of one symbol: records in, answers out, for every instant that is still kept.
 
 All prices and quantities that go in and out are in steps of `instrument`, the newest one announced; its scales only
 ever grow, so older segments convert exactly.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from chronobook_server.core.coverage import GapInterval, Interval, KnownRange
+from chronobook_server.core.coverage import Cause, GapInterval, Interval
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import (
-    Gap,
-    InstrumentChanged,
-    Keyframe,
-    RangeWidened,
-    Record,
-    StatusChanged,
-    Update,
-)
-from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
+from chronobook_server.core.records import Record
+from chronobook_server.core.values import Millis, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView, Nearest
 
-from .segment import HotSegment
+from .answers import BestRows, ChangeRows, DamagedSegment, LevelState, PairState, ScaleGrew, Work
+from .files import Files
+from .memory import Memories
+from .pages import BestPage, LevelPage, PageMaker, Stretch
+from .recorder import Recorder
+from .seal import Sealer
+from .timeline import Segment, Timeline
 
 SEGMENT_MS = 300_000
+# The newest part, which is asked for most, is unpacked ahead.
+WARM_MS = 3_600_000
+# How long before an instant the quantity lies that it is compared with.
+DIFFERENCE_MS = 1000
+# Look-ups done in one go, about half a millisecond of them.
+PAIRS_A_SLICE = 50
+
+_Answer = TypeVar("_Answer")
+_Given = ParamSpec("_Given")
 
 
-@dataclass(frozen=True, slots=True)
-class LevelState:
-    """What rested at a price at an instant; `quantity` is None where that is unknown."""
+def _steady(
+    method: "Callable[Concatenate[HistoryStore, _Given], Work[_Answer]]",
+) -> "Callable[Concatenate[HistoryStore, _Given], Work[_Answer]]":
+    """Make a work one that is of one scale from its question to its answer. Raises ScaleGrew."""
 
-    quantity: SignedQuantity | None
-    as_of: Millis
-    update_id: UpdateId
-    known_range: KnownRange
+    @wraps(method)
+    def steady(self: "HistoryStore", /, *args: _Given.args, **kwargs: _Given.kwargs) -> Work[_Answer]:
+        instrument = self.instrument
+        work = method(self, *args, **kwargs)
+        while True:
+            try:
+                next(work)
+            except StopIteration as stop:
+                answer: _Answer = stop.value
+                return answer
+            yield
+            if self.instrument is not instrument:
+                raise ScaleGrew
 
-
-@dataclass(frozen=True, slots=True)
-class LevelChange:
-    """One change of a level: what rested there from this event on."""
-
-    time: Millis
-    update_id: UpdateId
-    quantity: SignedQuantity
+    return steady
 
 
 class HistoryStore:
     """Every level change of a symbol over the retention period, counted back from its newest `T`.
 
     Segments are cut on a fixed grid of `T`, so that two servers cut the same stream in the same places, and are
-    dropped whole.
+    dropped whole. The newest one is in memory behind a log, the others are files.
     """
 
-    def __init__(self, symbol: str, *, retention_ms: int, segment_ms: int = SEGMENT_MS) -> None:
-        self.instrument = Instrument(symbol)
+    def __init__(
+        self,
+        symbol: str,
+        files: Files,
+        sealer: Sealer,
+        *,
+        retention_ms: int,
+        memories: Memories | None = None,
+        segment_ms: int = SEGMENT_MS,
+    ) -> None:
+        """Open what the folder holds. Raises OSError, and log.UnknownFormat."""
         self.retention_ms = retention_ms
-        self.complete_to: Millis | None = None
-        self._segment_ms = segment_ms
-        self._segments: list[HotSegment] = []
-        self._unconfirmed: Keyframe | None = None  # the last segment's, until an event continues it
+        self._timeline = Timeline()
+        self.recorder = Recorder(
+            symbol,
+            files,
+            sealer,
+            memories or Memories(),
+            self._timeline,
+            retention_ms=retention_ms,
+            segment_ms=segment_ms,
+        )
 
     # --- in
 
     def append(self, record: Record) -> None:
         """Take in the next record."""
-        match record:
-            case Update():
-                self._append_update(record)
-            case Keyframe():
-                self._begin_epoch(record)
-            case Gap():
-                self._end_epoch(record)
-            case RangeWidened():
-                self._segments[-1].widen(record)
-            case InstrumentChanged():
-                self._rescale(record.instrument)
-            case StatusChanged():
-                pass
+        self.recorder.append(record)
 
-    def _begin_epoch(self, keyframe: Keyframe) -> None:
-        self.instrument = keyframe.instrument
-        self._unconfirmed = keyframe
-        self._segments.append(
-            HotSegment(
-                start=self._not_before_last_epoch(keyframe.transaction_time),
-                instrument=keyframe.instrument,
-                baseline=keyframe.levels,
-                baseline_time=keyframe.transaction_time,
-                baseline_update_id=keyframe.update_id,
-                known_range=keyframe.known_range,
-            )
-        )
+    # --- what is held
 
-    def _not_before_last_epoch(self, time: Millis) -> Millis:
-        # The last instant of an epoch is final, so the next epoch cannot start on it.
-        return time if self.complete_to is None else Millis(max(time, self.complete_to + 1))
+    @property
+    def instrument(self) -> Instrument:
+        """The scales of all numbers that go in and out."""
+        return self.recorder.instrument
 
-    def _end_epoch(self, gap: Gap) -> None:
-        if self._unconfirmed is not None:
-            self._segments.pop()
-            self._unconfirmed = None
-        elif self._segments and self._segments[-1].ended_by is None:
-            self._segments[-1].ended_by = gap.cause
+    @property
+    def complete_to(self) -> Millis | None:
+        """`T` of the last event held: answers up to it are final. None before the first."""
+        return self.recorder.complete_to
 
-    def _append_update(self, update: Update) -> None:
-        hot = self._segments[-1]
-        time = update.transaction_time
-        if self._unconfirmed is not None:
-            if update.previous_final_update_id != self._unconfirmed.update_id:
-                hot.start = self._not_before_last_epoch(time)
-            self._unconfirmed = None
-        line = time - time % self._segment_ms
-        if line > hot.start:
-            hot = hot.successor(Millis(line))
-            self._segments.append(hot)
-        hot.append(update)
-        self.complete_to = time
-        if hot.events == 1:
-            self._prune()
-
-    def _rescale(self, instrument: Instrument) -> None:
-        self.instrument = instrument
-        hot = self._segments[-1]
-        if hot.events == 0:
-            self._segments[-1] = hot.rescaled(hot.start, instrument)
-        else:
-            self._segments.append(hot.rescaled(Millis(hot.last_time + 1), instrument))
-
-    def _prune(self) -> None:
-        assert self.complete_to is not None
-        oldest = self.complete_to - self.retention_ms
-        while len(self._segments) > 1 and self._last_instant(0) < oldest:
-            del self._segments[0]
-
-    # --- out
-
-    def _last_instant(self, index: int) -> Millis:
-        """Return the last instant that a segment answers for with finality."""
-        segment = self._segments[index]
-        if segment.ended_by is None and index + 1 < len(self._segments):
-            return Millis(self._segments[index + 1].start - 1)
-        return segment.last_time
-
-    def _segment_at(self, time: Millis) -> HotSegment:
-        """Return the segment that answers for an instant. Raises BeforeHistory or HistoryGap."""
-        index = bisect_right(self._segments, time, key=lambda segment: segment.start) - 1
-        if index < 0:
-            raise BeforeHistory(time, self._segments[0].start if self._segments else None)
-        segment = self._segments[index]
-        if segment.ended_by is not None and time > segment.last_time:
-            raise HistoryGap(start=segment.last_time, end=self._start_after(index), cause=segment.ended_by.value)
-        return segment
-
-    def _start_after(self, index: int) -> Millis | None:
-        """Return where the next epoch starts; None where there is none that an event has confirmed."""
-        following = index + 1
-        if following >= len(self._segments) or (self._unconfirmed and following == len(self._segments) - 1):
+    def newest_state(self) -> tuple[Millis, UpdateId] | None:
+        """Return `T` and final update id of the newest state held; None while there is none."""
+        if not self._timeline.segments:
             return None
-        return self._segments[following].start
+        return self._timeline.segments[-1].last_time, self._timeline.segments[-1].last_update_id
+
+    def coverage(self) -> list[Interval]:
+        """Return the intervals that can be asked about with finality, in order."""
+        return self._timeline.coverage()
+
+    def gaps(self) -> list[GapInterval]:
+        """Return what is missing in between, in order; the last one is open while no event confirms a new epoch."""
+        return self._timeline.gaps()
+
+    def seconds_held(self) -> int:
+        """Return the whole seconds that can be asked about with finality, gaps not counted."""
+        return sum(interval.end - interval.start for interval in self.coverage()) // 1000
+
+    @property
+    def events(self) -> int:
+        """Number of depth events held."""
+        return sum(segment.events for segment in self._timeline.segments)
+
+    @property
+    def level_changes(self) -> int:
+        """Number of level changes held."""
+        return sum(segment.changes for segment in self._timeline.segments)
+
+    @property
+    def segments(self) -> int:
+        """Number of segments held."""
+        return len(self._timeline.segments)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the files: sealed segments, and logs of the others."""
+        return self.recorder.file_bytes
+
+    def oldest_start(self) -> Millis | None:
+        """Return the first instant of the oldest segment; None while there is none."""
+        return self._timeline.segments[0].start if self._timeline.segments else None
+
+    # --- one instant
 
     def level_at(self, price: Price, time: Millis) -> LevelState:
         """Return what rested at a price at an instant. Raises BeforeHistory or HistoryGap."""
-        segment = self._segment_at(time)
+        segment = self._timeline.at(time)
+        try:
+            if segment.instrument is self.recorder.instrument:
+                return segment.level_at(price, time)
+            return self._converted(segment, price, time)
+        except DamagedSegment as error:
+            raise _gap(segment) from error
+
+    def _converted(self, segment: Segment, price: Price, time: Millis) -> LevelState:
         price_factor, quantity_factor = self._factors(segment)
-        as_of, update_id = segment.state_at(time)
-        known_range = segment.range_at(time).rescaled(price_factor)
         own_price, rest = divmod(price, price_factor)
+        quantity, as_of, update_id, own_range = segment.level_at(own_price, time)
+        known_range = own_range.rescaled(price_factor)
         if rest:
             # The price lies between two steps of what the exchange's text could say then.
             quantity = SignedQuantity(0) if price in known_range else None
-        else:
-            quantity = segment.quantity_at(own_price, time)
-        if quantity is not None:
+        elif quantity is not None:
             quantity = SignedQuantity(quantity * quantity_factor)
         return LevelState(quantity, as_of, update_id, known_range)
 
-    def level_now(self, price: Price) -> LevelState | None:
-        """Return what rests at a price after the newest event; None while no epoch is open."""
-        if not self._segments or self._segments[-1].ended_by is not None:
-            return None
-        hot = self._segments[-1]
-        return self.level_at(price, max(hot.start, hot.last_time))
-
-    def book_at(self, time: Millis) -> BookView:
+    @_steady
+    def book_at(self, time: Millis) -> Work[BookView]:
         """Return the whole known book at an instant. Raises BeforeHistory or HistoryGap."""
-        segment = self._segment_at(time)
+        segment = self._timeline.at(time)
+        view = yield from _whole(segment, segment.view_at(time))
         price_factor, quantity_factor = self._factors(segment)
-        view = segment.view_at(time)
         return BookView(
             instrument=self.instrument,
             known_range=view.known_range.rescaled(price_factor),
@@ -200,62 +189,123 @@ class HistoryStore:
             quantities=view.quantities * np.int64(quantity_factor),
         )
 
-    def nearest_at(self, price: Price, time: Millis) -> Nearest | None:
-        """Return the level nearest to a price at an instant. Raises BeforeHistory or HistoryGap."""
-        return self.book_at(time).nearest(price)
+    @_steady
+    def nearest_at(
+        self, price: Price, time: Millis, side: Side | None = None
+    ) -> Work[tuple[Nearest | None, LevelState]]:
+        """Return the level (of a side) nearest to a price at an instant, and what is known of the price itself.
 
-    def changes_of(self, price: Price, start: Millis, end: Millis) -> Iterator[LevelChange]:
-        """Yield a price's changes from `start` to `end`, both included, in order; what gaps hid is not among them."""
-        for segment in self._segments:
-            price_factor, quantity_factor = self._factors(segment)
-            own_price, rest = divmod(price, price_factor)
-            if rest or segment.start > end:
-                continue
-            for time, update_id, quantity in segment.changes_of(own_price, start, end):
-                yield LevelChange(time, update_id, SignedQuantity(quantity * quantity_factor))
+        Raises BeforeHistory or HistoryGap.
+        """
+        state = self.level_at(price, time)
+        segment = self._timeline.at(time)
+        if segment.instrument == self.instrument:
+            return (yield from _whole(segment, segment.nearest_at(price, time, side))), state
+        view = yield from self.book_at(time)
+        return view.nearest(price, side), state
 
-    def _factors(self, segment: HotSegment) -> tuple[int, int]:
+    def _factors(self, segment: Segment) -> tuple[int, int]:
         return (
             10 ** (self.instrument.price_scale - segment.instrument.price_scale),
             10 ** (self.instrument.quantity_scale - segment.instrument.quantity_scale),
         )
 
-    def newest_state(self) -> tuple[Millis, UpdateId] | None:
-        """Return `T` and final update id of the newest state held; None while there is none."""
-        if not self._segments:
-            return None
-        return self._segments[-1].last_time, self._segments[-1].last_update_id
+    # --- many instants
 
-    def seconds_held(self) -> int:
-        """Return the whole seconds that can be asked about with finality, gaps not counted."""
-        return sum(interval.end - interval.start for interval in self.coverage()) // 1000
-
-    def coverage(self) -> list[Interval]:
-        """Return the intervals that can be asked about with finality, in order."""
-        intervals: list[Interval] = []
-        joined = False
-        for index, segment in enumerate(self._segments):
-            if self._unconfirmed is not None and index == len(self._segments) - 1:
+    @_steady
+    def changes_of(
+        self, price: Price, start: Millis, end: Millis, *, limit: int, after: Millis | None = None
+    ) -> Work[LevelPage]:
+        """Return about `limit` of a price's changes from `start` to `end`, both included; after a page's `next`."""
+        pages: PageMaker[ChangeRows] = PageMaker(limit)
+        begin, first = (start, start) if after is None else (after, Millis(after + 1))
+        for segment, low, high in self._timeline.walk(begin, end):
+            try:
+                state = self.level_at(price, low)
+                rows = self._changes_in(segment, price, max(low, first), high)
+            except (HistoryGap, BeforeHistory):
+                continue  # damaged: no stretch says that this is known
+            if pages.add(segment, Stretch(low, high, state), rows):
                 break
-            start = intervals.pop().start if joined else segment.start
-            intervals.append(Interval(start, max(start, self._last_instant(index))))
-            joined = segment.ended_by is None
-        return intervals
+            yield
+        return LevelPage(self.instrument, ChangeRows.joined(pages.rows), pages.stretches, pages.next)
 
-    def gaps(self) -> list[GapInterval]:
-        """Return what is missing between epochs, in order; the last one is open while no event confirms a new epoch."""
-        return [
-            GapInterval(segment.last_time, self._start_after(index), segment.ended_by)
-            for index, segment in enumerate(self._segments)
-            if segment.ended_by is not None
-        ]
+    def _changes_in(self, segment: Segment, price: Price, start: Millis, end: Millis) -> ChangeRows:
+        price_factor, quantity_factor = self._factors(segment)
+        own_price, rest = divmod(price, price_factor)
+        if rest:
+            return ChangeRows.joined()
+        try:
+            rows = segment.changes_of(own_price, start, end)
+        except DamagedSegment as error:
+            raise _gap(segment) from error
+        return rows if quantity_factor == 1 else rows._replace(quantities=rows.quantities * np.int64(quantity_factor))
 
-    @property
-    def level_changes(self) -> int:
-        """Number of level changes held."""
-        return sum(segment.changes for segment in self._segments)
+    @_steady
+    def best_between(self, start: Millis, end: Millis, *, limit: int, after: Millis | None = None) -> Work[BestPage]:
+        """Return about `limit` rows: the best prices at every stretch's start, and after every event that moved them.
 
-    @property
-    def bytes(self) -> int:
-        """Bytes that the columns of all segments take."""
-        return sum(segment.bytes for segment in self._segments)
+        A page after another one's `next` begins with the state there, which was the last row of the one before.
+        """
+        pages: PageMaker[BestRows] = PageMaker(limit if after is None else limit + 1)
+        for segment, low, high in self._timeline.walk(start if after is None else after, end):
+            try:
+                goes_on = pages.goes_on(segment, low)
+                # Events of the seam's own millisecond are rows too, where a stretch does not begin with them.
+                rows = segment.best_between(Millis(low - 1) if goes_on else low, high)
+            except DamagedSegment:
+                continue
+            price_factor, quantity_factor = self._factors(segment)
+            best = rows.best * np.array((price_factor, quantity_factor) * 2, np.int64)
+            moved = np.append(True, (best[1:] != best[:-1]).any(axis=1))
+            moved[0] = not goes_on
+            if pages.add(segment, Stretch(low, high), BestRows(rows.times[moved], rows.update_ids[moved], best[moved])):
+                break
+            yield
+        return BestPage(self.instrument, BestRows.joined(pages.rows), pages.stretches, pages.next)
+
+    @_steady
+    def quantities_at(self, pairs: Sequence[tuple[Price, Millis]]) -> Work[list[PairState]]:
+        """Return what rested at each of many pairs of a price and an instant, and a second before."""
+        answers: list[PairState] = []
+        for number, (price, time) in enumerate(pairs, 1):
+            try:
+                state = self.level_at(price, time)
+            except (BeforeHistory, HistoryGap) as refusal:
+                answers.append(PairState(refusal, None, None))
+            else:
+                before = None if state.quantity is None else self.quantity_before(price, time)
+                answers.append(PairState(None, state, before))
+            if number % PAIRS_A_SLICE == 0:
+                yield
+        return answers
+
+    def quantity_before(self, price: Price, time: Millis) -> SignedQuantity | None:
+        """Return what rested at a price a second before an instant; None where that is unknown."""
+        try:
+            return self.level_at(price, Millis(time - DIFFERENCE_MS)).quantity
+        except (BeforeHistory, HistoryGap):
+            return None
+
+    def warm(self) -> Iterator[None]:
+        """Unpack, newest first and in slices, what is asked for most."""
+        newest = self.complete_to or 0
+        for segment in reversed(tuple(self._timeline.segments)):
+            with suppress(DamagedSegment):
+                if segment.end is not None and segment.end > newest - WARM_MS:
+                    yield from segment.load()
+                else:
+                    segment.load_index()
+                    yield
+
+
+def _gap(segment: Segment) -> HistoryGap:
+    return HistoryGap(start=Millis(segment.start - 1), end=segment.end, cause=Cause.DAMAGED.value)
+
+
+def _whole(segment: Segment, work: Work[_Answer]) -> Work[_Answer]:
+    """Do a work of a segment; what is damaged is not known."""
+    try:
+        return (yield from work)
+    except DamagedSegment as error:
+        raise _gap(segment) from error

@@ -5,8 +5,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from chronobook.v1 import order_book_service_pb2 as pb
-from chronobook_server.core.coverage import Cause, KnownRange
+from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.core.errors import InvalidField, LevelUnknown
 from chronobook_server.core.instrument import MAX_EXACT, Instrument
 from chronobook_server.core.sync import State
@@ -16,6 +18,8 @@ from chronobook_server.hub import Kind, LevelMessage
 
 # Levels that are turned into messages in one go, about half a millisecond of them.
 SLICE = 1000
+# Rows a page may have.
+MAX_PAGE = 10_000
 SIDES = {Side.BID: pb.BID, Side.ASK: pb.ASK}
 STATES = {state: pb.SyncState.Value(state.value) for state in State}
 CAUSES = {cause: pb.Cause.Value(cause.value) for cause in Cause}
@@ -57,6 +61,21 @@ def an_age(value: float | None) -> str | None:
     return None if value is None or (math.isfinite(value) and value >= 0) else "must be 0 or more seconds"
 
 
+def a_page_size(value: float | None) -> str | None:
+    """Say what is wrong with an optional number of rows."""
+    return None if value is None or 1 <= value <= MAX_PAGE else f"must be from 1 to {MAX_PAGE}"
+
+
+def a_side(value: float | None) -> str | None:
+    """Say what is wrong with an optional side."""
+    return None if value is None or value in SIDES.values() else "must be BID or ASK"
+
+
+def requested_side(request: pb.NearestLevelRequest) -> Side | None:
+    """Return the side that a request names."""
+    return next((side for side, number in SIDES.items() if request.HasField("side") and number == request.side), None)
+
+
 def milliseconds(seconds: float) -> float:
     """Return Unix milliseconds of Unix seconds, bounded so that every later conversion is exact."""
     return max(-float(MAX_EXACT), min(seconds * 1000, float(MAX_EXACT)))
@@ -65,6 +84,17 @@ def milliseconds(seconds: float) -> float:
 def seconds(time: Millis | None) -> float | None:
     """Return Unix seconds; None for None."""
     return None if time is None else time / 1000
+
+
+def gap(gap: GapInterval) -> pb.GetHistoryResponse.Gap:
+    """Return a gap as the contract has it."""
+    return pb.GetHistoryResponse.Gap(start=gap.start / 1000, end=seconds(gap.end), cause=CAUSES[gap.cause])
+
+
+def sides(quantities: Steps) -> list[int]:
+    """Return the sides of signed quantities, SIDE_UNSPECIFIED where nothing rests."""
+    numbers: list[int] = np.where(quantities > 0, pb.BID, np.where(quantities < 0, pb.ASK, 0)).tolist()
+    return numbers
 
 
 def side(quantity: SignedQuantity | None) -> pb.Side.ValueType | None:

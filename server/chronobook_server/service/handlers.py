@@ -9,13 +9,15 @@ import grpc
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceServicer
 from chronobook_server.core.errors import NotSynced, Refusal, SlowConsumer, SymbolNotServed
-from chronobook_server.core.values import Millis, Price, SignedQuantity
+from chronobook_server.core.values import Millis, Price, Side, SignedQuantity
 from chronobook_server.core.view import Nearest
+from chronobook_server.history.answers import ScaleGrew
 from chronobook_server.hub import Kind, LevelMessage, Subscription
 from chronobook_server.market import CurrentBook, Market
 
-from . import convert
+from . import batch, convert, intervals
 from .errors import abort
+from .slices import in_slices
 
 DEFAULT_HEARTBEAT_SECONDS = 10.0
 
@@ -32,10 +34,13 @@ def _refusing(
 
     @wraps(handler)
     async def handle(self: "OrderBookHandlers", request: _Request, context: Context) -> _Response:
-        try:
-            return await handler(self, request)
-        except Refusal as refusal:
-            await abort(context, refusal)
+        while True:
+            try:
+                return await handler(self, request)
+            except ScaleGrew:
+                continue  # rare, and the same question has an answer in the new scale
+            except Refusal as refusal:
+                await abort(context, refusal)
 
     return handle
 
@@ -80,6 +85,7 @@ class OrderBookHandlers(OrderBookServiceServicer):
             resyncs_count=market.resyncs,
             malformed_frames_count=market.malformed_frames,
             trading_status=market.status,
+            history_error=history.recorder.error,
         )
 
     @_refusing
@@ -94,11 +100,11 @@ class OrderBookHandlers(OrderBookServiceServicer):
         )
         market = self._market(request.symbol)
         if timestamp is None:
-            current = market.current_book(allow_stale=request.allow_stale, max_age=convert.optional(request, "max_age"))
+            current = await _current(market, request)
             view, instant, age, is_stale = current.view, current.now, current.age, current.is_stale
         else:
             instant = market.instant(convert.milliseconds(timestamp))
-            view, age, is_stale = market.history.book_at(instant), market.age_at(instant), False
+            view, age, is_stale = await in_slices(market.history.book_at(instant)), market.age_at(instant), False
         limit = request.limit if request.HasField("limit") else None
         # Taken now: while the levels are written, later events may come, of which this book knows nothing.
         complete_to = convert.seconds(market.history.complete_to)
@@ -127,7 +133,7 @@ class OrderBookHandlers(OrderBookServiceServicer):
         market = self._market(request.symbol)
         if request.HasField("timestamp"):
             return self._quantity_at(market, request)
-        return self._nearest_quantity(market, request)
+        return await self._nearest_quantity(market, request)
 
     def _quantity_at(self, market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
         price = _steps(market, request.price)
@@ -152,8 +158,8 @@ class OrderBookHandlers(OrderBookServiceServicer):
         _set_quantities(response, market, price, level.quantity, instant)
         return response
 
-    def _nearest_quantity(self, market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
-        target, current, nearest = _nearest(market, request)
+    async def _nearest_quantity(self, market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
+        target, current, nearest = await _nearest(market, request)
         response = pb.GetQuantityResponse(
             symbol=market.symbol,
             target_price=request.price,
@@ -167,22 +173,64 @@ class OrderBookHandlers(OrderBookServiceServicer):
 
     @_refusing
     async def NearestLevel(self, request: pb.NearestLevelRequest) -> pb.NearestLevelResponse:  # noqa: N802
-        """Answer with the level nearest to a price now."""
-        convert.check(request, ("price", convert.a_price), ("max_age", convert.an_age))
-        market = self._market(request.symbol)
-        target, current, nearest = _nearest(market, request)
-        instrument = current.view.instrument
-        response = pb.NearestLevelResponse(
-            symbol=market.symbol,
-            target_price=request.price,
-            nearest_price=instrument.price_to_float(nearest.price),
-            quantity=instrument.quantity_to_float(abs(nearest.quantity)),
-            price_difference=instrument.price_to_float(nearest.price - target),
-            side=pb.BID if nearest.quantity > 0 else pb.ASK,
-            is_proven=nearest.is_proven,
+        """Answer with the level (of a side) nearest to a price, now or at an instant."""
+        convert.check(
+            request,
+            ("price", convert.a_price),
+            ("timestamp", convert.a_timestamp),
+            ("max_age", convert.an_age),
+            ("side", convert.a_side),
         )
-        _set_current(response, market, current)
+        market = self._market(request.symbol)
+        response = pb.NearestLevelResponse(symbol=market.symbol, target_price=request.price)
+        if request.HasField("timestamp"):
+            target, nearest = await self._nearest_at(market, request, response)
+        else:
+            target, current, nearest = await _nearest(market, request, convert.requested_side(request))
+            _set_current(response, market, current)
+        instrument = market.history.instrument
+        response.nearest_price = instrument.price_to_float(nearest.price)
+        response.quantity = instrument.quantity_to_float(abs(nearest.quantity))
+        response.price_difference = instrument.price_to_float(nearest.price - target)
+        response.side = pb.BID if nearest.quantity > 0 else pb.ASK
+        response.is_proven = nearest.is_proven
         return response
+
+    async def _nearest_at(
+        self, market: Market, request: pb.NearestLevelRequest, response: pb.NearestLevelResponse
+    ) -> tuple[Price, Nearest]:
+        """Return the price asked about and the level nearest to it at an instant, and say when that was."""
+        price = _steps(market, request.price)
+        instant = market.instant(convert.milliseconds(request.timestamp))
+        assert price is not None, "an instant is known only after the scale"
+        nearest, state = await in_slices(market.history.nearest_at(price, instant, convert.requested_side(request)))
+        if nearest is None:
+            what = f"no level of {market.symbol} is known at that instant"
+            raise convert.level_unknown(what, state.known_range, market.history.instrument)
+        response.timestamp = instant / 1000
+        response.as_of = state.as_of / 1000
+        response.update_id = state.update_id
+        _set_finality(response, market, market.age_at(instant))
+        return price, nearest
+
+    @_refusing
+    async def ListLevelChanges(self, request: pb.ListLevelChangesRequest) -> pb.ListLevelChangesResponse:  # noqa: N802
+        """Answer with a page of a level's changes."""
+        convert.check(request, ("price", convert.a_price), *intervals.CHECKS)
+        market = self._market(request.symbol)
+        return await intervals.level_changes(market, request, _steps(market, request.price))
+
+    @_refusing
+    async def ListBestPrices(self, request: pb.ListBestPricesRequest) -> pb.ListBestPricesResponse:  # noqa: N802
+        """Answer with a page of best prices."""
+        convert.check(request, *intervals.CHECKS)
+        return await intervals.best_prices(self._market(request.symbol), request)
+
+    @_refusing
+    async def BatchGetQuantity(self, request: pb.BatchGetQuantityRequest) -> pb.BatchGetQuantityResponse:  # noqa: N802
+        """Answer what rested at many pairs of a price and an instant."""
+        batch.check(request)
+        return await batch.quantities(self._market(request.symbol), request)
 
     @_refusing
     async def GetHistory(self, request: pb.GetHistoryRequest) -> pb.GetHistoryResponse:  # noqa: N802
@@ -199,15 +247,12 @@ class OrderBookHandlers(OrderBookServiceServicer):
                 pb.GetHistoryResponse.Interval(start=interval.start / 1000, end=interval.end / 1000)
                 for interval in coverage
             ],
-            gaps=[
-                pb.GetHistoryResponse.Gap(
-                    start=gap.start / 1000, end=convert.seconds(gap.end), cause=convert.CAUSES[gap.cause]
-                )
-                for gap in history.gaps()
-            ],
+            gaps=[convert.gap(gap) for gap in history.gaps()],
             level_changes=history.level_changes,
             bytes=history.bytes,
             retention_seconds=history.retention_ms / 1000,
+            events=history.events,
+            segments_count=history.segments,
         )
 
     async def WatchLevel(  # noqa: N802
@@ -256,13 +301,20 @@ def _steps(market: Market, price: float) -> Price | None:
     return None if market.instrument is None else market.instrument.price_from_float(price)
 
 
-def _nearest(
-    market: Market, request: pb.GetQuantityRequest | pb.NearestLevelRequest
+async def _current(
+    market: Market, request: pb.GetOrderBookRequest | pb.GetQuantityRequest | pb.NearestLevelRequest
+) -> CurrentBook:
+    max_age = convert.optional(request, "max_age")
+    return await in_slices(market.current_book(allow_stale=request.allow_stale, max_age=max_age))
+
+
+async def _nearest(
+    market: Market, request: pb.GetQuantityRequest | pb.NearestLevelRequest, side: Side | None = None
 ) -> tuple[Price, CurrentBook, Nearest]:
     target = _steps(market, request.price)
-    current = market.current_book(allow_stale=request.allow_stale, max_age=convert.optional(request, "max_age"))
+    current = await _current(market, request)
     assert target is not None, "there is a book only after the scale is known"
-    nearest = current.view.nearest(target)
+    nearest = current.view.nearest(target, side)
     if nearest is None:
         what = f"no level of {market.symbol} is known"
         raise convert.level_unknown(what, current.view.known_range, current.view.instrument)
@@ -276,10 +328,16 @@ def _set_current(
     response.as_of = current.view.transaction_time / 1000
     response.update_id = current.view.update_id
     response.is_stale = current.is_stale
+    _set_finality(response, market, current.age)
+
+
+def _set_finality(
+    response: pb.GetQuantityResponse | pb.NearestLevelResponse, market: Market, age: float | None
+) -> None:
     if market.history.complete_to is not None:
         response.complete_to = market.history.complete_to / 1000
-    if current.age is not None:
-        response.age = current.age
+    if age is not None:
+        response.age = age
 
 
 def _set_quantities(
@@ -291,7 +349,7 @@ def _set_quantities(
     side = convert.side(quantity)
     if side is not None:
         response.side = side
-    before = market.quantity_before(price, instant)
+    before = market.history.quantity_before(price, instant)
     if before is None:
         return
     response.previous_quantity = instrument.quantity_to_float(abs(before))

@@ -37,7 +37,7 @@ class _Side:
 class _SideEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Side.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SIDE_UNSPECIFIED: _Side.ValueType  # 0
-    """Never sent: an unknown side is an absent field."""
+    """No side: only in arrays, where nothing rests or nothing is known. Elsewhere the field is absent."""
     BID: _Side.ValueType  # 1
     """Resting buy orders."""
     ASK: _Side.ValueType  # 2
@@ -49,7 +49,7 @@ class Side(_Side, metaclass=_SideEnumTypeWrapper):
     """
 
 SIDE_UNSPECIFIED: Side.ValueType  # 0
-"""Never sent: an unknown side is an absent field."""
+"""No side: only in arrays, where nothing rests or nothing is known. Elsewhere the field is absent."""
 BID: Side.ValueType  # 1
 """Resting buy orders."""
 ASK: Side.ValueType  # 2
@@ -110,6 +110,12 @@ class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cause.ValueType
     """The server is shutting down."""
     SUBSCRIBER_TOO_SLOW: _Cause.ValueType  # 6
     """The subscriber did not read fast enough."""
+    RESTART: _Cause.ValueType  # 7
+    """The server was not running."""
+    DISK: _Cause.ValueType  # 8
+    """History could not be written: the disk was full, or failed."""
+    DAMAGED: _Cause.ValueType  # 9
+    """History that was written cannot be read any more: a file is missing or damaged."""
 
 class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
     """Why there is a gap, or why a stream has ended or has nothing to say.
@@ -130,6 +136,12 @@ SHUTDOWN: Cause.ValueType  # 5
 """The server is shutting down."""
 SUBSCRIBER_TOO_SLOW: Cause.ValueType  # 6
 """The subscriber did not read fast enough."""
+RESTART: Cause.ValueType  # 7
+"""The server was not running."""
+DISK: Cause.ValueType  # 8
+"""History could not be written: the disk was full, or failed."""
+DAMAGED: Cause.ValueType  # 9
+"""History that was written cannot be read any more: a file is missing or damaged."""
 Global___Cause: _TypeAlias = Cause  # noqa: Y015
 
 @_typing.final
@@ -238,6 +250,7 @@ class GetStatusResponse(_message.Message):
     RESYNCS_COUNT_FIELD_NUMBER: _builtins.int
     MALFORMED_FRAMES_COUNT_FIELD_NUMBER: _builtins.int
     TRADING_STATUS_FIELD_NUMBER: _builtins.int
+    HISTORY_ERROR_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """The symbol."""
     is_connected: _builtins.bool
@@ -268,6 +281,8 @@ class GetStatusResponse(_message.Message):
     """Frames of this symbol, or of none that could be made out, that could not be read since the server started."""
     trading_status: _builtins.str
     """The exchange's word for the contract's state, TRADING in the ordinary case. Empty while it has not been read."""
+    history_error: _builtins.str
+    """Why history is not being written at present, in words. Absent while all is well."""
     @_builtins.property
     def known_range(self) -> Global___KnownRange:
         """The range of prices about which everything is known now. Absent while there is no book in sync."""
@@ -300,10 +315,11 @@ class GetStatusResponse(_message.Message):
         resyncs_count: _builtins.int = ...,
         malformed_frames_count: _builtins.int = ...,
         trading_status: _builtins.str = ...,
+        history_error: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_known_range", b"_known_range", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "best_ask", b"best_ask", "best_bid", b"best_bid", "complete_to", b"complete_to", "known_range", b"known_range", "timestamp", b"timestamp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_history_error", b"_history_error", "_known_range", b"_known_range", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "best_ask", b"best_ask", "best_bid", b"best_bid", "complete_to", b"complete_to", "history_error", b"history_error", "known_range", b"known_range", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_known_range", b"_known_range", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "asks_count", b"asks_count", "best_ask", b"best_ask", "best_bid", b"best_bid", "bids_count", b"bids_count", "complete_to", b"complete_to", "history_count", b"history_count", "is_connected", b"is_connected", "known_range", b"known_range", "last_update_id", b"last_update_id", "malformed_frames_count", b"malformed_frames_count", "resyncs_count", b"resyncs_count", "state", b"state", "symbol", b"symbol", "timestamp", b"timestamp", "trading_status", b"trading_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_history_error", b"_history_error", "_known_range", b"_known_range", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "asks_count", b"asks_count", "best_ask", b"best_ask", "best_bid", b"best_bid", "bids_count", b"bids_count", "complete_to", b"complete_to", "history_count", b"history_count", "history_error", b"history_error", "is_connected", b"is_connected", "known_range", b"known_range", "last_update_id", b"last_update_id", "malformed_frames_count", b"malformed_frames_count", "resyncs_count", b"resyncs_count", "state", b"state", "symbol", b"symbol", "timestamp", b"timestamp", "trading_status", b"trading_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age: _TypeAlias = _typing.Literal["age"]  # noqa: Y015
     _WhichOneofArgType__age: _TypeAlias = _typing.Literal["_age", b"_age"]  # noqa: Y015
@@ -315,6 +331,8 @@ class GetStatusResponse(_message.Message):
     _WhichOneofArgType__best_bid: _TypeAlias = _typing.Literal["_best_bid", b"_best_bid"]  # noqa: Y015
     _WhichOneofReturnType__complete_to: _TypeAlias = _typing.Literal["complete_to"]  # noqa: Y015
     _WhichOneofArgType__complete_to: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to"]  # noqa: Y015
+    _WhichOneofReturnType__history_error: _TypeAlias = _typing.Literal["history_error"]  # noqa: Y015
+    _WhichOneofArgType__history_error: _TypeAlias = _typing.Literal["_history_error", b"_history_error"]  # noqa: Y015
     _WhichOneofReturnType__known_range: _TypeAlias = _typing.Literal["known_range"]  # noqa: Y015
     _WhichOneofArgType__known_range: _TypeAlias = _typing.Literal["_known_range", b"_known_range"]  # noqa: Y015
     _WhichOneofReturnType__timestamp: _TypeAlias = _typing.Literal["timestamp"]  # noqa: Y015
@@ -329,6 +347,8 @@ class GetStatusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__best_bid) -> _WhichOneofReturnType__best_bid | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__complete_to) -> _WhichOneofReturnType__complete_to | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__history_error) -> _WhichOneofReturnType__history_error | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__known_range) -> _WhichOneofReturnType__known_range | None: ...
     @_typing.overload
@@ -620,14 +640,20 @@ class NearestLevelRequest(_message.Message):
     SYMBOL_FIELD_NUMBER: _builtins.int
     ALLOW_STALE_FIELD_NUMBER: _builtins.int
     MAX_AGE_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
     price: _builtins.float
     """The price, above 0. Required."""
     symbol: _builtins.str
     """The symbol; empty means the first one served."""
     allow_stale: _builtins.bool
-    """Answer from the last good book while none is in sync."""
+    """Answer from the last good book while none is in sync. Not used with a timestamp."""
     max_age: _builtins.float
-    """Refuse an answer that is older than this, in seconds, 0 or more. Absent: any age."""
+    """Refuse an answer about now that is older than this, in seconds, 0 or more. Absent: any age."""
+    timestamp: _builtins.float
+    """The instant asked about, in Unix seconds. Absent: now."""
+    side: Global___Side.ValueType
+    """The side whose levels are looked at. Absent: both."""
     def __init__(
         self,
         *,
@@ -635,19 +661,29 @@ class NearestLevelRequest(_message.Message):
         symbol: _builtins.str = ...,
         allow_stale: _builtins.bool = ...,
         max_age: _builtins.float | None = ...,
+        timestamp: _builtins.float | None = ...,
+        side: Global___Side.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_age", b"_max_age", "_price", b"_price", "max_age", b"max_age", "price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_age", b"_max_age", "_price", b"_price", "_side", b"_side", "_timestamp", b"_timestamp", "max_age", b"max_age", "price", b"price", "side", b"side", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_age", b"_max_age", "_price", b"_price", "allow_stale", b"allow_stale", "max_age", b"max_age", "price", b"price", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_age", b"_max_age", "_price", b"_price", "_side", b"_side", "_timestamp", b"_timestamp", "allow_stale", b"allow_stale", "max_age", b"max_age", "price", b"price", "side", b"side", "symbol", b"symbol", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_age: _TypeAlias = _typing.Literal["max_age"]  # noqa: Y015
     _WhichOneofArgType__max_age: _TypeAlias = _typing.Literal["_max_age", b"_max_age"]  # noqa: Y015
     _WhichOneofReturnType__price: _TypeAlias = _typing.Literal["price"]  # noqa: Y015
     _WhichOneofArgType__price: _TypeAlias = _typing.Literal["_price", b"_price"]  # noqa: Y015
+    _WhichOneofReturnType__side: _TypeAlias = _typing.Literal["side"]  # noqa: Y015
+    _WhichOneofArgType__side: _TypeAlias = _typing.Literal["_side", b"_side"]  # noqa: Y015
+    _WhichOneofReturnType__timestamp: _TypeAlias = _typing.Literal["timestamp"]  # noqa: Y015
+    _WhichOneofArgType__timestamp: _TypeAlias = _typing.Literal["_timestamp", b"_timestamp"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_age) -> _WhichOneofReturnType__max_age | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__price) -> _WhichOneofReturnType__price | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__side) -> _WhichOneofReturnType__side | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timestamp) -> _WhichOneofReturnType__timestamp | None: ...
 
 Global___NearestLevelRequest: _TypeAlias = NearestLevelRequest  # noqa: Y015
 
@@ -685,7 +721,7 @@ class NearestLevelResponse(_message.Message):
     side: Global___Side.ValueType
     """The side that the level is on."""
     is_proven: _builtins.bool
-    """Whether no unknown price could hold a nearer level."""
+    """Whether no unknown price could hold a nearer level (of the side asked for)."""
     as_of: _builtins.float
     """`T` of the event that this is the state after, in Unix seconds."""
     update_id: _builtins.float
@@ -819,6 +855,8 @@ class GetHistoryResponse(_message.Message):
     LEVEL_CHANGES_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     RETENTION_SECONDS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    SEGMENTS_COUNT_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """The symbol."""
     history_count: _builtins.int
@@ -830,9 +868,13 @@ class GetHistoryResponse(_message.Message):
     level_changes: _builtins.float
     """Level changes held."""
     bytes: _builtins.float
-    """Bytes that the history takes."""
+    """Bytes that the history takes on disk."""
     retention_seconds: _builtins.float
     """How long history is kept, in seconds, counted back from the newest `T`."""
+    events: _builtins.float
+    """Depth events held."""
+    segments_count: _builtins.int
+    """Segments (files) that the history consists of."""
     @_builtins.property
     def coverage(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetHistoryResponse.Interval]:
         """What is held, in order of time."""
@@ -853,10 +895,12 @@ class GetHistoryResponse(_message.Message):
         level_changes: _builtins.float = ...,
         bytes: _builtins.float = ...,
         retention_seconds: _builtins.float = ...,
+        events: _builtins.float = ...,
+        segments_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_timestamp", b"_newest_timestamp", "_oldest_timestamp", b"_oldest_timestamp", "newest_timestamp", b"newest_timestamp", "oldest_timestamp", b"oldest_timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_timestamp", b"_newest_timestamp", "_oldest_timestamp", b"_oldest_timestamp", "bytes", b"bytes", "coverage", b"coverage", "gaps", b"gaps", "history_count", b"history_count", "level_changes", b"level_changes", "newest_timestamp", b"newest_timestamp", "oldest_timestamp", b"oldest_timestamp", "retention_seconds", b"retention_seconds", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_timestamp", b"_newest_timestamp", "_oldest_timestamp", b"_oldest_timestamp", "bytes", b"bytes", "coverage", b"coverage", "events", b"events", "gaps", b"gaps", "history_count", b"history_count", "level_changes", b"level_changes", "newest_timestamp", b"newest_timestamp", "oldest_timestamp", b"oldest_timestamp", "retention_seconds", b"retention_seconds", "segments_count", b"segments_count", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__newest_timestamp: _TypeAlias = _typing.Literal["newest_timestamp"]  # noqa: Y015
     _WhichOneofArgType__newest_timestamp: _TypeAlias = _typing.Literal["_newest_timestamp", b"_newest_timestamp"]  # noqa: Y015
@@ -868,6 +912,462 @@ class GetHistoryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__oldest_timestamp) -> _WhichOneofReturnType__oldest_timestamp | None: ...
 
 Global___GetHistoryResponse: _TypeAlias = GetHistoryResponse  # noqa: Y015
+
+@_typing.final
+class ListLevelChangesRequest(_message.Message):
+    """Asks for every change of one level over an interval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICE_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    START_TIMESTAMP_FIELD_NUMBER: _builtins.int
+    END_TIMESTAMP_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    price: _builtins.float
+    """The price, above 0. Required."""
+    symbol: _builtins.str
+    """The symbol; empty means the first one served."""
+    start_timestamp: _builtins.float
+    """The first instant of the interval, included, in Unix seconds. Absent: the oldest one held."""
+    end_timestamp: _builtins.float
+    """The last instant of the interval, included, in Unix seconds. Absent: the newest one with a final answer."""
+    page_size: _builtins.int
+    """Changes a page, from 1 to 10,000. Absent: 1,000. Those of one millisecond always come on one page, even if it
+    takes a few more.
+    """
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the same price, symbol and interval. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        price: _builtins.float | None = ...,
+        symbol: _builtins.str = ...,
+        start_timestamp: _builtins.float | None = ...,
+        end_timestamp: _builtins.float | None = ...,
+        page_size: _builtins.int | None = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp", "_page_size", b"_page_size", "_price", b"_price", "_start_timestamp", b"_start_timestamp", "end_timestamp", b"end_timestamp", "page_size", b"page_size", "price", b"price", "start_timestamp", b"start_timestamp"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp", "_page_size", b"_page_size", "_price", b"_price", "_start_timestamp", b"_start_timestamp", "end_timestamp", b"end_timestamp", "page_size", b"page_size", "page_token", b"page_token", "price", b"price", "start_timestamp", b"start_timestamp", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end_timestamp: _TypeAlias = _typing.Literal["end_timestamp"]  # noqa: Y015
+    _WhichOneofArgType__end_timestamp: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp"]  # noqa: Y015
+    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
+    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
+    _WhichOneofReturnType__price: _TypeAlias = _typing.Literal["price"]  # noqa: Y015
+    _WhichOneofArgType__price: _TypeAlias = _typing.Literal["_price", b"_price"]  # noqa: Y015
+    _WhichOneofReturnType__start_timestamp: _TypeAlias = _typing.Literal["start_timestamp"]  # noqa: Y015
+    _WhichOneofArgType__start_timestamp: _TypeAlias = _typing.Literal["_start_timestamp", b"_start_timestamp"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_timestamp) -> _WhichOneofReturnType__end_timestamp | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__price) -> _WhichOneofReturnType__price | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_timestamp) -> _WhichOneofReturnType__start_timestamp | None: ...
+
+Global___ListLevelChangesRequest: _TypeAlias = ListLevelChangesRequest  # noqa: Y015
+
+@_typing.final
+class ListLevelChangesResponse(_message.Message):
+    """A page of a level's changes. The arrays are parallel: one entry a change, in order of time. A level that is not known
+    at the start of a stretch becomes known with its first change there. A page that continues another one begins where
+    that ended: its first stretch starts at that instant, with the state there.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Stretch(_message.Message):
+        """A stretch of instants, both ends included, that this page speaks for: between its changes nothing else happened."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        START_FIELD_NUMBER: _builtins.int
+        END_FIELD_NUMBER: _builtins.int
+        QUANTITY_FIELD_NUMBER: _builtins.int
+        SIDE_FIELD_NUMBER: _builtins.int
+        start: _builtins.float
+        """Its first instant, in Unix seconds."""
+        end: _builtins.float
+        """Its last instant, in Unix seconds."""
+        quantity: _builtins.float
+        """What rested there at `start`. Absent where that was not known."""
+        side: Global___Side.ValueType
+        """The side of that. Absent where the quantity is 0 or not known."""
+        def __init__(
+            self,
+            *,
+            start: _builtins.float = ...,
+            end: _builtins.float = ...,
+            quantity: _builtins.float | None = ...,
+            side: Global___Side.ValueType | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_quantity", b"_quantity", "_side", b"_side", "quantity", b"quantity", "side", b"side"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_quantity", b"_quantity", "_side", b"_side", "end", b"end", "quantity", b"quantity", "side", b"side", "start", b"start"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__quantity: _TypeAlias = _typing.Literal["quantity"]  # noqa: Y015
+        _WhichOneofArgType__quantity: _TypeAlias = _typing.Literal["_quantity", b"_quantity"]  # noqa: Y015
+        _WhichOneofReturnType__side: _TypeAlias = _typing.Literal["side"]  # noqa: Y015
+        _WhichOneofArgType__side: _TypeAlias = _typing.Literal["_side", b"_side"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__quantity) -> _WhichOneofReturnType__quantity | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__side) -> _WhichOneofReturnType__side | None: ...
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    TIMESTAMPS_FIELD_NUMBER: _builtins.int
+    QUANTITIES_FIELD_NUMBER: _builtins.int
+    SIDES_FIELD_NUMBER: _builtins.int
+    UPDATE_IDS_FIELD_NUMBER: _builtins.int
+    STRETCHES_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    COMPLETE_TO_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """The symbol."""
+    price: _builtins.float
+    """The price."""
+    next_page_token: _builtins.str
+    """The token of the next page. Empty on the last one."""
+    complete_to: _builtins.float
+    """Answers up to this instant are final, in Unix seconds. Absent before the first event."""
+    @_builtins.property
+    def timestamps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """`T` of the events, in Unix seconds."""
+
+    @_builtins.property
+    def quantities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What rested there from then on; 0 means that the level was emptied."""
+
+    @_builtins.property
+    def sides(self) -> _containers.RepeatedScalarFieldContainer[Global___Side.ValueType]:
+        """Its side; SIDE_UNSPECIFIED where the quantity is 0."""
+
+    @_builtins.property
+    def update_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Final update ids of the events."""
+
+    @_builtins.property
+    def stretches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListLevelChangesResponse.Stretch]:
+        """What this page speaks for, in order of time. Instants of the interval that no stretch of any page holds are not
+        known: before the history, in a gap, or not final yet.
+        """
+
+    @_builtins.property
+    def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetHistoryResponse.Gap]:
+        """The gaps that this page passes, in order of time."""
+
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        price: _builtins.float = ...,
+        timestamps: _abc.Iterable[_builtins.float] | None = ...,
+        quantities: _abc.Iterable[_builtins.float] | None = ...,
+        sides: _abc.Iterable[Global___Side.ValueType] | None = ...,
+        update_ids: _abc.Iterable[_builtins.float] | None = ...,
+        stretches: _abc.Iterable[Global___ListLevelChangesResponse.Stretch] | None = ...,
+        gaps: _abc.Iterable[Global___GetHistoryResponse.Gap] | None = ...,
+        next_page_token: _builtins.str = ...,
+        complete_to: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to", "complete_to", b"complete_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to", "complete_to", b"complete_to", "gaps", b"gaps", "next_page_token", b"next_page_token", "price", b"price", "quantities", b"quantities", "sides", b"sides", "stretches", b"stretches", "symbol", b"symbol", "timestamps", b"timestamps", "update_ids", b"update_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__complete_to: _TypeAlias = _typing.Literal["complete_to"]  # noqa: Y015
+    _WhichOneofArgType__complete_to: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__complete_to) -> _WhichOneofReturnType__complete_to | None: ...
+
+Global___ListLevelChangesResponse: _TypeAlias = ListLevelChangesResponse  # noqa: Y015
+
+@_typing.final
+class ListBestPricesRequest(_message.Message):
+    """Asks for the best prices over an interval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    START_TIMESTAMP_FIELD_NUMBER: _builtins.int
+    END_TIMESTAMP_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """The symbol; empty means the first one served."""
+    start_timestamp: _builtins.float
+    """The first instant of the interval, included, in Unix seconds. Absent: the oldest one held."""
+    end_timestamp: _builtins.float
+    """The last instant of the interval, included, in Unix seconds. Absent: the newest one with a final answer."""
+    page_size: _builtins.int
+    """Rows a page, from 1 to 10,000. Absent: 1,000. Those of one millisecond always come on one page, even if it takes a
+    few more.
+    """
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the same symbol and interval. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        start_timestamp: _builtins.float | None = ...,
+        end_timestamp: _builtins.float | None = ...,
+        page_size: _builtins.int | None = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp", "_page_size", b"_page_size", "_start_timestamp", b"_start_timestamp", "end_timestamp", b"end_timestamp", "page_size", b"page_size", "start_timestamp", b"start_timestamp"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp", "_page_size", b"_page_size", "_start_timestamp", b"_start_timestamp", "end_timestamp", b"end_timestamp", "page_size", b"page_size", "page_token", b"page_token", "start_timestamp", b"start_timestamp", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end_timestamp: _TypeAlias = _typing.Literal["end_timestamp"]  # noqa: Y015
+    _WhichOneofArgType__end_timestamp: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp"]  # noqa: Y015
+    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
+    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
+    _WhichOneofReturnType__start_timestamp: _TypeAlias = _typing.Literal["start_timestamp"]  # noqa: Y015
+    _WhichOneofArgType__start_timestamp: _TypeAlias = _typing.Literal["_start_timestamp", b"_start_timestamp"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_timestamp) -> _WhichOneofReturnType__end_timestamp | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_timestamp) -> _WhichOneofReturnType__start_timestamp | None: ...
+
+Global___ListBestPricesRequest: _TypeAlias = ListBestPricesRequest  # noqa: Y015
+
+@_typing.final
+class ListBestPricesResponse(_message.Message):
+    """A page of best prices. The arrays are parallel: the state at the start of every stretch, and after that one entry for
+    every event that moved a best price or its quantity. Price and quantity of an empty side are NaN. A page that continues
+    another one begins where that ended: its first stretch starts there, and its first entry repeats the state there.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    TIMESTAMPS_FIELD_NUMBER: _builtins.int
+    BID_PRICES_FIELD_NUMBER: _builtins.int
+    BID_QUANTITIES_FIELD_NUMBER: _builtins.int
+    ASK_PRICES_FIELD_NUMBER: _builtins.int
+    ASK_QUANTITIES_FIELD_NUMBER: _builtins.int
+    UPDATE_IDS_FIELD_NUMBER: _builtins.int
+    STRETCHES_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    COMPLETE_TO_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """The symbol."""
+    next_page_token: _builtins.str
+    """The token of the next page. Empty on the last one."""
+    complete_to: _builtins.float
+    """Answers up to this instant are final, in Unix seconds. Absent before the first event."""
+    @_builtins.property
+    def timestamps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """`T` of the events in Unix seconds; of the first entry of a stretch the stretch's start."""
+
+    @_builtins.property
+    def bid_prices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The best bids."""
+
+    @_builtins.property
+    def bid_quantities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What rested there."""
+
+    @_builtins.property
+    def ask_prices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The best asks."""
+
+    @_builtins.property
+    def ask_quantities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What rested there."""
+
+    @_builtins.property
+    def update_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Final update ids of the events that these are the states after."""
+
+    @_builtins.property
+    def stretches(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetHistoryResponse.Interval]:
+        """The stretches that this page speaks for, in order of time."""
+
+    @_builtins.property
+    def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetHistoryResponse.Gap]:
+        """The gaps that this page passes, in order of time."""
+
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        timestamps: _abc.Iterable[_builtins.float] | None = ...,
+        bid_prices: _abc.Iterable[_builtins.float] | None = ...,
+        bid_quantities: _abc.Iterable[_builtins.float] | None = ...,
+        ask_prices: _abc.Iterable[_builtins.float] | None = ...,
+        ask_quantities: _abc.Iterable[_builtins.float] | None = ...,
+        update_ids: _abc.Iterable[_builtins.float] | None = ...,
+        stretches: _abc.Iterable[Global___GetHistoryResponse.Interval] | None = ...,
+        gaps: _abc.Iterable[Global___GetHistoryResponse.Gap] | None = ...,
+        next_page_token: _builtins.str = ...,
+        complete_to: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to", "complete_to", b"complete_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to", "ask_prices", b"ask_prices", "ask_quantities", b"ask_quantities", "bid_prices", b"bid_prices", "bid_quantities", b"bid_quantities", "complete_to", b"complete_to", "gaps", b"gaps", "next_page_token", b"next_page_token", "stretches", b"stretches", "symbol", b"symbol", "timestamps", b"timestamps", "update_ids", b"update_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__complete_to: _TypeAlias = _typing.Literal["complete_to"]  # noqa: Y015
+    _WhichOneofArgType__complete_to: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__complete_to) -> _WhichOneofReturnType__complete_to | None: ...
+
+Global___ListBestPricesResponse: _TypeAlias = ListBestPricesResponse  # noqa: Y015
+
+@_typing.final
+class BatchGetQuantityRequest(_message.Message):
+    """Asks what rested at pairs of a price and an instant. The arrays are parallel and of the same length, 1 to 10,000."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    PRICES_FIELD_NUMBER: _builtins.int
+    TIMESTAMPS_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """The symbol; empty means the first one served."""
+    @_builtins.property
+    def prices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The prices."""
+
+    @_builtins.property
+    def timestamps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The instants, in Unix seconds."""
+
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        prices: _abc.Iterable[_builtins.float] | None = ...,
+        timestamps: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prices", b"prices", "symbol", b"symbol", "timestamps", b"timestamps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetQuantityRequest: _TypeAlias = BatchGetQuantityRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetQuantityResponse(_message.Message):
+    """What rested at pairs of a price and an instant. The arrays are parallel to those of the request; what is not known is
+    NaN.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[BatchGetQuantityResponse._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: BatchGetQuantityResponse._Outcome.ValueType  # 0
+        """Never sent."""
+        ANSWERED: BatchGetQuantityResponse._Outcome.ValueType  # 1
+        """`quantities` has the answer."""
+        INVALID_FIELD: BatchGetQuantityResponse._Outcome.ValueType  # 2
+        """The price or the instant is out of bounds (see ErrorReason)."""
+        IN_THE_FUTURE: BatchGetQuantityResponse._Outcome.ValueType  # 3
+        """The instant is more than one second after now."""
+        BEFORE_HISTORY: BatchGetQuantityResponse._Outcome.ValueType  # 4
+        """The instant is before the oldest one kept."""
+        HISTORY_GAP: BatchGetQuantityResponse._Outcome.ValueType  # 5
+        """The instant lies inside a gap; GetHistory lists the gaps."""
+        LEVEL_UNKNOWN: BatchGetQuantityResponse._Outcome.ValueType  # 6
+        """No snapshot covered this price and no event had named it."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """What became of a pair.
+        buf:lint:ignore ENUM_VALUE_PREFIX
+        """
+
+    OUTCOME_UNSPECIFIED: BatchGetQuantityResponse.Outcome.ValueType  # 0
+    """Never sent."""
+    ANSWERED: BatchGetQuantityResponse.Outcome.ValueType  # 1
+    """`quantities` has the answer."""
+    INVALID_FIELD: BatchGetQuantityResponse.Outcome.ValueType  # 2
+    """The price or the instant is out of bounds (see ErrorReason)."""
+    IN_THE_FUTURE: BatchGetQuantityResponse.Outcome.ValueType  # 3
+    """The instant is more than one second after now."""
+    BEFORE_HISTORY: BatchGetQuantityResponse.Outcome.ValueType  # 4
+    """The instant is before the oldest one kept."""
+    HISTORY_GAP: BatchGetQuantityResponse.Outcome.ValueType  # 5
+    """The instant lies inside a gap; GetHistory lists the gaps."""
+    LEVEL_UNKNOWN: BatchGetQuantityResponse.Outcome.ValueType  # 6
+    """No snapshot covered this price and no event had named it."""
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    QUANTITIES_FIELD_NUMBER: _builtins.int
+    SIDES_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    PREVIOUS_SIDES_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    UPDATE_IDS_FIELD_NUMBER: _builtins.int
+    COMPLETE_TO_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """The symbol."""
+    complete_to: _builtins.float
+    """Answers up to this instant are final, in Unix seconds. Absent before the first event."""
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedScalarFieldContainer[Global___BatchGetQuantityResponse.Outcome.ValueType]:
+        """What became of each pair."""
+
+    @_builtins.property
+    def quantities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The quantities; 0 means that the exchange had nothing there."""
+
+    @_builtins.property
+    def sides(self) -> _containers.RepeatedScalarFieldContainer[Global___Side.ValueType]:
+        """The sides; SIDE_UNSPECIFIED where the quantity is 0 or not known."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The quantities minus those one second before."""
+
+    @_builtins.property
+    def previous_sides(self) -> _containers.RepeatedScalarFieldContainer[Global___Side.ValueType]:
+        """The sides one second before; SIDE_UNSPECIFIED where the quantity was 0 or is not known."""
+
+    @_builtins.property
+    def as_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """`T` of the events that these are the states after, in Unix seconds."""
+
+    @_builtins.property
+    def update_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Final update ids of those events."""
+
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        outcomes: _abc.Iterable[Global___BatchGetQuantityResponse.Outcome.ValueType] | None = ...,
+        quantities: _abc.Iterable[_builtins.float] | None = ...,
+        sides: _abc.Iterable[Global___Side.ValueType] | None = ...,
+        differences: _abc.Iterable[_builtins.float] | None = ...,
+        previous_sides: _abc.Iterable[Global___Side.ValueType] | None = ...,
+        as_of: _abc.Iterable[_builtins.float] | None = ...,
+        update_ids: _abc.Iterable[_builtins.float] | None = ...,
+        complete_to: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to", "complete_to", b"complete_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to", "as_of", b"as_of", "complete_to", b"complete_to", "differences", b"differences", "outcomes", b"outcomes", "previous_sides", b"previous_sides", "quantities", b"quantities", "sides", b"sides", "symbol", b"symbol", "update_ids", b"update_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__complete_to: _TypeAlias = _typing.Literal["complete_to"]  # noqa: Y015
+    _WhichOneofArgType__complete_to: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__complete_to) -> _WhichOneofReturnType__complete_to | None: ...
+
+Global___BatchGetQuantityResponse: _TypeAlias = BatchGetQuantityResponse  # noqa: Y015
 
 @_typing.final
 class WatchLevelRequest(_message.Message):

@@ -60,6 +60,21 @@ class OrderBookServiceStub:
                 request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.GetHistoryRequest.SerializeToString,
                 response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.GetHistoryResponse.FromString,
                 _registered_method=True)
+        self.ListLevelChanges = channel.unary_unary(
+                '/chronobook.v1.OrderBookService/ListLevelChanges',
+                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.ListLevelChangesRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.ListLevelChangesResponse.FromString,
+                _registered_method=True)
+        self.ListBestPrices = channel.unary_unary(
+                '/chronobook.v1.OrderBookService/ListBestPrices',
+                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.ListBestPricesRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.ListBestPricesResponse.FromString,
+                _registered_method=True)
+        self.BatchGetQuantity = channel.unary_unary(
+                '/chronobook.v1.OrderBookService/BatchGetQuantity',
+                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityResponse.FromString,
+                _registered_method=True)
         self.WatchLevel = channel.unary_stream(
                 '/chronobook.v1.OrderBookService/WatchLevel',
                 request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelRequest.SerializeToString,
@@ -98,8 +113,9 @@ class OrderBookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def NearestLevel(self, request, context):
-        """The level nearest to a price now; of two equally near, the lower one.
-        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, NOT_SYNCED, TOO_OLD; LEVEL_UNKNOWN where no level is known at all.
+        """The level nearest to a price, now or at an instant; of two equally near, the lower one.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; LEVEL_UNKNOWN where no level (of that side) is known at all; with a
+        timestamp IN_THE_FUTURE, BEFORE_HISTORY, HISTORY_GAP; without one NOT_SYNCED, TOO_OLD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +123,31 @@ class OrderBookServiceServicer:
 
     def GetHistory(self, request, context):
         """Which instants can be asked about, and which are missing and why. Always answers, for every symbol served.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLevelChanges(self, request, context):
+        """Every change of one price level over an interval, in pages. What was not known of it in that time is told too.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBestPrices(self, request, context):
+        """The best bid and ask after every event that moved them, over an interval, in pages.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetQuantity(self, request, context):
+        """The quantities at up to 10,000 pairs of a price and an instant. A pair that cannot be answered says why in its own
+        outcome; the others are answered all the same.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,6 +189,21 @@ def add_OrderBookServiceServicer_to_server(servicer, server):
                     servicer.GetHistory,
                     request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.GetHistoryRequest.FromString,
                     response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.GetHistoryResponse.SerializeToString,
+            ),
+            'ListLevelChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLevelChanges,
+                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.ListLevelChangesRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.ListLevelChangesResponse.SerializeToString,
+            ),
+            'ListBestPrices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBestPrices,
+                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.ListBestPricesRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.ListBestPricesResponse.SerializeToString,
+            ),
+            'BatchGetQuantity': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetQuantity,
+                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityResponse.SerializeToString,
             ),
             'WatchLevel': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchLevel,
@@ -291,6 +347,87 @@ class OrderBookService:
             '/chronobook.v1.OrderBookService/GetHistory',
             chronobook_dot_v1_dot_order__book__service__pb2.GetHistoryRequest.SerializeToString,
             chronobook_dot_v1_dot_order__book__service__pb2.GetHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLevelChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chronobook.v1.OrderBookService/ListLevelChanges',
+            chronobook_dot_v1_dot_order__book__service__pb2.ListLevelChangesRequest.SerializeToString,
+            chronobook_dot_v1_dot_order__book__service__pb2.ListLevelChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBestPrices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chronobook.v1.OrderBookService/ListBestPrices',
+            chronobook_dot_v1_dot_order__book__service__pb2.ListBestPricesRequest.SerializeToString,
+            chronobook_dot_v1_dot_order__book__service__pb2.ListBestPricesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetQuantity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chronobook.v1.OrderBookService/BatchGetQuantity',
+            chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityRequest.SerializeToString,
+            chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityResponse.FromString,
             options,
             channel_credentials,
             insecure,

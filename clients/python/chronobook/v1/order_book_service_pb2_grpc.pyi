@@ -58,11 +58,25 @@ class OrderBookServiceStub:
     HISTORY_GAP; without one NOT_SYNCED, TOO_OLD.
     """
     NearestLevel: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.NearestLevelRequest, _order_book_service_pb2.NearestLevelResponse]
-    """The level nearest to a price now; of two equally near, the lower one.
-    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, NOT_SYNCED, TOO_OLD; LEVEL_UNKNOWN where no level is known at all.
+    """The level nearest to a price, now or at an instant; of two equally near, the lower one.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; LEVEL_UNKNOWN where no level (of that side) is known at all; with a
+    timestamp IN_THE_FUTURE, BEFORE_HISTORY, HISTORY_GAP; without one NOT_SYNCED, TOO_OLD.
     """
     GetHistory: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.GetHistoryRequest, _order_book_service_pb2.GetHistoryResponse]
     """Which instants can be asked about, and which are missing and why. Always answers, for every symbol served."""
+    ListLevelChanges: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.ListLevelChangesRequest, _order_book_service_pb2.ListLevelChangesResponse]
+    """Every change of one price level over an interval, in pages. What was not known of it in that time is told too.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+    """
+    ListBestPrices: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.ListBestPricesRequest, _order_book_service_pb2.ListBestPricesResponse]
+    """The best bid and ask after every event that moved them, over an interval, in pages.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+    """
+    BatchGetQuantity: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.BatchGetQuantityRequest, _order_book_service_pb2.BatchGetQuantityResponse]
+    """The quantities at up to 10,000 pairs of a price and an instant. A pair that cannot be answered says why in its own
+    outcome; the others are answered all the same.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
+    """
     WatchLevel: _grpc.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]
     """Every change of one price level, from now on. The first message says what is known of the level at that moment:
     STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
@@ -88,11 +102,25 @@ class OrderBookServiceAsyncStub(OrderBookServiceStub):
     HISTORY_GAP; without one NOT_SYNCED, TOO_OLD.
     """
     NearestLevel: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.NearestLevelRequest, _order_book_service_pb2.NearestLevelResponse]  # type: ignore[assignment]
-    """The level nearest to a price now; of two equally near, the lower one.
-    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, NOT_SYNCED, TOO_OLD; LEVEL_UNKNOWN where no level is known at all.
+    """The level nearest to a price, now or at an instant; of two equally near, the lower one.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; LEVEL_UNKNOWN where no level (of that side) is known at all; with a
+    timestamp IN_THE_FUTURE, BEFORE_HISTORY, HISTORY_GAP; without one NOT_SYNCED, TOO_OLD.
     """
     GetHistory: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.GetHistoryRequest, _order_book_service_pb2.GetHistoryResponse]  # type: ignore[assignment]
     """Which instants can be asked about, and which are missing and why. Always answers, for every symbol served."""
+    ListLevelChanges: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.ListLevelChangesRequest, _order_book_service_pb2.ListLevelChangesResponse]  # type: ignore[assignment]
+    """Every change of one price level over an interval, in pages. What was not known of it in that time is told too.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+    """
+    ListBestPrices: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.ListBestPricesRequest, _order_book_service_pb2.ListBestPricesResponse]  # type: ignore[assignment]
+    """The best bid and ask after every event that moved them, over an interval, in pages.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+    """
+    BatchGetQuantity: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.BatchGetQuantityRequest, _order_book_service_pb2.BatchGetQuantityResponse]  # type: ignore[assignment]
+    """The quantities at up to 10,000 pairs of a price and an instant. A pair that cannot be answered says why in its own
+    outcome; the others are answered all the same.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
+    """
     WatchLevel: _aio.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]  # type: ignore[assignment]
     """Every change of one price level, from now on. The first message says what is known of the level at that moment:
     STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
@@ -139,8 +167,9 @@ class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_book_service_pb2.NearestLevelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_book_service_pb2.NearestLevelResponse, _abc.Awaitable[_order_book_service_pb2.NearestLevelResponse]]:
-        """The level nearest to a price now; of two equally near, the lower one.
-        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, NOT_SYNCED, TOO_OLD; LEVEL_UNKNOWN where no level is known at all.
+        """The level nearest to a price, now or at an instant; of two equally near, the lower one.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; LEVEL_UNKNOWN where no level (of that side) is known at all; with a
+        timestamp IN_THE_FUTURE, BEFORE_HISTORY, HISTORY_GAP; without one NOT_SYNCED, TOO_OLD.
         """
 
     @_abc_1.abstractmethod
@@ -150,6 +179,37 @@ class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_order_book_service_pb2.GetHistoryResponse, _abc.Awaitable[_order_book_service_pb2.GetHistoryResponse]]:
         """Which instants can be asked about, and which are missing and why. Always answers, for every symbol served."""
+
+    @_abc_1.abstractmethod
+    def ListLevelChanges(
+        self,
+        request: _order_book_service_pb2.ListLevelChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_book_service_pb2.ListLevelChangesResponse, _abc.Awaitable[_order_book_service_pb2.ListLevelChangesResponse]]:
+        """Every change of one price level over an interval, in pages. What was not known of it in that time is told too.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBestPrices(
+        self,
+        request: _order_book_service_pb2.ListBestPricesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_book_service_pb2.ListBestPricesResponse, _abc.Awaitable[_order_book_service_pb2.ListBestPricesResponse]]:
+        """The best bid and ask after every event that moved them, over an interval, in pages.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetQuantity(
+        self,
+        request: _order_book_service_pb2.BatchGetQuantityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_book_service_pb2.BatchGetQuantityResponse, _abc.Awaitable[_order_book_service_pb2.BatchGetQuantityResponse]]:
+        """The quantities at up to 10,000 pairs of a price and an instant. A pair that cannot be answered says why in its own
+        outcome; the others are answered all the same.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
+        """
 
     @_abc_1.abstractmethod
     def WatchLevel(

@@ -1,0 +1,196 @@
+"""The client for asyncio; `Client` has the same methods, blocking.
+
+`symbol` is in any case; None means the client's, and without one the first that the server keeps. `timestamp` is in
+Unix seconds, or a datetime with a time zone; None means now. With `allow_stale` a question about now is answered from
+the last good book while none is in sync; `max_age`, in seconds, refuses an answer about now that is older. `start` and
+`end` are instants too; None means the oldest one held, and the newest one whose answers are final.
+"""
+
+from collections.abc import AsyncGenerator, Collection, Generator
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import grpc
+
+from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
+
+from . import _convert as convert
+from . import _pages
+from ._call import DEFAULT_TARGET, DEFAULT_TIMEOUT, OPTIONS, raising
+from ._convert import Instant, Price
+from .columns import BestPrices, LevelChanges, Quantities
+from .results import History, LevelMessage, NearestLevel, OrderBook, Quantity, Side, Status
+
+if TYPE_CHECKING:  # the type of an asynchronous stub has no class of its own
+    from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceAsyncStub
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+_Result = TypeVar("_Result")
+
+
+class AsyncClient:
+    """Asks a chronobook server at `target` ("host:port"), from asyncio.
+
+    `symbol` is the default of every question. `timeout`, in seconds, bounds each call; a long answer takes several.
+    Every method raises ChronobookError or a subclass, and ValueError for a datetime without a time zone. One event
+    loop a client.
+
+        async with AsyncClient("localhost:50051") as client:
+            answer = await client.quantity(2681.62, symbol="ETHUSDT")
+    """
+
+    def __init__(
+        self, target: str = DEFAULT_TARGET, *, symbol: str | None = None, timeout: float = DEFAULT_TIMEOUT
+    ) -> None:
+        self._target = target
+        self._symbol = symbol or ""
+        self._timeout = timeout
+
+    @cached_property
+    def _channel(self) -> grpc.aio.Channel:
+        # Made at the first question: a channel belongs to the event loop that runs at that moment.
+        return grpc.aio.insecure_channel(self._target, options=OPTIONS)
+
+    @cached_property
+    def _stub(self) -> "OrderBookServiceAsyncStub":
+        return OrderBookServiceStub(self._channel)
+
+    async def close(self) -> None:
+        """Close the connection; calls under way end with CANCELLED."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def status(self, symbol: str | None = None) -> Status:
+        """Return how a symbol's book stands."""
+        request = pb.GetStatusRequest(symbol=symbol or self._symbol)
+        with raising():
+            return convert.status(await self._stub.GetStatus(request, timeout=self._timeout))
+
+    async def order_book(
+        self,
+        symbol: str | None = None,
+        *,
+        limit: int | None = None,
+        timestamp: Instant | None = None,
+        allow_stale: bool = False,
+        max_age: float | None = None,
+    ) -> OrderBook:
+        """Return the book, now or at an instant; `limit` levels a side, None for all that are known."""
+        request = convert.order_book_request(
+            symbol or self._symbol, limit=limit, timestamp=timestamp, allow_stale=allow_stale, max_age=max_age
+        )
+        with raising():
+            return convert.order_book(await self._stub.GetOrderBook(request, timeout=self._timeout))
+
+    async def quantity(
+        self,
+        price: Price,
+        *,
+        timestamp: Instant | None = None,
+        symbol: str | None = None,
+        allow_stale: bool = False,
+        max_age: float | None = None,
+    ) -> Quantity:
+        """Return what rested at exactly a price at an instant; without one, at the level nearest to it now."""
+        request = convert.quantity_request(
+            price, symbol=symbol or self._symbol, timestamp=timestamp, allow_stale=allow_stale, max_age=max_age
+        )
+        with raising():
+            return convert.quantity(await self._stub.GetQuantity(request, timeout=self._timeout))
+
+    async def nearest_level(
+        self,
+        price: Price,
+        *,
+        timestamp: Instant | None = None,
+        side: Side | None = None,
+        symbol: str | None = None,
+        allow_stale: bool = False,
+        max_age: float | None = None,
+    ) -> NearestLevel:
+        """Return the level nearest to a price, of one side or of both; of two equally near, the lower one."""
+        request = convert.nearest_level_request(
+            price,
+            symbol=symbol or self._symbol,
+            timestamp=timestamp,
+            side=side,
+            allow_stale=allow_stale,
+            max_age=max_age,
+        )
+        with raising():
+            return convert.nearest_level(await self._stub.NearestLevel(request, timeout=self._timeout))
+
+    async def history(self, symbol: str | None = None) -> History:
+        """Return which instants can be asked about, and which are missing and why."""
+        request = pb.GetHistoryRequest(symbol=symbol or self._symbol)
+        with raising():
+            return convert.history(await self._stub.GetHistory(request, timeout=self._timeout))
+
+    async def level_changes(
+        self, price: Price, *, start: Instant | None = None, end: Instant | None = None, symbol: str | None = None
+    ) -> LevelChanges:
+        """Return every change of a price level from `start` to `end`, both included, and what was not known."""
+        steps = _pages.level_changes(price, start=start, end=end, symbol=symbol or self._symbol)
+        return await self._all(steps, self._stub.ListLevelChanges)
+
+    async def best_prices(
+        self, *, start: Instant | None = None, end: Instant | None = None, symbol: str | None = None
+    ) -> BestPrices:
+        """Return the best bid and ask after every event that moved them, from `start` to `end`, both included."""
+        steps = _pages.best_prices(start=start, end=end, symbol=symbol or self._symbol)
+        return await self._all(steps, self._stub.ListBestPrices)
+
+    async def quantities(
+        self, prices: Collection[Price], timestamps: Collection[Instant], *, symbol: str | None = None
+    ) -> Quantities:
+        """Return what rested at each pair of a price and an instant, or why that cannot be answered.
+
+        Raises ValueError where there are not as many prices as timestamps. Arrays of numbers are taken as they are.
+        """
+        steps = _pages.quantities(prices, timestamps, symbol=symbol or self._symbol)
+        return await self._all(steps, self._stub.BatchGetQuantity)
+
+    async def _all(
+        self,
+        steps: Generator[_Request, _Response, _Result],
+        ask: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]",
+    ) -> _Result:
+        """Make the calls of a question that takes several, one after the other."""
+        try:
+            request = next(steps)
+            while True:
+                with raising():
+                    response = await ask(request, timeout=self._timeout)
+                request = steps.send(response)
+        except StopIteration as done:
+            result: _Result = done.value
+            return result
+
+    def watch_level(self, price: Price, *, symbol: str | None = None) -> AsyncGenerator[LevelMessage, None]:
+        """Yield what is known of a level, then every change of it; END is the last message.
+
+        The stream begins with the first `anext` and has no time limit. `aclose()` ends it; so does leaving the loop.
+
+            async with contextlib.aclosing(client.watch_level(2681.62)) as messages:
+                async for message in messages: ...
+        """
+        return self._watch(convert.watch_level_request(price, symbol=symbol or self._symbol))
+
+    async def _watch(self, request: pb.WatchLevelRequest) -> AsyncGenerator[LevelMessage, None]:
+        call = self._stub.WatchLevel(request)
+        try:
+            with raising():
+                async for message in call:
+                    yield convert.level_message(message)
+        finally:
+            call.cancel()

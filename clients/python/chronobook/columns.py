@@ -1,0 +1,119 @@
+"""Answers about many instants, as columns: parallel arrays with one entry a row.
+
+Every column is an `array.array`. It has the buffer protocol, so that `numpy.asarray(result.quantities)` is an array
+over the same memory. Units are those of `results`; in a column of floats, NaN stands for what is not there.
+
+Columns of sides hold 1 for a bid, -1 for an ask and 0 for none; 2 is a side that only a newer version of this package
+knows.
+"""
+
+from array import array
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+from .results import Gap, Interval, Side
+
+# An array has a type of its entries for the checker only: Python 3.11 refuses to write it at run time.
+Floats: TypeAlias = "array[float]"
+Integers: TypeAlias = "array[int]"
+
+
+class Outcome(IntEnum):
+    """What became of a pair of a price and an instant: `Outcome(result.outcomes[0])`."""
+
+    ANSWERED = 1
+    INVALID_FIELD = 2  # the price or the instant is out of bounds
+    IN_THE_FUTURE = 3
+    BEFORE_HISTORY = 4
+    HISTORY_GAP = 5
+    LEVEL_UNKNOWN = 6
+    UNRECOGNIZED = -1  # a value that only a newer version of this package knows
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Instants, both ends included, at which a level is followed: nothing happened but the changes listed.
+
+    quantity  what rested there at `start`; None where that was not known, which ends with the first change
+    side      None where the quantity is 0 or not known
+    """
+
+    start: float
+    end: float
+    quantity: float | None
+    side: Side | None
+
+
+@dataclass(frozen=True, slots=True)
+class LevelChanges:
+    """Every change of one price level over an interval.
+
+    timestamps   times of the events, in order
+    quantities   what rested there from then on; 0.0 means that the level was emptied
+    sides        the sides of that; 0 where the quantity is 0
+    update_ids   final update ids of the events
+    stretches    what this speaks for, in order of time; the rest of the interval is not known, or not final yet
+    gaps         the gaps in the interval, in order of time
+    complete_to  answers up to this instant are final; None before the first event
+    """
+
+    symbol: str
+    price: float
+    timestamps: Floats
+    quantities: Floats
+    sides: Integers
+    update_ids: Integers
+    stretches: tuple[Stretch, ...]
+    gaps: tuple[Gap, ...]
+    complete_to: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BestPrices:
+    """The best prices over an interval: a row for the start of every stretch, and one for every event that moved them.
+
+    timestamps                      times of the events, in order; in the first row of a stretch its start
+    bid_prices, bid_quantities      NaN where there was no bid
+    ask_prices, ask_quantities      NaN where there was no ask
+    update_ids                      final update ids of the events that these are the states after
+    stretches                       what this speaks for, in order of time; the rest is not known, or not final yet
+    gaps                            the gaps in the interval, in order of time
+    complete_to                     answers up to this instant are final; None before the first event
+    """
+
+    symbol: str
+    timestamps: Floats
+    bid_prices: Floats
+    bid_quantities: Floats
+    ask_prices: Floats
+    ask_quantities: Floats
+    update_ids: Integers
+    stretches: tuple[Interval, ...]
+    gaps: tuple[Gap, ...]
+    complete_to: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quantities:
+    """What rested at pairs of a price and an instant, in the order of the question.
+
+    outcomes        what became of each pair, as numbers of `Outcome`
+    quantities      0.0 means that the exchange had nothing there; NaN where the pair is not ANSWERED
+    sides           0 where the quantity is 0 or not known
+    differences     the quantities minus those one second before; NaN where one of the two is not known
+    previous_sides  the sides one second before; 0 where the quantity was 0 or is not known
+    as_of           times of the events that these are the states after; NaN where there is none
+    update_ids      final update ids of those events, exact; floats, because of NaN where there is none
+    complete_to     answers up to this instant are final; None before the first event, and for no pairs
+    """
+
+    symbol: str
+    outcomes: Integers
+    quantities: Floats
+    sides: Integers
+    differences: Floats
+    previous_sides: Integers
+    as_of: Floats
+    update_ids: Floats
+    complete_to: float | None

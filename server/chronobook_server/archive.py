@@ -1,0 +1,91 @@
+"""The histories of a server: opens them, and does what they need from time to time, off the path of events."""
+
+import asyncio
+import contextlib
+
+import structlog
+
+from chronobook_server.history.directory import DataDirectory, trim
+from chronobook_server.history.memory import Memories
+from chronobook_server.history.store import HistoryStore
+from chronobook_server.sealer import ProcessSealer
+from chronobook_server.settings import ServeSettings
+
+# What a loss of power can cost. What any end of the process can cost is nothing.
+SYNC_SECONDS = 1.0
+_SYNCS_A_RETRY = 10
+_STOP_SECONDS = 20.0
+
+log = structlog.get_logger(__name__)
+
+
+class Archive:
+    """The data directory of a server in use, with the history of each of its symbols. Raises DirectoryRefused."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._directory = DataDirectory(settings.data_dir, settings.rest_url)
+        self._limit = settings.retention_bytes
+        self._sealed = asyncio.Event()
+        self._sealer = ProcessSealer()
+        self._tasks: list[asyncio.Task[None]] = []
+        memories = Memories()
+        try:
+            self.histories = {
+                symbol: self._directory.open(
+                    symbol, self._sealer, retention_ms=settings.retention_ms, memories=memories
+                )
+                for symbol in settings.symbols
+            }
+        except BaseException:
+            self._directory.close()
+            raise
+        for symbol, history in self.histories.items():
+            history.recorder.sealed = self._sealed.set
+            for name in history.recorder.damaged_files:
+                log.error("a history file is damaged, and what it held is not known any more", symbol=symbol, file=name)
+
+    def start(self) -> None:
+        """Begin to tend the histories."""
+        self._sealed.set()  # to unpack ahead what is there already
+        self._tasks = [asyncio.create_task(self._sync()), asyncio.create_task(self._tend())]
+
+    async def _sync(self) -> None:
+        syncs = 0
+        while True:
+            await asyncio.sleep(SYNC_SECONDS)
+            syncs += 1
+            for history in self.histories.values():
+                await _sync(history)
+                if syncs % _SYNCS_A_RETRY == 0:
+                    history.recorder.retry_seals()
+
+    async def _tend(self) -> None:
+        """Whenever a segment has been sealed, keep within the bytes, and unpack ahead what will be asked for."""
+        while True:
+            await self._sealed.wait()
+            self._sealed.clear()
+            if self._limit is not None:
+                trim(self.histories.values(), self._limit)
+            for history in self.histories.values():
+                for _ in history.warm():
+                    await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        """Close the histories: everything is safe and, unless that takes very long, sealed when this returns."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for history in self.histories.values():
+            history.recorder.close()
+            await _sync(history)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._sealer.drain(), _STOP_SECONDS)
+        await self._sealer.stop()
+        self._directory.close()
+
+
+async def _sync(history: HistoryStore) -> None:
+    try:
+        await asyncio.to_thread(history.recorder.sync)
+    except OSError as error:
+        history.recorder.fail(error)

@@ -1,0 +1,88 @@
+"""What history answers with, and how its longer answers are made: in slices, between which others may go on."""
+
+from collections.abc import Generator, Sequence
+from typing import NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+
+from chronobook_server.core.coverage import Cause, KnownRange
+from chronobook_server.core.errors import Refusal
+from chronobook_server.core.values import Millis, SignedQuantity, UpdateId
+from chronobook_server.core.view import Steps
+
+_Answer = TypeVar("_Answer")
+
+Work: TypeAlias = Generator[None, None, _Answer]
+"""Work that stops at each yield, after a millisecond or less, and returns its answer at last."""
+
+
+def finish(work: Work[_Answer]) -> _Answer:
+    """Do all of a work at once."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            answer: _Answer = stop.value
+            return answer
+
+
+class LevelState(NamedTuple):
+    """What rested at a price at an instant; `quantity` is None where that is unknown."""
+
+    quantity: SignedQuantity | None
+    as_of: Millis
+    update_id: UpdateId
+    known_range: KnownRange
+
+
+class ChangeRows(NamedTuple):
+    """Changes of a level as columns: `T`, final update id, and the signed quantity from then on."""
+
+    times: Steps
+    update_ids: Steps
+    quantities: Steps
+
+    @classmethod
+    def joined(cls, parts: Sequence["ChangeRows"] = ()) -> "ChangeRows":
+        """Return the rows of several parts, or none."""
+        return cls(*map(_concatenated, zip(*(_NO_CHANGES, *parts), strict=True)))
+
+
+class BestRows(NamedTuple):
+    """Best prices as columns: since when, update id, and bid, its quantity, ask, its quantity of shape (rows, 4)."""
+
+    times: Steps
+    update_ids: Steps
+    best: Steps
+
+    @classmethod
+    def joined(cls, parts: Sequence["BestRows"] = ()) -> "BestRows":
+        """Return the rows of several parts, or none."""
+        return cls(*map(_concatenated, zip(*(_NO_BEST, *parts), strict=True)))
+
+
+def _concatenated(columns: Sequence[Steps]) -> Steps:
+    return np.concatenate(columns)
+
+
+_NONE: Steps = np.empty(0, np.int64)
+_NO_CHANGES = ChangeRows(_NONE, _NONE, _NONE)
+_NO_BEST = BestRows(_NONE, _NONE, _NONE.reshape(0, 4))
+
+
+class PairState(NamedTuple):
+    """What rested at a price at an instant and a second before, or why that is not said."""
+
+    refusal: Refusal | None
+    state: LevelState | None
+    before: SignedQuantity | None
+
+
+class ScaleGrew(Exception):
+    """The scales of a symbol have grown while a longer answer was being made: ask again, in the new ones."""
+
+
+class DamagedSegment(Exception):
+    """A segment, or a part of it, cannot be read any more."""
+
+    cause = Cause.DAMAGED

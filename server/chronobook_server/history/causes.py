@@ -1,0 +1,13 @@
+"""The numbers that causes have in files. They never change; a cause that is new gets the next one."""
+
+from chronobook_server.core.coverage import Cause
+
+CAUSES = {
+    1: Cause.DISCONNECT,
+    2: Cause.CHAIN_BREAK,
+    3: Cause.CROSSED_BOOK,
+    4: Cause.RESTART,
+    5: Cause.DISK,
+    6: Cause.DAMAGED,
+}
+NUMBERS = {cause: number for number, cause in CAUSES.items()}

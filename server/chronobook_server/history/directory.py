@@ -1,0 +1,93 @@
+"""A server's data directory: one server at a time, one exchange for ever, a folder for each symbol.
+
+lock           held by the server that uses the directory
+origin.json    which exchange the history is of, and the version of this layout
+ETHUSDT/       one folder a symbol: sealed segments (*.seg) and the logs of those that are not sealed (*.log)
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from .files import DiskFiles
+from .log import UnknownFormat
+from .memory import Memories
+from .seal import Sealer
+from .store import SEGMENT_MS, HistoryStore
+
+VERSION = 1
+_LOCK = "lock"
+_ORIGIN = "origin.json"
+
+
+class DirectoryRefused(Exception):
+    """The directory cannot be used; the text is the one line that says why."""
+
+
+class DataDirectory:
+    """A data directory in use. `exchange` names whose history it holds: the base of the exchange's REST address."""
+
+    def __init__(self, path: Path, exchange: str) -> None:
+        """Make the directory if there is none, for its owner alone, and take it. Raises DirectoryRefused."""
+        self._path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise DirectoryRefused(f"the data directory {path} cannot be used: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise DirectoryRefused(f"the data directory {path} is in use by another server") from error
+        try:
+            self._check_origin(exchange)
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_origin(self, exchange: str) -> None:
+        files = DiskFiles(self._path)
+        try:
+            if _ORIGIN not in files.names():
+                files.write(_ORIGIN, json.dumps({"version": VERSION, "exchange": exchange}).encode())
+            origin = json.loads(files.read(_ORIGIN))
+            version, held = origin["version"], origin["exchange"]
+        except OSError as error:
+            raise DirectoryRefused(f"the data directory {self._path} cannot be used: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise DirectoryRefused(
+                f"{self._path / _ORIGIN} cannot be read, so nobody knows whose history this is"
+            ) from error
+        if version != VERSION:
+            raise DirectoryRefused(f"{self._path / _ORIGIN} has version {version}; this server reads version {VERSION}")
+        if held != exchange:
+            raise DirectoryRefused(f"the data directory {self._path} holds the history of {held}, not of {exchange}")
+
+    def open(
+        self, symbol: str, sealer: Sealer, *, retention_ms: int, memories: Memories, segment_ms: int = SEGMENT_MS
+    ) -> HistoryStore:
+        """Return the history of a symbol. Raises DirectoryRefused."""
+        try:
+            files = DiskFiles(self._path / symbol)
+            return HistoryStore(
+                symbol, files, sealer, retention_ms=retention_ms, memories=memories, segment_ms=segment_ms
+            )
+        except UnknownFormat as error:
+            raise DirectoryRefused(f"{self._path / symbol}: {error}") from error
+        except OSError as error:
+            raise DirectoryRefused(f"{self._path / symbol} cannot be used: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        os.close(self._lock)
+
+
+def trim(stores: Collection[HistoryStore], limit: int) -> None:
+    """Drop the oldest segments, of whichever symbol, until all files together take at most `limit` bytes."""
+    while sum(store.bytes for store in stores) > limit:
+        oldest = sorted(stores, key=lambda store: store.oldest_start() or 0)
+        if not any(store.recorder.drop_oldest() for store in oldest):
+            return

@@ -1,0 +1,184 @@
+"""The files of one symbol, as the few operations that history needs: the only place where it meets a disk.
+
+A file that has its final name is whole: it was written under another one, made durable and renamed. Logs are the
+exception; they grow, and say themselves how far they are good.
+"""
+
+import contextlib
+import mmap
+import os
+import threading
+from pathlib import Path
+from typing import Protocol
+
+TEMPORARY = ".tmp"
+
+
+class GrowingFile(Protocol):
+    """A file that is appended to; `size` bytes long."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+
+    def append(self, data: bytes) -> None:
+        """Append all of it, or nothing. Raises OSError, with the file as it was."""
+
+    def sync(self) -> None:
+        """Make durable what was appended before this call. May run in another thread."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class Files(Protocol):
+    """A folder of files. Every method may raise OSError."""
+
+    def names(self) -> list[str]:
+        """Return the names in the folder, in order."""
+
+    def read(self, name: str, limit: int = -1) -> bytes:
+        """Return the first `limit` bytes of a file; -1: all."""
+
+    def size(self, name: str) -> int:
+        """Return the number of bytes of a file."""
+
+    def map(self, name: str) -> memoryview:
+        """Return a file's bytes without reading them yet. They stay readable when the file is removed."""
+
+    def grow(self, name: str, size: int = 0) -> GrowingFile:
+        """Return a file to append to, cut to `size` bytes first; made where there is none."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a whole file, durably, or none."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+
+
+class DiskFiles:
+    """A folder on a disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def names(self) -> list[str]:
+        """Return the names in the folder, in order."""
+        return sorted(os.listdir(self.folder))  # noqa: PTH208 -- names are all that is wanted
+
+    def read(self, name: str, limit: int = -1) -> bytes:
+        """Return the first `limit` bytes of a file; -1: all."""
+        with (self.folder / name).open("rb") as file:
+            return file.read(limit)
+
+    def size(self, name: str) -> int:
+        """Return the number of bytes of a file."""
+        return (self.folder / name).stat().st_size
+
+    def map(self, name: str) -> memoryview:
+        """Return a file's bytes without reading them yet."""
+        with (self.folder / name).open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+
+    def grow(self, name: str, size: int = 0) -> "DiskLog":
+        """Return a file to append to, cut to `size` bytes first."""
+        return DiskLog(self.folder / name, size)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a whole file under another name, make it durable, rename it."""
+        # The process is part of the name: one that was left behind cannot finish what another one began.
+        temporary = f"{name}.{os.getpid()}{TEMPORARY}"
+        try:
+            self._create(temporary, data)
+            self._rename(temporary, name)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.remove(temporary)
+            raise
+        sync_folder(self.folder)
+
+    def _create(self, name: str, data: bytes) -> None:
+        descriptor = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _rename(self, old: str, new: str) -> None:
+        (self.folder / old).rename(self.folder / new)
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        (self.folder / name).unlink()
+
+
+class DiskLog:
+    """A growing file on a disk."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.size = size
+        self._path = path
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.ftruncate(self._descriptor, size)
+        self._durable = -1  # bytes; the name itself is not durable before the first sync
+        self._lock = threading.Lock()
+        self._is_syncing = False
+        self._is_closed = False
+
+    def append(self, data: bytes) -> None:
+        """Append all of it, or nothing."""
+        try:
+            write_all(self._descriptor, data)
+        except OSError:
+            # A record that is half there would hide every later one from whoever reads the log.
+            os.ftruncate(self._descriptor, self.size)
+            raise
+        self.size += len(data)
+
+    def sync(self) -> None:
+        """Make durable what was appended before this call."""
+        size = self.size
+        with self._lock:
+            if self._is_closed or size == self._durable:
+                return
+            self._is_syncing = True
+        try:
+            os.fdatasync(self._descriptor)
+            if self._durable < 0:
+                sync_folder(self._path.parent)
+            self._durable = size
+        finally:
+            self._end_sync()
+
+    def _end_sync(self) -> None:
+        with self._lock:
+            self._is_syncing = False
+            if self._is_closed:
+                os.close(self._descriptor)
+
+    def close(self) -> None:
+        """Let go of the file. Never waits: where another thread is syncing it, that closes it."""
+        with self._lock:
+            self._is_closed = True
+            if not self._is_syncing:
+                os.close(self._descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it: a nearly full disk takes a part first and refuses the rest."""
+    done = os.write(descriptor, data)
+    while done < len(data):
+        done += os.write(descriptor, data[done:])
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,327 @@
+"""The hot segment: a stretch of one epoch in memory, exact at every event.
+
+    baseline   price -> signed quantity before the first event, with the known range and the named prices of then
+    events     T  E  receive time  U  u  pu  best prices  end of its changes            one row an event
+    changes    level id     signed quantity    number of the level's change before      one row a change
+    levels     price        quantity before the first event    number of its last change    one row a price
+
+A change costs one row and one number: the changes of a level are a chain, walked back only when somebody asks for that
+level, and then kept as a list. A quantity at an instant is two bisects: the event in force then, and the last change of
+the level before that event's end. A book at an instant is one pass: the baseline, overwritten by the changes up to
+that event's end.
+"""
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+
+from chronobook_server.core.coverage import Cause, KnownRange
+from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.records import NO_BEST_PRICES, BestPrices, Gap, InstrumentChanged, RangeWidened, Update
+from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
+from chronobook_server.core.view import BookView, Nearest, Steps
+
+from .answers import BestRows, ChangeRows, LevelState, Work
+from .log import Entry, Start
+
+# Stands in a column where a quantity would, for "not known". No quantity reaches it (see values.MAX_STEPS).
+UNKNOWN = -(2**63)
+
+# Stands where the number of a change would, for "there is none before".
+_NONE = -1
+
+
+class _LevelIds(dict[int, int]):
+    """Price to level id; a price that is new gets the next one from `make`."""
+
+    make: Callable[[int], int]
+
+    def __missing__(self, price: int) -> int:
+        level = self[price] = self.make(price)
+        return level
+
+
+class HotSegment:
+    """The newest stretch of an epoch, or one that is not sealed yet. All numbers are in steps of its own `instrument`.
+
+    `start` is the first instant that it answers for. `ended_by` says why the epoch ended with this segment; None while
+    it goes on. `end` is the first instant after a segment that has ended, None while it grows. `named` is shared by the
+    segments of an epoch in memory: each price outside the known range, with the `number` of the segment that named it.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        *,
+        named: dict[int, int] | None = None,
+        number: int = 0,
+        best: Iterable[int] | None = None,
+    ) -> None:
+        self.start = start.start
+        self.end: Millis | None = None
+        self.ended_by: Cause | None = None
+        self.is_damaged = False
+        self.continued = start.continued
+        self.instrument = start.instrument
+        self.baseline_time = start.baseline_time
+        self.baseline_update_id = start.baseline_update_id
+        self.baseline_levels = len(start.baseline)
+        self.named = dict.fromkeys(start.named, -1) if named is None else named
+        self.number = number
+        self.ranges = [(0, start.known_range)]  # (number of events before it, range in force from there)
+        self.times = array("q")
+        self.event_times = array("q")
+        self.receive_times = array("q")
+        self.first_update_ids = array("q")
+        self.update_ids = array("q")
+        self.previous_update_ids = array("q")
+        # Four an event, and four before the first one.
+        self.best_prices = array("q", best or NO_BEST_PRICES.joined_by(start.baseline))
+        self.ends = array("q", (0,))
+        self.level_prices = array("q", start.baseline)
+        self.baseline_quantities = array("q", start.baseline.values())
+        self.change_levels = array("i")
+        self.change_quantities = array("q")
+        self._change_before = array("i")
+        self._level_ids = _LevelIds(zip(start.baseline, range(len(start.baseline)), strict=True))
+        self._level_ids.make = self._new_level
+        self._level_last = [_NONE] * len(start.baseline)
+        self._walked: dict[int, array[int]] = {}  # the changes of the levels that were asked for
+
+    @classmethod
+    def replayed(cls, start: Start, entries: list[Entry]) -> "HotSegment":
+        """Return the segment that a log describes; a Gap in it ends it."""
+        segment = cls(start)
+        for entry in entries:
+            match entry:
+                case Update():
+                    segment.append(entry)
+                case RangeWidened():
+                    segment.widen(entry)
+                case InstrumentChanged(instrument):
+                    segment.rescale(instrument)
+                case Gap():
+                    segment.finish(Millis(segment.last_time + 1), entry.cause)
+        return segment
+
+    @property
+    def events(self) -> int:
+        """Number of events held."""
+        return len(self.times)
+
+    @property
+    def changes(self) -> int:
+        """Number of level changes held."""
+        return len(self.change_levels)
+
+    @property
+    def last_time(self) -> Millis:
+        """`T` of the last event; of the baseline where there is none."""
+        return Millis(self.times[-1]) if self.times else self.baseline_time
+
+    @property
+    def last_update_id(self) -> UpdateId:
+        """Final update id of the last event; of the baseline where there is none."""
+        return UpdateId(self.update_ids[-1]) if self.times else self.baseline_update_id
+
+    # --- in
+
+    def append(self, update: Update) -> None:
+        """Take in the next event."""
+        self._add_changes(update.changes)
+        self.times.append(update.transaction_time)
+        self.event_times.append(update.event_time)
+        self.receive_times.append(update.receive_time)
+        self.first_update_ids.append(update.first_update_id)
+        self.update_ids.append(update.final_update_id)
+        self.previous_update_ids.append(update.previous_final_update_id)
+        self.best_prices.extend(update.best)
+        self.ends.append(len(self.change_levels))
+
+    def widen(self, record: RangeWidened) -> None:
+        """Take in what a later snapshot proved, as something that is known from that instant on."""
+        self._add_changes(record.levels)
+        self.times.append(record.transaction_time)
+        self.event_times.append(record.transaction_time)
+        self.receive_times.append(self.receive_times[-1] if self.receive_times else 0)
+        for column in (self.first_update_ids, self.update_ids, self.previous_update_ids):
+            column.append(record.update_id)
+        self.best_prices.extend(BestPrices(*self.best_prices[-4:]).joined_by(record.levels))
+        self.ends.append(len(self.change_levels))
+        self.ranges.append((len(self.times), record.known_range))
+
+    def _add_changes(self, changes: Mapping[int, int]) -> None:
+        # The hot path of ingest: loops in C where there is a way. Within one event a level changes once.
+        last = self._level_last
+        levels = list(map(self._level_ids.__getitem__, changes))
+        number = len(self.change_levels)
+        self._change_before.extend(map(last.__getitem__, levels))
+        self.change_levels.extend(levels)
+        self.change_quantities.extend(changes.values())
+        for level in levels:
+            last[level] = number
+            number += 1
+
+    def _new_level(self, price: int) -> int:
+        inside = price in self.ranges[0][1]
+        known = inside or self._was_named(price)
+        if not inside:
+            self.named.setdefault(price, self.number)
+        self.level_prices.append(price)
+        self._level_last.append(_NONE)
+        self.baseline_quantities.append(0 if known else UNKNOWN)
+        return len(self.level_prices) - 1
+
+    def _was_named(self, price: int) -> bool:
+        """Return whether a price outside the known range was named before this segment."""
+        return self.named.get(price, self.number) < self.number
+
+    def rescale(self, instrument: Instrument) -> None:
+        """Move to an instrument's finer steps. Raises OverflowError, changing nothing, where a number outgrows them."""
+        price_factor = 10 ** (instrument.price_scale - self.instrument.price_scale)
+        quantity_factor = 10 ** (instrument.quantity_scale - self.instrument.quantity_scale)
+        columns = [
+            (np.asarray(self.level_prices), price_factor),
+            (np.asarray(self.best_prices)[0::2], price_factor),
+            (np.asarray(self.best_prices)[1::2], quantity_factor),
+            (np.asarray(self.change_quantities), quantity_factor),
+        ]
+        baseline = np.asarray(self.baseline_quantities)
+        known = baseline != UNKNOWN
+        for column, factor in (*columns, (baseline[known], quantity_factor)):
+            if int(np.abs(column).max(initial=0)) * factor >= MAX_STEPS:
+                raise OverflowError(f"the history of {instrument.symbol} does not fit steps of {instrument}")
+        for column, factor in columns:
+            column *= factor
+        baseline[known] *= quantity_factor
+        # Older segments keep the dict of their own steps.
+        self.named = {price * price_factor: number for price, number in self.named.items()}
+        self.ranges = [(events, known_range.rescaled(price_factor)) for events, known_range in self.ranges]
+        self._level_ids = _LevelIds({price * price_factor: level for price, level in self._level_ids.items()})
+        self._level_ids.make = self._new_level
+        self.instrument = instrument
+
+    def finish(self, end: Millis, ended_by: Cause | None) -> None:
+        """Say where the segment ends, and why the epoch ended with it if it did."""
+        self.end = end
+        self.ended_by = ended_by
+
+    def following(self, start: Millis) -> tuple[Start, "HotSegment"]:
+        """Return where the segment that continues this one begins, and that segment, empty."""
+        view = self._view(self.events)
+        following = Start(
+            start=start,
+            instrument=self.instrument,
+            baseline=dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True)),
+            baseline_time=self.last_time,
+            baseline_update_id=self.last_update_id,
+            known_range=view.known_range,
+            named=self.named,
+            continued=True,
+        )
+        return following, HotSegment(following, named=self.named, number=self.number + 1, best=self.best_prices[-4:])
+
+    # --- out
+
+    def _changes_of_level(self, level: int) -> "array[int]":
+        """Return the numbers of a level's changes, in order; what is new since the last time is walked to."""
+        known = self._walked.setdefault(level, array("i"))
+        stop = known[-1] if known else _NONE
+        new = []
+        number = self._level_last[level]
+        while number != stop:
+            new.append(number)
+            number = self._change_before[number]
+        known.extend(reversed(new))
+        return known
+
+    def _range_at(self, events: int) -> KnownRange:
+        return self.ranges[bisect_right(self.ranges, events, key=lambda entry: entry[0]) - 1][1]
+
+    def _state(self, events: int) -> tuple[Millis, UpdateId]:
+        """Return `T` and final update id of the event that the state after so many events is the state after."""
+        if not events:
+            return self.baseline_time, self.baseline_update_id
+        return Millis(self.times[events - 1]), UpdateId(self.update_ids[events - 1])
+
+    def level_at(self, price: int, time: Millis) -> LevelState:
+        """Return what rested at a price at an instant."""
+        events = bisect_right(self.times, time)
+        return LevelState(self._quantity(price, events), *self._state(events), self._range_at(events))
+
+    def _quantity(self, price: int, events: int) -> SignedQuantity | None:
+        level = self._level_ids.get(price)
+        if level is not None:
+            numbers = self._changes_of_level(level)
+            count = bisect_left(numbers, self.ends[events])
+            if count:
+                return SignedQuantity(self.change_quantities[numbers[count - 1]])
+            quantity = self.baseline_quantities[level]
+            if quantity != UNKNOWN:
+                return SignedQuantity(quantity)
+        known = price in self._range_at(events) or self._was_named(price)
+        return SignedQuantity(0) if known else None
+
+    def changes_of(self, price: int, start: Millis, end: Millis) -> ChangeRows:
+        """Return a price's changes from `start` to `end`, both included."""
+        level = self._level_ids.get(price)
+        if level is None:
+            return ChangeRows.joined()
+        numbers = np.array(self._changes_of_level(level), np.int64)
+        low = self.ends[bisect_left(self.times, start)]
+        high = self.ends[bisect_right(self.times, end)]
+        numbers = numbers[np.searchsorted(numbers, low) : np.searchsorted(numbers, high)]
+        events = np.searchsorted(np.array(self.ends, np.int64), numbers, side="right") - 1
+        return ChangeRows(
+            np.array(self.times, np.int64)[events],
+            np.array(self.update_ids, np.int64)[events],
+            np.array(self.change_quantities, np.int64)[numbers],
+        )
+
+    def best_between(self, start: Millis, end: Millis) -> BestRows:
+        """Return the best prices at `start`, and after every event after it up to `end`."""
+        first, last = bisect_right(self.times, start), bisect_right(self.times, end)
+        return BestRows(
+            np.array((start, *self.times[first:last]), np.int64),
+            np.array((self._state(first)[1], *self.update_ids[first:last]), np.int64),
+            np.array(self.best_prices[4 * first : 4 * last + 4], np.int64).reshape(-1, 4),
+        )
+
+    def view_at(self, time: Millis) -> Work[BookView]:
+        """Return the whole known book at an instant."""
+        yield from ()
+        return self._view(bisect_right(self.times, time))
+
+    def _view(self, events: int) -> BookView:
+        end = self.ends[events]
+        quantities = np.array(self.baseline_quantities, np.int64)
+        if end:
+            # Of several values for one index numpy keeps the last one: the level's newest change.
+            changed = np.frombuffer(self.change_levels, np.int32, end)
+            quantities[changed] = np.frombuffer(self.change_quantities, np.int64, end)
+        resting = (quantities != 0) & (quantities != UNKNOWN)
+        prices: Steps = np.array(self.level_prices, np.int64)[resting]
+        order = np.argsort(prices)
+        as_of, update_id = self._state(events)
+        return BookView(
+            instrument=self.instrument,
+            known_range=self._range_at(events),
+            update_id=update_id,
+            transaction_time=as_of,
+            prices=prices[order],
+            quantities=quantities[resting][order],
+        )
+
+    def nearest_at(self, price: Price, time: Millis, side: Side | None) -> Work[Nearest | None]:
+        """Return the level nearest to a price at an instant."""
+        view = yield from self.view_at(time)
+        return view.nearest(price, side)
+
+    def load(self) -> Iterator[None]:
+        """Make ready what is asked for most: it is, here."""
+        return iter(())
+
+    def load_index(self) -> None:
+        """Make ready what finds the rest: it is, here."""

@@ -1,0 +1,245 @@
+"""The write-ahead log of a hot segment: what is needed to make that segment again, record by record.
+
+    file      "chrnbkLG"  version u16  record ...                                                little-endian
+    record    length u32 of kind and body | crc32 u32 of length, kind and body | kind u8 | body
+    START     start, T and u of the baseline, known range (lowest, highest)  5 × i64
+              scales of price and quantity  2 × u8 | continued u8 | number of levels, of named prices  2 × u32
+              prices, signed quantities of the levels | named prices           i64 each
+    UPDATE    U, u, pu, T, E, receive time, best prices (bid, its quantity, ask, its quantity)  10 × i64
+              number of changes u32 | prices | signed quantities                i64 each
+    WIDENED   T, u, lowest, highest  4 × i64 | number of levels u32 | prices | signed quantities
+    FINER     scales of price and quantity  2 × u8
+    GAP       number of the cause u16
+
+START comes first, and once: a log never needs another file. The log is good up to its first record that is cut short or
+whose checksum is wrong. Records are written before anything that they say is told to anybody, each with one write.
+"""
+
+import struct
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+from zlib import crc32
+
+from chronobook_server.core.coverage import Cause, KnownRange
+from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, RangeWidened, Update
+from chronobook_server.core.values import Millis, Nanos, UpdateId
+
+from .causes import CAUSES, NUMBERS
+
+MAGIC = b"chrnbkLG"
+VERSION = 1
+_FILE = struct.Struct("<8sH")
+_FRAME = struct.Struct("<II")
+_LENGTH = struct.Struct("<I")
+_START_BODY = struct.Struct("<5q3B2I")
+_UPDATE_BODY = struct.Struct("<10qI")
+_WIDENED_BODY = struct.Struct("<4qI")
+_FINER_BODY = struct.Struct("<2B")
+_GAP_BODY = struct.Struct("<H")
+_START, _UPDATE, _WIDENED, _FINER, _GAP = (bytes((kind,)) for kind in range(1, 6))
+
+Entry: TypeAlias = Update | RangeWidened | InstrumentChanged | Gap
+FILE_HEADER = _FILE.pack(MAGIC, VERSION)
+
+
+class UnknownFormat(Exception):
+    """A file of another version of the format: it may be perfectly good, but not for us."""
+
+    def __init__(self, name: str, version: int, known: int) -> None:
+        super().__init__(f"{name} has format version {version}; this server reads version {known}")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a segment begins: its first instant, the state then, and whether the segment before goes over into it."""
+
+    start: Millis
+    instrument: Instrument
+    baseline: Mapping[int, int]
+    baseline_time: Millis
+    baseline_update_id: UpdateId
+    known_range: KnownRange
+    named: Iterable[int] = ()
+    continued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogContents:
+    """What a log says, how many of its bytes are good, and whether more follows that is no torn tail."""
+
+    start: Start
+    entries: list[Entry]
+    good_bytes: int
+    damaged: bool
+
+
+def _frame(body: bytes) -> bytes:
+    length = _LENGTH.pack(len(body))
+    return length + _LENGTH.pack(crc32(body, crc32(length))) + body
+
+
+def _columns(levels: Mapping[int, int]) -> bytes:
+    return array("q", levels).tobytes() + array("q", levels.values()).tobytes()
+
+
+def encode_start(start: Start) -> bytes:
+    """Return the record that a log begins with."""
+    named = array("q", start.named)
+    body = _START_BODY.pack(
+        start.start,
+        start.baseline_time,
+        start.baseline_update_id,
+        start.known_range.lowest,
+        start.known_range.highest,
+        start.instrument.price_scale,
+        start.instrument.quantity_scale,
+        start.continued,
+        len(start.baseline),
+        len(named),
+    )
+    return _frame(_START + body + _columns(start.baseline) + named.tobytes())
+
+
+def encode_update(update: Update) -> bytes:
+    """Return the record of an event."""
+    body = _UPDATE_BODY.pack(
+        update.first_update_id,
+        update.final_update_id,
+        update.previous_final_update_id,
+        update.transaction_time,
+        update.event_time,
+        update.receive_time,
+        *update.best,
+        len(update.changes),
+    )
+    return _frame(_UPDATE + body + _columns(update.changes))
+
+
+def encode(entry: RangeWidened | InstrumentChanged | Gap) -> bytes:
+    """Return the record of anything rarer than an event."""
+    match entry:
+        case RangeWidened():
+            known = entry.known_range
+            body = _WIDENED_BODY.pack(
+                entry.transaction_time, entry.update_id, known.lowest, known.highest, len(entry.levels)
+            )
+            return _frame(_WIDENED + body + _columns(entry.levels))
+        case InstrumentChanged(instrument):
+            return _frame(_FINER + _FINER_BODY.pack(instrument.price_scale, instrument.quantity_scale))
+        case Gap():
+            return _frame(_GAP + _GAP_BODY.pack(NUMBERS[entry.cause]))
+
+
+def _integers(body: memoryview, offset: int, count: int) -> "array[int]":
+    values = array("q")
+    values.frombytes(body[offset : offset + 8 * count])
+    return values
+
+
+def _levels(body: memoryview, offset: int, count: int) -> dict[int, int]:
+    return dict(zip(_integers(body, offset, count), _integers(body, offset + 8 * count, count), strict=True))
+
+
+def _decode_start(symbol: str, body: memoryview) -> Start:
+    start, time, update_id, lowest, highest, price_scale, quantity_scale, continued, levels, named = (
+        _START_BODY.unpack_from(body)
+    )
+    return Start(
+        start=Millis(start),
+        instrument=Instrument(symbol, price_scale, quantity_scale),
+        baseline=_levels(body, _START_BODY.size, levels),
+        baseline_time=Millis(time),
+        baseline_update_id=UpdateId(update_id),
+        known_range=KnownRange(lowest, highest),
+        named=_integers(body, _START_BODY.size + 16 * levels, named),
+        continued=bool(continued),
+    )
+
+
+def _decode_update(body: memoryview) -> Update:
+    first, final, previous, time, event_time, received, bid, bid_quantity, ask, ask_quantity, count = (
+        _UPDATE_BODY.unpack_from(body)
+    )
+    return Update(
+        first_update_id=UpdateId(first),
+        final_update_id=UpdateId(final),
+        previous_final_update_id=UpdateId(previous),
+        transaction_time=Millis(time),
+        event_time=Millis(event_time),
+        receive_time=Nanos(received),
+        best=BestPrices(bid, bid_quantity, ask, ask_quantity),
+        changes=_levels(body, _UPDATE_BODY.size, count),
+    )
+
+
+def _decode(start: Start, last: tuple[Millis, UpdateId], kind: bytes, body: memoryview) -> Entry:
+    """Return what a record says. Raises ValueError where its checksum is right and it makes no sense all the same."""
+    match kind:
+        case _ if kind == _UPDATE:
+            return _decode_update(body)
+        case _ if kind == _WIDENED:
+            time, update_id, lowest, highest, count = _WIDENED_BODY.unpack_from(body)
+            return RangeWidened(
+                transaction_time=Millis(time),
+                update_id=UpdateId(update_id),
+                levels=_levels(body, _WIDENED_BODY.size, count),
+                known_range=KnownRange(lowest, highest),
+            )
+        case _ if kind == _FINER:
+            return InstrumentChanged(Instrument(start.instrument.symbol, *_FINER_BODY.unpack_from(body)))
+        case _ if kind == _GAP:
+            (number,) = _GAP_BODY.unpack_from(body)
+            return Gap(start=last[0], update_id=last[1], cause=CAUSES.get(number, Cause.DAMAGED))
+        case _:
+            raise ValueError(f"a record of no known kind: {kind.hex()}")
+
+
+def read_log(name: str, symbol: str, data: bytes) -> LogContents | None:
+    """Return what a log says as far as it is good; None where not even its beginning is.
+
+    Raises UnknownFormat.
+    """
+    if len(data) < _FILE.size:
+        return None
+    magic, version = _FILE.unpack_from(data)
+    if magic != MAGIC:
+        return None
+    if version != VERSION:
+        raise UnknownFormat(name, version, VERSION)
+    view = memoryview(data)
+    offset = _FILE.size
+    start: Start | None = None
+    entries: list[Entry] = []
+    last = (Millis(0), UpdateId(0))
+    while offset + _FRAME.size < len(data):
+        length, checksum = _FRAME.unpack_from(data, offset)
+        record = view[offset + _FRAME.size : offset + _FRAME.size + length]
+        if length < 1 or len(record) < length or crc32(record, crc32(view[offset : offset + 4])) != checksum:
+            break
+        kind, body = bytes(record[:1]), record[1:]
+        try:
+            if start is None:
+                if kind != _START:
+                    return None
+                start = _decode_start(symbol, body)
+            else:
+                entries.append(_decode(start, last, kind, body))
+        except (struct.error, ValueError):
+            break
+        if entries and isinstance(entries[-1], Update):
+            last = (entries[-1].transaction_time, entries[-1].final_update_id)
+        offset += _FRAME.size + length
+    if start is None:
+        return None
+    return LogContents(start, entries, offset, damaged=_holds_more_records(view[offset:]))
+
+
+def _holds_more_records(rest: memoryview) -> bool:
+    """Return whether a whole record, or more than one, lies in what cannot be read: then it is not just a torn tail."""
+    if len(rest) <= _FRAME.size:
+        return False
+    length, _ = _FRAME.unpack_from(rest)
+    return bool(0 < length < len(rest) - _FRAME.size)

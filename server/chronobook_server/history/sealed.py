@@ -1,0 +1,350 @@
+"""A sealed segment: a file, of which only what is asked for is unpacked, and kept for a while (see memory.py).
+
+The index (times, prices, where their rows are) is unpacked as a whole at the first question; rows in chunks, each into
+its place in two arrays that hold the whole segment. A quantity at an instant is three bisects: event, level, row.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+from chronobook_server.core.coverage import KnownRange
+from chronobook_server.core.values import Millis, Price, Side, SignedQuantity, UpdateId
+from chronobook_server.core.view import BookView, Nearest, nearest_found
+
+from . import layout
+from .answers import BestRows, ChangeRows, DamagedSegment, LevelState, Work
+from .columns import DamagedBytes, Integers, Numbers, unpack, unpack_rows
+from .files import Files
+from .layout import Kind, Section
+from .memory import Memories, Memory
+
+# Levels looked at, each way, before the whole book is unpacked to find the nearest one.
+_PROBES = 64
+# Chunks unpacked in one go, half a millisecond of them.
+_CHUNKS_A_SLICE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The unpacked index, as memoryviews because bisect reads their items several times as fast as an array's."""
+
+    times: memoryview
+    update_ids: memoryview
+    prices: memoryview
+    row_ends: memoryview  # of every level, and 0 before the first
+    chunk_levels: memoryview  # first level of every chunk
+    chunk_offsets: memoryview  # of every chunk in the file, and the end of the last
+    chunk_checksums: memoryview
+    ranges: list[tuple[int, KnownRange]]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that it takes."""
+        return sum(
+            column.nbytes
+            for column in (self.times, self.update_ids, self.prices, self.row_ends, self.chunk_levels,
+                           self.chunk_offsets, self.chunk_checksums)
+        )  # fmt: skip
+
+
+class _Index:
+    """The index of one segment, once it is unpacked."""
+
+    def __init__(self, segment: "SealedSegment", columns: _Columns) -> None:
+        self.used = 0
+        self.bytes = 0
+        self.columns = columns
+        self._segment = segment
+
+    def forget(self) -> None:
+        """Let go of it."""
+        self._segment.forget(self)
+
+
+class _Rows:
+    """The rows of one segment, as far as they are unpacked."""
+
+    def __init__(self, segment: "SealedSegment") -> None:
+        event_width, width = segment.header.row_widths
+        self.used = 0
+        self.bytes = 0
+        # Pages that are never written to take no memory.
+        self.event_numbers: Numbers = np.empty(segment.header.rows, f"<u{event_width}")
+        self.signed: Numbers = np.empty(segment.header.rows, f"<i{width}")
+        self.events = self.event_numbers.data
+        self.quantities = self.signed.data
+        self.is_there = bytearray(segment.chunks)
+        self._segment = segment
+
+    def forget(self) -> None:
+        """Let go of them."""
+        self._segment.forget(self)
+
+
+class SealedSegment:
+    """A segment in a file; the same questions as HotSegment's. All numbers are in steps of its own `instrument`.
+
+    Every question raises DamagedSegment where the part of the file that it needs is damaged.
+    """
+
+    def __init__(self, files: Files, name: str, symbol: str, memories: Memories) -> None:
+        """Read the header. Raises layout.DamagedFile, log.UnknownFormat, OSError."""
+        self.file_size = files.size(name)
+        self.header, self._table = layout.read(name, symbol, files.read(name, layout.HEADER_READ), self.file_size)
+        self.name = name
+        self.instrument = self.header.instrument
+        self.start = self.header.start
+        self.end = self.header.end
+        self.ended_by = self.header.ended_by
+        self.continued = self.header.continued
+        self.baseline_update_id = self.header.baseline_update_id
+        self.last_time = self.header.last_time
+        self.last_update_id = self.header.last_update_id
+        self.events = self.header.events
+        self.changes = self.header.changes
+        self.is_damaged = False  # found out at the first question
+        self._files = files
+        self._memories = memories
+        self._map: memoryview | None = None
+        self._index: _Index | None = None
+        self._rows: _Rows | None = None
+        self._known_zeros: memoryview | None = None
+
+    # --- what is unpacked
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks of rows."""
+        return self._section(Kind.CHUNK_LEVELS).count
+
+    def _section(self, kind: Kind) -> Section:
+        section = self._table.get(kind)
+        if section is None:
+            raise DamagedSegment(f"{self.name} has no section {kind.name}")
+        return section
+
+    def _bytes(self, offset: int, length: int, checksum: int) -> memoryview:
+        if self._map is None:
+            try:
+                self._map = self._files.map(self.name)
+            except OSError as error:
+                raise DamagedSegment(f"{self.name}: {error.strerror}") from error
+        data = self._map[offset : offset + length]
+        if crc32(data) != checksum:
+            raise DamagedSegment(f"{self.name} is damaged between bytes {offset} and {offset + length}")
+        return data
+
+    def column(self, kind: Kind) -> Integers:
+        """Return a column as int64, unpacked anew. Not for CHUNKS."""
+        section = self._section(kind)
+        data = self._bytes(section.offset, section.length, section.checksum)
+        try:
+            return unpack(data, section.count)
+        except DamagedBytes as error:
+            raise DamagedSegment(f"{self.name}: {kind.name}: {error}") from error
+
+    def _columns(self) -> _Columns:
+        """Return the index, unpacked at the first use."""
+        if self._index is None:
+            try:
+                self._index = _Index(self, self._unpacked_index())
+            except DamagedSegment:
+                self.is_damaged = True
+                raise
+            self._memories.index.add(self._index, self._index.columns.bytes)
+        self._index.used = self._memories.index.clock
+        return self._index.columns
+
+    def _unpacked_index(self) -> _Columns:
+        ranges = self.column(Kind.RANGES).reshape(3, -1).T.tolist()
+        starts = self._section(Kind.CHUNKS).offset + np.cumsum(np.append(0, self.column(Kind.CHUNK_LENGTHS)))
+        prices = self.column(Kind.LEVEL_PRICES)
+        return _Columns(
+            times=(self.column(Kind.TIMES) + self.start).data,
+            update_ids=self.column(Kind.UPDATE_IDS).data,
+            prices=(prices.astype(np.uint32) if prices.max(initial=0) < 1 << 32 else prices).data,
+            row_ends=np.cumsum(np.append(0, self.column(Kind.LEVEL_ROWS))).astype(np.uint32).data,
+            chunk_levels=self.column(Kind.CHUNK_LEVELS).data,
+            chunk_offsets=starts.data,
+            chunk_checksums=self.column(Kind.CHUNK_CHECKSUMS).data,
+            ranges=[(events, KnownRange(lowest, highest)) for events, lowest, highest in ranges],
+        )
+
+    def _rows_of(self, index: _Columns, level: int) -> _Rows:
+        """Return the rows, those of a level unpacked."""
+        rows = self._rows
+        if rows is None:
+            rows = self._rows = _Rows(self)
+        chunk = bisect_right(index.chunk_levels, level) - 1
+        if not rows.is_there[chunk]:
+            self._unpack(index, rows, chunk)
+        rows.used = self._memories.rows.clock
+        return rows
+
+    def _unpack(self, index: _Columns, rows: _Rows, chunk: int) -> None:
+        offset, end = index.chunk_offsets[chunk], index.chunk_offsets[chunk + 1]
+        data = self._bytes(offset, end - offset, index.chunk_checksums[chunk])
+        last = index.chunk_levels[chunk + 1] if chunk + 1 < self.chunks else self.header.levels
+        part = slice(index.row_ends[index.chunk_levels[chunk]], index.row_ends[last])
+        events, quantities = rows.event_numbers[part], rows.signed[part]
+        try:
+            unpack_rows(data, events, quantities, self.header.row_widths)
+        except DamagedBytes as error:
+            raise DamagedSegment(f"{self.name}: chunk {chunk}: {error}") from error
+        rows.is_there[chunk] = True
+        self._memories.rows.add(rows, events.nbytes + quantities.nbytes)
+
+    def load(self) -> Iterator[None]:
+        """Unpack everything, in slices."""
+        yield from self._load_rows()
+
+    def load_index(self) -> None:
+        """Unpack what finds rows."""
+        self._columns()
+
+    def _load_rows(self) -> Work[tuple[_Columns, _Rows]]:
+        """Unpack all rows; they are all there when this returns, whatever memory is short of."""
+        index = self._columns()
+        rows = self._rows or _Rows(self)
+        self._rows = rows
+        unpacked = 0
+        for chunk in range(self.chunks):
+            if not rows.is_there[chunk]:
+                self._unpack(index, rows, chunk)
+                unpacked += 1
+                if unpacked % _CHUNKS_A_SLICE == 0:
+                    yield
+        rows.used = self._memories.rows.clock
+        return index, rows
+
+    def forget(self, unpacked: _Index | _Rows) -> None:
+        """Let go of what was unpacked, unless it has been unpacked anew since."""
+        if self._index is unpacked:
+            self._index = None
+        if self._rows is unpacked:
+            self._rows = None
+
+    def drop(self) -> None:
+        """Let go of everything; who is in the middle of reading goes on reading."""
+        _let_go(self._memories.index, self._index)
+        _let_go(self._memories.rows, self._rows)
+        self._index = self._rows = self._map = self._known_zeros = None
+
+    # --- out
+
+    def _range_at(self, index: _Columns, events: int) -> KnownRange:
+        ranges = index.ranges
+        if len(ranges) == 1:
+            return ranges[0][1]
+        return ranges[bisect_right(ranges, events, key=lambda entry: entry[0]) - 1][1]
+
+    def _state(self, index: _Columns, events: int) -> tuple[Millis, UpdateId]:
+        if not events:
+            return self.header.baseline_time, self.header.baseline_update_id
+        return Millis(index.times[events - 1]), UpdateId(index.update_ids[events - 1])
+
+    def level_at(self, price: int, time: Millis) -> LevelState:
+        """Return what rested at a price at an instant."""
+        index = self._columns()
+        events = bisect_right(index.times, time)
+        quantity = self._quantity(index, price, events)
+        as_of, update_id = self._state(index, events)
+        return LevelState(quantity, as_of, update_id, self._range_at(index, events))
+
+    def _quantity(self, index: _Columns, price: int, events: int) -> SignedQuantity | None:
+        prices = index.prices
+        level = bisect_left(prices, price)
+        if level < len(prices) and prices[level] == price:
+            rows = self._rows_of(index, level)
+            low, high = index.row_ends[level], index.row_ends[level + 1]
+            row = bisect_right(rows.events, events, low, high) - 1
+            if row >= low:
+                return SignedQuantity(rows.quantities[row])
+        known = price in self._range_at(index, events) or self._is_known_zero(price)
+        return SignedQuantity(0) if known else None
+
+    def _is_known_zero(self, price: int) -> bool:
+        if self._known_zeros is None:
+            self._known_zeros = self.column(Kind.KNOWN_ZEROS).data
+        place = bisect_left(self._known_zeros, price)
+        return place < len(self._known_zeros) and self._known_zeros[place] == price
+
+    def changes_of(self, price: int, start: Millis, end: Millis) -> ChangeRows:
+        """Return a price's changes from `start` to `end`, both included."""
+        index = self._columns()
+        level = bisect_left(index.prices, price)
+        if level == len(index.prices) or index.prices[level] != price:
+            return ChangeRows.joined()
+        rows = self._rows_of(index, level)
+        bounds = index.row_ends[level], index.row_ends[level + 1]
+        first, last = bisect_left(index.times, start), bisect_right(index.times, end)
+        low = bisect_left(rows.events, first + 1, *bounds)
+        high = bisect_right(rows.events, last, *bounds)
+        events = rows.event_numbers[low:high].astype(np.int64) - 1
+        return ChangeRows(
+            np.asarray(index.times)[events],
+            np.asarray(index.update_ids)[events],
+            rows.signed[low:high].astype(np.int64),
+        )
+
+    def best_between(self, start: Millis, end: Millis) -> BestRows:
+        """Return the best prices at `start`, and after every event after it up to `end`."""
+        index = self._columns()
+        first, last = bisect_right(index.times, start), bisect_right(index.times, end)
+        best = self.column(Kind.BEST_PRICES).reshape(4, -1).T
+        return BestRows(
+            np.append(np.int64(start), np.asarray(index.times)[first:last]),
+            np.append(np.int64(self._state(index, first)[1]), np.asarray(index.update_ids)[first:last]),
+            best[first : last + 1],
+        )
+
+    def view_at(self, time: Millis) -> Work[BookView]:
+        """Return the whole known book at an instant."""
+        index, rows = yield from self._load_rows()
+        events = bisect_right(index.times, time)
+        as_of, update_id = self._state(index, events)
+        ends = np.asarray(index.row_ends).astype(np.int64)
+        prices = np.asarray(index.prices).astype(np.int64)
+        quantities = np.zeros(len(prices), np.int64)
+        if len(prices):
+            counts = np.add.reduceat(rows.event_numbers <= events, ends[:-1], dtype=np.int64)
+            some = counts > 0
+            quantities[some] = rows.signed[(ends[:-1] + counts - 1)[some]]
+        resting = quantities != 0
+        return BookView(
+            instrument=self.instrument,
+            known_range=self._range_at(index, events),
+            update_id=update_id,
+            transaction_time=as_of,
+            prices=prices[resting],
+            quantities=quantities[resting],
+        )
+
+    def nearest_at(self, price: Price, time: Millis, side: Side | None) -> Work[Nearest | None]:
+        """Return the level nearest to a price at an instant."""
+        index = self._columns()
+        events = bisect_right(index.times, time)
+        above = bisect_left(index.prices, price)
+        below = above - 1
+        for _ in range(2 * _PROBES):
+            up = index.prices[above] - price if above < len(index.prices) else None
+            down = price - index.prices[below] if below >= 0 else None
+            if up is None and down is None:
+                return None
+            is_below = up is None or (down is not None and down <= up)
+            level = below if is_below else above
+            found = self._quantity(index, index.prices[level], events)
+            if found and (side is None or (found > 0) == (side is Side.BID)):
+                return nearest_found(price, index.prices[level], found, self._range_at(index, events), side)
+            below, above = (below - 1, above) if is_below else (below, above + 1)
+        view = yield from self.view_at(time)
+        return view.nearest(price, side)
+
+
+def _let_go(memory: Memory, unpacked: _Index | _Rows | None) -> None:
+    if unpacked is not None:
+        memory.remove(unpacked)

@@ -1,0 +1,124 @@
+"""Which instants are known: the segments of a symbol in order of time, and the gaps between them."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from chronobook_server.core.coverage import Cause, GapInterval, Interval
+from chronobook_server.core.errors import BeforeHistory, HistoryGap
+from chronobook_server.core.values import Millis
+
+from .hot import HotSegment
+from .sealed import SealedSegment
+
+Segment: TypeAlias = HotSegment | SealedSegment
+
+
+class Timeline:
+    """Segments in order of time. Only the last one can still grow.
+
+    `is_confirmed` is false while the last one is a keyframe that no event has confirmed: it answers, but nothing counts
+    on it.
+    """
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self.is_confirmed = True
+        self._starts: list[Millis] = []
+
+    def append(self, segment: Segment, *, is_confirmed: bool = True) -> None:
+        """Add a segment at the end."""
+        self.segments.append(segment)
+        self._starts.append(segment.start)
+        self.is_confirmed = is_confirmed
+
+    def confirm(self, start: Millis) -> None:
+        """Say where the last segment begins, and that it counts."""
+        self.segments[-1].start = self._starts[-1] = start
+        self.is_confirmed = True
+
+    def pop(self) -> None:
+        """Take the last segment away."""
+        self.segments.pop()
+        self._starts.pop()
+        self.is_confirmed = True
+
+    def drop_first(self) -> Segment:
+        """Take the first segment away, and return it."""
+        del self._starts[0]
+        return self.segments.pop(0)
+
+    def replace(self, old: Segment, new: Segment) -> bool:
+        """Put one segment in the place of another; return whether that was still there."""
+        place = bisect_left(self._starts, old.start)
+        if place == len(self.segments) or self.segments[place] is not old:
+            return False
+        self.segments[place] = new
+        return True
+
+    def last_instant(self, segment: Segment) -> Millis:
+        """Return the last instant that a segment answers for with finality."""
+        return segment.last_time if segment.end is None else Millis(segment.end - 1)
+
+    def _counted(self) -> list[Segment]:
+        segments = self.segments if self.is_confirmed else self.segments[:-1]
+        return [segment for segment in segments if not segment.is_damaged]
+
+    def at(self, time: Millis) -> Segment:
+        """Return the segment that answers for an instant. Raises BeforeHistory or HistoryGap."""
+        index = bisect_right(self._starts, time) - 1
+        if index < 0:
+            raise BeforeHistory(time, self._starts[0] if self._starts else None)
+        segment = self.segments[index]
+        if (segment.end is not None and time >= segment.end) or segment.is_damaged:
+            raise self._gap_at(time)
+        return segment
+
+    def _gap_at(self, time: Millis) -> HistoryGap | BeforeHistory:
+        """Return the refusal for an instant that no segment answers for."""
+        for gap in self.gaps():
+            if gap.start < time and (gap.end is None or time < gap.end):
+                return HistoryGap(start=gap.start, end=gap.end, cause=gap.cause.value)
+        counted = self._counted()  # only what is damaged lies before
+        return BeforeHistory(time, counted[0].start if counted else None)
+
+    def walk(self, start: Millis, end: Millis) -> Iterator[tuple[Segment, Millis, Millis]]:
+        """Yield the segments that know something of an interval, each with the first and last instant of it there.
+
+        Segments may come and go while this runs.
+        """
+        time = start
+        while time <= end:
+            found = next((segment for segment in self._counted_from(time) if self.last_instant(segment) >= time), None)
+            if found is None or found.start > end:
+                return
+            first, last = max(time, found.start), min(end, self.last_instant(found))
+            yield found, Millis(first), Millis(last)
+            time = Millis(last + 1)
+
+    def _counted_from(self, time: Millis) -> Iterator[Segment]:
+        counted = len(self.segments) - (not self.is_confirmed)
+        for index in range(max(bisect_right(self._starts, time) - 1, 0), counted):
+            if not self.segments[index].is_damaged:
+                yield self.segments[index]
+
+    def coverage(self) -> list[Interval]:
+        """Return the intervals that can be asked about with finality, in order."""
+        intervals: list[Interval] = []
+        before: Segment | None = None
+        for segment in self._counted():
+            goes_on = before is not None and before.ended_by is None and before.end == segment.start
+            start = intervals.pop().start if goes_on else segment.start
+            intervals.append(Interval(start, max(start, self.last_instant(segment))))
+            before = segment
+        return intervals
+
+    def gaps(self) -> list[GapInterval]:
+        """Return what is missing in between, in order; the last one is open while no event confirms a new epoch."""
+        counted = self._counted()
+        gaps = []
+        for index, segment in enumerate(counted):
+            following = counted[index + 1].start if index + 1 < len(counted) else None
+            if segment.end is not None and (segment.ended_by is not None or segment.end != following):
+                gaps.append(GapInterval(self.last_instant(segment), following, segment.ended_by or Cause.DAMAGED))
+        return gaps

@@ -1,0 +1,109 @@
+"""Answers to many pairs of a price and an instant at once, as columns."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook_server.core.errors import BeforeHistory, HistoryGap, InTheFuture, InvalidField, Refusal
+from chronobook_server.core.instrument import MAX_EXACT, Instrument
+from chronobook_server.core.values import Millis, Price
+from chronobook_server.history.answers import PairState
+from chronobook_server.market import Market
+
+from . import convert
+from .slices import in_slices
+
+MAX_PAIRS = 10_000
+
+Outcome = pb.BatchGetQuantityResponse.Outcome
+Doubles = npt.NDArray[np.float64]
+OUTCOMES: dict[type[Refusal], Outcome.ValueType] = {
+    InTheFuture: Outcome.IN_THE_FUTURE,
+    BeforeHistory: Outcome.BEFORE_HISTORY,
+    HistoryGap: Outcome.HISTORY_GAP,
+}
+
+
+def check(request: pb.BatchGetQuantityRequest) -> None:
+    """Check the arrays as such. Raises InvalidField."""
+    if len(request.prices) != len(request.timestamps):
+        raise InvalidField(("timestamps", "must be as many as prices"))
+    if not 1 <= len(request.prices) <= MAX_PAIRS:
+        raise InvalidField(("prices", f"must be from 1 to {MAX_PAIRS}"))
+
+
+async def quantities(market: Market, request: pb.BatchGetQuantityRequest) -> pb.BatchGetQuantityResponse:
+    """Return what rested at each pair."""
+    instrument = market.instrument
+    prices, timestamps = np.array(request.prices), np.array(request.timestamps)
+    outcomes = np.zeros(len(prices), np.int64)
+    outcomes[~np.isfinite(timestamps)] = Outcome.INVALID_FIELD
+    steps = _steps(prices, outcomes, instrument or Instrument(market.symbol))
+    bound = float(MAX_EXACT)
+    instants = np.rint(np.clip(np.nan_to_num(timestamps) * 1000, -bound, bound)).astype(np.int64)
+    latest = market.latest_instant()
+    outcomes[(outcomes == 0) & (instants > latest)] = Outcome.IN_THE_FUTURE
+    if instrument is None:
+        outcomes[outcomes == 0] = Outcome.BEFORE_HISTORY
+    asked = np.flatnonzero(outcomes == 0)
+    # In order of time, so that each segment is looked at once.
+    asked = asked[np.argsort(instants[asked], kind="stable")]
+    pairs = [
+        (Price(price), Millis(time))
+        for price, time in zip(steps[asked].tolist(), instants[asked].tolist(), strict=True)
+    ]
+    answers = await in_slices(market.history.quantities_at(pairs))
+    return _response(market, outcomes, asked.tolist(), answers)
+
+
+def _steps(prices: Doubles, outcomes: npt.NDArray[np.int64], instrument: Instrument) -> npt.NDArray[np.int64]:
+    """Return prices in steps, as Instrument.price_from_float reads them; those that are none get their outcome."""
+    unit = 10**instrument.price_scale
+    scaled = np.nan_to_num(prices) * unit
+    whole = np.rint(scaled)
+    # A double is a whole number of steps if it is the one nearest to that number's decimal.
+    bad = ~np.isfinite(prices) | (prices <= 0) | (whole > MAX_EXACT) | (whole / unit != prices)
+    outcomes[bad] = Outcome.INVALID_FIELD
+    steps: npt.NDArray[np.int64] = np.where(bad, 1, whole).astype(np.int64)
+    return steps
+
+
+def _response(
+    market: Market, outcomes: npt.NDArray[np.int64], asked: Sequence[int], answers: Sequence[PairState]
+) -> pb.BatchGetQuantityResponse:
+    unit = 10**market.history.instrument.quantity_scale
+    count = len(outcomes)
+    quantity, difference, as_of, update_id = ([math.nan] * count for _ in range(4))
+    side, previous_side = [0] * count, [0] * count
+    outcome: list[int] = outcomes.tolist()
+    for place, (refusal, state, before) in zip(asked, answers, strict=True):
+        if refusal is not None:
+            outcome[place] = OUTCOMES[type(refusal)]
+            continue
+        assert state is not None
+        signed = state.quantity
+        as_of[place] = state.as_of / 1000
+        update_id[place] = state.update_id
+        if signed is None:
+            outcome[place] = Outcome.LEVEL_UNKNOWN
+            continue
+        outcome[place] = Outcome.ANSWERED
+        quantity[place] = abs(signed) / unit
+        side[place] = pb.BID if signed > 0 else pb.ASK if signed < 0 else 0
+        if before is not None:
+            difference[place] = (abs(signed) - abs(before)) / unit
+            previous_side[place] = pb.BID if before > 0 else pb.ASK if before < 0 else 0
+    return pb.BatchGetQuantityResponse(
+        symbol=market.symbol,
+        outcomes=outcome,  # type: ignore[arg-type]
+        quantities=quantity,
+        sides=side,  # type: ignore[arg-type]
+        differences=difference,
+        previous_sides=previous_side,  # type: ignore[arg-type]
+        as_of=as_of,
+        update_ids=update_id,
+        complete_to=convert.seconds(market.history.complete_to),
+    )

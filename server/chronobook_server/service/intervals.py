@@ -1,0 +1,130 @@
+"""Answers about intervals: changes of a level, best prices; in pages."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook_server.core.coverage import GapInterval
+from chronobook_server.core.errors import InvalidField
+from chronobook_server.core.values import Millis, Price
+from chronobook_server.core.view import Steps
+from chronobook_server.market import Market
+
+from . import convert
+from .slices import in_slices
+
+DEFAULT_PAGE = 1000
+CHECKS = (
+    ("start_timestamp", convert.a_timestamp),
+    ("end_timestamp", convert.a_timestamp),
+    ("page_size", convert.a_page_size),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Interval:
+    """What a request asks for: instants, both included; a page's rows; after which instant the page goes on."""
+
+    start: Millis
+    end: Millis
+    limit: int
+    after: Millis | None
+
+    @property
+    def begin(self) -> Millis:
+        """The first instant that the page speaks for."""
+        return self.start if self.after is None else self.after
+
+
+def _interval(market: Market, request: pb.ListLevelChangesRequest | pb.ListBestPricesRequest) -> _Interval | None:
+    """Return what a request asks for; None where nothing final is held. Raises InvalidField or InTheFuture."""
+    start, end = (convert.optional(request, field) for field in ("start_timestamp", "end_timestamp"))
+    if start is not None and end is not None and end < start:
+        raise InvalidField(("end_timestamp", "must not be before start_timestamp"))
+    first = None if start is None else market.instant(convert.milliseconds(start))
+    complete_to, oldest = market.history.complete_to, market.history.oldest_start()
+    if complete_to is None or oldest is None:
+        return None
+    first = oldest if first is None else first
+    last = market.latest_instant() if end is None else Millis(round(convert.milliseconds(end)))
+    limit = request.page_size if request.HasField("page_size") else DEFAULT_PAGE
+    return _Interval(first, last, limit, _position(request.page_token))
+
+
+def _position(token: str) -> Millis | None:
+    """Return the instant that a page token names: Unix ms of the last event of the page before."""
+    if not token:
+        return None
+    if not (token.isascii() and token.isdigit() and len(token) <= 16):
+        raise InvalidField(("page_token", "is not the token of a page"))
+    return Millis(int(token))
+
+
+async def level_changes(
+    market: Market, request: pb.ListLevelChangesRequest, price: Price | None
+) -> pb.ListLevelChangesResponse:
+    """Return a page of a level's changes."""
+    interval = _interval(market, request)
+    response = pb.ListLevelChangesResponse(
+        symbol=market.symbol, price=request.price, complete_to=convert.seconds(market.history.complete_to)
+    )
+    if interval is None or price is None:
+        return response
+    page = await in_slices(
+        market.history.changes_of(price, interval.start, interval.end, limit=interval.limit, after=interval.after)
+    )
+    unit = 10**page.instrument.quantity_scale
+    response.timestamps.extend((page.rows.times / 1000).tolist())
+    response.quantities.extend((np.abs(page.rows.quantities) / unit).tolist())
+    response.sides.extend(convert.sides(page.rows.quantities))  # type: ignore[arg-type]
+    response.update_ids.extend(page.rows.update_ids.tolist())
+    for stretch in page.stretches:
+        quantity = None if stretch.state is None else stretch.state.quantity
+        response.stretches.add(
+            start=stretch.start / 1000,
+            end=stretch.end / 1000,
+            quantity=None if quantity is None else abs(quantity) / unit,
+            side=convert.side(quantity),
+        )
+    response.gaps.extend(map(convert.gap, _gaps(market, interval, page.next)))
+    response.next_page_token = "" if page.next is None else str(page.next)
+    return response
+
+
+async def best_prices(market: Market, request: pb.ListBestPricesRequest) -> pb.ListBestPricesResponse:
+    """Return a page of best prices."""
+    interval = _interval(market, request)
+    response = pb.ListBestPricesResponse(symbol=market.symbol, complete_to=convert.seconds(market.history.complete_to))
+    if interval is None:
+        return response
+    page = await in_slices(
+        market.history.best_between(interval.start, interval.end, limit=interval.limit, after=interval.after)
+    )
+    instrument = page.instrument
+    response.timestamps.extend((page.rows.times / 1000).tolist())
+    response.update_ids.extend(page.rows.update_ids.tolist())
+    price_unit, quantity_unit = 10**instrument.price_scale, 10**instrument.quantity_scale
+    for prices, quantities, rows in (
+        (response.bid_prices, response.bid_quantities, page.rows.best[:, 0:2]),
+        (response.ask_prices, response.ask_quantities, page.rows.best[:, 2:4]),
+    ):
+        prices.extend(_or_nan(rows[:, 0], price_unit))
+        quantities.extend(_or_nan(rows[:, 1], quantity_unit))
+    for stretch in page.stretches:
+        response.stretches.add(start=stretch.start / 1000, end=stretch.end / 1000)
+    response.gaps.extend(map(convert.gap, _gaps(market, interval, page.next)))
+    response.next_page_token = "" if page.next is None else str(page.next)
+    return response
+
+
+def _or_nan(steps: Steps, unit: int) -> list[float]:
+    """Return steps as decimal values; NaN for 0, which says that a side is empty."""
+    values: list[float] = np.where(steps == 0, np.nan, steps / unit).tolist()
+    return values
+
+
+def _gaps(market: Market, interval: _Interval, next_after: Millis | None) -> list[GapInterval]:
+    """Return the gaps that a page passes: those within what it speaks for, and at its end those up to the next one."""
+    end = interval.end if next_after is None else next_after
+    return [gap for gap in market.history.gaps() if gap.start < end and (gap.end is None or gap.end > interval.begin)]

@@ -1,0 +1,131 @@
+"""A disk that is a dict, and sealing on the spot: history as it is, without files."""
+
+import errno
+from collections.abc import Callable
+
+from chronobook_server.history.files import Files
+from chronobook_server.history.layout import DamagedFile
+from chronobook_server.history.memory import Memories
+from chronobook_server.history.seal import SealJob, seal_log
+from chronobook_server.history.store import SEGMENT_MS, HistoryStore
+
+
+class MemoryFiles:
+    """A folder in memory; `room` is how many bytes more it takes, None for any."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytearray] = {}
+        self.room: int | None = None
+
+    def take(self, count: int) -> None:
+        """Use up room. Raises OSError where there is not enough."""
+        if self.room is not None:
+            if count > self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.room -= count
+
+    def names(self) -> list[str]:
+        return sorted(self.contents)
+
+    def _file(self, name: str) -> bytearray:
+        if name not in self.contents:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", name)
+        return self.contents[name]
+
+    def read(self, name: str, limit: int = -1) -> bytes:
+        data = bytes(self._file(name))
+        return data if limit < 0 else data[:limit]
+
+    def size(self, name: str) -> int:
+        return len(self._file(name))
+
+    def map(self, name: str) -> memoryview:
+        return memoryview(bytes(self._file(name)))
+
+    def grow(self, name: str, size: int = 0) -> "MemoryLog":
+        data = self.contents.setdefault(name, bytearray())
+        del data[size:]
+        return MemoryLog(self, data)
+
+    def write(self, name: str, data: bytes) -> None:
+        self.take(len(data))
+        self.contents[name] = bytearray(data)
+
+    def remove(self, name: str) -> None:
+        self._file(name)
+        del self.contents[name]
+
+
+class MemoryLog:
+    """A growing file in memory."""
+
+    def __init__(self, files: MemoryFiles, data: bytearray) -> None:
+        self._files = files
+        self._data = data
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def append(self, data: bytes) -> None:
+        self._files.take(len(data))
+        self._data += data
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class InlineSealer:
+    """Seals at once, in the caller's own time."""
+
+    def submit(self, files: Files, job: SealJob, done: Callable[[str | None], None]) -> None:
+        done(do(files, job))
+
+
+class PatientSealer:
+    """Seals when it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Files, SealJob, Callable[[str | None], None]]] = []
+
+    def submit(self, files: Files, job: SealJob, done: Callable[[str | None], None]) -> None:
+        self.waiting.append((files, job, done))
+
+    def work(self) -> None:
+        """Do all that waits."""
+        waiting, self.waiting = self.waiting, []
+        for files, job, done in waiting:
+            done(do(files, job))
+
+
+def do(files: Files, job: SealJob) -> str | None:
+    """Do a job; return what went wrong."""
+    try:
+        seal_log(files, job)
+    except OSError as error:
+        return error.strerror or str(error)
+    except DamagedFile as error:
+        return str(error)
+    return None
+
+
+def memory_history(
+    symbol: str = "X",
+    *,
+    retention_ms: int = 3_600_000,
+    segment_ms: int = SEGMENT_MS,
+    files: Files | None = None,
+    memories: Memories | None = None,
+) -> HistoryStore:
+    """Return a history in memory, that seals on the spot."""
+    return HistoryStore(
+        symbol,
+        MemoryFiles() if files is None else files,
+        InlineSealer(),
+        retention_ms=retention_ms,
+        segment_ms=segment_ms,
+        memories=memories,
+    )
