@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROTOS := .build/googleapis/google/rpc/status.proto
 
-.PHONY: demo test run install lint types generate check bench
+.PHONY: demo test run install lint types generate check bench bench-history
 
 demo: $(INSTALLED)
 	@$(BIN)/chronobook-server demo
@@ -46,3 +46,6 @@ check: lint types
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.ingest
+
+bench-history: $(INSTALLED)
+	$(BIN)/python -m benchmarks.history $(ARGS)

@@ -49,21 +49,28 @@ class ProcessSealer:
 
     async def _run(self) -> None:
         while True:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "chronobook_server.history.sealing",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )  # fmt: skip
             try:
-                await self._serve(process)
-            finally:
-                self._process = None
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-            log.warning("the sealing process ended; starting another one", code=process.returncode)
+                code = await self._run_process()
+                log.warning("the sealing process ended; starting another one", code=code)
+            except OSError as error:
+                log.warning("the sealing process cannot be started; trying again", error=error.strerror)
             self._fail_all("the sealing process ended")
             await asyncio.sleep(_RESTART_SECONDS)
+
+    async def _run_process(self) -> int | None:
+        """Run one process until it ends; return its exit code. Raises OSError."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "chronobook_server.history.sealing",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        try:
+            await self._serve(process)
+        finally:
+            self._process = None
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        return process.returncode
 
     async def _serve(self, process: asyncio.subprocess.Process) -> None:
         """Send what waits, and take results until there are no more."""

@@ -19,7 +19,7 @@ from chronobook_server.core.records import (
 )
 from chronobook_server.core.sync import SnapshotWanted, Synchroniser
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
-from chronobook_server.history.answers import finish
+from chronobook_server.history.answers import ScaleGrew, finish
 from chronobook_server.history.store import HistoryStore
 from tests.support.depth import SmallExchange, event_dict
 from tests.support.memory import memory_history
@@ -229,6 +229,15 @@ def test_finer_steps_from_an_instant_on_leave_every_older_answer_exact() -> None
     assert finish(made.book_at(Millis(105))).prices.tolist() == [10_000, 10_200]
     assert made.coverage() == [Interval(Millis(100), Millis(120))]
     assert [quantity for _, _, quantity in rows_of(made, 8_000, 0, 999)] == [400]
+
+
+def test_an_answer_in_the_making_is_of_one_scale_or_none() -> None:
+    made = store(keyframe(1, 100), change(2, 110, {100: 6}), change(3, 1200, {100: 7}), change(4, 2300, {100: 8}))
+    work = made.changes_of(Price(100), Millis(0), Millis(9999), limit=1000)
+    next(work)
+    made.append(InstrumentChanged(Instrument("X", 3, 2)))
+    with pytest.raises(ScaleGrew):
+        finish(work)
 
 
 def test_a_status_is_nothing_to_remember_here() -> None:

@@ -60,6 +60,37 @@ async def test_a_quantity_now_is_the_nearest_levels_and_says_how_proven_that_is(
         assert (tie.nearest_price, tie.price_difference, tie.quantity) == (99.0, -1.0, 2.0)
 
 
+async def test_the_nearest_level_of_a_side_and_of_an_instant() -> None:
+    fed = HandFed()
+    fed.sync()
+    fed.change(time=11_000, bids=[("99.00", "0")])
+    fed.change(time=12_000, bids=[("99.00", "4.00")])
+    async with served(fed) as running:
+
+        async def nearest(price: float, side: pb.Side.ValueType | None, time: float | None) -> pb.NearestLevelResponse:
+            return await running.stub.NearestLevel(pb.NearestLevelRequest(price=price, side=side, timestamp=time))
+
+        past = await nearest(99.25, None, 11.5)
+        assert (past.nearest_price, past.price_difference, past.side, past.quantity) == (98.0, -1.25, pb.BID, 2.0)
+        assert (past.timestamp, past.as_of, past.update_id, past.is_proven) == (11.5, 11.0, 1020, True)
+        assert (past.HasField("age"), past.complete_to) == (False, 12.0)
+        asks = await nearest(99.25, pb.ASK, 11.5)
+        assert (asks.nearest_price, asks.side, asks.is_proven) == (101.0, pb.ASK, True)
+        now = await nearest(110, pb.BID, None)
+        assert (now.nearest_price, now.side, now.is_proven) == (99.0, pb.BID, True)
+        assert not (await nearest(110, pb.ASK, None)).is_proven
+        for request, reason in (
+            (pb.NearestLevelRequest(price=99, timestamp=9), "BEFORE_HISTORY"),
+            (pb.NearestLevelRequest(price=99, timestamp=99), "IN_THE_FUTURE"),
+            (pb.NearestLevelRequest(price=99, side=7), "INVALID_FIELD"),  # type: ignore[arg-type]
+        ):
+            assert (await refused(running.stub.NearestLevel(request))).reason == reason
+        fed.change(time=13_000, asks=[("101.00", "0"), ("102.00", "0")])
+        assert (
+            await refused(running.stub.NearestLevel(pb.NearestLevelRequest(price=99, side=pb.ASK, timestamp=13)))
+        ).reason == "LEVEL_UNKNOWN"
+
+
 async def test_a_quantity_at_an_instant_is_exact_a_true_zero_or_unknown() -> None:
     fed = HandFed()
     fed.sync()

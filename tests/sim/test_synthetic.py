@@ -58,3 +58,13 @@ def test_a_symbol_nobody_knows_has_fewer_levels_than_a_snapshot_holds() -> None:
     snapshot = market("WHATEVERUSDT").snapshot()
     assert 0 < len(snapshot["bids"]) < 1000
     assert 0 < len(snapshot["asks"]) < 1000
+
+
+@pytest.mark.parametrize(("symbol", "most"), [("ETHUSDT", 4000), ("WHATEVERUSDT", 999)])
+def test_a_book_does_not_grow_for_ever(symbol: str, most: int) -> None:
+    made = market(symbol)
+    for _ in range(4000):
+        made.next_event()
+    snapshot = made.snapshot()
+    assert 100 < len(snapshot["bids"]) <= most
+    assert 100 < len(snapshot["asks"]) <= most

@@ -138,7 +138,7 @@ class NaiveArchive:
                 now = moment.book.quantity(price)
                 # What a wider range proves to be empty is known from then on, without a word about each price.
                 is_silent = moment.is_widening and now == 0
-                if now != before and not is_silent and start <= moment.time <= end:
+                if now != before and not is_silent and max(start, epoch.start) <= moment.time <= end:
                     found.append((moment.time, moment.update_id, now))
                 before = now
         return found

@@ -52,9 +52,9 @@ class OrderBook:
         changes: dict[int, int] = {}
         # Sets before removals: where one event empties a price on one side and fills it on the other, the removal
         # then finds the other side's level and leaves it alone, and the price changes once.
-        self._set_levels(bids, 1, asks, changes)
-        self._set_levels(asks, -1, bids, changes)
-        doubtful = [*self._remove_levels(bids, 1, changes), *self._remove_levels(asks, -1, changes)]
+        emptied_bids = self._set_levels(bids, 1, asks, changes)
+        emptied_asks = self._set_levels(asks, -1, bids, changes)
+        doubtful = [*self._remove_levels(emptied_bids, 1, changes), *self._remove_levels(emptied_asks, -1, changes)]
         self._find_best()
         self._check_crossed()
         for price in doubtful:
@@ -69,12 +69,15 @@ class OrderBook:
 
     def _set_levels(
         self, side: Mapping[int, int], sign: int, other: Mapping[int, int], changes: dict[int, int]
-    ) -> None:
+    ) -> list[int]:
+        """Set one side's levels that are not emptied; return the prices of those that are."""
         levels = self.levels
+        emptied: list[int] = []
         lowest, highest = self.known_range.lowest, self.known_range.highest
         get = levels.get
         for price, quantity in side.items():
             if not quantity:
+                emptied.append(price)
                 continue
             quantity *= sign
             current = get(price)
@@ -92,15 +95,14 @@ class OrderBook:
                 self.best_bid = max(self.best_bid, max(filter(side.get, side), default=0))
         elif min(side, default=MAX_STEPS) < self.best_ask:
             self.best_ask = min(self.best_ask, min(filter(side.get, side), default=MAX_STEPS))
+        return emptied
 
-    def _remove_levels(self, side: Mapping[int, int], sign: int, changes: dict[int, int]) -> list[int]:
-        """Remove one side's emptied levels; return the prices that stay unknown for all that this side says."""
+    def _remove_levels(self, emptied: list[int], sign: int, changes: dict[int, int]) -> list[int]:
+        """Remove one side's levels at these prices; return those that stay unknown for all that this side says."""
         levels, named = self.levels, self.named
         lowest, highest = self.known_range.lowest, self.known_range.highest
         doubtful = []
-        for price, quantity in side.items():
-            if quantity:
-                continue
+        for price in emptied:
             current = levels.get(price)
             if current is not None:
                 if current * sign > 0:

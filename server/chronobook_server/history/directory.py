@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from .files import DiskFiles
+from .files import TEMPORARY, DiskFiles
 from .log import UnknownFormat
 from .memory import Memories
 from .seal import Sealer
@@ -51,6 +51,9 @@ class DataDirectory:
     def _check_origin(self, exchange: str) -> None:
         files = DiskFiles(self._path)
         try:
+            for name in files.names():
+                if name.startswith(_ORIGIN) and name.endswith(TEMPORARY):
+                    files.remove(name)
             if _ORIGIN not in files.names():
                 files.write(_ORIGIN, json.dumps({"version": VERSION, "exchange": exchange}).encode())
             origin = json.loads(files.read(_ORIGIN))

@@ -32,6 +32,9 @@ UNKNOWN = -(2**63)
 # Stands where the number of a change would, for "there is none before".
 _NONE = -1
 
+# Levels that there is room for at first.
+_ROOM = 1024
+
 
 class _LevelIds(dict[int, int]):
     """Price to level id; a price that is new gets the next one from `make`."""
@@ -63,6 +66,7 @@ class HotSegment:
         self.end: Millis | None = None
         self.ended_by: Cause | None = None
         self.is_damaged = False
+        self.is_recent = True
         self.continued = start.continued
         self.instrument = start.instrument
         self.baseline_time = start.baseline_time
@@ -87,7 +91,8 @@ class HotSegment:
         self._change_before = array("i")
         self._level_ids = _LevelIds(zip(start.baseline, range(len(start.baseline)), strict=True))
         self._level_ids.make = self._new_level
-        self._level_last = [_NONE] * len(start.baseline)
+        # With room for more levels at its end.
+        self._level_last = np.full(max(2 * len(start.baseline), _ROOM), _NONE, np.int32)
         self._walked: dict[int, array[int]] = {}  # the changes of the levels that were asked for
 
     @classmethod
@@ -154,15 +159,13 @@ class HotSegment:
 
     def _add_changes(self, changes: Mapping[int, int]) -> None:
         # The hot path of ingest: loops in C where there is a way. Within one event a level changes once.
-        last = self._level_last
-        levels = list(map(self._level_ids.__getitem__, changes))
+        levels = np.fromiter(map(self._level_ids.__getitem__, changes), np.int32, len(changes))
         number = len(self.change_levels)
-        self._change_before.extend(map(last.__getitem__, levels))
-        self.change_levels.extend(levels)
+        last = self._level_last  # only now: new levels may have made it grow
+        self._change_before.frombytes(last[levels].tobytes())
+        last[levels] = np.arange(number, number + len(levels), dtype=np.int32)
+        self.change_levels.frombytes(levels.tobytes())
         self.change_quantities.extend(changes.values())
-        for level in levels:
-            last[level] = number
-            number += 1
 
     def _new_level(self, price: int) -> int:
         inside = price in self.ranges[0][1]
@@ -170,8 +173,9 @@ class HotSegment:
         if not inside:
             self.named.setdefault(price, self.number)
         self.level_prices.append(price)
-        self._level_last.append(_NONE)
         self.baseline_quantities.append(0 if known else UNKNOWN)
+        if len(self.level_prices) > len(self._level_last):
+            self._level_last = np.append(self._level_last, np.full_like(self._level_last, _NONE))
         return len(self.level_prices) - 1
 
     def _was_named(self, price: int) -> bool:
@@ -230,7 +234,7 @@ class HotSegment:
         known = self._walked.setdefault(level, array("i"))
         stop = known[-1] if known else _NONE
         new = []
-        number = self._level_last[level]
+        number = int(self._level_last[level])
         while number != stop:
             new.append(number)
             number = self._change_before[number]

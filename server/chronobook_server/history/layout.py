@@ -1,6 +1,6 @@
 """The bytes of a sealed segment: one immutable file that answers every question about its own interval alone.
 
-    prefix      "chrnbkSG"  version u16  length of the header u32  crc32 of the rest of the header u32     little-endian
+    prefix      "chrnbkSG"  version u16  length of the header u32  crc32 of all else of the header u32   little-endian
     header      scales of price and quantity  2 × u8 | continued u8 | cause of its end u16, 0 for none
                 start, end, last T, baseline T, baseline u, last u                                        6 × i64
                 changes, rows  2 × u64 | events, levels, baseline levels  3 × u32 | widths of a row  2 × u8
@@ -10,10 +10,10 @@
 
     TIMES                  T − start                                         one value an event
     UPDATE_IDS             u                                                 ″
-    FIRST_UPDATE_IDS       U                                                 ″
-    PREVIOUS_UPDATE_IDS    pu                                                ″
+    FIRST_UPDATE_IDS       U − pu                                            ″
+    PREVIOUS_UPDATE_IDS    pu − the u before (of the baseline, for the first event)      ″
     EVENT_TIMES            E − T                                             ″
-    RECEIVE_TIMES          receive time, ns                                  ″      not in the content hash
+    RECEIVE_TIMES          receive time − E, ns                              ″      not in the content hash
     BEST_PRICES            bid | its quantity | ask | its quantity           4 × (events + 1), the baseline's first
     RANGES                 events before it | lowest | highest               3 × ranges
     LEVEL_PRICES           price, ascending                                  one value a level
@@ -45,6 +45,7 @@ from .log import UnknownFormat
 
 MAGIC = b"chrnbkSG"
 VERSION = 1
+_BEGINNING = struct.Struct("<8sHI")
 _PREFIX = struct.Struct("<8sHII")
 _HEADER = struct.Struct("<3BH6q2Q3I2B16sH")
 _LINE = struct.Struct("<HIQII")
@@ -120,7 +121,7 @@ def write(header: Header, sections: dict[Kind, tuple[int, bytes]]) -> bytes:
         lines.append(_LINE.pack(kind, count, offset, len(data), crc32(data)))
         offset += len(data)
     rest = b"".join((_packed(header, content.digest(), len(sections)), *lines))
-    prefix = _PREFIX.pack(MAGIC, VERSION, length, crc32(rest))
+    prefix = _PREFIX.pack(MAGIC, VERSION, length, crc32(rest, crc32(_BEGINNING.pack(MAGIC, VERSION, length))))
     return b"".join((prefix, rest, *(data for _, data in sections.values())))
 
 
@@ -156,7 +157,7 @@ def read(name: str, symbol: str, data: bytes, size: int) -> tuple[Header, dict[K
         raise DamagedFile(f"{name} is cut short")
     magic, version, length, checksum = _PREFIX.unpack_from(data)
     rest = data[_PREFIX.size : length]
-    if magic != MAGIC or crc32(rest) != checksum:
+    if magic != MAGIC or crc32(rest, crc32(data[: _BEGINNING.size])) != checksum:
         raise DamagedFile(f"{name} has a damaged header")
     if version != VERSION:
         raise UnknownFormat(name, version, VERSION)

@@ -1,6 +1,6 @@
 """The write-ahead log of a hot segment: what is needed to make that segment again, record by record.
 
-    file      "chrnbkLG"  version u16  record ...                                                little-endian
+    file      "chrnbkLG"  version u16  crc32 of both u32  record ...                             little-endian
     record    length u32 of kind and body | crc32 u32 of length, kind and body | kind u8 | body
     START     start, T and u of the baseline, known range (lowest, highest)  5 × i64
               scales of price and quantity  2 × u8 | continued u8 | number of levels, of named prices  2 × u32
@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from zlib import crc32
 
+import numpy as np
+
 from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, RangeWidened, Update
@@ -31,7 +33,8 @@ from .causes import CAUSES, NUMBERS
 
 MAGIC = b"chrnbkLG"
 VERSION = 1
-_FILE = struct.Struct("<8sH")
+_BEGINNING = struct.Struct("<8sH")
+_FILE = struct.Struct("<8sHI")
 _FRAME = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")
 _START_BODY = struct.Struct("<5q3B2I")
@@ -39,10 +42,11 @@ _UPDATE_BODY = struct.Struct("<10qI")
 _WIDENED_BODY = struct.Struct("<4qI")
 _FINER_BODY = struct.Struct("<2B")
 _GAP_BODY = struct.Struct("<H")
-_START, _UPDATE, _WIDENED, _FINER, _GAP = (bytes((kind,)) for kind in range(1, 6))
+_KINDS = range(1, 6)
+_START, _UPDATE, _WIDENED, _FINER, _GAP = (bytes((kind,)) for kind in _KINDS)
 
 Entry: TypeAlias = Update | RangeWidened | InstrumentChanged | Gap
-FILE_HEADER = _FILE.pack(MAGIC, VERSION)
+FILE_HEADER = _FILE.pack(MAGIC, VERSION, crc32(_BEGINNING.pack(MAGIC, VERSION)))
 
 
 class UnknownFormat(Exception):
@@ -136,6 +140,8 @@ def encode(entry: RangeWidened | InstrumentChanged | Gap) -> bytes:
 def _integers(body: memoryview, offset: int, count: int) -> "array[int]":
     values = array("q")
     values.frombytes(body[offset : offset + 8 * count])
+    if len(values) != count:
+        raise ValueError("fewer numbers than were announced")
     return values
 
 
@@ -204,8 +210,8 @@ def read_log(name: str, symbol: str, data: bytes) -> LogContents | None:
     """
     if len(data) < _FILE.size:
         return None
-    magic, version = _FILE.unpack_from(data)
-    if magic != MAGIC:
+    magic, version, checksum = _FILE.unpack_from(data)
+    if magic != MAGIC or crc32(data[: _BEGINNING.size]) != checksum:
         return None
     if version != VERSION:
         raise UnknownFormat(name, version, VERSION)
@@ -214,11 +220,7 @@ def read_log(name: str, symbol: str, data: bytes) -> LogContents | None:
     start: Start | None = None
     entries: list[Entry] = []
     last = (Millis(0), UpdateId(0))
-    while offset + _FRAME.size < len(data):
-        length, checksum = _FRAME.unpack_from(data, offset)
-        record = view[offset + _FRAME.size : offset + _FRAME.size + length]
-        if length < 1 or len(record) < length or crc32(record, crc32(view[offset : offset + 4])) != checksum:
-            break
+    while (record := _record_at(view, offset)) is not None:
         kind, body = bytes(record[:1]), record[1:]
         try:
             if start is None:
@@ -231,15 +233,32 @@ def read_log(name: str, symbol: str, data: bytes) -> LogContents | None:
             break
         if entries and isinstance(entries[-1], Update):
             last = (entries[-1].transaction_time, entries[-1].final_update_id)
-        offset += _FRAME.size + length
+        offset += _FRAME.size + len(record)
     if start is None:
         return None
     return LogContents(start, entries, offset, damaged=_holds_more_records(view[offset:]))
 
 
+def _record_at(log: memoryview, offset: int) -> memoryview | None:
+    """Return kind and body of the record that stands there, if a whole one does."""
+    if len(log) - offset <= _FRAME.size:
+        return None
+    length, checksum = _FRAME.unpack_from(log, offset)
+    record = log[offset + _FRAME.size : offset + _FRAME.size + length]
+    is_whole = 0 < length == len(record) and crc32(record, crc32(log[offset : offset + 4])) == checksum
+    return record if is_whole else None
+
+
 def _holds_more_records(rest: memoryview) -> bool:
-    """Return whether a whole record, or more than one, lies in what cannot be read: then it is not just a torn tail."""
-    if len(rest) <= _FRAME.size:
-        return False
-    length, _ = _FRAME.unpack_from(rest)
-    return bool(0 < length < len(rest) - _FRAME.size)
+    """Return whether a whole record lies behind the first one, which cannot be read: then it is not just a torn tail.
+
+    Its length may be what is wrong with it, so the next one is looked for at every byte.
+    """
+    for shift in range(min(4, len(rest))):
+        lengths = np.frombuffer(rest, "<u4", (len(rest) - shift) // 4, shift)
+        offsets = shift + 4 * np.arange(len(lengths))
+        could_be = (lengths > 0) & (lengths <= len(rest) - _FRAME.size - offsets)
+        for offset in offsets[could_be].tolist():
+            if offset and rest[offset + _FRAME.size] in _KINDS and _record_at(rest, offset) is not None:
+                return True
+    return False

@@ -1,4 +1,4 @@
-"""How much unpacked history stays in memory: what was not used for the longest time goes first."""
+"""How much unpacked history stays in memory: what was not used for the longest time goes first, what is recent last."""
 
 from typing import Protocol
 
@@ -11,6 +11,10 @@ class Unpacked(Protocol):
 
     used: int
     bytes: int
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether it is asked for so often that others go first."""
 
     def forget(self) -> None:
         """Let go of it."""
@@ -33,7 +37,8 @@ class Memory:
         self.bytes += more
         self._held[id(unpacked)] = unpacked
         while self.bytes > self._limit and len(self._held) > 1:
-            oldest = min(self._held.values(), key=lambda held: held.used)
+            others = (held for held in self._held.values() if held is not unpacked)
+            oldest = min(others, key=lambda held: (held.is_recent, held.used))
             self.remove(oldest)
             oldest.forget()
 

@@ -6,6 +6,7 @@ called DISK, and `wants_keyframe` says when to try again with a whole book.
 """
 
 import contextlib
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -175,16 +176,18 @@ class Recorder:
         if self._hot is None:
             return
         try:
+            if isinstance(record, InstrumentChanged):
+                self._hot.rescale(self.instrument)  # first: what does not fit must not stand in the log
             if self._pending is not None:
                 self._pending[1].append(encode(record))
             elif self._log is not None:
                 self._log.append(encode(record))
+        except OverflowError as error:
+            self.fail(OSError(errno.EOVERFLOW, str(error)))
         except OSError as error:
             self.fail(error)
         else:
-            if isinstance(record, InstrumentChanged):
-                self._hot.rescale(self.instrument)
-            else:
+            if isinstance(record, RangeWidened):
                 self._hot.widen(record)
 
     def _end_epoch(self, gap: Gap) -> None:

@@ -45,7 +45,8 @@ def recover(files: Files, symbol: str, memories: Memories) -> Recovered:
     """
     sealed: dict[str, SealedSegment] = {}
     damaged: list[str] = []
-    names = files.names()
+    # Ours are named after an instant; what somebody else put there is not looked at.
+    names = [name for name in files.names() if name.partition(".")[0].isdecimal()]
     for name in names:
         if name.endswith(TEMPORARY):
             files.remove(name)

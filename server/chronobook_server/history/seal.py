@@ -18,7 +18,7 @@ from .layout import Kind
 from .log import read_log
 
 # Rows a chunk, as far as whole levels allow: what one look-up in cold data has to unpack.
-CHUNK_ROWS = 2048
+CHUNK_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ def sealed_bytes(hot: HotSegment) -> bytes:
     assert hot.end is not None
     rows = _Rows(hot)
     chunks = rows.chunks()
-    times = np.array(hot.times, np.int64)
+    times, update_ids = np.array(hot.times, np.int64), np.array(hot.update_ids, np.int64)
+    previous = np.array(hot.previous_update_ids, np.int64)
     known_zeros = sorted(
         price
         for price, number in hot.named.items()
@@ -62,11 +63,11 @@ def sealed_bytes(hot: HotSegment) -> bytes:
     )
     plain: dict[Kind, Integers] = {
         Kind.TIMES: times - hot.start,
-        Kind.UPDATE_IDS: np.array(hot.update_ids, np.int64),
-        Kind.FIRST_UPDATE_IDS: np.array(hot.first_update_ids, np.int64),
-        Kind.PREVIOUS_UPDATE_IDS: np.array(hot.previous_update_ids, np.int64),
+        Kind.UPDATE_IDS: update_ids,
+        Kind.FIRST_UPDATE_IDS: np.array(hot.first_update_ids, np.int64) - previous,
+        Kind.PREVIOUS_UPDATE_IDS: previous - np.append(hot.baseline_update_id, update_ids)[:-1],
         Kind.EVENT_TIMES: np.array(hot.event_times, np.int64) - times,
-        Kind.RECEIVE_TIMES: np.array(hot.receive_times, np.int64),
+        Kind.RECEIVE_TIMES: np.array(hot.receive_times, np.int64) - np.array(hot.event_times, np.int64) * 1_000_000,
         Kind.BEST_PRICES: np.array(hot.best_prices, np.int64).reshape(-1, 4).T.reshape(-1),
         Kind.RANGES: np.array([(n, known.lowest, known.highest) for n, known in hot.ranges], np.int64).T.reshape(-1),
         Kind.LEVEL_PRICES: rows.prices,

@@ -1,7 +1,7 @@
 """A sealed segment: a file, of which only what is asked for is unpacked, and kept for a while (see memory.py).
 
-The index (times, prices, where their rows are) is unpacked as a whole at the first question; rows in chunks, each into
-its place in two arrays that hold the whole segment. A quantity at an instant is three bisects: event, level, row.
+The index (times, prices, where their rows are) is unpacked as a whole at the first question, rows chunk by chunk. A
+quantity at an instant is three bisects: event, level, row.
 """
 
 from bisect import bisect_left, bisect_right
@@ -32,8 +32,8 @@ _CHUNKS_A_SLICE = 8
 class _Columns:
     """The unpacked index, as memoryviews because bisect reads their items several times as fast as an array's."""
 
-    times: memoryview
-    update_ids: memoryview
+    times: memoryview  # T − start of the segment
+    update_ids: memoryview  # u − that of the baseline
     prices: memoryview
     row_ends: memoryview  # of every level, and 0 before the first
     chunk_levels: memoryview  # first level of every chunk
@@ -60,25 +60,38 @@ class _Index:
         self.columns = columns
         self._segment = segment
 
+    @property
+    def is_recent(self) -> bool:
+        """Whether it is of the newest part of the history, which is asked for most."""
+        return self._segment.is_recent
+
     def forget(self) -> None:
         """Let go of it."""
         self._segment.forget(self)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """The rows of some levels; the first of them is row `first` of the segment."""
+
+    first: int
+    events: memoryview
+    quantities: memoryview
+
+
 class _Rows:
-    """The rows of one segment, as far as they are unpacked."""
+    """The rows of one segment, as far as they are unpacked: a chunk each, in memory of its own."""
 
     def __init__(self, segment: "SealedSegment") -> None:
-        event_width, width = segment.header.row_widths
         self.used = 0
         self.bytes = 0
-        # Pages that are never written to take no memory.
-        self.event_numbers: Numbers = np.empty(segment.header.rows, f"<u{event_width}")
-        self.signed: Numbers = np.empty(segment.header.rows, f"<i{width}")
-        self.events = self.event_numbers.data
-        self.quantities = self.signed.data
-        self.is_there = bytearray(segment.chunks)
+        self.chunks: list[_Chunk | None] = [None] * segment.chunks
         self._segment = segment
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether they are of the newest part of the history, which is asked for most."""
+        return self._segment.is_recent
 
     def forget(self) -> None:
         """Let go of them."""
@@ -107,6 +120,7 @@ class SealedSegment:
         self.events = self.header.events
         self.changes = self.header.changes
         self.is_damaged = False  # found out at the first question
+        self.is_recent = False  # of the newest part of the history, which is kept unpacked
         self._files = files
         self._memories = memories
         self._map: memoryview | None = None
@@ -162,11 +176,10 @@ class SealedSegment:
     def _unpacked_index(self) -> _Columns:
         ranges = self.column(Kind.RANGES).reshape(3, -1).T.tolist()
         starts = self._section(Kind.CHUNKS).offset + np.cumsum(np.append(0, self.column(Kind.CHUNK_LENGTHS)))
-        prices = self.column(Kind.LEVEL_PRICES)
         return _Columns(
-            times=(self.column(Kind.TIMES) + self.start).data,
-            update_ids=self.column(Kind.UPDATE_IDS).data,
-            prices=(prices.astype(np.uint32) if prices.max(initial=0) < 1 << 32 else prices).data,
+            times=_narrow(self.column(Kind.TIMES)),
+            update_ids=_narrow(self.column(Kind.UPDATE_IDS) - self.header.baseline_update_id),
+            prices=_narrow(self.column(Kind.LEVEL_PRICES)),
             row_ends=np.cumsum(np.append(0, self.column(Kind.LEVEL_ROWS))).astype(np.uint32).data,
             chunk_levels=self.column(Kind.CHUNK_LEVELS).data,
             chunk_offsets=starts.data,
@@ -174,29 +187,34 @@ class SealedSegment:
             ranges=[(events, KnownRange(lowest, highest)) for events, lowest, highest in ranges],
         )
 
-    def _rows_of(self, index: _Columns, level: int) -> _Rows:
-        """Return the rows, those of a level unpacked."""
+    def _chunk_of(self, index: _Columns, level: int) -> _Chunk:
+        """Return the chunk that holds a level's rows, unpacked at the first use."""
         rows = self._rows
         if rows is None:
             rows = self._rows = _Rows(self)
-        chunk = bisect_right(index.chunk_levels, level) - 1
-        if not rows.is_there[chunk]:
-            self._unpack(index, rows, chunk)
+        number = bisect_right(index.chunk_levels, level) - 1
+        chunk = rows.chunks[number]
+        if chunk is None:
+            chunk = self._unpack(index, rows, number)
         rows.used = self._memories.rows.clock
-        return rows
+        return chunk
 
-    def _unpack(self, index: _Columns, rows: _Rows, chunk: int) -> None:
-        offset, end = index.chunk_offsets[chunk], index.chunk_offsets[chunk + 1]
-        data = self._bytes(offset, end - offset, index.chunk_checksums[chunk])
-        last = index.chunk_levels[chunk + 1] if chunk + 1 < self.chunks else self.header.levels
-        part = slice(index.row_ends[index.chunk_levels[chunk]], index.row_ends[last])
-        events, quantities = rows.event_numbers[part], rows.signed[part]
+    def _unpack(self, index: _Columns, rows: _Rows, number: int) -> _Chunk:
+        offset, end = index.chunk_offsets[number], index.chunk_offsets[number + 1]
+        data = self._bytes(offset, end - offset, index.chunk_checksums[number])
+        last = index.chunk_levels[number + 1] if number + 1 < self.chunks else self.header.levels
+        first = index.row_ends[index.chunk_levels[number]]
+        count = index.row_ends[last] - first
+        event_width, width = self.header.row_widths
+        events: Numbers = np.empty(count, f"<u{event_width}")
+        quantities: Numbers = np.empty(count, f"<i{width}")
         try:
             unpack_rows(data, events, quantities, self.header.row_widths)
         except DamagedBytes as error:
-            raise DamagedSegment(f"{self.name}: chunk {chunk}: {error}") from error
-        rows.is_there[chunk] = True
+            raise DamagedSegment(f"{self.name}: chunk {number}: {error}") from error
+        chunk = rows.chunks[number] = _Chunk(first, events.data, quantities.data)
         self._memories.rows.add(rows, events.nbytes + quantities.nbytes)
+        return chunk
 
     def load(self) -> Iterator[None]:
         """Unpack everything, in slices."""
@@ -206,20 +224,22 @@ class SealedSegment:
         """Unpack what finds rows."""
         self._columns()
 
-    def _load_rows(self) -> Work[tuple[_Columns, _Rows]]:
+    def _load_rows(self) -> Work[tuple[_Columns, list[_Chunk]]]:
         """Unpack all rows; they are all there when this returns, whatever memory is short of."""
         index = self._columns()
-        rows = self._rows or _Rows(self)
-        self._rows = rows
+        rows = self._rows = self._rows or _Rows(self)
         unpacked = 0
-        for chunk in range(self.chunks):
-            if not rows.is_there[chunk]:
-                self._unpack(index, rows, chunk)
+        chunks: list[_Chunk] = []
+        for number in range(self.chunks):
+            chunk = rows.chunks[number]
+            if chunk is None:
+                chunk = self._unpack(index, rows, number)
                 unpacked += 1
                 if unpacked % _CHUNKS_A_SLICE == 0:
                     yield
+            chunks.append(chunk)
         rows.used = self._memories.rows.clock
-        return index, rows
+        return index, chunks
 
     def forget(self, unpacked: _Index | _Rows) -> None:
         """Let go of what was unpacked, unless it has been unpacked anew since."""
@@ -229,10 +249,10 @@ class SealedSegment:
             self._rows = None
 
     def drop(self) -> None:
-        """Let go of everything; who is in the middle of reading goes on reading."""
+        """Let go of what is unpacked; who is in the middle of reading goes on reading, of a file that is gone."""
         _let_go(self._memories.index, self._index)
         _let_go(self._memories.rows, self._rows)
-        self._index = self._rows = self._map = self._known_zeros = None
+        self._index = self._rows = self._known_zeros = None
 
     # --- out
 
@@ -245,12 +265,21 @@ class SealedSegment:
     def _state(self, index: _Columns, events: int) -> tuple[Millis, UpdateId]:
         if not events:
             return self.header.baseline_time, self.header.baseline_update_id
-        return Millis(index.times[events - 1]), UpdateId(index.update_ids[events - 1])
+        return (
+            Millis(index.times[events - 1] + self.start),
+            UpdateId(index.update_ids[events - 1] + self.header.baseline_update_id),
+        )
+
+    def _times(self, index: _Columns, events: slice | Integers) -> Integers:
+        return np.asarray(index.times)[events].astype(np.int64) + self.start
+
+    def _update_ids(self, index: _Columns, events: slice | Integers) -> Integers:
+        return np.asarray(index.update_ids)[events].astype(np.int64) + self.header.baseline_update_id
 
     def level_at(self, price: int, time: Millis) -> LevelState:
         """Return what rested at a price at an instant."""
         index = self._columns()
-        events = bisect_right(index.times, time)
+        events = bisect_right(index.times, time - self.start)
         quantity = self._quantity(index, price, events)
         as_of, update_id = self._state(index, events)
         return LevelState(quantity, as_of, update_id, self._range_at(index, events))
@@ -259,11 +288,12 @@ class SealedSegment:
         prices = index.prices
         level = bisect_left(prices, price)
         if level < len(prices) and prices[level] == price:
-            rows = self._rows_of(index, level)
-            low, high = index.row_ends[level], index.row_ends[level + 1]
-            row = bisect_right(rows.events, events, low, high) - 1
+            chunk = self._chunk_of(index, level)
+            first = chunk.first
+            low, high = index.row_ends[level] - first, index.row_ends[level + 1] - first
+            row = bisect_right(chunk.events, events, low, high) - 1
             if row >= low:
-                return SignedQuantity(rows.quantities[row])
+                return SignedQuantity(chunk.quantities[row])
         known = price in self._range_at(index, events) or self._is_known_zero(price)
         return SignedQuantity(0) if known else None
 
@@ -279,41 +309,43 @@ class SealedSegment:
         level = bisect_left(index.prices, price)
         if level == len(index.prices) or index.prices[level] != price:
             return ChangeRows.joined()
-        rows = self._rows_of(index, level)
-        bounds = index.row_ends[level], index.row_ends[level + 1]
-        first, last = bisect_left(index.times, start), bisect_right(index.times, end)
-        low = bisect_left(rows.events, first + 1, *bounds)
-        high = bisect_right(rows.events, last, *bounds)
-        events = rows.event_numbers[low:high].astype(np.int64) - 1
+        chunk = self._chunk_of(index, level)
+        bounds = index.row_ends[level] - chunk.first, index.row_ends[level + 1] - chunk.first
+        first, last = bisect_left(index.times, start - self.start), bisect_right(index.times, end - self.start)
+        low = bisect_left(chunk.events, first + 1, *bounds)
+        high = bisect_right(chunk.events, last, *bounds)
+        events = np.asarray(chunk.events)[low:high].astype(np.int64) - 1
         return ChangeRows(
-            np.asarray(index.times)[events],
-            np.asarray(index.update_ids)[events],
-            rows.signed[low:high].astype(np.int64),
+            self._times(index, events),
+            self._update_ids(index, events),
+            np.asarray(chunk.quantities)[low:high].astype(np.int64),
         )
 
     def best_between(self, start: Millis, end: Millis) -> BestRows:
         """Return the best prices at `start`, and after every event after it up to `end`."""
         index = self._columns()
-        first, last = bisect_right(index.times, start), bisect_right(index.times, end)
+        first, last = bisect_right(index.times, start - self.start), bisect_right(index.times, end - self.start)
         best = self.column(Kind.BEST_PRICES).reshape(4, -1).T
         return BestRows(
-            np.append(np.int64(start), np.asarray(index.times)[first:last]),
-            np.append(np.int64(self._state(index, first)[1]), np.asarray(index.update_ids)[first:last]),
+            np.append(np.int64(start), self._times(index, slice(first, last))),
+            np.append(np.int64(self._state(index, first)[1]), self._update_ids(index, slice(first, last))),
             best[first : last + 1],
         )
 
     def view_at(self, time: Millis) -> Work[BookView]:
         """Return the whole known book at an instant."""
-        index, rows = yield from self._load_rows()
-        events = bisect_right(index.times, time)
+        index, chunks = yield from self._load_rows()
+        events = bisect_right(index.times, time - self.start)
         as_of, update_id = self._state(index, events)
         ends = np.asarray(index.row_ends).astype(np.int64)
         prices = np.asarray(index.prices).astype(np.int64)
         quantities = np.zeros(len(prices), np.int64)
         if len(prices):
-            counts = np.add.reduceat(rows.event_numbers <= events, ends[:-1], dtype=np.int64)
+            numbers = np.concatenate([np.asarray(chunk.events) for chunk in chunks])
+            signed = np.concatenate([np.asarray(chunk.quantities) for chunk in chunks])
+            counts = np.add.reduceat(numbers <= events, ends[:-1], dtype=np.int64)
             some = counts > 0
-            quantities[some] = rows.signed[(ends[:-1] + counts - 1)[some]]
+            quantities[some] = signed[(ends[:-1] + counts - 1)[some]]
         resting = quantities != 0
         return BookView(
             instrument=self.instrument,
@@ -327,7 +359,7 @@ class SealedSegment:
     def nearest_at(self, price: Price, time: Millis, side: Side | None) -> Work[Nearest | None]:
         """Return the level nearest to a price at an instant."""
         index = self._columns()
-        events = bisect_right(index.times, time)
+        events = bisect_right(index.times, time - self.start)
         above = bisect_left(index.prices, price)
         below = above - 1
         for _ in range(2 * _PROBES):
@@ -343,6 +375,12 @@ class SealedSegment:
             below, above = (below - 1, above) if is_below else (below, above + 1)
         view = yield from self.view_at(time)
         return view.nearest(price, side)
+
+
+def _narrow(column: Integers) -> memoryview:
+    """Return a column in four bytes a value where they are enough."""
+    fits = int(np.abs(column).max(initial=0)) < 1 << 31
+    return (column.astype(np.int32) if fits else column).data
 
 
 def _let_go(memory: Memory, unpacked: _Index | _Rows | None) -> None:

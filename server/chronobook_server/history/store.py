@@ -15,8 +15,8 @@ from chronobook_server.core.coverage import Cause, GapInterval, Interval
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import Record
-from chronobook_server.core.values import Millis, Price, Side, SignedQuantity, UpdateId
-from chronobook_server.core.view import BookView, Nearest
+from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
+from chronobook_server.core.view import BookView, Nearest, Steps
 
 from .answers import BestRows, ChangeRows, DamagedSegment, LevelState, PairState, ScaleGrew, Work
 from .files import Files
@@ -160,7 +160,22 @@ class HistoryStore:
                 return segment.level_at(price, time)
             return self._converted(segment, price, time)
         except DamagedSegment as error:
-            raise _gap(segment) from error
+            raise self._refusal(segment, time) from error
+
+    def _refusal(self, segment: Segment, time: Millis) -> BeforeHistory | HistoryGap:
+        """Return why an instant is not answered about that a damaged segment should speak for."""
+        try:
+            self._timeline.at(time)
+        except (BeforeHistory, HistoryGap) as refusal:
+            return refusal  # all of it is damaged
+        return HistoryGap(start=Millis(segment.start - 1), end=segment.end, cause=Cause.DAMAGED.value)
+
+    def _whole(self, segment: Segment, time: Millis, work: Work[_Answer]) -> Work[_Answer]:
+        """Do a work of a segment; what is damaged is not known."""
+        try:
+            return (yield from work)
+        except DamagedSegment as error:
+            raise self._refusal(segment, time) from error
 
     def _converted(self, segment: Segment, price: Price, time: Millis) -> LevelState:
         price_factor, quantity_factor = self._factors(segment)
@@ -178,15 +193,18 @@ class HistoryStore:
     def book_at(self, time: Millis) -> Work[BookView]:
         """Return the whole known book at an instant. Raises BeforeHistory or HistoryGap."""
         segment = self._timeline.at(time)
-        view = yield from _whole(segment, segment.view_at(time))
+        return (yield from self._whole(segment, time, self._view(segment, time)))
+
+    def _view(self, segment: Segment, time: Millis) -> Work[BookView]:
+        view = yield from segment.view_at(time)
         price_factor, quantity_factor = self._factors(segment)
         return BookView(
             instrument=self.instrument,
             known_range=view.known_range.rescaled(price_factor),
             update_id=view.update_id,
             transaction_time=view.transaction_time,
-            prices=view.prices * np.int64(price_factor),
-            quantities=view.quantities * np.int64(quantity_factor),
+            prices=_finer(view.prices, price_factor),
+            quantities=_finer(view.quantities, quantity_factor),
         )
 
     @_steady
@@ -200,7 +218,7 @@ class HistoryStore:
         state = self.level_at(price, time)
         segment = self._timeline.at(time)
         if segment.instrument == self.instrument:
-            return (yield from _whole(segment, segment.nearest_at(price, time, side))), state
+            return (yield from self._whole(segment, time, segment.nearest_at(price, time, side))), state
         view = yield from self.book_at(time)
         return view.nearest(price, side), state
 
@@ -237,9 +255,9 @@ class HistoryStore:
             return ChangeRows.joined()
         try:
             rows = segment.changes_of(own_price, start, end)
+            return rows._replace(quantities=_finer(rows.quantities, quantity_factor))
         except DamagedSegment as error:
-            raise _gap(segment) from error
-        return rows if quantity_factor == 1 else rows._replace(quantities=rows.quantities * np.int64(quantity_factor))
+            raise self._refusal(segment, start) from error
 
     @_steady
     def best_between(self, start: Millis, end: Millis, *, limit: int, after: Millis | None = None) -> Work[BestPage]:
@@ -253,10 +271,11 @@ class HistoryStore:
                 goes_on = pages.goes_on(segment, low)
                 # Events of the seam's own millisecond are rows too, where a stretch does not begin with them.
                 rows = segment.best_between(Millis(low - 1) if goes_on else low, high)
+                best = rows.best.copy()
+                for column, factor in enumerate(self._factors(segment) * 2):
+                    best[:, column] = _finer(best[:, column], factor)
             except DamagedSegment:
                 continue
-            price_factor, quantity_factor = self._factors(segment)
-            best = rows.best * np.array((price_factor, quantity_factor) * 2, np.int64)
             moved = np.append(True, (best[1:] != best[:-1]).any(axis=1))
             moved[0] = not goes_on
             if pages.add(segment, Stretch(low, high), BestRows(rows.times[moved], rows.update_ids[moved], best[moved])):
@@ -291,21 +310,19 @@ class HistoryStore:
         """Unpack, newest first and in slices, what is asked for most."""
         newest = self.complete_to or 0
         for segment in reversed(tuple(self._timeline.segments)):
+            segment.is_recent = segment.end is None or segment.end > newest - WARM_MS
             with suppress(DamagedSegment):
-                if segment.end is not None and segment.end > newest - WARM_MS:
+                if segment.is_recent:
                     yield from segment.load()
                 else:
                     segment.load_index()
                     yield
 
 
-def _gap(segment: Segment) -> HistoryGap:
-    return HistoryGap(start=Millis(segment.start - 1), end=segment.end, cause=Cause.DAMAGED.value)
-
-
-def _whole(segment: Segment, work: Work[_Answer]) -> Work[_Answer]:
-    """Do a work of a segment; what is damaged is not known."""
-    try:
-        return (yield from work)
-    except DamagedSegment as error:
-        raise _gap(segment) from error
+def _finer(steps: Steps, factor: int) -> Steps:
+    """Return numbers in steps that are `factor` times finer. Raises DamagedSegment where one has no room."""
+    if factor == 1:
+        return steps
+    if int(np.abs(steps).max(initial=0)) * factor >= MAX_STEPS:
+        raise DamagedSegment("an old quantity does not fit today's finer steps")
+    return steps * np.int64(factor)

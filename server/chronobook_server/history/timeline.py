@@ -68,7 +68,7 @@ class Timeline:
         """Return the segment that answers for an instant. Raises BeforeHistory or HistoryGap."""
         index = bisect_right(self._starts, time) - 1
         if index < 0:
-            raise BeforeHistory(time, self._starts[0] if self._starts else None)
+            raise self._before(time)
         segment = self.segments[index]
         if (segment.end is not None and time >= segment.end) or segment.is_damaged:
             raise self._gap_at(time)
@@ -79,8 +79,11 @@ class Timeline:
         for gap in self.gaps():
             if gap.start < time and (gap.end is None or time < gap.end):
                 return HistoryGap(start=gap.start, end=gap.end, cause=gap.cause.value)
-        counted = self._counted()  # only what is damaged lies before
-        return BeforeHistory(time, counted[0].start if counted else None)
+        return self._before(time)  # only what is damaged lies before
+
+    def _before(self, time: Millis) -> BeforeHistory:
+        oldest = next((segment.start for segment in self.segments if not segment.is_damaged), None)
+        return BeforeHistory(time, oldest)
 
     def walk(self, start: Millis, end: Millis) -> Iterator[tuple[Segment, Millis, Millis]]:
         """Yield the segments that know something of an interval, each with the first and last instant of it there.

@@ -43,7 +43,8 @@ async def quantities(market: Market, request: pb.BatchGetQuantityRequest) -> pb.
     outcomes[~np.isfinite(timestamps)] = Outcome.INVALID_FIELD
     steps = _steps(prices, outcomes, instrument or Instrument(market.symbol))
     bound = float(MAX_EXACT)
-    instants = np.rint(np.clip(np.nan_to_num(timestamps) * 1000, -bound, bound)).astype(np.int64)
+    seconds = np.clip(np.nan_to_num(timestamps), -bound, bound)
+    instants = np.rint(np.clip(seconds * 1000, -bound, bound)).astype(np.int64)
     latest = market.latest_instant()
     outcomes[(outcomes == 0) & (instants > latest)] = Outcome.IN_THE_FUTURE
     if instrument is None:
@@ -62,7 +63,7 @@ async def quantities(market: Market, request: pb.BatchGetQuantityRequest) -> pb.
 def _steps(prices: Doubles, outcomes: npt.NDArray[np.int64], instrument: Instrument) -> npt.NDArray[np.int64]:
     """Return prices in steps, as Instrument.price_from_float reads them; those that are none get their outcome."""
     unit = 10**instrument.price_scale
-    scaled = np.nan_to_num(prices) * unit
+    scaled = np.clip(np.nan_to_num(prices), 0, 2.0 * MAX_EXACT) * unit
     whole = np.rint(scaled)
     # A double is a whole number of steps if it is the one nearest to that number's decimal.
     bad = ~np.isfinite(prices) | (prices <= 0) | (whole > MAX_EXACT) | (whole / unit != prices)

@@ -139,6 +139,11 @@ class SyntheticMarket:
             del side[price]
             named[price] = 0
         else:
+            if not current and len(side) > self.shape.levels * 5 // 4:
+                # A book does not grow for ever: what has rested longest goes.
+                oldest = next(iter(side))
+                del side[oldest]
+                named[oldest] = 0
             side[price] = named[price] = self._quantity()
 
     def _refill(self, bids: dict[int, int], asks: dict[int, int]) -> None:

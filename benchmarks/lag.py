@@ -1,0 +1,87 @@
+"""How late the event loop is while history is written a hundred times as fast as it comes: with seals, and without.
+
+`python -m benchmarks.lag` prints {"during", "without"}: p99 in ms, of the moments when a segment was being sealed, and
+of a run in which none was.
+"""
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import orjson
+import uvloop
+
+from chronobook_server.core.values import Nanos
+from chronobook_server.exchange.wire import decode_frame, decode_snapshot
+from chronobook_server.history.directory import DataDirectory
+from chronobook_server.history.memory import Memories
+from chronobook_server.history.store import SEGMENT_MS
+from chronobook_server.market import Market
+from chronobook_server.sealer import ProcessSealer
+from tests.support.day import a_day
+
+SPEED = 100
+HOURS = 0.75
+_TICK = 0.001
+
+
+async def run(folder: Path, segment_ms: int) -> tuple[list[float], list[float]]:
+    """Return how late each tick was, in ms: while something was being sealed, and else."""
+    day = a_day(HOURS)
+    frames: Iterator[bytes] = (frame for batch in day.batches() for frame in batch)
+    sealer = ProcessSealer()
+    directory = DataDirectory(folder, "bench")
+    history = directory.open(day.symbol, sealer, retention_ms=86_400_000, memories=Memories(), segment_ms=segment_ms)
+    market = Market(day.symbol, history, monotonic=time.monotonic)
+    wanted = market.opened()
+    assert wanted is not None
+    body = orjson.dumps(day.snapshot)
+    market.snapshot(wanted.number, decode_snapshot(body, limit=1000, receive_time=Nanos(0)))
+    stop = asyncio.Event()
+    during: list[float] = []
+    other: list[float] = []
+
+    async def tick() -> None:
+        while not stop.is_set():
+            before = time.perf_counter()
+            await asyncio.sleep(_TICK)
+            late = (time.perf_counter() - before - _TICK) * 1e3
+            (during if history.recorder.unsealed else other).append(late)
+
+    ticking = asyncio.create_task(tick())
+    first, began = None, time.perf_counter()
+    # Made ahead, so that making them is no part of what is measured.
+    for batch in iter(lambda: list(islice(frames, 2000)), []):
+        pause = time.perf_counter()
+        decoded = [decode_frame(frame, Nanos(0)) for frame in batch]
+        began += time.perf_counter() - pause
+        for each in decoded:
+            assert each is not None
+            update = each[1]
+            first = first or update.transaction_time
+            ahead = (update.transaction_time - first) / 1000 / SPEED - (time.perf_counter() - began)
+            await asyncio.sleep(max(ahead, 0))
+            market.update(update)
+    stop.set()
+    await ticking
+    await sealer.drain()
+    await sealer.stop()
+    directory.close()
+    return during, other
+
+
+def main() -> None:
+    """Measure and print."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, tempfile.TemporaryDirectory() as scratch:
+        during, _ = runner.run(run(Path(scratch) / "with", SEGMENT_MS))
+        _, without = runner.run(run(Path(scratch) / "without", 10**12))
+    print(json.dumps({"during": float(np.percentile(during, 99)), "without": float(np.percentile(without, 99))}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""How long a server's history takes to open: `python -m benchmarks.opening FOLDER` prints {"seconds"}."""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from chronobook_server.history.directory import DataDirectory
+from chronobook_server.history.memory import Memories
+from chronobook_server.sealer import ProcessSealer
+from tests.support.day import CapturedDay
+
+
+async def measure(folder: Path) -> float:
+    """Return the seconds until questions can be answered."""
+    sealer = ProcessSealer()
+    start = time.perf_counter()
+    directory = DataDirectory(folder, "bench")
+    history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 86_400_000, memories=Memories())
+    assert history.complete_to is not None
+    history.level_at(history.instrument.price_from_float(2600.0), history.complete_to)
+    seconds = time.perf_counter() - start
+    await sealer.drain()
+    await sealer.stop()
+    directory.close()
+    return seconds
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        print(json.dumps({"seconds": runner.run(measure(Path(sys.argv[1])))}))

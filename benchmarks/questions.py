@@ -1,0 +1,149 @@
+"""Questions to a day of history, in the process that holds it: how fast, in how much memory, and whether right.
+
+`python -m benchmarks.questions FOLDER SAMPLES` prints a JSON object.
+"""
+
+import asyncio
+import json
+import pickle
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import uvloop
+
+from chronobook_server.core.values import Millis, Price
+from chronobook_server.history.answers import finish
+from chronobook_server.history.directory import DataDirectory
+from chronobook_server.history.memory import Memories
+from chronobook_server.history.store import HistoryStore
+from chronobook_server.market import Market
+from chronobook_server.sealer import ProcessSealer
+from chronobook_server.service.server import Server
+from tests.support.day import CapturedDay
+from tests.support.plain import BookSample, Sample
+
+HOUR_MS = 3_600_000
+QUESTIONS = 40_000
+BOOKS = 300
+_COPIES = 120
+
+
+def anonymous_bytes() -> int:
+    """Return the memory of this process that no file backs."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("this kernel does not say")
+
+
+async def measure(folder: Path, samples: list[Sample], books: list[BookSample]) -> dict[str, Any]:
+    """Return all figures."""
+    sealer = ProcessSealer()
+    with tempfile.TemporaryDirectory() as empty:
+        directory = DataDirectory(Path(empty), "bench")
+        nothing = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 24 * HOUR_MS, memories=Memories())
+        server = Server({CapturedDay.symbol: Market(CapturedDay.symbol, nothing, monotonic=time.monotonic)})
+        await server.start("127.0.0.1:0")
+        await asyncio.sleep(0.1)
+        before = anonymous_bytes()
+        directory.close()
+    directory = DataDirectory(folder, "bench")
+    history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 24 * HOUR_MS, memories=Memories())
+    for _ in history.warm():
+        pass
+    assert history.complete_to is not None
+    recent = [sample for sample in samples if sample.time > history.complete_to - HOUR_MS]
+    random = Random(3)
+    result: dict[str, Any] = {"changes": history.level_changes, "bytes": history.bytes, "segments": history.segments}
+    newest_hour = latencies(history, random.choices(recent, k=QUESTIONS))
+    anywhere = latencies(history, random.choices(samples, k=QUESTIONS))
+    result["quantity"] = percentiles(newest_hour, "newest hour", 1e6) | percentiles(anywhere, "anywhere", 1e6)
+    for sample in samples:
+        check(history, sample)
+    result["right"] = len(samples)
+    newest = [book_seconds(history, random.choice(recent).time) for _ in range(BOOKS)]
+    result["book"] = percentiles(newest, "newest hour", 1e3) | percentiles(
+        [book_seconds(history, random.choice(samples).time) for _ in range(BOOKS)], "anywhere", 1e3
+    )
+    for book in books:
+        check_book(history, book)
+    result["books"] = len(books)
+    result["anonymous_mb"] = (anonymous_bytes() - before) / 1e6
+    result["peer"] = peer(books[-1].levels, random)
+    result["drop_ms"] = max(seconds(history.recorder.drop_oldest) for _ in range(min(50, history.segments - 2))) * 1e3
+    await server.stop(0)
+    await sealer.stop()
+    directory.close()
+    return result
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long something takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def percentiles(values: Iterable[float], name: str, factor: float) -> dict[str, float]:
+    """Return p50 and p99 under a name, in another unit."""
+    array = np.array(list(values)) * factor
+    return {f"{name}, p{rank}": float(np.percentile(array, rank)) for rank in (50, 99)}
+
+
+def latencies(history: HistoryStore, samples: list[Sample]) -> list[float]:
+    """Return how long each question about a quantity and its difference took."""
+    clock, taken = time.perf_counter, []
+    for sample in samples:
+        price, instant = Price(sample.price), Millis(sample.time)
+        start = clock()
+        state = history.level_at(price, instant)
+        history.quantity_before(price, instant)
+        taken.append(clock() - start)
+        assert state.quantity is not None
+    return taken
+
+
+def check(history: HistoryStore, sample: Sample) -> None:
+    """Fail where the history says something else than the plain book did."""
+    state = history.level_at(Price(sample.price), Millis(sample.time))
+    assert state.quantity == sample.quantity, (sample, state)
+
+
+def book_seconds(history: HistoryStore, instant: int) -> float:
+    """Return how long the whole book at an instant took."""
+    return seconds(lambda: finish(history.book_at(Millis(instant))))
+
+
+def check_book(history: HistoryStore, book: BookSample) -> None:
+    """Fail where the whole book is another one than the plain book was."""
+    view = finish(history.book_at(Millis(book.time)))
+    assert dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True)) == book.levels, book.time
+
+
+def peer(levels: dict[int, int], random: Random) -> dict[str, float]:
+    """Return what the usual design takes: a copy of the book as a dict once a second."""
+    before = anonymous_bytes()
+    # Every copy has numbers of its own, as a parsed book has.
+    copies = {
+        second: {price + 0: int(str(quantity)) for price, quantity in levels.items()} for second in range(_COPIES)
+    }
+    grown = anonymous_bytes() - before
+    prices, taken = list(levels), []
+    for _ in range(20_000):
+        price, second = random.choice(prices), random.randrange(1, _COPIES)
+        start = time.perf_counter()
+        now = copies[second].get(price, 0)
+        _ = now - copies[second - 1].get(price, 0)
+        taken.append(time.perf_counter() - start)
+    return {"p50": float(np.percentile(taken, 50)) * 1e6, "gigabytes": grown / _COPIES * 86_400 / 1e9}
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        print(json.dumps(runner.run(measure(Path(sys.argv[1]), *pickle.loads(Path(sys.argv[2]).read_bytes())))))

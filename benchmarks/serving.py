@@ -1,0 +1,39 @@
+"""A history behind its gRPC server, without a feed: `python -m benchmarks.serving FOLDER` prints {"port"} and serves
+until its standard input ends.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from chronobook_server.history.directory import DataDirectory
+from chronobook_server.history.memory import Memories
+from chronobook_server.market import Market
+from chronobook_server.sealer import ProcessSealer
+from chronobook_server.service.server import Server
+from tests.support.day import CapturedDay
+
+
+async def serve(folder: Path) -> None:
+    """Serve the folder."""
+    sealer = ProcessSealer()
+    directory = DataDirectory(folder, "bench")
+    history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 86_400_000, memories=Memories())
+    for _ in history.warm():
+        pass
+    server = Server({CapturedDay.symbol: Market(CapturedDay.symbol, history, monotonic=time.monotonic)})
+    await server.start("127.0.0.1:0")
+    print(json.dumps({"port": server.port}), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await server.stop(0)
+    await sealer.stop()
+    directory.close()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(Path(sys.argv[1])))

@@ -1,0 +1,126 @@
+"""A short day of a real market's size, through the whole path, against plain dicts; bench-history has the long one."""
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+import orjson
+import pytest
+
+from chronobook_server.core.values import Millis, Nanos, Price, SignedQuantity
+from chronobook_server.exchange.wire import decode_frame, decode_snapshot
+from chronobook_server.history.answers import finish
+from chronobook_server.history.store import HistoryStore
+from chronobook_server.market import Market
+from tests.support import captures
+from tests.support.day import CapturedDay, MadeUpDay
+from tests.support.memory import MemoryFiles, memory_history
+from tests.support.plain import BookSample, PlainBook, Sample
+from tests.support.served import Monotonic
+
+SEGMENT_MS = 60_000
+DAYS = [
+    pytest.param(CapturedDay, 0.19, marks=captures.needs_captures, id="the real capture, twice over"),
+    pytest.param(MadeUpDay, 0.1, id="made up"),
+]
+
+
+class Day:
+    """A day that has been written, and what plain dicts made of it."""
+
+    def __init__(self, day: CapturedDay | MadeUpDay) -> None:
+        self.files = MemoryFiles()
+        self.history = memory_history(day.symbol, files=self.files, segment_ms=SEGMENT_MS, retention_ms=10**9)
+        self.samples: list[Sample] = []
+        self.books: list[BookSample] = []
+        self.best: list[tuple[int, tuple[int, int, int, int]]] = []
+        self.changes: dict[int, list[tuple[int, int, int]]] = {}
+        market = Market(day.symbol, self.history, monotonic=Monotonic())
+        wanted = market.opened()
+        assert wanted is not None
+        reply = orjson.dumps(day.snapshot)
+        market.snapshot(wanted.number, decode_snapshot(reply, limit=1000, receive_time=Nanos(0)))
+        book, random = PlainBook(day.snapshot), Random(5)
+        frames = [frame for batch in day.batches() for frame in batch]
+        self.watched = busiest(frames)
+        for number, frame in enumerate(frames):
+            decoded = decode_frame(frame, Nanos(number))
+            assert decoded is not None
+            market.update(decoded[1])
+            if number % 40 == 0:
+                book.play([frame], [1], random, self.samples)
+            else:
+                book.play([frame], [], random, self.samples)
+            self.note(orjson.loads(frame)["data"], book)
+            if number % 300 == 0:
+                self.books.append(BookSample(book.time or self.best[-1][0], book.whole().levels))
+        assert market.resyncs == 0
+
+    def note(self, event: dict[str, Any], book: PlainBook) -> None:
+        """Write down the best prices, and the changes of the watched levels."""
+        book.time = event["T"]
+        best = book.best()
+        if not self.best or self.best[-1][1] != best:
+            self.best.append((event["T"], best))
+        for price in self.watched:
+            quantity = book.bids.get(price, 0) - book.asks.get(price, 0)
+            rows = self.changes.setdefault(price, [])
+            if not rows or rows[-1][2] != quantity:
+                rows.append((event["T"], event["u"], quantity))
+
+
+def busiest(frames: list[bytes]) -> list[int]:
+    """Return the prices that are named most."""
+    counts = Counter(
+        int(price.replace(".", ""))
+        for frame in frames
+        for side in ("b", "a")
+        for price, quantity in orjson.loads(frame)["data"][side]
+    )
+    return [price for price, _ in counts.most_common(10)]
+
+
+def compare(history: HistoryStore, day: Day) -> None:
+    """Compare all kinds of answer with what was written down."""
+    for sample in day.samples:
+        state = history.level_at(Price(sample.price), Millis(sample.time))
+        assert state.quantity == sample.quantity, sample
+        assert state.as_of == sample.time
+    for book in day.books:
+        view = finish(history.book_at(Millis(book.time)))
+        assert dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True)) == book.levels
+        target = Price(sorted(book.levels)[len(book.levels) // 3] + 1)
+        nearest, _ = finish(history.nearest_at(target, Millis(book.time)))
+        assert nearest is not None
+        assert nearest.price == min(book.levels, key=lambda price: (abs(price - target), price))
+        assert nearest.quantity == book.levels[nearest.price]
+    start, end = day.best[0][0], day.best[-1][0]
+    page = finish(history.best_between(Millis(start), Millis(end), limit=10**6))
+    assert list(zip(page.rows.times.tolist(), map(tuple, page.rows.best.tolist()), strict=True)) == day.best
+    for price, rows in day.changes.items():
+        listed = finish(history.changes_of(Price(price), Millis(rows[0][0] + 1), Millis(end), limit=10**6))
+        assert list(zip(*(column.tolist() for column in listed.rows), strict=True)) == rows[1:]
+        differences(history, price, rows)
+
+
+def differences(history: HistoryStore, price: int, rows: list[tuple[int, int, int]]) -> None:
+    """Compare the quantity a second before, at every change of a level."""
+    place = 0
+    for time, _, _ in rows:
+        while place + 1 < len(rows) and rows[place + 1][0] <= time - 1000:
+            place += 1
+        if rows[place][0] <= time - 1000:
+            assert history.quantity_before(Price(price), Millis(time)) == SignedQuantity(rows[place][2])
+
+
+@pytest.mark.parametrize(("kind", "hours"), DAYS)
+def test_every_kind_of_answer_about_a_day_equals_plain_dicts(
+    kind: type[CapturedDay] | type[MadeUpDay], hours: float
+) -> None:
+    day = Day(kind(hours))
+    assert day.history.segments > 5
+    compare(day.history, day)
+    day.history.recorder.close()
+    compare(memory_history(CapturedDay.symbol, files=day.files, segment_ms=SEGMENT_MS, retention_ms=10**9), day)
+    assert len(day.samples) > 300
+    assert day.history.bytes / day.history.level_changes < 8

@@ -1,0 +1,267 @@
+import json
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chronobook_server.core.records import Keyframe, Update
+from chronobook_server.core.values import Millis
+from chronobook_server.history import seal
+from chronobook_server.history.answers import finish
+from chronobook_server.history.directory import DataDirectory, DirectoryRefused, trim
+from chronobook_server.history.memory import Memories
+from chronobook_server.history.store import HistoryStore
+from tests.support.memory import InlineSealer, MemoryFiles, PatientSealer
+from tests.support.stored import SEGMENT_MS, SYMBOL, answers, log_header, opened, records
+
+EXCHANGE = "https://fapi.binance.com"
+
+
+def open_symbol(directory: DataDirectory, symbol: str = SYMBOL) -> HistoryStore:
+    return directory.open(symbol, InlineSealer(), retention_ms=10**9, memories=Memories(), segment_ms=SEGMENT_MS)
+
+
+def refused(path: Path, exchange: str = EXCHANGE) -> str:
+    """Return the one line that says why a directory cannot be used."""
+    with pytest.raises(DirectoryRefused) as caught:
+        DataDirectory(path, exchange)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert str(path) in line
+    return line
+
+
+def test_a_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "data"
+    directory = DataDirectory(path, EXCHANGE)
+    store = open_symbol(directory)
+    for record in records(1, events=40):
+        store.append(record)
+    for made in (path, path / SYMBOL):
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    files = [made for made in path.rglob("*") if made.is_file()]
+    assert len(files) > 3
+    for made in files:
+        assert stat.S_IMODE(made.stat().st_mode) == 0o600, made
+    directory.close()
+
+
+def test_what_one_server_wrote_the_next_one_reads(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path, EXCHANGE)
+    stores = {symbol: open_symbol(directory, symbol) for symbol in ("ETHUSDT", "BTCUSDT")}
+    for seed, store in enumerate(stores.values()):
+        for record in records(seed, events=60):
+            store.append(record)
+    said = {}
+    for symbol, store in stores.items():
+        (interval,) = store.coverage()
+        times = range(interval.start, interval.end, 100)
+        said[symbol] = (times, answers(store, times))
+        store.recorder.close()
+    directory.close()
+    again = DataDirectory(tmp_path, EXCHANGE)
+    for symbol, (times, expected) in said.items():
+        assert answers(open_symbol(again, symbol), times) == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["BTCUSDT", "ETHUSDT", "lock", "origin.json"]
+    again.close()
+
+
+def test_a_second_server_is_refused_until_the_first_one_lets_go(tmp_path: Path) -> None:
+    first = DataDirectory(tmp_path, EXCHANGE)
+    assert refused(tmp_path) == f"the data directory {tmp_path} is in use by another server"
+    assert refused(tmp_path) == f"the data directory {tmp_path} is in use by another server"
+    first.close()
+    DataDirectory(tmp_path, EXCHANGE).close()
+
+
+def test_another_exchange_s_history_is_refused_and_the_directory_let_go(tmp_path: Path) -> None:
+    DataDirectory(tmp_path, EXCHANGE).close()
+    line = refused(tmp_path, "http://127.0.0.1:9001")
+    assert line == f"the data directory {tmp_path} holds the history of {EXCHANGE}, not of http://127.0.0.1:9001"
+    DataDirectory(tmp_path, EXCHANGE).close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"3", b"null", b'{"version": 1}', b'{"exchange": "x"}', b"\xff\xfe", b'"text"']
+)
+def test_an_origin_that_cannot_be_read_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "origin.json").write_bytes(content)
+    assert refused(tmp_path) == f"{tmp_path / 'origin.json'} cannot be read, so nobody knows whose history this is"
+    assert (tmp_path / "origin.json").read_bytes() == content
+
+
+def test_an_origin_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "origin.json").mkdir()
+    assert refused(tmp_path).startswith(f"the data directory {tmp_path} cannot be used: ")
+
+
+def test_another_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "origin.json").write_text(json.dumps({"version": 2, "exchange": EXCHANGE}))
+    assert refused(tmp_path) == f"{tmp_path / 'origin.json'} has version 2; this server reads version 1"
+
+
+def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert refused(file).startswith(f"the data directory {file} cannot be used: ")
+    assert refused(file / "below").startswith(f"the data directory {file / 'below'} cannot be used: ")
+    assert file.read_text() == "mine"
+
+
+def test_a_symbol_s_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / SYMBOL).write_text("mine")
+    directory = DataDirectory(tmp_path, EXCHANGE)
+    with pytest.raises(DirectoryRefused, match=f"^{tmp_path / SYMBOL} cannot be used: "):
+        open_symbol(directory)
+    directory.close()
+
+
+def test_a_file_of_a_format_that_is_not_known_is_refused_by_its_path(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path, EXCHANGE)
+    (tmp_path / SYMBOL).mkdir()
+    (tmp_path / SYMBOL / "000000000001000.log").write_bytes(log_header(9) + b" what only a later server can read")
+    with pytest.raises(DirectoryRefused) as caught:
+        open_symbol(directory)
+    assert str(caught.value) == (
+        f"{tmp_path / SYMBOL}: 000000000001000.log has format version 9; this server reads version 1"
+    )
+    directory.close()
+
+
+# --- retention
+
+
+def filled(seed: int, *, later: int = 0, files: MemoryFiles | None = None) -> HistoryStore:
+    """Return a history whose epoch begins that much later than another one's."""
+    store = opened(files or MemoryFiles())
+    for record in records(seed):
+        store.append(shifted(record, later))
+    return store
+
+
+def shifted(record: object, by: int) -> Keyframe | Update:
+    assert isinstance(record, Keyframe | Update)
+    return replace(record, transaction_time=Millis(record.transaction_time + by))
+
+
+def test_the_oldest_segments_go_first_of_whichever_symbol_until_all_take_few_enough_bytes() -> None:
+    stores = [filled(1), filled(2, later=2500)]
+    starts = [store.oldest_start() for store in stores]
+    ends = [store.complete_to for store in stores]
+    limit = sum(store.bytes for store in stores)
+    trim(stores, limit)
+    assert [store.oldest_start() for store in stores] == starts
+    dropped: list[int] = []
+    while sum(store.segments for store in stores) > 4:
+        limit -= 1
+        before = [(store.oldest_start(), store.segments) for store in stores]
+        trim(stores, limit)
+        assert sum(store.bytes for store in stores) <= limit
+        for (start, segments), store in zip(before, stores, strict=True):
+            if store.segments < segments:
+                assert start is not None
+                dropped.append(start)
+        limit = sum(store.bytes for store in stores)
+    assert dropped == sorted(dropped)
+    assert len(dropped) > 5
+    assert [store.complete_to for store in stores] == ends
+
+
+def test_whole_files_go_and_the_answers_of_all_others_stay() -> None:
+    files = MemoryFiles()
+    store = filled(1, files=files)
+    (interval,) = store.coverage()
+    times = range(interval.start, interval.end, 90)
+    before = answers(store, times)
+    names = files.names()
+    trim([store], store.bytes - 1)
+    assert files.names() == names[1:]
+    start = store.oldest_start()
+    assert start is not None
+    assert start > interval.start
+    for (price, time), said in answers(store, times).items():
+        assert said == (before[price, time] if time >= start else None)
+    assert store.coverage()[0].start == start
+    assert opened(files).oldest_start() == start
+
+
+def test_the_newest_segment_stays_however_small_the_limit() -> None:
+    stores = [filled(1), filled(2)]
+    trim(stores, 0)
+    assert [store.segments for store in stores] == [1, 1]
+    assert all(store.complete_to is not None and store.bytes > 0 for store in stores)
+    trim([], 0)
+    trim([opened(MemoryFiles())], 0)
+
+
+def test_what_is_not_sealed_yet_stays() -> None:
+    patient = PatientSealer()
+    store = opened(MemoryFiles(), sealer=patient)
+    for record in records(1):
+        store.append(record)
+    held = store.segments
+    trim([store], 0)
+    assert store.segments == held
+    patient.work()
+    trim([store], 0)
+    assert store.segments == 1
+
+
+def test_by_age_whole_segments_go_and_what_is_young_enough_stays() -> None:
+    files = MemoryFiles()
+    store = opened(files, retention_ms=2500)
+    first: int | None = None
+    for record in records(3):
+        store.append(record)
+        if not isinstance(record, Update):
+            continue
+        starts = [int(name.partition(".")[0]) for name in files.names()]
+        first = starts[0] if first is None else first
+        assert starts[0] == store.oldest_start()
+        assert starts[0] <= max(first, record.transaction_time - 2500)
+        # It is looked at whenever a segment begins.
+        assert len(starts) < 2 or starts[1] > record.transaction_time - 2500 - SEGMENT_MS
+    assert store.segments < 6
+
+
+@pytest.mark.parametrize("is_by_age", [True, False])
+def test_an_answer_in_the_middle_of_being_made_survives_the_drop_of_its_segment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_by_age: bool
+) -> None:
+    monkeypatch.setattr(seal, "CHUNK_ROWS", 4)
+    directory = DataDirectory(tmp_path, EXCHANGE)
+    store = directory.open(SYMBOL, InlineSealer(), retention_ms=60_000, memories=Memories(), segment_ms=SEGMENT_MS)
+    stream = records(1)
+    for record in stream:
+        store.append(record)
+    (interval,) = store.coverage()
+    start = interval.start
+    expected = finish(store.book_at(start))
+    pages = finish(store.best_between(interval.start, interval.end, limit=10**6))
+    again = open_again(directory, store)
+    book = again.book_at(start)
+    next(book)
+    best = again.best_between(interval.start, interval.end, limit=10**6)
+    next(best)
+    names = {path.name for path in (tmp_path / SYMBOL).iterdir()}
+    if is_by_age:
+        for record in stream:
+            again.append(shifted(record, 200_000))
+    else:
+        trim([again], 0)
+    assert not names & {path.name for path in (tmp_path / SYMBOL).iterdir() if path.suffix == ".seg"} - {max(names)}
+    made = finish(book)
+    assert made.prices.tolist() == expected.prices.tolist()
+    assert made.quantities.tolist() == expected.quantities.tolist()
+    page = finish(best)
+    # What it had already is in it; what went in the meantime is not said to be known.
+    assert page.stretches[0].start == start
+    assert page.rows.times.tolist()[0] == pages.rows.times.tolist()[0]
+    directory.close()
+
+
+def open_again(directory: DataDirectory, store: HistoryStore) -> HistoryStore:
+    """Return the same history with nothing unpacked."""
+    store.recorder.close()
+    return directory.open(SYMBOL, InlineSealer(), retention_ms=60_000, memories=Memories(), segment_ms=SEGMENT_MS)

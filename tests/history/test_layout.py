@@ -1,0 +1,116 @@
+import struct
+from dataclasses import replace
+from zlib import crc32
+
+import pytest
+
+from chronobook_server.core.coverage import Cause
+from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.values import Millis, UpdateId
+from chronobook_server.history.causes import CAUSES, NUMBERS
+from chronobook_server.history.layout import HEADER_READ, DamagedFile, Header, Kind, Section, content_hash, read, write
+from chronobook_server.history.log import UnknownFormat
+from tests.support.stored import flipped
+
+HEADER = Header(
+    instrument=Instrument("X", 2, 3),
+    continued=True,
+    ended_by=Cause.DISK,
+    start=Millis(1_700_000_000_000),
+    end=Millis(1_700_000_300_000),
+    last_time=Millis(1_700_000_299_999),
+    baseline_time=Millis(1_699_999_999_990),
+    baseline_update_id=UpdateId(2**62),
+    last_update_id=UpdateId(2**62 + 77),
+    changes=2**40,
+    rows=2**40 + 3,
+    events=5,
+    levels=7,
+    baseline_levels=6,
+    row_widths=(4, 8),
+)
+SECTIONS = {Kind.TIMES: (5, b"times"), Kind.RECEIVE_TIMES: (5, b"when"), Kind.CHUNKS: (9, b"some rows")}
+FILE = write(HEADER, SECTIONS)
+LENGTH = int.from_bytes(FILE[10:14], "little")
+
+
+def parsed(data: bytes) -> tuple[Header, dict[Kind, Section]]:
+    return read("1.seg", "X", data[:HEADER_READ], len(data))
+
+
+def sealed_again(data: bytes) -> bytes:
+    """Return a file with a changed header and the checksum that belongs to it."""
+    length = int.from_bytes(data[10:14], "little")
+    return data[:14] + struct.pack("<I", crc32(data[18:length], crc32(data[:14]))) + data[18:]
+
+
+def test_what_is_written_is_read_again() -> None:
+    header, table = parsed(FILE)
+    assert header == HEADER
+    assert {
+        kind: (each.count, FILE[each.offset : each.offset + each.length]) for kind, each in table.items()
+    } == SECTIONS
+    for each in table.values():
+        assert each.checksum == crc32(FILE[each.offset : each.offset + each.length])
+
+
+@pytest.mark.parametrize("cause", [None, *CAUSES.values()])
+def test_every_end_comes_back(cause: Cause | None) -> None:
+    assert parsed(write(replace(HEADER, ended_by=cause), {}))[0].ended_by is cause
+
+
+def test_every_cause_of_a_gap_has_a_number_of_its_own_that_never_changes() -> None:
+    assert {number: cause.value for number, cause in CAUSES.items()} == {
+        1: "DISCONNECT",
+        2: "CHAIN_BREAK",
+        3: "CROSSED_BOOK",
+        4: "RESTART",
+        5: "DISK",
+        6: "DAMAGED",
+    }
+    assert {cause: number for number, cause in CAUSES.items()} == NUMBERS
+
+
+def test_a_flipped_bit_anywhere_in_the_header_is_damage() -> None:
+    for bit in range(8 * LENGTH):
+        with pytest.raises(DamagedFile):
+            parsed(bytes(flipped(FILE, bit // 8, bit % 8)))
+
+
+def test_a_file_that_is_cut_short_anywhere_is_damage() -> None:
+    for length in range(len(FILE)):
+        with pytest.raises(DamagedFile):
+            parsed(FILE[:length])
+
+
+def test_a_sound_file_of_another_version_is_refused_and_not_guessed_at() -> None:
+    other = sealed_again(FILE[:8] + struct.pack("<H", 2) + FILE[10:])
+    with pytest.raises(UnknownFormat, match=r"^1\.seg has format version 2; this server reads version 1$"):
+        parsed(other)
+
+
+def test_a_section_of_a_kind_that_is_not_known_is_skipped() -> None:
+    line = FILE.index(struct.pack("<HI", Kind.RECEIVE_TIMES, 5))
+    header, table = parsed(sealed_again(FILE[:line] + struct.pack("<H", 999) + FILE[line + 2 :]))
+    assert header == HEADER
+    assert set(table) == {Kind.TIMES, Kind.CHUNKS}
+
+
+def test_a_cause_that_is_not_known_is_damage() -> None:
+    # It stands behind the prefix of 18 bytes and three single ones.
+    assert FILE[21:23] == struct.pack("<H", NUMBERS[Cause.DISK])
+    assert parsed(sealed_again(FILE[:21] + struct.pack("<H", 99) + FILE[23:]))[0].ended_by is Cause.DAMAGED
+
+
+def test_the_content_hash_is_of_all_that_was_received_and_not_of_when() -> None:
+    def hashed(**changed: tuple[int, bytes]) -> bytes:
+        return content_hash(write(HEADER, SECTIONS | {Kind[name]: section for name, section in changed.items()}))
+
+    assert hashed(RECEIVE_TIMES=(5, b"another time")) == content_hash(FILE)
+    assert hashed(TIMES=(5, b"timeS")) != content_hash(FILE)
+    assert hashed(TIMES=(6, b"times")) != content_hash(FILE)
+    assert hashed(CHUNKS=(9, b"no rows")) != content_hash(FILE)
+
+
+def test_a_header_with_every_kind_of_section_is_read_at_once() -> None:
+    assert int.from_bytes(write(HEADER, dict.fromkeys(Kind, (1, b"x")))[10:14], "little") < HEADER_READ / 4

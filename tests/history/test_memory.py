@@ -1,0 +1,112 @@
+import pytest
+
+from chronobook_server.core.values import Millis, Price
+from chronobook_server.history import seal
+from chronobook_server.history.answers import finish
+from chronobook_server.history.memory import Memories, Memory
+from chronobook_server.history.store import HistoryStore
+from tests.support.memory import InlineSealer, MemoryFiles
+from tests.support.stored import SEGMENT_MS, SYMBOL, answers, opened, records
+
+
+class Thing:
+    """Something unpacked."""
+
+    def __init__(self) -> None:
+        self.used = 0
+        self.bytes = 0
+        self.is_recent = False
+        self.is_forgotten = False
+
+    def forget(self) -> None:
+        self.is_forgotten = True
+
+
+def test_what_was_not_used_for_the_longest_time_goes_first() -> None:
+    memory = Memory(100)
+    first, second, third = Thing(), Thing(), Thing()
+    memory.add(first, 40)
+    memory.add(second, 40)
+    first.used = memory.clock  # somebody looks at it again
+    memory.clock += 1
+    first.used = memory.clock
+    memory.add(third, 40)
+    assert [thing.is_forgotten for thing in (first, second, third)] == [False, True, False]
+    assert memory.bytes == 80
+
+
+def test_what_is_recent_goes_last() -> None:
+    memory = Memory(100)
+    recent, old, new = Thing(), Thing(), Thing()
+    recent.is_recent = True
+    memory.add(recent, 40)
+    memory.add(old, 40)
+    memory.add(new, 40)
+    assert [thing.is_forgotten for thing in (recent, old, new)] == [False, True, False]
+
+
+def test_the_bound_holds_whatever_grows() -> None:
+    memory = Memory(100)
+    things = [Thing() for _ in range(20)]
+    for number, thing in enumerate(things):
+        memory.add(thing, 30)
+        memory.add(things[number // 2], 0 if things[number // 2].is_forgotten else 15)
+        assert memory.bytes <= 100
+    assert sum(thing.bytes for thing in things) == memory.bytes
+
+
+def test_what_is_in_use_stays_however_large_it_is() -> None:
+    memory = Memory(100)
+    small, large = Thing(), Thing()
+    memory.add(small, 10)
+    memory.add(large, 500)
+    assert (small.is_forgotten, large.is_forgotten, memory.bytes) == (True, False, 500)
+
+
+def test_what_is_taken_out_makes_room_and_is_not_forgotten_again() -> None:
+    memory = Memory(100)
+    thing = Thing()
+    memory.add(thing, 90)
+    memory.remove(thing)
+    memory.remove(thing)
+    assert (memory.bytes, thing.bytes, thing.is_forgotten) == (0, 0, False)
+    memory.add(Thing(), 90)
+    assert memory.bytes == 90
+
+
+def test_what_was_forgotten_is_unpacked_again_and_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seal, "CHUNK_ROWS", 12)
+    files = MemoryFiles()
+    history = opened(files)
+    for record in records(9):
+        history.append(record)
+    (interval,) = history.coverage()
+    times = range(interval.start, interval.end, 170)
+    expected = answers(history, times)
+    memories = Memories(index_bytes=4000, rows_bytes=4000)
+    tight = HistoryStore(SYMBOL, files, InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, memories=memories)
+    for order in (times, reversed(times), times):
+        instants = list(order)
+        assert answers(tight, instants) == {asked: said for asked, said in expected.items() if asked[1] in instants}
+        for time in instants[::5]:
+            ours, theirs = finish(tight.book_at(Millis(time))), finish(history.book_at(Millis(time)))
+            assert ours.prices.tolist() == theirs.prices.tolist()
+            assert ours.quantities.tolist() == theirs.quantities.tolist()
+        assert memories.index.bytes <= 4000
+        assert memories.rows.bytes <= 4000
+
+
+def test_two_symbols_share_one_bound() -> None:
+    memories = Memories(index_bytes=3000, rows_bytes=3000)
+    stores = []
+    for seed in (1, 2):
+        store = HistoryStore(
+            SYMBOL, MemoryFiles(), InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, memories=memories
+        )
+        for record in records(seed):
+            store.append(record)
+        stores.append(store)
+    for time in range(0, 5000, 500):
+        for store in stores:
+            store.level_at(Price(1000), Millis(store.coverage()[0].start + time))
+            assert memories.index.bytes <= 3000

@@ -1,0 +1,145 @@
+import pytest
+
+from chronobook_server.core.coverage import Cause, GapInterval, Interval
+from chronobook_server.core.errors import BeforeHistory, HistoryGap
+from chronobook_server.core.values import Millis
+from chronobook_server.history.hot import HotSegment
+from chronobook_server.history.timeline import Timeline
+from tests.support.stored import segment
+
+
+def timeline(*segments: HotSegment) -> Timeline:
+    made = Timeline()
+    for each in segments:
+        made.append(each)
+    return made
+
+
+# Two that go over into each other, a gap, and one that grows.
+FIRST, SECOND, THIRD = segment(100, 150, 200), segment(200, 250, 251, Cause.DISCONNECT), segment(300, 350)
+
+
+def spans(made: Timeline) -> list[tuple[int, int]]:
+    return [(interval.start, interval.end) for interval in made.coverage()]
+
+
+def walked(made: Timeline, start: int, end: int) -> list[tuple[int, int, int]]:
+    return [(each.start, low, high) for each, low, high in made.walk(Millis(start), Millis(end))]
+
+
+def test_the_segment_that_answers_is_the_one_whose_interval_holds_the_instant() -> None:
+    made = timeline(FIRST, SECOND, THIRD)
+    for time, expected in ((100, FIRST), (199, FIRST), (200, SECOND), (250, SECOND), (300, THIRD), (9999, THIRD)):
+        assert made.at(Millis(time)) is expected
+
+
+def test_before_the_first_and_between_two_nothing_answers() -> None:
+    made = timeline(FIRST, SECOND, THIRD)
+    with pytest.raises(BeforeHistory) as before:
+        made.at(Millis(99))
+    assert before.value.oldest == 100
+    for time in (251, 299):
+        with pytest.raises(HistoryGap) as caught:
+            made.at(Millis(time))
+        assert (caught.value.start, caught.value.end, caught.value.cause) == (250, 300, "DISCONNECT")
+    with pytest.raises(BeforeHistory) as empty:
+        Timeline().at(Millis(5))
+    assert empty.value.oldest is None
+
+
+def test_coverage_joins_what_goes_on_and_gaps_are_what_lies_between() -> None:
+    made = timeline(FIRST, SECOND, THIRD)
+    assert made.coverage() == [Interval(Millis(100), Millis(250)), Interval(Millis(300), Millis(350))]
+    assert made.gaps() == [GapInterval(Millis(250), Millis(300), Cause.DISCONNECT)]
+    assert timeline(FIRST, SECOND).gaps() == [GapInterval(Millis(250), None, Cause.DISCONNECT)]
+
+
+def test_where_a_segment_should_follow_and_none_does_something_was_lost() -> None:
+    assert timeline(FIRST, THIRD).gaps() == [GapInterval(Millis(199), Millis(300), Cause.DAMAGED)]
+    assert spans(timeline(FIRST, THIRD)) == [(100, 199), (300, 350)]
+    assert timeline(FIRST).gaps() == [GapInterval(Millis(199), None, Cause.DAMAGED)]
+
+
+def test_what_turns_out_to_be_damaged_counts_no_more() -> None:
+    middle = segment(200, 250, 300)
+    made = timeline(FIRST, middle, THIRD)
+    assert spans(made) == [(100, 350)]
+    middle.is_damaged = True
+    assert spans(made) == [(100, 199), (300, 350)]
+    assert made.gaps() == [GapInterval(Millis(199), Millis(300), Cause.DAMAGED)]
+    with pytest.raises(HistoryGap, match="DAMAGED"):
+        made.at(Millis(222))
+    assert walked(made, 0, 999) == [(100, 100, 199), (300, 300, 350)]
+
+
+def test_an_oldest_segment_that_is_damaged_is_before_the_history() -> None:
+    broken = segment(50, 60, 100)
+    broken.is_damaged = True
+    with pytest.raises(BeforeHistory) as caught:
+        timeline(broken, FIRST).at(Millis(70))
+    assert caught.value.oldest == 100
+    with pytest.raises(BeforeHistory) as only:
+        timeline(broken).at(Millis(70))
+    assert only.value.oldest is None
+
+
+def test_what_is_not_confirmed_answers_and_is_not_counted() -> None:
+    made = timeline(FIRST, SECOND)
+    made.append(THIRD, is_confirmed=False)
+    assert made.at(Millis(310)) is THIRD
+    assert spans(made) == [(100, 250)]
+    assert made.gaps() == [GapInterval(Millis(250), None, Cause.DISCONNECT)]
+    assert walked(made, 0, 999)[-1] == (200, 200, 250)
+    made.pop()
+    assert made.is_confirmed
+    fresh = segment(290, 350)
+    made.append(fresh, is_confirmed=False)
+    made.confirm(Millis(320))
+    assert made.gaps() == [GapInterval(Millis(250), Millis(320), Cause.DISCONNECT)]
+    with pytest.raises(HistoryGap):
+        made.at(Millis(319))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (0, 99, []),
+        (0, 100, [(100, 100, 100)]),
+        (120, 130, [(100, 120, 130)]),
+        (199, 200, [(100, 199, 199), (200, 200, 200)]),
+        (0, 9999, [(100, 100, 199), (200, 200, 250), (300, 300, 350)]),
+        (251, 299, []),
+        (255, 305, [(300, 300, 305)]),
+        (351, 400, []),
+        (400, 300, []),
+    ],
+)
+def test_a_walk_yields_what_is_known_for_good_of_an_interval(
+    start: int, end: int, expected: list[tuple[int, int, int]]
+) -> None:
+    assert walked(timeline(FIRST, SECOND, THIRD), start, end) == expected
+
+
+def test_segments_may_go_and_come_during_a_walk() -> None:
+    made = timeline(FIRST, SECOND, THIRD)
+    walk = made.walk(Millis(0), Millis(9999))
+    assert next(walk)[0] is FIRST
+    assert made.drop_first() is FIRST
+    sealed = segment(200, 250, 251, Cause.DISCONNECT)
+    assert made.replace(SECOND, sealed)
+    assert next(walk)[0] is sealed
+    made.drop_first()
+    made.drop_first()
+    fourth = segment(400, 450)
+    made.append(fourth)
+    assert next(walk) == (fourth, 400, 450)
+    assert list(walk) == []
+
+
+def test_only_what_is_still_there_is_replaced() -> None:
+    made = timeline(FIRST, SECOND)
+    made.drop_first()
+    assert not made.replace(FIRST, segment(100, 150, 200))
+    assert not made.replace(segment(200, 250, 251), segment(200, 250, 251))
+    assert not made.replace(THIRD, segment(300, 350))
+    assert made.segments == [SECOND]

@@ -1,0 +1,163 @@
+"""Small histories in a folder, and everything that they answer, to compare with."""
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from random import Random
+from typing import TypeAlias
+from zlib import crc32
+
+from chronobook_server.core.coverage import Cause, KnownRange
+from chronobook_server.core.errors import BeforeHistory, HistoryGap
+from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Record, Update
+from chronobook_server.core.sync import SnapshotWanted, Synchroniser
+from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
+from chronobook_server.history.answers import LevelState
+from chronobook_server.history.hot import HotSegment
+from chronobook_server.history.log import FILE_HEADER, Start
+from chronobook_server.history.memory import Memories
+from chronobook_server.history.seal import Sealer, sealed_bytes
+from chronobook_server.history.sealed import SealedSegment
+from chronobook_server.history.store import HistoryStore
+from tests.support.depth import SmallExchange
+from tests.support.memory import InlineSealer, MemoryFiles
+
+SYMBOL = "X"
+SEGMENT_MS = 1000
+# Of prices that nothing was ever said of, to prices that always have something.
+PRICES = range(970, 1031, 2)
+
+Answer: TypeAlias = LevelState | tuple[int, int | None, str] | None
+"""A state; start, end and cause of a gap; None before the history."""
+
+
+def records(seed: int, *, events: int = 120, limit: int = 8) -> list[Record]:
+    """Return the records of one epoch; prices around 1000 steps, about 60 ms between two events."""
+    exchange = SmallExchange(Random(seed))
+    sync = Synchroniser(SYMBOL)
+    wanted = sync.opened()[0]
+    assert isinstance(wanted, SnapshotWanted)
+    outputs = sync.receive_snapshot(wanted.number, exchange.snapshot(limit))
+    for _ in range(events):
+        outputs += sync.receive_update(exchange.event())
+    return [output for output in outputs if not isinstance(output, SnapshotWanted)]
+
+
+def received_later(record: Record, delay: int) -> Record:
+    """Return what another server would have made of the same message."""
+    if not isinstance(record, Update):
+        return record
+    return replace(record, receive_time=Nanos(record.receive_time * 3 + delay))
+
+
+def start_of(keyframe: Keyframe) -> Start:
+    return Start(
+        start=keyframe.transaction_time,
+        instrument=keyframe.instrument,
+        baseline=keyframe.levels,
+        baseline_time=keyframe.transaction_time,
+        baseline_update_id=keyframe.update_id,
+        known_range=keyframe.known_range,
+        named=keyframe.named,
+    )
+
+
+def segment(start: int, last: int, end: int | None = None, cause: Cause | None = None) -> HotSegment:
+    """Return a segment from `start` with an event at `last`; `end` and `cause` as in HotSegment."""
+    made = HotSegment(
+        Start(
+            start=Millis(start),
+            instrument=Instrument("X"),
+            baseline={},
+            baseline_time=Millis(start),
+            baseline_update_id=UpdateId(1),
+            known_range=KnownRange(1, 2),
+        )
+    )
+    made.append(
+        Update(UpdateId(2), UpdateId(2), UpdateId(1), Millis(last), Millis(last), Nanos(0), BestPrices(0, 0, 0, 0), {})
+    )
+    if end is not None:
+        made.finish(Millis(end), cause)
+    return made
+
+
+def segments_of(stream: Iterable[Record], *, segment_events: int = 1000) -> list[HotSegment]:
+    """Return the segments of an epoch, cut between two instants; all but the last one have ended."""
+    segments: list[HotSegment] = []
+    for record in stream:
+        match record:
+            case Keyframe():
+                segments.append(HotSegment(start_of(record)))
+            case Update():
+                hot = segments[-1]
+                if hot.events >= segment_events and record.transaction_time > hot.last_time:
+                    start, following = hot.following(Millis(hot.last_time + 1))
+                    hot.finish(start.start, None)
+                    segments.append(following)
+                segments[-1].append(record)
+            case RangeWidened():
+                segments[-1].widen(record)
+            case InstrumentChanged(instrument):
+                segments[-1].rescale(instrument)
+            case _:
+                raise AssertionError(record)
+    return segments
+
+
+def hot_of(stream: Iterable[Record]) -> HotSegment:
+    """Return an epoch as one segment that has ended."""
+    (hot,) = segments_of(stream, segment_events=1_000_000)
+    hot.finish(Millis(hot.last_time + 1), None)
+    return hot
+
+
+def sealed_of(
+    hot: HotSegment, files: MemoryFiles | None = None, *, memories: Memories | None = None, name: str = "1.seg"
+) -> SealedSegment:
+    """Return the file of a segment."""
+    files = files or MemoryFiles()
+    files.write(name, sealed_bytes(hot))
+    return SealedSegment(files, name, SYMBOL, memories or Memories())
+
+
+def opened(files: MemoryFiles, *, retention_ms: int = 3_600_000, sealer: Sealer | None = None) -> HistoryStore:
+    """Return the history of a folder."""
+    return HistoryStore(SYMBOL, files, sealer or InlineSealer(), retention_ms=retention_ms, segment_ms=SEGMENT_MS)
+
+
+def answer(history: HistoryStore, price: int, time: int) -> Answer:
+    try:
+        return history.level_at(Price(price), Millis(time))
+    except HistoryGap as gap:
+        return gap.start, gap.end, gap.cause
+    except BeforeHistory:
+        return None
+
+
+def answers(history: HistoryStore, times: Iterable[int]) -> dict[tuple[int, int], Answer]:
+    """Return what a history says of (price, time) pairs."""
+    return {(price, time): answer(history, price, time) for time in times for price in PRICES}
+
+
+def flipped(data: bytes | bytearray, place: int, bit: int = 0) -> bytearray:
+    """Return the bytes with one bit flipped."""
+    damaged = bytearray(data)
+    damaged[place] ^= 1 << bit
+    return damaged
+
+
+def log_header(version: int) -> bytes:
+    """Return how the log of a version begins."""
+    beginning = FILE_HEADER[:8] + struct.pack("<H", version)
+    return beginning + struct.pack("<I", crc32(beginning))
+
+
+def frames(log: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Yield where the records of a log begin and end."""
+    begin = len(FILE_HEADER)
+    while begin < len(log):
+        end = begin + 8 + int.from_bytes(log[begin : begin + 4], "little")
+        yield begin, end
+        begin = end
