@@ -25,6 +25,9 @@ from tests.support.memory import InlineSealer, MemoryFiles
 
 SYMBOL = "X"
 SEGMENT_MS = 1000
+# Of `round_of`: more than its events take, even if all of them are far apart.
+ROUND_EVENTS = 600
+ROUND_MS = 100_000
 # Of prices that nothing was ever said of, to prices that always have something.
 PRICES = range(970, 1031, 2)
 
@@ -42,6 +45,43 @@ def records(seed: int, *, events: int = 120, limit: int = 8) -> list[Record]:
     for _ in range(events):
         outputs += sync.receive_update(exchange.event())
     return [output for output in outputs if not isinstance(output, SnapshotWanted)]
+
+
+def shifted(record: Record, later: int, ids: int) -> Record:
+    """Return a record of a later time, with larger ids."""
+    match record:
+        case Keyframe():
+            return replace(
+                record,
+                transaction_time=Millis(record.transaction_time + later),
+                update_id=UpdateId(record.update_id + ids),
+            )
+        case Update():
+            return replace(
+                record,
+                transaction_time=Millis(record.transaction_time + later),
+                event_time=Millis(record.event_time + later),
+                first_update_id=UpdateId(record.first_update_id + ids),
+                final_update_id=UpdateId(record.final_update_id + ids),
+                previous_final_update_id=UpdateId(record.previous_final_update_id + ids),
+            )
+        case _:
+            return record
+
+
+def round_of(number: int) -> Iterator[Record]:
+    """Yield the records of an epoch that is later than those of all smaller numbers."""
+    exchange = SmallExchange(Random(number))
+    sync = Synchroniser(SYMBOL)
+    (wanted,) = sync.opened()
+    assert isinstance(wanted, SnapshotWanted)
+    outputs = sync.receive_snapshot(wanted.number, exchange.snapshot(8))
+    for _ in range(ROUND_EVENTS):
+        outputs += sync.receive_update(exchange.event())
+        for output in outputs:
+            assert not isinstance(output, SnapshotWanted)
+            yield shifted(output, number * ROUND_MS, number * 10**6)
+        outputs = []
 
 
 def received_later(record: Record, delay: int) -> Record:

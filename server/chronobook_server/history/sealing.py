@@ -73,8 +73,10 @@ def main() -> None:
     for line in sys.stdin.buffer:
         fields = json.loads(line)
         answer = json.dumps({"number": fields["number"], "error": _do(fields)})
-        sys.stdout.write(answer + "\n")
-        sys.stdout.flush()
+        try:
+            os.write(sys.stdout.fileno(), answer.encode() + b"\n")
+        except BrokenPipeError:
+            return  # nobody waits for it any more
 
 
 if __name__ == "__main__":

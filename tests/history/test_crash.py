@@ -1,0 +1,112 @@
+"""The process dies at every rename, removal and new file, and at a sample of the writes; what is found afterwards."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from chronobook_server.core.coverage import Cause
+from chronobook_server.core.records import Gap, Keyframe, Record, Update
+from chronobook_server.history.files import DiskFiles, Files
+from chronobook_server.history.store import HistoryStore
+from tests.support.crashing import Crash, CrashingFiles, Disk, Half
+from tests.support.memory import InlineSealer, MemoryFiles
+from tests.support.stored import SEGMENT_MS, SYMBOL, Answer, answers, records, shifted
+
+RETENTION_MS = 6000
+EPOCHS, EVENTS = 3, 70
+SAMPLED_WRITES = 40
+
+
+def stream() -> list[Record]:
+    """Return epochs with gaps between them."""
+    made: list[Record] = []
+    for number in range(EPOCHS):
+        later, ids = number * 6000, number * 10_000
+        for record in records(number, events=EVENTS):
+            made.append(shifted(record, later, ids))
+        last = made[-1]
+        assert isinstance(last, Update)
+        made.append(Gap(start=last.transaction_time, update_id=last.final_update_id, cause=Cause.CHAIN_BREAK))
+    return made
+
+
+STREAM = stream()
+TIMES = range(999_500, 1_000_000 + EPOCHS * 6000 + 500, 431)
+
+
+def opened(files: Files) -> HistoryStore:
+    return HistoryStore(SYMBOL, files, InlineSealer(), retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS)
+
+
+def said(history: HistoryStore) -> tuple[object, ...]:
+    """Return all that a history says of itself, and its answers all over the time."""
+    return history.coverage(), history.gaps(), history.newest_state(), history.level_changes, answers_of(history)
+
+
+def answers_of(history: HistoryStore) -> dict[tuple[int, int], Answer]:
+    return answers(history, TIMES)
+
+
+def expected(count: int) -> tuple[HistoryStore, tuple[object, ...]]:
+    """Return the history of a server that took in so many records and was then ended, and what it says."""
+    files = MemoryFiles()
+    first = opened(files)
+    for record in STREAM[:count]:
+        first.append(record)
+    found = opened(files)
+    return found, said(found)
+
+
+def run(folder: Path, disk: Disk) -> int:
+    """Take records in until the process dies; return how many were acknowledged."""
+    done = 0
+    try:
+        history = opened(CrashingFiles(folder, disk))
+        for record in STREAM:
+            history.append(record)
+            done += 1
+    except Crash:
+        pass
+    return done
+
+
+def check(folder: Path, at: int, half: Half, known: dict[int, tuple[object, ...]]) -> None:
+    done = run(folder, Disk(at, half))
+    files = DiskFiles(folder)
+    history = opened(files)
+    found = said(history)
+    # What was acknowledged is there; of what was under way, all or nothing.
+    allowed = [count for count in (done, done + 1) if found == known.setdefault(count, expected(count)[1])]
+    assert allowed, f"{done} records were acknowledged"
+    assert all(name.endswith(".seg") for name in files.names()), "everything is sealed, and nothing else left"
+    reference, _ = expected(allowed[0])
+    following = next((n for n in range(done + 1, len(STREAM)) if isinstance(STREAM[n], Keyframe)), len(STREAM))
+    for record in STREAM[following:]:
+        history.append(record)
+        reference.append(record)
+    assert said(history) == said(reference), "what comes later is added as if nothing had happened"
+
+
+def test_wherever_the_process_dies_nothing_acknowledged_is_lost_and_nothing_wrong_is_said(tmp_path: Path) -> None:
+    whole = Disk()
+    assert run(tmp_path / "whole", whole) == len(STREAM)
+    seed = 11
+    print(f"seed {seed}")
+    rare = [place for place, kind in enumerate(whole.kinds) if kind != "append"]
+    near = {place + step for place in rare for step in (-1, 0, 1)}
+    sampled = Random(seed).sample(range(len(whole.kinds)), SAMPLED_WRITES)
+    places = sorted(place for place in near | set(sampled) if 0 <= place < len(whole.kinds))
+    assert {"rename", "remove", "open", "write", "append"} == set(whole.kinds)
+    known: dict[int, tuple[object, ...]] = {}
+    tried = 0
+    for place in places:
+        for half in Half if whole.kinds[place] in ("write", "append") else (Half.NOTHING,):
+            try:
+                check(tmp_path / f"{place}-{half.value}", place, half, known)
+            except Exception as error:
+                pytest.fail(f"dead at operation {place} ({whole.kinds[place]}, {half.value} written): {error!r:.400}")
+            tried += 1
+    print(f"{tried} crashes, at {len(places)} of {len(whole.kinds)} operations")
+    assert tried > 150
+    assert all(place in places for place, kind in enumerate(whole.kinds) if kind in ("rename", "remove"))

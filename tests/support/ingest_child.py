@@ -1,0 +1,32 @@
+"""A server in the raw, to be killed: `python ingest_child.py FOLDER ROUND` writes a made-up stream as fast as it can.
+
+It prints the number of each record once that has been taken in.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from chronobook_server.history.files import DiskFiles
+from chronobook_server.history.store import HistoryStore
+from chronobook_server.sealer import ProcessSealer
+from tests.support.stored import SEGMENT_MS, SYMBOL, round_of
+
+_BREATH = 5
+
+
+async def main(folder: Path, number: int) -> None:
+    """Open the folder, and take in the round's records until the end; or until killed."""
+    sealer = ProcessSealer()
+    history = HistoryStore(SYMBOL, DiskFiles(folder), sealer, retention_ms=10**12, segment_ms=SEGMENT_MS)
+    for place, record in enumerate(round_of(number), 1):
+        history.append(record)
+        os.write(1, b"%d\n" % place)
+        if place % _BREATH == 0:
+            await asyncio.sleep(0)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
