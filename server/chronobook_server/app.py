@@ -143,6 +143,8 @@ class Application:
         """Turn health, end streams with a reason, let calls finish, close the sockets."""
         # The feed goes last, so that the streams end for the reason there is and not for a lost connection.
         await self.server.stop(GRACE_SECONDS)
+        # The history before the feed: that the stream ends is our doing.
+        self._archive.close()
         if self._feeding is not None:
             self._feeding.cancel()
             await asyncio.gather(self._feeding, return_exceptions=True)

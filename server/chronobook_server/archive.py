@@ -14,7 +14,8 @@ from chronobook_server.settings import ServeSettings
 # What a loss of power can cost. What any end of the process can cost is nothing.
 SYNC_SECONDS = 1.0
 _SYNCS_A_RETRY = 10
-_STOP_SECONDS = 20.0
+# What is not sealed by then has its log, and is sealed when the directory is opened the next time.
+_STOP_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -28,11 +29,11 @@ class Archive:
         self._sealed = asyncio.Event()
         self._sealer = ProcessSealer()
         self._tasks: list[asyncio.Task[None]] = []
-        memories = Memories()
+        self._memories = Memories()
         try:
             self.histories = {
                 symbol: self._directory.open(
-                    symbol, self._sealer, retention_ms=settings.retention_ms, memories=memories
+                    symbol, self._sealer, retention_ms=settings.retention_ms, memories=self._memories
                 )
                 for symbol in settings.symbols
             }
@@ -70,13 +71,18 @@ class Archive:
                 for _ in history.warm():
                     await asyncio.sleep(0)
 
+    def close(self) -> None:
+        """End what is held here: whatever comes later is not kept, and the gap that begins is the restart's."""
+        for history in self.histories.values():
+            history.recorder.close()
+
     async def stop(self) -> None:
-        """Close the histories: everything is safe and, unless that takes very long, sealed when this returns."""
+        """Let go of everything; it is safe and, unless that takes long, sealed when this returns."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.close()
         for history in self.histories.values():
-            history.recorder.close()
             await _sync(history)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._sealer.drain(), _STOP_SECONDS)

@@ -5,7 +5,7 @@ import pytest
 
 from chronobook_server.core.coverage import Cause, Interval, KnownRange
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, Keyframe, Update
+from chronobook_server.core.records import BestPrices, InstrumentChanged, Keyframe, Update
 from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
 from chronobook_server.history import recorder
 from chronobook_server.history.memory import Memories
@@ -107,13 +107,19 @@ def test_a_keyframe_is_wanted_a_second_after_a_failed_write_and_then_once_a_seco
     assert [(gap.start, gap.end, gap.cause) for gap in made.gaps()] == [(600, 2600, Cause.DISK)]
 
 
-def test_a_gap_ends_the_waiting_for_a_disk_too() -> None:
-    made = memory_history()
+def test_while_nothing_can_be_written_a_keyframe_is_wanted_once_a_second_at_most() -> None:
+    files = MemoryFiles()
+    made = memory_history(files=files)
     made.append(keyframe(1, 500))
     made.append(change(2, 600))
-    made.recorder.fail(OSError(errno.EIO, "Input/output error"))
-    made.append(Gap(start=Millis(700), update_id=UpdateId(3), cause=Cause.DISCONNECT))
-    assert not made.recorder.wants_keyframe(Millis(9999)), "the next epoch brings its own"
+    files.room = 0
+    wanted = []
+    for number, time in enumerate(range(700, 6000, 100), 3):
+        made.append(change(number, time))
+        if made.recorder.wants_keyframe(Millis(time)):
+            wanted.append(time)
+            made.append(keyframe(number, time))
+    assert wanted == [1600, 2600, 3600, 4600, 5600]
 
 
 def test_an_old_number_that_finer_steps_have_no_room_for_costs_a_gap_and_nothing_else() -> None:

@@ -11,7 +11,7 @@ from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 from chronobook_server.market import Market
 from chronobook_server.service.server import Server
 from tests.support.depth import Pairs, snapshot, update
-from tests.support.memory import memory_history
+from tests.support.memory import MemoryFiles, memory_history
 
 if TYPE_CHECKING:  # the type of an asynchronous stub has no class of its own
     from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceAsyncStub
@@ -30,9 +30,9 @@ class Monotonic:
 class HandFed:
     """A market with two decimals of price and quantity; `T` of its first event is 10 s, bids below 100, asks above."""
 
-    def __init__(self, symbol: str = "ETHUSDT") -> None:
+    def __init__(self, symbol: str = "ETHUSDT", *, files: MemoryFiles | None = None) -> None:
         self.clock = Monotonic()
-        self.market = Market(symbol, memory_history(symbol), monotonic=self.clock)
+        self.market = Market(symbol, memory_history(symbol, files=files), monotonic=self.clock)
         self.last = 1000
 
     def sync(self, *, time: int = 10_000, limit: int = 2) -> None:

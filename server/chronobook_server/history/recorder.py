@@ -78,7 +78,7 @@ class Recorder:
         self._log: GrowingFile | None = None
         self._pending: tuple[Keyframe, list[bytes]] | None = None  # a keyframe, and what followed, before an event
         self._unsealed: list[_Unsealed] = []
-        self._retry_at: Millis | None = None
+        self._tried_at = Millis(0)  # when writing was last tried, where it cannot be done
         self.write_error: str | None = None
         self.seal_error: str | None = None
         found = recover(files, symbol, memories)
@@ -143,7 +143,6 @@ class Recorder:
     def _begin_epoch(self, keyframe: Keyframe) -> None:
         self._measure_in(keyframe.instrument)
         self._pending = (keyframe, [])
-        self._retry_at = None
         start = keyframe.transaction_time
         if self.complete_to is not None:
             start = max(start, Millis(self.complete_to + 1))
@@ -163,7 +162,9 @@ class Recorder:
         except OSError as error:
             self.fail(error)
             return
-        self.write_error = None
+        if self.write_error is not None:
+            self.write_error = None
+            self.retry_seals()  # where there is room for the one, there is for the other
         is_first = self._hot.events == 0
         self._hot.append(update)
         self.complete_to = update.transaction_time
@@ -196,7 +197,6 @@ class Recorder:
             self._pending = self._hot = None
         elif self._hot is not None:
             self._finish_epoch(gap.cause)
-        self._retry_at = None  # the next keyframe comes by itself
 
     def _finish_epoch(self, cause: Cause) -> None:
         """End the hot segment where its last event was."""
@@ -250,18 +250,18 @@ class Recorder:
     def fail(self, error: OSError) -> None:
         """Stop writing for a while: what is held stays, what comes is not kept. `error` says what cannot be done."""
         self.write_error = f"history is not being written: {error.strerror or error}"
-        self._retry_at = Millis((self.complete_to or 0) + RETRY_MS)
         if self._pending is not None:
             self._timeline.pop()
             self._pending = self._hot = None
         elif self._hot is not None:
+            self._tried_at = self.complete_to or self._tried_at
             self._finish_epoch(Cause.DISK)
 
     def wants_keyframe(self, time: Millis) -> bool:
         """Return whether writing had to stop, and a Keyframe of the book as it is at this `T` could begin it again."""
-        if self._retry_at is None or time < self._retry_at:
+        if self.write_error is None or self._hot is not None or time < self._tried_at + RETRY_MS:
             return False
-        self._retry_at = Millis(time + RETRY_MS)
+        self._tried_at = time
         return True
 
     def sync(self) -> None:
