@@ -6,10 +6,11 @@ synthetic market of the same rates. It prints a table and exits 1 when the limit
 
 import argparse
 import gc
-import resource
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -20,10 +21,12 @@ from chronobook_server.core.records import Record
 from chronobook_server.core.sync import SnapshotWanted, Synchroniser
 from chronobook_server.core.values import Nanos
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
+from chronobook_server.history.files import DiskFiles
+from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
 from chronobook_server.simulator.synthetic import SyntheticMarket
 from tests.support import captures
-from tests.support.memory import memory_history
+from tests.support.memory import PatientSealer
 
 LIMIT = 12.0
 Line = tuple[int, bytes]
@@ -88,45 +91,30 @@ def synchronise(lines: list[Line], take: Callable[[Record], None] = lambda _: No
 
 def remember(lines: list[Line]) -> None:
     """Decode, read, synchronise, and keep the history: what the limit is about."""
-    history = memory_history("ETHUSDT")
-    synchronise(lines, history.append)
+    with history_on_disk() as history:
+        synchronise(lines, history.append)
 
 
 def everything(lines: list[Line]) -> None:
     """The same as the server does it, with clock and (empty) hub."""
-    market = Market("ETHUSDT", memory_history("ETHUSDT"), monotonic=time.monotonic)
-    wanted = market.opened()
-    assert wanted is not None
-    for received, body in lines:
-        if body.startswith(b'{"lastUpdateId"'):
-            market.snapshot(wanted.number, decode_snapshot(body, limit=1000, receive_time=Nanos(received)))
-        else:
-            decoded = decode_frame(body, Nanos(received))
-            if decoded is not None:
-                market.update(decoded[1])
+    with history_on_disk() as history:
+        market = Market("ETHUSDT", history, monotonic=time.monotonic)
+        wanted = market.opened()
+        assert wanted is not None
+        for received, body in lines:
+            if body.startswith(b'{"lastUpdateId"'):
+                market.snapshot(wanted.number, decode_snapshot(body, limit=1000, receive_time=Nanos(received)))
+            else:
+                decoded = decode_frame(body, Nanos(received))
+                if decoded is not None:
+                    market.update(decoded[1])
 
 
-def resident_bytes() -> int:
-    """Return the memory that this process holds."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
-
-
-def memory(lines: list[Line]) -> None:
-    """Print what the history of these lines takes."""
-    decode(lines)
-    gc.collect()
-    before = resident_bytes()
-    history = memory_history("ETHUSDT")
-    synchronise(lines, history.append)
-    gc.collect()
-    taken = resident_bytes() - before
-    hours = sum(interval.end - interval.start for interval in history.coverage()) / 3_600_000
-    changes = history.level_changes
-    print(
-        f"\nhistory in memory: {changes:,} level changes, {history.bytes / changes:.0f} bytes of columns each; "
-        f"the process grew by {taken / changes:.0f} bytes each, {taken / hours / 1e6:.0f} MB an hour"
-    )
+@contextmanager
+def history_on_disk() -> Iterator[HistoryStore]:
+    """Keep a history in files around a block. What has ended is not sealed: that is another process's work."""
+    with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
+        yield HistoryStore("ETHUSDT", DiskFiles(Path(folder)), PatientSealer(), retention_ms=86_400_000)
 
 
 def best_of(runs: int, work: Callable[[list[Line]], None], lines: list[Line]) -> float:
@@ -167,14 +155,12 @@ def main() -> int:
     runs = parser.parse_args().runs
     if captures.ETHUSDT.exists():
         lines = list(captures.lines())
-        memory(lines)
         depth = [line for line in lines if b"bookTicker" not in line[1]]
         ratio = table("real capture, all of it", lines, runs)
         strict = table("real capture, its depth events and snapshot only", depth, runs)
     else:
         print(f"the real captures are not in {captures.FOLDER.name}/: a synthetic market instead")
         lines = synthetic_lines(6_000)
-        memory(lines)
         ratio = strict = table("synthetic market", lines, runs)
     print(f"\nlimit {LIMIT:.0f} × orjson: {ratio:.1f} of the whole input, {strict:.1f} of its depth events alone")
     return 1 if ratio > LIMIT else 0

@@ -1,10 +1,10 @@
 import asyncio
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chronobook_server import archive as module
 from chronobook_server.archive import Archive
 from chronobook_server.core.coverage import Cause
 from chronobook_server.core.records import Gap
@@ -74,8 +74,7 @@ def newest_bytes(history: HistoryStore) -> int:
 
 
 async def test_a_log_that_cannot_be_made_durable_stops_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SYNC_SECONDS", 0.0)
-    made = Archive(settings(tmp_path))
+    made = Archive(replace(settings(tmp_path), sync_interval_ms=1))
     history = made.histories[SYMBOL]
     fill(history, range(1))
 

@@ -11,9 +11,7 @@ from chronobook_server.history.store import HistoryStore
 from chronobook_server.sealer import ProcessSealer
 from chronobook_server.settings import ServeSettings
 
-# What a loss of power can cost. What any end of the process can cost is nothing.
-SYNC_SECONDS = 1.0
-_SYNCS_A_RETRY = 10
+_RETRY_SECONDS = 10.0
 # What is not sealed by then has its log, and is sealed when the directory is opened the next time.
 _STOP_SECONDS = 2.0
 
@@ -26,6 +24,7 @@ class Archive:
     def __init__(self, settings: ServeSettings) -> None:
         self._directory = DataDirectory(settings.data_dir, settings.rest_url)
         self._limit = settings.retention_bytes
+        self._sync_seconds = settings.sync_interval_ms / 1000
         self._sealed = asyncio.Event()
         self._sealer = ProcessSealer()
         self._tasks: list[asyncio.Task[None]] = []
@@ -48,17 +47,20 @@ class Archive:
     def start(self) -> None:
         """Begin to tend the histories."""
         self._sealed.set()  # to unpack ahead what is there already
-        self._tasks = [asyncio.create_task(self._sync()), asyncio.create_task(self._tend())]
+        self._tasks = [asyncio.create_task(work()) for work in (self._sync, self._retry, self._tend)]
 
     async def _sync(self) -> None:
-        syncs = 0
+        """Make durable what was written: this is what a loss of power can cost, and no other end of the process can."""
         while True:
-            await asyncio.sleep(SYNC_SECONDS)
-            syncs += 1
+            await asyncio.sleep(self._sync_seconds)
             for history in self.histories.values():
                 await _sync(history)
-                if syncs % _SYNCS_A_RETRY == 0:
-                    history.recorder.retry_seals()
+
+    async def _retry(self) -> None:
+        while True:
+            await asyncio.sleep(_RETRY_SECONDS)
+            for history in self.histories.values():
+                history.recorder.retry_seals()
 
     async def _tend(self) -> None:
         """Whenever a segment has been sealed, keep within the bytes, and unpack ahead what will be asked for."""

@@ -81,6 +81,13 @@ serve_options = options(
         default=None,
         help="How many bytes of history are kept at most, of all symbols together (500MB, 20GB); else no bound.",
     ),
+    option(
+        "--sync-interval",
+        "sync_interval_ms",
+        type=DURATION,
+        default="1s",
+        help="How often what was written is made to outlast a loss of power, which can cost that much.",
+    ),
 )
 insecure_option = option("--insecure", is_flag=True, help="Listen beyond this machine without encryption.")
 

@@ -37,6 +37,7 @@ class ServeSettings:
     data_dir: Path
     retention_ms: int
     retention_bytes: int | None = None
+    sync_interval_ms: int = 1000
 
 
 def parse_address(text: str) -> Address:

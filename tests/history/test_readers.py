@@ -1,0 +1,105 @@
+"""Readers that ask all the time, while segments are cut, sealed by another process, forgotten and dropped."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from chronobook_server.core.errors import BeforeHistory
+from chronobook_server.core.values import Millis, Price
+from chronobook_server.history.files import DiskFiles
+from chronobook_server.history.memory import Memories
+from chronobook_server.history.store import HistoryStore
+from chronobook_server.sealer import ProcessSealer
+from chronobook_server.service.slices import in_slices
+from tests.support.memory import memory_history
+from tests.support.stored import PRICES, SEGMENT_MS, SYMBOL, round_of
+
+RETENTION_MS = 8000
+READERS = 4
+SEED = 6
+
+
+@dataclass
+class Reader:
+    """Asks everything there is to ask, and compares it with a history that forgets nothing."""
+
+    history: HistoryStore
+    reference: HistoryStore
+    random: Random
+    answered: int = 0
+    too_old: int = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            complete_to = self.history.complete_to
+            if complete_to is not None:
+                # As likely as not at the old end, where segments are being dropped.
+                back = self.random.choice((RETENTION_MS + SEGMENT_MS, 3000))
+                # Not of the newest millisecond, in which another event may still come.
+                await self.ask(Millis(complete_to - 1 - self.random.randrange(back)))
+            await asyncio.sleep(0)
+
+    async def ask(self, time: Millis) -> None:
+        price = Price(self.random.choice(PRICES))
+        try:
+            level = self.history.level_at(price, time)
+            view = await in_slices(self.history.book_at(time))
+            nearest, _ = await in_slices(self.history.nearest_at(price, time))
+            (pair,) = await in_slices(self.history.quantities_at([(price, time)]))
+        except BeforeHistory:
+            self.too_old += 1
+            return
+        assert level == self.reference.level_at(price, time)
+        expected = await in_slices(self.reference.book_at(time))
+        assert view.prices.tolist() == expected.prices.tolist()
+        assert view.quantities.tolist() == expected.quantities.tolist()
+        assert nearest == expected.nearest(price)
+        assert pair.state == level or isinstance(pair.refusal, BeforeHistory)
+        page = await in_slices(self.history.changes_of(price, time, Millis(time + 2500), limit=1000))
+        listed = await in_slices(self.reference.changes_of(price, time, Millis(time + 2500), limit=1000))
+        # Events come while the pages are made, and old ones go: what both speak for is the same.
+        if page.stretches:
+            low, high = page.stretches[0].start, min(page.stretches[-1].end, listed.stretches[-1].end)
+            assert between(page.rows.times.tolist(), low, high) == between(listed.rows.times.tolist(), low, high)
+        self.answered += 1
+
+
+def between(times: list[int], low: int, high: int) -> list[int]:
+    return [time for time in times if low < time < high]
+
+
+async def test_readers_are_not_hurt_by_cuts_seals_and_drops(tmp_path: Path) -> None:
+    sealer = ProcessSealer()
+    # So little memory that what was unpacked is forgotten all the time.
+    history = HistoryStore(
+        SYMBOL, DiskFiles(tmp_path), sealer,
+        retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS, memories=Memories(index_bytes=4000, rows_bytes=4000),
+    )  # fmt: skip
+    reference = memory_history(SYMBOL, retention_ms=10**12, segment_ms=10**9)
+    readers = [Reader(history, reference, Random(SEED + number)) for number in range(READERS)]
+    stop = asyncio.Event()
+    sealed = 0
+
+    def count() -> None:
+        nonlocal sealed
+        sealed += 1
+
+    history.recorder.sealed = count
+    async with asyncio.TaskGroup() as group:
+        for reader in readers:
+            group.create_task(reader.run(stop))
+        for record in round_of(1):
+            reference.append(record)
+            history.append(record)
+            await asyncio.sleep(0)
+            while history.recorder.unsealed > 3:  # the stream runs a thousand times too fast
+                await sealer.drain()
+        stop.set()
+    assert all(reader.answered > 20 for reader in readers)
+    assert sum(reader.too_old for reader in readers) > 0, "some came too late for what they asked about"
+    assert sealed > 20
+    oldest = history.oldest_start()
+    assert oldest is not None
+    assert oldest > 1_000_000 + 100_000, "much has been dropped meanwhile"
+    await sealer.stop()
