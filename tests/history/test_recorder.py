@@ -88,6 +88,24 @@ def test_a_seal_that_fails_is_told_and_tried_again() -> None:
     assert made.recorder.unsealed == 0
 
 
+def test_when_too_many_segments_wait_to_be_sealed_history_stops_until_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "MAX_UNSEALED", 2)
+    files, sealer = MemoryFiles(), PatientSealer()
+    made = HistoryStore("X", files, sealer, retention_ms=10**9, segment_ms=1000)
+    made.append(keyframe(1, 500))
+    for update_id, time in enumerate(range(600, 6000, 600), 2):
+        made.append(change(update_id, time))
+        assert made.recorder.unsealed <= 3
+    assert error_of(made) == "history is not being written: 2 segments wait to be sealed"
+    assert not made.recorder.wants_keyframe(Millis(9000))
+    sealer.work()
+    assert made.recorder.wants_keyframe(Millis(9000))
+    made.append(keyframe(20, 9000))
+    made.append(change(21, 9500))
+    assert error_of(made) is None
+    assert [gap.cause for gap in made.gaps()] == [Cause.DISK]
+
+
 def test_a_keyframe_is_wanted_a_second_after_a_failed_write_and_then_once_a_second() -> None:
     made = memory_history()
     made.append(keyframe(1, 500))

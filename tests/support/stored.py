@@ -26,7 +26,7 @@ from tests.support.memory import InlineSealer, MemoryFiles
 SYMBOL = "X"
 SEGMENT_MS = 1000
 # Of `round_of`: more than its events take, even if all of them are far apart.
-ROUND_EVENTS = 600
+ROUND_EVENTS = 500
 ROUND_MS = 100_000
 # Of prices that nothing was ever said of, to prices that always have something.
 PRICES = range(970, 1031, 2)

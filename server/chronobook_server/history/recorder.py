@@ -37,6 +37,8 @@ from .timeline import Segment, Timeline
 
 # A stream busier than any known one would make segments that are slow to replay.
 SEGMENT_EVENTS = 65_000
+# Segments that may wait to be sealed, in memory and in their logs; it takes hours of failing to get there.
+MAX_UNSEALED = 36
 # After a failed write, a new attempt is made so much later, in ms of the exchange's time.
 RETRY_MS = 1000
 
@@ -240,6 +242,8 @@ class Recorder:
         if time == hot.last_time or not (is_due or hot.events >= SEGMENT_EVENTS):
             return False
         assert self._log is not None
+        if len(self._unsealed) >= MAX_UNSEALED:
+            raise OSError(errno.EBUSY, f"{len(self._unsealed)} segments wait to be sealed")
         start, following = hot.following(line if is_due else Millis(hot.last_time + 1))
         log = self._begin_log(start, [record])
         self._retire(hot, self._log, start.start, None)
@@ -260,6 +264,8 @@ class Recorder:
     def wants_keyframe(self, time: Millis) -> bool:
         """Return whether writing had to stop, and a Keyframe of the book as it is at this `T` could begin it again."""
         if self.write_error is None or self._hot is not None or time < self._tried_at + RETRY_MS:
+            return False
+        if len(self._unsealed) >= MAX_UNSEALED:
             return False
         self._tried_at = time
         return True

@@ -58,6 +58,7 @@ class _Index:
         self.used = 0
         self.bytes = 0
         self.columns = columns
+        self.known_zeros: memoryview | None = None  # only where somebody asks for such a price
         self._segment = segment
 
     @property
@@ -126,7 +127,6 @@ class SealedSegment:
         self._map: memoryview | None = None
         self._index: _Index | None = None
         self._rows: _Rows | None = None
-        self._known_zeros: memoryview | None = None
 
     # --- what is unpacked
 
@@ -252,7 +252,7 @@ class SealedSegment:
         """Let go of what is unpacked; who is in the middle of reading goes on reading, of a file that is gone."""
         _let_go(self._memories.index, self._index)
         _let_go(self._memories.rows, self._rows)
-        self._index = self._rows = self._known_zeros = None
+        self._index = self._rows = None
 
     # --- out
 
@@ -298,10 +298,13 @@ class SealedSegment:
         return SignedQuantity(0) if known else None
 
     def _is_known_zero(self, price: int) -> bool:
-        if self._known_zeros is None:
-            self._known_zeros = self.column(Kind.KNOWN_ZEROS).data
-        place = bisect_left(self._known_zeros, price)
-        return place < len(self._known_zeros) and self._known_zeros[place] == price
+        index = self._index
+        assert index is not None, "the question began with it"
+        if index.known_zeros is None:
+            index.known_zeros = _narrow(self.column(Kind.KNOWN_ZEROS))
+            self._memories.index.add(index, index.known_zeros.nbytes)
+        place = bisect_left(index.known_zeros, price)
+        return place < len(index.known_zeros) and bool(index.known_zeros[place] == price)
 
     def changes_of(self, price: int, start: Millis, end: Millis) -> ChangeRows:
         """Return a price's changes from `start` to `end`, both included."""
