@@ -1,0 +1,276 @@
+"""Damage of sealed segments by its name: what is lost, what survives, and that the answers say so."""
+
+import struct
+from zlib import crc32
+
+import pytest
+
+from chronobook_server.core.coverage import Cause
+from chronobook_server.core.errors import BeforeHistory, HistoryGap
+from chronobook_server.core.values import Millis, Price
+from chronobook_server.history import seal
+from chronobook_server.history.answers import LevelState, finish
+from chronobook_server.history.layout import Kind
+from chronobook_server.history.log import FILE_HEADER, UnknownFormat
+from chronobook_server.history.memory import Memories
+from chronobook_server.history.sealed import SealedSegment
+from tests.support.damaged import Folder, gap
+from tests.support.stored import (
+    SYMBOL,
+    answer,
+    answers,
+    flipped,
+    log_header,
+    opened,
+)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seal, "CHUNK_ROWS", 12)
+
+
+def test_a_flipped_bit_in_a_sealed_header_costs_that_segment_and_no_other() -> None:
+    folder = Folder()
+    start, end = folder.bounds(folder.victim)
+    name = folder.victim
+    good = bytes(folder.files.contents[name])
+    opened(folder.files)  # seals the log, so that the next ones have nothing to do
+    length = int.from_bytes(good[10:14], "little")
+    for place in range(length):
+        folder.files.contents[name] = flipped(good, place, place % 8)
+        history = opened(folder.files)
+        assert history.recorder.damaged_files == [name], place
+        assert history.gaps()[0] == gap(start - 1, end)
+        assert [(each.start, each.end) for each in history.coverage()] == [
+            (folder.start, start - 1), (end, folder.end),
+        ]  # fmt: skip
+    folder.assert_unhurt_outside(history, start - 1, end)
+    assert name in folder.segments  # somebody may want to look at it
+
+
+INDEX = (
+    Kind.TIMES,
+    Kind.UPDATE_IDS,
+    Kind.RANGES,
+    Kind.LEVEL_PRICES,
+    Kind.LEVEL_ROWS,
+    Kind.CHUNK_LEVELS,
+    Kind.CHUNK_LENGTHS,
+    Kind.CHUNK_CHECKSUMS,
+)
+
+
+@pytest.mark.parametrize("kind", INDEX, ids=lambda kind: kind.name)
+def test_a_flipped_bit_in_an_index_makes_its_segment_a_gap(kind: Kind) -> None:
+    folder = Folder()
+    name = folder.victim
+    start, end = folder.bounds(name)
+    section = folder.section(name, kind)
+    folder.damage(name, section.offset + section.length // 2)
+    history = opened(folder.files)
+    with pytest.raises(HistoryGap) as caught:
+        finish(history.book_at(Millis(start)))
+    assert (caught.value.start, caught.value.end, caught.value.cause) == (start - 1, end, "DAMAGED")
+    folder.assert_unhurt_outside(history, start - 1, end)
+    assert history.gaps()[0] == gap(start - 1, end)
+    assert [(each.start, each.end) for each in history.coverage()] == [(folder.start, start - 1), (end, folder.end)]
+    for work in (
+        history.book_at(Millis(end - 1)),
+        history.nearest_at(Price(1000), Millis(start)),
+    ):
+        with pytest.raises(HistoryGap, match="DAMAGED"):
+            finish(work)
+
+
+def test_every_question_notices_a_damaged_index_by_itself() -> None:
+    folder = Folder()
+    name = folder.victim
+    start, end = folder.bounds(name)
+    folder.damage(name, folder.section(name, Kind.TIMES).offset + 3)
+    whole = [(folder.start, start - 1), (end, folder.end)]
+    everything = Millis(folder.start), Millis(folder.end)
+
+    page = finish(opened(folder.files).changes_of(Price(1000), *everything, limit=1000))
+    assert [(each.start, each.end) for each in page.stretches] == whole
+    best = finish(opened(folder.files).best_between(*everything, limit=1000))
+    assert [(each.start, each.end) for each in best.stretches] == whole
+    assert {start - 1 < time < end for time in best.rows.times.tolist()} == {False}
+    (pair,) = finish(opened(folder.files).quantities_at([(Price(1000), Millis(start))]))
+    assert isinstance(pair.refusal, HistoryGap)
+    assert opened(folder.files).quantity_before(Price(1000), Millis(start + 1000)) is None
+    history = opened(folder.files)
+    list(history.warm())
+    assert history.gaps()[0] == gap(start - 1, end)
+
+
+def test_a_flipped_bit_in_a_chunk_costs_its_levels_and_no_others() -> None:
+    folder = Folder()
+    name = folder.victim
+    start, end = folder.bounds(name)
+    chunks = folder.chunks(name)
+    assert len(chunks) > 3
+    offset, length, levels = chunks[len(chunks) // 2]
+    folder.damage(name, offset + length // 2)
+    history = opened(folder.files)
+    held = set(SealedSegment(folder.files, name, SYMBOL, Memories()).column(Kind.LEVEL_PRICES).tolist())
+    refused = 0
+    for (price, time), said in folder.before.items():
+        hit = start <= time < end and price in levels and price in held
+        refused += hit
+        assert answer(history, price, time) == ((start - 1, end, "DAMAGED") if hit else said), (price, time)
+    assert refused
+    # What is lost of some levels is lost of the whole book, and of nothing else.
+    with pytest.raises(HistoryGap, match="DAMAGED"):
+        finish(history.book_at(Millis(start)))
+    assert history.gaps() == [gap(folder.end, None, Cause.RESTART)]
+    assert finish(history.book_at(Millis(end))).transaction_time >= start
+
+
+def test_changes_of_a_level_leave_out_the_stretch_where_its_chunk_is_damaged() -> None:
+    folder = Folder()
+    name = folder.victim
+    start, end = folder.bounds(name)
+    offset, length, levels = folder.chunks(name)[1]
+    folder.damage(name, offset + length - 1)
+    history = opened(folder.files)
+    hit = finish(history.changes_of(Price(levels[0]), Millis(folder.start), Millis(folder.end), limit=1000))
+    assert [(each.start, each.end) for each in hit.stretches] == [(folder.start, start - 1), (end, folder.end)]
+    spared = finish(history.changes_of(Price(levels[-1] + 1), Millis(folder.start), Millis(folder.end), limit=1000))
+    assert [(each.start, each.end) for each in spared.stretches] == [(folder.start, folder.end)]
+
+
+def test_a_flipped_bit_in_the_best_prices_costs_best_prices() -> None:
+    folder = Folder()
+    name = folder.victim
+    start, end = folder.bounds(name)
+    folder.damage(name, folder.section(name, Kind.BEST_PRICES).offset + 5)
+    history = opened(folder.files)
+    page = finish(history.best_between(Millis(folder.start), Millis(folder.end), limit=1000))
+    assert [(each.start, each.end) for each in page.stretches] == [(folder.start, start - 1), (end, folder.end)]
+    assert answers(history, folder.times) == folder.before
+
+
+def test_a_flipped_bit_in_the_known_zeros_costs_prices_that_only_they_speak_of() -> None:
+    folder = Folder()
+    name = folder.victim
+    start, end = folder.bounds(name)
+    folder.damage(name, folder.section(name, Kind.KNOWN_ZEROS).offset + 1)
+    history = opened(folder.files)
+    refused = 0
+    for (price, time), said in folder.before.items():
+        now = answer(history, price, time)
+        if now != said:
+            refused += 1
+            assert now == (start - 1, end, "DAMAGED")
+            assert start <= time < end
+            assert isinstance(said, LevelState)
+            assert said.quantity in (0, None)
+    assert refused
+    assert finish(history.book_at(Millis(start))).transaction_time < end
+
+
+@pytest.mark.parametrize("kind", [Kind.RECEIVE_TIMES, Kind.EVENT_TIMES, Kind.FIRST_UPDATE_IDS], ids=lambda it: it.name)
+def test_a_flipped_bit_in_a_column_that_no_question_needs_costs_no_answer(kind: Kind) -> None:
+    folder = Folder()
+    name = folder.victim
+    folder.damage(name, folder.section(name, kind).offset)
+    assert answers(opened(folder.files), folder.times) == folder.before
+
+
+@pytest.mark.parametrize("length", [0, 5, 17, 200, -1])
+def test_a_segment_file_that_is_cut_short_is_a_gap(length: int) -> None:
+    folder = Folder()
+    name = folder.victim
+    start, end = folder.bounds(name)
+    del folder.files.contents[name][length:]
+    history = opened(folder.files)
+    assert history.recorder.damaged_files == [name]
+    assert history.gaps()[0] == gap(start - 1, end)
+    folder.assert_unhurt_outside(history, start - 1, end)
+
+
+def test_a_missing_file_is_a_gap_between_its_neighbours() -> None:
+    folder = Folder()
+    name = folder.victim
+    start, end = folder.bounds(name)
+    folder.files.remove(name)
+    history = opened(folder.files)
+    assert history.gaps()[0] == gap(start - 1, end)
+    folder.assert_unhurt_outside(history, start - 1, end)
+
+
+def test_the_oldest_file_missing_is_history_that_starts_later() -> None:
+    folder = Folder()
+    _, end = folder.bounds(folder.segments[0])
+    folder.files.remove(folder.segments[0])
+    history = opened(folder.files)
+    assert history.gaps() == [gap(folder.end, None, Cause.RESTART)]
+    with pytest.raises(BeforeHistory) as caught:
+        history.level_at(Price(1000), Millis(end - 1))
+    assert caught.value.oldest == end
+
+
+def test_the_newest_segment_missing_is_a_gap_that_is_open() -> None:
+    folder = Folder()
+    opened(folder.files)
+    start, _ = folder.bounds(folder.segments[-1])
+    folder.files.remove(folder.segments[-1])
+    assert opened(folder.files).gaps() == [gap(start - 1, None)]
+
+
+def test_the_oldest_segment_damaged_is_before_the_history_once_that_is_known() -> None:
+    folder = Folder()
+    name = folder.segments[0]
+    start, end = folder.bounds(name)
+    folder.damage(name, folder.section(name, Kind.TIMES).offset)
+    history = opened(folder.files)
+    for _ in range(2):
+        with pytest.raises((HistoryGap, BeforeHistory)):
+            history.level_at(Price(1000), Millis(start))
+    assert history.coverage()[0].start == end
+    folder.before = {asked: said for asked, said in folder.before.items() if asked[1] >= end}
+    folder.assert_unhurt_outside(history, start - 1, start)
+
+
+def test_what_was_begun_and_not_renamed_is_cleared_away() -> None:
+    folder = Folder()
+    stale = f"{folder.victim}.4711.tmp"
+    folder.files.contents[stale] = bytearray(folder.files.contents[folder.victim][:50])
+    folder.files.contents["000000000000007.seg.1.tmp"] = bytearray()
+    history = opened(folder.files)
+    assert not [name for name in folder.files.names() if name.endswith(".tmp")]
+    assert answers(history, folder.times) == folder.before
+
+
+def test_files_of_somebody_else_are_left_alone() -> None:
+    folder = Folder()
+    strangers = {"notes.txt", "notes.seg", "notes.log", "copy of 000000001000000.seg"}
+    for name in strangers:
+        folder.files.contents[name] = bytearray(b"mine")
+    folder.files.contents["backup.seg"] = bytearray(folder.files.contents[folder.victim])
+    history = opened(folder.files)
+    assert answers(history, folder.times) == folder.before
+    assert strangers < set(folder.files.names())
+    assert history.recorder.damaged_files == []
+
+
+def test_a_segment_of_a_version_that_is_not_known_is_refused_and_nothing_is_removed() -> None:
+    folder = Folder()
+    data = folder.files.contents[folder.victim]
+    data[8:10] = struct.pack("<H", 9)
+    length = int.from_bytes(data[10:14], "little")
+    data[14:18] = struct.pack("<I", crc32(data[18:length], crc32(data[:14])))
+    held = folder.files.names()
+    with pytest.raises(UnknownFormat, match=rf"^{folder.victim} has format version 9; this server reads version 1$"):
+        opened(folder.files)
+    assert folder.files.names() == held
+
+
+def test_a_log_of_a_version_that_is_not_known_is_refused_and_nothing_is_removed() -> None:
+    folder = Folder()
+    folder.log[: len(FILE_HEADER)] = log_header(2)
+    held = folder.files.names()
+    with pytest.raises(UnknownFormat):
+        opened(folder.files)
+    assert folder.files.names() == held
