@@ -1,6 +1,6 @@
 """A server in the raw, to be killed: `python ingest_child.py FOLDER ROUND` writes a made-up stream as fast as it can.
 
-It prints the number of each record once that has been taken in.
+It prints 0 before it opens the folder, and the number of each record once that has been taken in.
 """
 
 import asyncio
@@ -14,17 +14,29 @@ from chronobook_server.sealer import ProcessSealer
 from tests.support.stored import SEGMENT_MS, SYMBOL, round_of
 
 _BREATH = 5
+# By then some segments have ended; once they are sealed, the process that seals keeps up with what comes.
+_FIRST_SEALS = 60
+# Of more segments that wait to be sealed than any real server has (see recorder.MAX_UNSEALED), history would stop.
+_WAITING = 24
 
 
 async def main(folder: Path, number: int) -> None:
     """Open the folder, and take in the round's records until the end; or until killed."""
+    os.write(1, b"0\n")
     sealer = ProcessSealer()
     history = HistoryStore(SYMBOL, DiskFiles(folder), sealer, retention_ms=10**12, segment_ms=SEGMENT_MS)
+    sealed = asyncio.Event()
+    history.recorder.sealed = sealed.set
     for place, record in enumerate(round_of(number), 1):
+        while history.recorder.unsealed > _WAITING:
+            sealed.clear()
+            await sealed.wait()
         history.append(record)
         os.write(1, b"%d\n" % place)
         if place % _BREATH == 0:
             await asyncio.sleep(0)
+        if place == _FIRST_SEALS:
+            await sealer.drain()
     await asyncio.Event().wait()
 
 

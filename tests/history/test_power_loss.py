@@ -1,0 +1,87 @@
+"""The machine loses its power: what was made durable is there, and of the rest nothing wrong is said."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from chronobook_server.core.coverage import Cause
+from chronobook_server.core.records import Gap, Record, Update
+from chronobook_server.history.answers import LevelState
+from chronobook_server.history.files import DiskFiles, Files
+from chronobook_server.history.seal import Sealer
+from chronobook_server.history.store import HistoryStore
+from tests.support.memory import InlineSealer, MemoryFiles, PatientSealer
+from tests.support.power import PowerFiles
+from tests.support.stored import SEGMENT_MS, SYMBOL, answers, records, shifted
+
+SEED = 17
+CUTS = 120
+EVENTS = 70
+EPOCHS = 3
+
+
+def stream() -> list[Record]:
+    """Return epochs with gaps between them."""
+    made: list[Record] = []
+    for number in range(EPOCHS):
+        made += [shifted(record, number * 6000, number * 10_000) for record in records(number, events=EVENTS)]
+        last = made[-1]
+        assert isinstance(last, Update)
+        made.append(Gap(start=last.transaction_time, update_id=last.final_update_id, cause=Cause.CHAIN_BREAK))
+    return made
+
+
+STREAM = stream()
+TIMES = range(999_500, 1_000_000 + EPOCHS * 6000 + 500, 211)
+
+
+def opened(files: Files, sealer: Sealer | None = None) -> HistoryStore:
+    return HistoryStore(SYMBOL, files, sealer or InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS)
+
+
+def last_time(taken: list[Record]) -> int:
+    """Return `T` of the last event of these records."""
+    return max((record.transaction_time for record in taken if isinstance(record, Update)), default=0)
+
+
+def test_what_was_made_durable_is_there_when_the_power_is_back(tmp_path: Path) -> None:
+    random = Random(SEED)
+    print(f"seed {SEED}")
+    held_more = gaps = 0
+    for number in range(CUTS):
+        found, safe, lost = cut(tmp_path / str(number), random)
+        reference = opened(MemoryFiles())
+        for record in STREAM[:lost]:
+            reference.append(record)
+        expected, said = answers(reference, TIMES), answers(found, TIMES)
+        safe_to = last_time(STREAM[:safe])
+        for question, answer in said.items():
+            if question[1] <= safe_to or isinstance(answer, LevelState):
+                assert answer == expected[question], f"cut {number}: {question}, safe to {safe_to}"
+        covered = found.coverage()
+        end = covered[-1].end if covered else 0
+        assert end >= safe_to
+        held_more += end > safe_to
+        gaps += any(gap.cause is Cause.RESTART and gap.end is not None for gap in found.gaps())
+    print(f"{CUTS} cuts; {held_more} times more was there than had been promised, {gaps} times with a hole in it")
+    assert held_more > CUTS // 4
+
+
+def cut(folder: Path, random: Random) -> tuple[HistoryStore, int, int]:
+    """Write until the power goes; return what is found then, after how many records it was safe, and how many came."""
+    lost = random.randrange(len(STREAM) + 1)
+    safe = 0
+    sealer = PatientSealer()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        files = PowerFiles(folder / "before", monkeypatch)
+        history = opened(files, sealer)
+        for count, record in enumerate(STREAM[:lost], 1):
+            history.append(record)
+            if random.random() < 0.05:
+                sealer.work()
+            if random.random() < 0.05:
+                history.recorder.sync()
+                safe = count
+        files.lose_power(random, folder / "after")
+    return opened(DiskFiles(folder / "after")), safe, lost
