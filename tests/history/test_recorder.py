@@ -1,3 +1,4 @@
+import copy
 import errno
 from dataclasses import replace
 
@@ -86,6 +87,21 @@ def test_a_seal_that_fails_is_told_and_tried_again() -> None:
     sealer.work()
     assert error_of(made) is None
     assert made.recorder.unsealed == 0
+
+
+def test_the_cause_of_a_gap_is_written_down_as_soon_as_there_is_room() -> None:
+    files, sealer = MemoryFiles(), PatientSealer()
+    made = HistoryStore("X", files, sealer, retention_ms=10**9, segment_ms=10**6)
+    made.append(keyframe(1, 500))
+    made.append(change(2, 600))
+    files.room = 0
+    made.append(change(3, 700))
+    assert memory_history(files=copy.deepcopy(files)).gaps()[0].cause is Cause.RESTART, "there was no room to say more"
+    _, _, done = sealer.waiting.pop()
+    done("No space left on device")
+    files.room = None
+    made.recorder.retry_seals()
+    assert memory_history(files=copy.deepcopy(files)).gaps()[0].cause is Cause.DISK
 
 
 def test_when_too_many_segments_wait_to_be_sealed_history_stops_until_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

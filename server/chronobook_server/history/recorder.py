@@ -45,11 +45,22 @@ RETRY_MS = 1000
 
 @dataclass(slots=True)
 class _Unsealed:
-    """A segment that has ended, with its log, and whether it is being sealed at this moment."""
+    """A segment that has ended, with its log, and whether it is being sealed at this moment.
+
+    `unwritten` is the record of its end while that cannot be written.
+    """
 
     segment: HotSegment
     log: GrowingFile
+    unwritten: bytes | None = None
     is_in_work: bool = False
+
+    def write_end(self) -> None:
+        """Write how the epoch ended, if that is still to do and can be done."""
+        if self.unwritten is not None:
+            with contextlib.suppress(OSError):
+                self.log.append(self.unwritten)
+                self.unwritten = None
 
 
 class Recorder:
@@ -205,10 +216,8 @@ class Recorder:
         hot, log = self._hot, self._log
         assert hot is not None
         assert log is not None
-        # Where this cannot be written, a restart would call it RESTART; until then it has its name.
-        with contextlib.suppress(OSError):
-            log.append(encode(Gap(start=hot.last_time, update_id=hot.last_update_id, cause=cause)))
-        self._retire(hot, log, Millis(hot.last_time + 1), cause)
+        end = encode(Gap(start=hot.last_time, update_id=hot.last_update_id, cause=cause))
+        self._retire(hot, log, Millis(hot.last_time + 1), cause, end)
         self._hot = self._log = None
 
     # --- logs
@@ -287,9 +296,11 @@ class Recorder:
         """Number of segments that have ended and are not files yet."""
         return len(self._unsealed)
 
-    def _retire(self, hot: HotSegment, log: GrowingFile, end: Millis, ended_by: Cause | None) -> None:
+    def _retire(
+        self, hot: HotSegment, log: GrowingFile, end: Millis, ended_by: Cause | None, record: bytes | None = None
+    ) -> None:
         hot.finish(end, ended_by)
-        self._unsealed.append(_Unsealed(hot, log))
+        self._unsealed.append(_Unsealed(hot, log, record))
         self.retry_seals()
 
     def retry_seals(self) -> None:
@@ -297,6 +308,8 @@ class Recorder:
         for unsealed in tuple(self._unsealed):
             if unsealed.is_in_work:
                 continue
+            # Where neither this nor a seal can be done, a restart would call the gap RESTART.
+            unsealed.write_end()
             hot = unsealed.segment
             assert hot.end is not None
             job = SealJob(self._symbol, log_name(hot.start), segment_name(hot.start), hot.end, hot.ended_by)
