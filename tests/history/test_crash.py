@@ -7,13 +7,12 @@ from random import Random
 
 import pytest
 
-from chronobook_server.core.coverage import Cause
-from chronobook_server.core.records import Gap, Keyframe, Record, Update
+from chronobook_server.core.records import Keyframe
 from chronobook_server.history.files import DiskFiles, Files
 from chronobook_server.history.store import HistoryStore
-from tests.support.crashing import Crash, CrashingFiles, Disk, Half
+from tests.support.crashing import Crash, CrashingFiles, Disk, Half, epochs
 from tests.support.memory import InlineSealer, MemoryFiles
-from tests.support.stored import SEGMENT_MS, SYMBOL, Answer, answers, records, shifted
+from tests.support.stored import SEGMENT_MS, SYMBOL, Answer, answers
 
 RETENTION_MS = 6000
 EPOCHS, EVENTS = 3, 70
@@ -23,20 +22,7 @@ SEED = 11
 ENDS_ALIKE = 2
 
 
-def stream() -> list[Record]:
-    """Return epochs with gaps between them."""
-    made: list[Record] = []
-    for number in range(EPOCHS):
-        later, ids = number * 6000, number * 10_000
-        for record in records(number, events=EVENTS):
-            made.append(shifted(record, later, ids))
-        last = made[-1]
-        assert isinstance(last, Update)
-        made.append(Gap(start=last.transaction_time, update_id=last.final_update_id, cause=Cause.CHAIN_BREAK))
-    return made
-
-
-STREAM = stream()
+STREAM = epochs(EPOCHS, EVENTS)
 TIMES = range(999_500, 1_000_000 + EPOCHS * 6000 + 500, 431)
 
 

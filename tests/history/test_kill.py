@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from chronobook_server.core.coverage import Cause
 from chronobook_server.history.files import DiskFiles, Files
 from chronobook_server.history.store import HistoryStore
@@ -17,7 +19,7 @@ from tests.support.captures import ROOT
 from tests.support.memory import InlineSealer, MemoryFiles
 from tests.support.stored import ROUND_EVENTS, ROUND_MS, SEGMENT_MS, SYMBOL, answers, round_of
 
-KILLS = 60
+KILLS = 52
 SEED = 3
 TIMES_A_ROUND = 60
 FIRST = 1_000_000  # T of the small exchange
@@ -96,6 +98,7 @@ class Tally:
         self._segments = segments
 
 
+@pytest.mark.timeout(300)
 def test_nothing_acknowledged_is_lost_by_kills_at_any_moment(tmp_path: Path) -> None:
     random = Random(SEED)
     print(f"seed {SEED}")

@@ -6,14 +6,15 @@ from random import Random
 import pytest
 
 from chronobook_server.core.coverage import Cause
-from chronobook_server.core.records import Gap, Record, Update
+from chronobook_server.core.records import Record, Update
 from chronobook_server.history.answers import LevelState
 from chronobook_server.history.files import DiskFiles, Files
 from chronobook_server.history.seal import Sealer
 from chronobook_server.history.store import HistoryStore
+from tests.support.crashing import epochs
 from tests.support.memory import InlineSealer, MemoryFiles, PatientSealer
 from tests.support.power import PowerFiles
-from tests.support.stored import SEGMENT_MS, SYMBOL, answers, records, shifted
+from tests.support.stored import SEGMENT_MS, SYMBOL, answers
 
 SEED = 17
 CUTS = 120
@@ -21,18 +22,7 @@ EVENTS = 70
 EPOCHS = 3
 
 
-def stream() -> list[Record]:
-    """Return epochs with gaps between them."""
-    made: list[Record] = []
-    for number in range(EPOCHS):
-        made += [shifted(record, number * 6000, number * 10_000) for record in records(number, events=EVENTS)]
-        last = made[-1]
-        assert isinstance(last, Update)
-        made.append(Gap(start=last.transaction_time, update_id=last.final_update_id, cause=Cause.CHAIN_BREAK))
-    return made
-
-
-STREAM = stream()
+STREAM = epochs(EPOCHS, EVENTS)
 TIMES = range(999_500, 1_000_000 + EPOCHS * 6000 + 500, 211)
 
 

@@ -3,7 +3,10 @@
 from enum import Enum
 from pathlib import Path
 
+from chronobook_server.core.coverage import Cause
+from chronobook_server.core.records import Gap, Record, Update
 from chronobook_server.history.files import DiskFiles, DiskLog
+from tests.support.stored import records, shifted
 
 
 class Crash(BaseException):
@@ -77,3 +80,14 @@ class CrashingLog(DiskLog):
             super().append(data[: len(data) // 2])
             raise Crash
         super().append(data)
+
+
+def epochs(count: int, events: int) -> list[Record]:
+    """Return the records of epochs with gaps between them, six seconds from start to start."""
+    made: list[Record] = []
+    for number in range(count):
+        made += [shifted(record, number * 6000, number * 10_000) for record in records(number, events=events)]
+        last = made[-1]
+        assert isinstance(last, Update)
+        made.append(Gap(start=last.transaction_time, update_id=last.final_update_id, cause=Cause.CHAIN_BREAK))
+    return made

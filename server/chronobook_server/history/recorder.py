@@ -306,10 +306,10 @@ class Recorder:
     def retry_seals(self) -> None:
         """Have everything sealed that waits for it."""
         for unsealed in tuple(self._unsealed):
-            if unsealed.is_in_work:
-                continue
             # Where neither this nor a seal can be done, a restart would call the gap RESTART.
             unsealed.write_end()
+            if unsealed.is_in_work:
+                continue
             hot = unsealed.segment
             assert hot.end is not None
             job = SealJob(self._symbol, log_name(hot.start), segment_name(hot.start), hot.end, hot.ended_by)

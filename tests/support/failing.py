@@ -1,0 +1,74 @@
+"""A disk that refuses operations while there is trouble; what it refuses to write, it may have written half of."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chronobook_server.history import files as module
+from chronobook_server.history.files import DiskFiles, DiskLog
+
+
+class Trouble:
+    """Counts operations, and refuses those that `refuses` says, given number and kind; `refused` counts these.
+
+    `is_on` is for whoever drives the disk: nothing is counted or refused while it is false.
+    """
+
+    def __init__(self, refuses: Callable[[int, str], bool] = lambda *_: False, *, number: int = errno.ENOSPC) -> None:
+        self.is_on = True
+        self.kinds: list[str] = []
+        self.refused = 0
+        self._refuses = refuses
+        self._number = number
+
+    def strikes(self, kind: str) -> bool:
+        """Count an operation; return whether it is refused."""
+        if not self.is_on:
+            return False
+        self.kinds.append(kind)
+        struck = self._refuses(len(self.kinds) - 1, kind)
+        self.refused += struck
+        return struck
+
+    def step(self, kind: str) -> None:
+        """Count an operation. Raises OSError where it is refused."""
+        if self.strikes(kind):
+            raise self.error()
+
+    def error(self) -> OSError:
+        return OSError(self._number, os.strerror(self._number))
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Refuse writes half-way, where the real ones are made."""
+
+        def write_all(descriptor: int, data: bytes) -> None:
+            if self.strikes("write"):
+                os.write(descriptor, data[: len(data) // 2])
+                raise self.error()
+            real(descriptor, data)
+
+        real = module.write_all
+        monkeypatch.setattr(module, "write_all", write_all)
+
+
+class FailingFiles(DiskFiles):
+    """A folder on such a disk."""
+
+    def __init__(self, folder: Path, trouble: Trouble) -> None:
+        super().__init__(folder)
+        self._trouble = trouble
+
+    def grow(self, name: str, size: int = 0) -> DiskLog:
+        self._trouble.step("open")
+        return super().grow(name, size)
+
+    def _rename(self, old: str, new: str) -> None:
+        self._trouble.step("rename")
+        super()._rename(old, new)
+
+    def remove(self, name: str) -> None:
+        self._trouble.step("remove")
+        super().remove(name)
