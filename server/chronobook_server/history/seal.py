@@ -17,7 +17,7 @@ from .hot import UNKNOWN, HotSegment
 from .layout import Kind
 from .log import read_log
 
-# Rows a chunk, as far as whole levels allow: what one look-up in cold data has to unpack.
+# Rows that a chunk has at most, unless a single level has more: what one look-up in cold data has to unpack.
 CHUNK_ROWS = 4096
 
 
@@ -130,7 +130,7 @@ class _Rows:
         made: list[tuple[int, bytes]] = []
         level, low = 0, 0
         while level < len(ends):
-            last = min(int(np.searchsorted(ends, low + CHUNK_ROWS)), len(ends) - 1)
+            last = max(int(np.searchsorted(ends, low + CHUNK_ROWS, side="right")) - 1, level)
             high = int(ends[last])
             part = slice(low, high)
             made.append((level, columns.pack_rows(self.events[part], self.quantities[part], firsts[part], self.widths)))
