@@ -96,8 +96,8 @@ async def test_what_is_sealed_is_unpacked_ahead(tmp_path: Path) -> None:
     await made.stop()
     again = Archive(settings(tmp_path))
     memory = again._memories.rows
-    assert memory.bytes == 0
+    assert memory.size == 0
     again.start()
-    await until(lambda: memory.bytes > 0)
+    await until(lambda: memory.size > 0)
     await asyncio.sleep(0)
     await again.stop()

@@ -18,6 +18,7 @@ from chronobook_server.exchange.feed import Feed, FeedSettings, SymbolNotListed
 from chronobook_server.history.directory import DirectoryRefused
 from chronobook_server.market import Market
 from chronobook_server.net import AddressTaken, resolve_free
+from chronobook_server.process import use_all_descriptors
 from chronobook_server.service.server import PortInUse, Server
 from chronobook_server.settings import ServeSettings
 
@@ -159,6 +160,7 @@ async def _wait(future: asyncio.Future[None]) -> None:
 @contextlib.asynccontextmanager
 async def serving(settings: ServeSettings) -> AsyncIterator[Application]:
     """Run a server around a block; its calls end cleanly when the block does. Raises StartFailed."""
+    use_all_descriptors()
     application = Application(settings)
     await application.start()
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from functools import partial
 
 import structlog
 
@@ -25,7 +26,7 @@ class Archive:
         self._directory = DataDirectory(settings.data_dir, settings.rest_url)
         self._limit = settings.retention_bytes
         self._sync_seconds = settings.sync_interval_ms / 1000
-        self._sealed = asyncio.Event()
+        self._sealed: asyncio.Queue[str] = asyncio.Queue()
         self._sealer = ProcessSealer()
         self._tasks: list[asyncio.Task[None]] = []
         self._memories = Memories()
@@ -40,21 +41,25 @@ class Archive:
             self._directory.close()
             raise
         for symbol, history in self.histories.items():
-            history.recorder.sealed = self._sealed.set
+            history.recorder.sealed = partial(self._sealed.put_nowait, symbol)
             for name in history.recorder.damaged_files:
                 log.error("a history file is damaged, and what it held is not known any more", symbol=symbol, file=name)
 
     def start(self) -> None:
         """Begin to tend the histories."""
-        self._sealed.set()  # to unpack ahead what is there already
+        for symbol in self.histories:
+            self._sealed.put_nowait(symbol)  # to unpack ahead what is there already
         self._tasks = [asyncio.create_task(work()) for work in (self._sync, self._retry, self._tend)]
 
     async def _sync(self) -> None:
         """Make durable what was written: this is what a loss of power can cost, and no other end of the process can."""
         while True:
             await asyncio.sleep(self._sync_seconds)
-            for history in self.histories.values():
-                await _sync(history)
+            await self._sync_all()
+
+    async def _sync_all(self) -> None:
+        # All at once: a disk that is asked to makes many files durable in about the time of one.
+        await asyncio.gather(*(_sync(history) for history in self.histories.values()))
 
     async def _retry(self) -> None:
         while True:
@@ -65,13 +70,11 @@ class Archive:
     async def _tend(self) -> None:
         """Whenever a segment has been sealed, keep within the bytes, and unpack ahead what will be asked for."""
         while True:
-            await self._sealed.wait()
-            self._sealed.clear()
+            symbol = await self._sealed.get()
             if self._limit is not None:
                 trim(self.histories.values(), self._limit)
-            for history in self.histories.values():
-                for _ in history.warm():
-                    await asyncio.sleep(0)
+            for _ in self.histories[symbol].warm():
+                await asyncio.sleep(0)
 
     def close(self) -> None:
         """End what is held here: whatever comes later is not kept, and the gap that begins is the restart's."""
@@ -84,8 +87,7 @@ class Archive:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.close()
-        for history in self.histories.values():
-            await _sync(history)
+        await self._sync_all()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._sealer.drain(), _STOP_SECONDS)
         await self._sealer.stop()

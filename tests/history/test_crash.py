@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
 
@@ -52,13 +53,11 @@ def expected(count: int) -> tuple[HistoryStore, tuple[object, ...]]:
 def run(folder: Path, disk: Disk) -> int:
     """Take records in until the process dies; return how many were acknowledged."""
     done = 0
-    try:
-        history = opened(CrashingFiles(folder, disk))
+    with suppress(Crash), closing(CrashingFiles(folder, disk)) as files:
+        history = opened(files)
         for record in STREAM:
             history.append(record)
             done += 1
-    except Crash:
-        pass
     return done
 
 
@@ -120,7 +119,8 @@ def ends(folder: Path, whole: Disk) -> Iterator[tuple[Path, int, list[str]]]:
             left, recovery = folder / f"{place}-{half.value}", Disk()
             done = run(left, Disk(place, half))
             shutil.copytree(left, folder / "probe")
-            opened(CrashingFiles(folder / "probe", recovery))
+            with closing(CrashingFiles(folder / "probe", recovery)) as files:
+                opened(files)
             shutil.rmtree(folder / "probe")
             kinds = tuple(recovery.kinds)
             seen[kinds] = seen.get(kinds, 0) + 1
@@ -138,8 +138,8 @@ def test_wherever_the_next_process_dies_while_it_clears_up_nothing_is_lost_eithe
             for half in ways(kind):
                 folder = tmp_path / "again"
                 shutil.copytree(left, folder)
-                with pytest.raises(Crash):
-                    opened(CrashingFiles(folder, Disk(place, half)))
+                with pytest.raises(Crash), closing(CrashingFiles(folder, Disk(place, half))) as files:
+                    opened(files)
                 found = said(opened(DiskFiles(folder)))
                 where = f"dead at {left.name}, then at operation {place} of {kinds} ({half.value} written)"
                 assert found in [known.setdefault(count, expected(count)[1]) for count in (done, done + 1)], where

@@ -1,6 +1,7 @@
 """A disk refuses an operation, or all for a while: at most a gap, nothing wrong in any answer, all is well later."""
 
 import errno
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import compress, pairwise
 from pathlib import Path
@@ -118,9 +119,10 @@ def check(
     Where nothing is sealed, all is found in the logs when the folder is opened again.
     """
     sealer = InlineSealer() if is_sealing else PatientSealer()
+    files = FailingFiles(folder, trouble)
     with pytest.MonkeyPatch.context() as monkeypatch:
         trouble.install(monkeypatch)
-        market, course = run(FailingFiles(folder, trouble), trouble, sealer, events)
+        market, course = run(files, trouble, sealer, events)
     assert trouble.refused
     history = market.history
     assert history.recorder.write_error is None
@@ -140,6 +142,7 @@ def check(
     broken = any(before and not after for before, after in course.pairs(course.kept))
     assert ("DISK" in causes) == broken
     history.recorder.close()
+    files.close()
     again = opened(DiskFiles(folder))
     final = [time for time in TIMES if time < course.times[-1]]
     assert answers(again, final) == {key: said[key] for key in said if key[1] in final}
@@ -151,9 +154,9 @@ def check(
 def kinds_of(folder: Path, sealer: Sealer) -> list[str]:
     """Return the operations of a run without trouble."""
     quiet = Trouble()
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with pytest.MonkeyPatch.context() as monkeypatch, closing(FailingFiles(folder, quiet)) as files:
         quiet.install(monkeypatch)
-        run(FailingFiles(folder, quiet), quiet, sealer)
+        run(files, quiet, sealer)
     return quiet.kinds
 
 

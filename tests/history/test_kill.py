@@ -42,10 +42,12 @@ def killed(folder: Path, number: int, after: int, wait: float = 0) -> int:
     )
     assert child.stdout is not None
     acknowledged = -1
+    readable = select.poll()
+    readable.register(child.stdout, select.POLLIN)
     try:
         while acknowledged < after:
             acknowledged = int(child.stdout.readline())
-        select.select([child.stdout], [], [], wait)
+        readable.poll(wait * 1000)
     finally:
         child.send_signal(signal.SIGKILL)
         # The process that seals has the same standard error, so this ends when both are gone.

@@ -14,7 +14,7 @@ class Thing:
 
     def __init__(self) -> None:
         self.used = 0
-        self.bytes = 0
+        self.size = 0
         self.is_recent = False
         self.is_forgotten = False
 
@@ -32,7 +32,7 @@ def test_what_was_not_used_for_the_longest_time_goes_first() -> None:
     first.used = memory.clock
     memory.add(third, 40)
     assert [thing.is_forgotten for thing in (first, second, third)] == [False, True, False]
-    assert memory.bytes == 80
+    assert memory.size == 80
 
 
 def test_what_is_recent_goes_last() -> None:
@@ -51,8 +51,8 @@ def test_the_bound_holds_whatever_grows() -> None:
     for number, thing in enumerate(things):
         memory.add(thing, 30)
         memory.add(things[number // 2], 0 if things[number // 2].is_forgotten else 15)
-        assert memory.bytes <= 100
-    assert sum(thing.bytes for thing in things) == memory.bytes
+        assert memory.size <= 100
+    assert sum(thing.size for thing in things) == memory.size
 
 
 def test_what_is_in_use_stays_however_large_it_is() -> None:
@@ -60,7 +60,7 @@ def test_what_is_in_use_stays_however_large_it_is() -> None:
     small, large = Thing(), Thing()
     memory.add(small, 10)
     memory.add(large, 500)
-    assert (small.is_forgotten, large.is_forgotten, memory.bytes) == (True, False, 500)
+    assert (small.is_forgotten, large.is_forgotten, memory.size) == (True, False, 500)
 
 
 def test_what_is_taken_out_makes_room_and_is_not_forgotten_again() -> None:
@@ -69,9 +69,9 @@ def test_what_is_taken_out_makes_room_and_is_not_forgotten_again() -> None:
     memory.add(thing, 90)
     memory.remove(thing)
     memory.remove(thing)
-    assert (memory.bytes, thing.bytes, thing.is_forgotten) == (0, 0, False)
+    assert (memory.size, thing.size, thing.is_forgotten) == (0, 0, False)
     memory.add(Thing(), 90)
-    assert memory.bytes == 90
+    assert memory.size == 90
 
 
 def test_what_was_forgotten_is_unpacked_again_and_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,8 +92,8 @@ def test_what_was_forgotten_is_unpacked_again_and_answers_the_same(monkeypatch: 
             ours, theirs = finish(tight.book_at(Millis(time))), finish(history.book_at(Millis(time)))
             assert ours.prices.tolist() == theirs.prices.tolist()
             assert ours.quantities.tolist() == theirs.quantities.tolist()
-        assert memories.index.bytes <= 4000
-        assert memories.rows.bytes <= 4000
+        assert memories.index.size <= 4000
+        assert memories.rows.size <= 4000
 
 
 def test_two_symbols_share_one_bound() -> None:
@@ -109,4 +109,4 @@ def test_two_symbols_share_one_bound() -> None:
     for time in range(0, 5000, 500):
         for store in stores:
             store.level_at(Price(1000), Millis(store.coverage()[0].start + time))
-            assert memories.index.bytes <= 3000
+            assert memories.index.size <= 3000

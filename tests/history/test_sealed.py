@@ -1,4 +1,5 @@
 import contextlib
+import errno
 from collections.abc import Iterable
 from dataclasses import replace
 from random import Random
@@ -318,10 +319,57 @@ def test_what_was_dropped_gives_its_memory_back() -> None:
     memories = Memories()
     sealed = sealed_of(hot_of(records(6)), memories=memories)
     list(sealed.load())
-    assert memories.index.bytes > 0
-    assert memories.rows.bytes > 0
+    assert memories.index.size > 0
+    assert memories.rows.size > 0
     sealed.drop()
-    assert (memories.index.bytes, memories.rows.bytes) == (0, 0)
+    assert (memories.index.size, memories.rows.size) == (0, 0)
+
+
+def test_what_there_is_no_room_for_is_not_unpacked_ahead() -> None:
+    memories = Memories(index_bytes=1 << 20, rows_bytes=100)
+    sealed = sealed_of(hot_of(records(6)), memories=memories)
+    list(sealed.load())
+    assert memories.index.size > 0
+    assert memories.rows.size == 0
+    memories = Memories(index_bytes=100)
+    sealed = sealed_of(hot_of(records(6)), memories=memories)
+    assert not sealed.load_index()
+    list(sealed.load())
+    assert (memories.index.size, memories.rows.size) == (0, 0)
+
+
+def test_only_so_many_files_are_mapped_at_once() -> None:
+    memories = Memories(mapped_files=3)
+    files = [MemoryFiles() for _ in range(8)]
+    segments = [sealed_of(hot_of(records(6)), each, memories=memories) for each in files]
+    for segment in segments * 2:
+        list(segment.load())
+        assert 0 < memories.files.size <= 3
+    for segment in segments:
+        segment.drop()
+    assert memories.files.size == 0
+
+
+def test_a_file_that_cannot_be_opened_for_a_moment_is_not_called_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    hot = hot_of(records(6))
+    files = MemoryFiles()
+    sealed = sealed_of(hot, files)
+    price, time = Price(min(hot.level_prices)), Millis(hot.last_time)
+
+    def refused(name: str) -> memoryview:
+        raise OSError(errno.EMFILE, "Too many open files", name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "map", refused)
+        with pytest.raises(DamagedSegment, match="Too many open files"):
+            sealed.level_at(price, time)
+        assert not sealed.is_damaged
+    assert sealed.level_at(price, time) == hot.level_at(price, time)
+    gone = sealed_of(hot, files)
+    files.remove(gone.name)
+    with pytest.raises(DamagedSegment):
+        gone.level_at(price, time)
+    assert gone.is_damaged
 
 
 def test_only_the_chunk_that_holds_a_level_is_unpacked_for_it() -> None:
@@ -329,9 +377,9 @@ def test_only_the_chunk_that_holds_a_level_is_unpacked_for_it() -> None:
     hot = hot_of(records(6, events=150))
     sealed = sealed_of(hot, memories=memories)
     sealed.level_at(Price(min(hot.level_prices)), Millis(hot.last_time))
-    one = memories.rows.bytes
+    one = memories.rows.size
     list(sealed.load())
-    assert 0 < one * 10 < memories.rows.bytes
+    assert 0 < one * 10 < memories.rows.size
 
 
 def test_opening_a_segment_reads_its_header_alone() -> None:

@@ -48,10 +48,17 @@ class CrashingFiles(DiskFiles):
     def __init__(self, folder: Path, disk: Disk) -> None:
         super().__init__(folder)
         self._disk = disk
+        self._logs: list[DiskLog] = []
 
     def grow(self, name: str, size: int = 0) -> DiskLog:
         self._disk.step("open")
-        return CrashingLog(self.folder / name, size, self._disk)
+        self._logs.append(CrashingLog(self.folder / name, size, self._disk))
+        return self._logs[-1]
+
+    def close(self) -> None:
+        """Let go of all files, as the end of a process does."""
+        for log in self._logs:
+            log.close()
 
     def _create(self, name: str, data: bytes) -> None:
         if self._disk.step("write"):

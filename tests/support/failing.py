@@ -60,10 +60,17 @@ class FailingFiles(DiskFiles):
     def __init__(self, folder: Path, trouble: Trouble) -> None:
         super().__init__(folder)
         self._trouble = trouble
+        self._logs: list[DiskLog] = []
 
     def grow(self, name: str, size: int = 0) -> DiskLog:
         self._trouble.step("open")
-        return super().grow(name, size)
+        self._logs.append(super().grow(name, size))
+        return self._logs[-1]
+
+    def close(self) -> None:
+        """Let go of all files, as the end of a process does."""
+        for log in self._logs:
+            log.close()
 
     def _rename(self, old: str, new: str) -> None:
         self._trouble.step("rename")

@@ -163,8 +163,8 @@ class DiskLog:
     def close(self) -> None:
         """Let go of the file. Never waits: where another thread is syncing it, that closes it."""
         with self._lock:
-            self._is_closed = True
-            if not self._is_syncing:
+            is_first, self._is_closed = not self._is_closed, True
+            if is_first and not self._is_syncing:
                 os.close(self._descriptor)
 
 

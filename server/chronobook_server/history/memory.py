@@ -1,16 +1,24 @@
-"""How much unpacked history stays in memory: what was not used for the longest time goes first, what is recent last."""
+"""How much of the sealed history is held ready: what was not used for the longest time goes first, what is recent last.
 
+Three things are held, each within a bound that all symbols of a server share: unpacked indexes and rows, counted in
+bytes, and mapped files, of which each costs a file descriptor.
+"""
+
+from heapq import nsmallest
 from typing import Protocol
 
 INDEX_BYTES = 64 << 20
 ROWS_BYTES = 96 << 20
+MAPPED_FILES = 320  # more than a day of one symbol
+# So much of the bound is let go of at once, because looking for the oldest is work.
+_SHARE = 32
 
 
-class Unpacked(Protocol):
-    """Something unpacked, which can be unpacked again. `used` is set to the memory's `clock` at every use."""
+class Held(Protocol):
+    """Something that can be had again. `used` is set to the memory's `clock` at every use; `size` is what it costs."""
 
     used: int
-    bytes: int
+    size: int
 
     @property
     def is_recent(self) -> bool:
@@ -21,37 +29,50 @@ class Unpacked(Protocol):
 
 
 class Memory:
-    """A bound on the bytes of many unpacked things. Its `clock` ticks when something is added."""
+    """A bound on what many things cost together. Its `clock` ticks when something is added."""
 
     def __init__(self, limit: int) -> None:
         self.clock = 0
-        self.bytes = 0
+        self.size = 0
         self._limit = limit
-        self._held: dict[int, Unpacked] = {}
+        self._held: dict[int, Held] = {}
 
-    def add(self, unpacked: Unpacked, more: int) -> None:
-        """Take note that something, new or known, takes so many bytes more; make room for it."""
+    def has_room(self, more: int) -> bool:
+        """Return whether so much can be added without letting go of anything."""
+        return self.size + more <= self._limit
+
+    def add(self, held: Held, more: int) -> None:
+        """Take note that something, new or known, costs so much more; make room for it."""
         self.clock += 1
-        unpacked.used = self.clock
-        unpacked.bytes += more
-        self.bytes += more
-        self._held[id(unpacked)] = unpacked
-        while self.bytes > self._limit and len(self._held) > 1:
-            others = (held for held in self._held.values() if held is not unpacked)
-            oldest = min(others, key=lambda held: (held.is_recent, held.used))
-            self.remove(oldest)
-            oldest.forget()
+        held.used = self.clock
+        held.size += more
+        self.size += more
+        self._held[id(held)] = held
+        if self.size > self._limit:
+            self._let_go(held)
 
-    def remove(self, unpacked: Unpacked) -> None:
+    def _let_go(self, needed: Held) -> None:
+        aim = self._limit - self._limit // _SHARE
+        count = len(self._held) // _SHARE + 2
+        while self.size > self._limit and len(self._held) > 1:
+            for oldest in nsmallest(count, self._held.values(), key=lambda held: (held.is_recent, held.used)):
+                if oldest is not needed and self.size > aim:
+                    self.remove(oldest)
+                    oldest.forget()
+
+    def remove(self, held: Held) -> None:
         """Take note that something is gone."""
-        if self._held.pop(id(unpacked), None) is not None:
-            self.bytes -= unpacked.bytes
-            unpacked.bytes = 0
+        if self._held.pop(id(held), None) is not None:
+            self.size -= held.size
+            held.size = 0
 
 
 class Memories:
-    """The two bounds that all symbols of a server share: of what finds rows, and of rows."""
+    """The bounds that all symbols of a server share: of what finds rows, of rows, and of mapped files."""
 
-    def __init__(self, index_bytes: int = INDEX_BYTES, rows_bytes: int = ROWS_BYTES) -> None:
+    def __init__(
+        self, index_bytes: int = INDEX_BYTES, rows_bytes: int = ROWS_BYTES, mapped_files: int = MAPPED_FILES
+    ) -> None:
         self.index = Memory(index_bytes)
         self.rows = Memory(rows_bytes)
+        self.files = Memory(mapped_files)

@@ -6,6 +6,7 @@ quantity at an instant is three bisects: event, level, row.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -20,7 +21,7 @@ from .answers import BestRows, ChangeRows, DamagedSegment, LevelState, Work
 from .columns import DamagedBytes, Integers, Numbers, unpack, unpack_rows
 from .files import Files
 from .layout import Kind, Section
-from .memory import Memories, Memory
+from .memory import Memories
 
 # Levels looked at, each way, before the whole book is unpacked to find the nearest one.
 _PROBES = 64
@@ -51,14 +52,12 @@ class _Columns:
         )  # fmt: skip
 
 
-class _Index:
-    """The index of one segment, once it is unpacked."""
+class _Ready:
+    """Something of a segment that is held ready."""
 
-    def __init__(self, segment: "SealedSegment", columns: _Columns) -> None:
+    def __init__(self, segment: "SealedSegment") -> None:
         self.used = 0
-        self.bytes = 0
-        self.columns = columns
-        self.known_zeros: memoryview | None = None  # only where somebody asks for such a price
+        self.size = 0
         self._segment = segment
 
     @property
@@ -71,6 +70,15 @@ class _Index:
         self._segment.forget(self)
 
 
+class _Index(_Ready):
+    """The index of one segment, once it is unpacked."""
+
+    def __init__(self, segment: "SealedSegment", columns: _Columns) -> None:
+        super().__init__(segment)
+        self.columns = columns
+        self.known_zeros: memoryview | None = None  # only where somebody asks for such a price
+
+
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     """The rows of some levels; the first of them is row `first` of the segment."""
@@ -80,23 +88,20 @@ class _Chunk:
     quantities: memoryview
 
 
-class _Rows:
+class _Rows(_Ready):
     """The rows of one segment, as far as they are unpacked: a chunk each, in memory of its own."""
 
     def __init__(self, segment: "SealedSegment") -> None:
-        self.used = 0
-        self.bytes = 0
+        super().__init__(segment)
         self.chunks: list[_Chunk | None] = [None] * segment.chunks
-        self._segment = segment
 
-    @property
-    def is_recent(self) -> bool:
-        """Whether they are of the newest part of the history, which is asked for most."""
-        return self._segment.is_recent
 
-    def forget(self) -> None:
-        """Let go of them."""
-        self._segment.forget(self)
+class _Mapped(_Ready):
+    """The bytes of the file."""
+
+    def __init__(self, segment: "SealedSegment", data: memoryview) -> None:
+        super().__init__(segment)
+        self.data = data
 
 
 class SealedSegment:
@@ -124,7 +129,7 @@ class SealedSegment:
         self.is_recent = False  # of the newest part of the history, which is kept unpacked
         self._files = files
         self._memories = memories
-        self._map: memoryview | None = None
+        self._mapped: _Mapped | None = None
         self._index: _Index | None = None
         self._rows: _Rows | None = None
 
@@ -142,15 +147,22 @@ class SealedSegment:
         return section
 
     def _bytes(self, offset: int, length: int, checksum: int) -> memoryview:
-        if self._map is None:
-            try:
-                self._map = self._files.map(self.name)
-            except OSError as error:
-                raise DamagedSegment(f"{self.name}: {error.strerror}") from error
-        data = self._map[offset : offset + length]
+        data = self._file().data[offset : offset + length]
         if crc32(data) != checksum:
             raise DamagedSegment(f"{self.name} is damaged between bytes {offset} and {offset + length}")
         return data
+
+    def _file(self) -> _Mapped:
+        """Return the file, mapped at the first use."""
+        mapped = self._mapped
+        if mapped is None:
+            try:
+                mapped = self._mapped = _Mapped(self, self._files.map(self.name))
+            except OSError as error:
+                raise DamagedSegment(f"{self.name}: {error.strerror}") from error
+            self._memories.files.add(mapped, 1)
+        mapped.used = self._memories.files.clock
+        return mapped
 
     def column(self, kind: Kind) -> Integers:
         """Return a column as int64, unpacked anew. Not for CHUNKS."""
@@ -166,8 +178,10 @@ class SealedSegment:
         if self._index is None:
             try:
                 self._index = _Index(self, self._unpacked_index())
-            except DamagedSegment:
-                self.is_damaged = True
+            except DamagedSegment as error:
+                # A file that cannot be opened now, for want of a descriptor, may be all right.
+                cause = error.__cause__
+                self.is_damaged = not isinstance(cause, OSError) or isinstance(cause, FileNotFoundError)
                 raise
             self._memories.index.add(self._index, self._index.columns.bytes)
         self._index.used = self._memories.index.clock
@@ -217,12 +231,17 @@ class SealedSegment:
         return chunk
 
     def load(self) -> Iterator[None]:
-        """Unpack everything, in slices."""
-        yield from self._load_rows()
+        """Unpack everything there is room for, in slices."""
+        rows = self.header.rows * sum(self.header.row_widths)
+        if self.load_index() and (self._rows is not None or self._memories.rows.has_room(rows)):
+            yield from self._load_rows()
 
-    def load_index(self) -> None:
-        """Unpack what finds rows."""
+    def load_index(self) -> bool:
+        """Unpack what finds rows; return whether there was room for it."""
+        if self._index is None and not self._memories.index.has_room(8 * (self.header.events + self.header.levels)):
+            return False
         self._columns()
+        return True
 
     def _load_rows(self) -> Work[tuple[_Columns, list[_Chunk]]]:
         """Unpack all rows; they are all there when this returns, whatever memory is short of."""
@@ -241,17 +260,26 @@ class SealedSegment:
         rows.used = self._memories.rows.clock
         return index, chunks
 
-    def forget(self, unpacked: _Index | _Rows) -> None:
-        """Let go of what was unpacked, unless it has been unpacked anew since."""
-        if self._index is unpacked:
+    def forget(self, ready: _Ready) -> None:
+        """Let go of what was held ready, unless it has been made anew since."""
+        if self._index is ready:
             self._index = None
-        if self._rows is unpacked:
+        if self._rows is ready:
             self._rows = None
+        if self._mapped is ready:
+            self._mapped = None
 
     def drop(self) -> None:
-        """Let go of what is unpacked; who is in the middle of reading goes on reading, of a file that is gone."""
-        _let_go(self._memories.index, self._index)
-        _let_go(self._memories.rows, self._rows)
+        """Take note that the file is about to go; who is in the middle of reading goes on reading it."""
+        with suppress(DamagedSegment):
+            self._file()
+        for memory, ready in (
+            (self._memories.index, self._index),
+            (self._memories.rows, self._rows),
+            (self._memories.files, self._mapped),  # that it stays mapped is then the readers' affair
+        ):
+            if ready is not None:
+                memory.remove(ready)
         self._index = self._rows = None
 
     # --- out
@@ -384,8 +412,3 @@ def _narrow(column: Integers) -> memoryview:
     """Return a column in four bytes a value where they are enough."""
     fits = int(np.abs(column).max(initial=0)) < 1 << 31
     return (column.astype(np.int32) if fits else column).data
-
-
-def _let_go(memory: Memory, unpacked: _Index | _Rows | None) -> None:
-    if unpacked is not None:
-        memory.remove(unpacked)

@@ -314,9 +314,9 @@ class HistoryStore:
             with suppress(DamagedSegment):
                 if segment.is_recent:
                     yield from segment.load()
-                else:
-                    segment.load_index()
-                    yield
+                elif not segment.load_index():
+                    return
+                yield
 
 
 def _finer(steps: Steps, factor: int) -> Steps:
