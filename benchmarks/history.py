@@ -93,7 +93,7 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
         if number % 25 == 0:
             print(f"  {written.events:>9,} events, {history.level_changes:>11,} changes", flush=True)
         frames, number = following or [], number + 1
-    assert market.resyncs == 0, "the day has no holes"
+    assert market.counts.resyncs == 0, "the day has no holes"
     syncing.cancel()
     history.recorder.close()
     await sealer.drain()

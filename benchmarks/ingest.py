@@ -16,9 +16,10 @@ from random import Random
 
 import orjson
 
+from chronobook_server.core.depth import SnapshotWanted
 from chronobook_server.core.instrument import Instrument, LevelReader
 from chronobook_server.core.records import Record
-from chronobook_server.core.sync import SnapshotWanted, Synchroniser
+from chronobook_server.core.sync import Notice, Synchroniser
 from chronobook_server.core.values import Nanos
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
 from chronobook_server.history.files import DiskFiles
@@ -85,7 +86,7 @@ def synchronise(lines: list[Line], take: Callable[[Record], None] = lambda _: No
                 continue
             outputs = sync.receive_update(decoded[1])
         for output in outputs:
-            assert not isinstance(output, SnapshotWanted), "the recording has no holes"
+            assert not isinstance(output, Notice), "the recording has no holes"
             take(output)
 
 

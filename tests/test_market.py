@@ -9,7 +9,8 @@ import pytest
 
 from chronobook_server.core.depth import DepthUpdate
 from chronobook_server.core.errors import BeforeHistory, InTheFuture, NotSynced, TooOld
-from chronobook_server.core.sync import State
+from chronobook_server.core.records import Contract
+from chronobook_server.core.sync_table import State
 from chronobook_server.core.values import Millis, Nanos, Price
 from chronobook_server.core.view import BookView
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
@@ -66,7 +67,7 @@ def test_a_quiet_symbol_has_an_age_and_a_status_does_not_turn_back_its_clock() -
     assert wanted is not None
     made.snapshot(wanted.number, snapshot(900, time=900))
     clock.seconds += 4
-    made.trading_status("TRADING")
+    made.listed(Contract("TRADING"), Millis(900))
     assert (made.now(), made.age(), made.history.complete_to) == (4900, 4.0, None)
     with pytest.raises(TooOld):
         finish(made.current_book(allow_stale=False, max_age=3.0))
@@ -85,7 +86,7 @@ def test_a_lost_book_answers_only_where_stale_is_allowed_and_then_with_the_last_
     made = synced(clock)
     made.closed()
     clock.seconds += 1
-    assert (made.state, made.is_synced, made.resyncs) == (State.DISCONNECTED, False, 1)
+    assert (made.state, made.is_synced, made.counts.resyncs) == (State.SUSPENDED, False, 0)
     with pytest.raises(NotSynced):
         finish(made.current_book(allow_stale=False, max_age=None))
     book = finish(made.current_book(allow_stale=True, max_age=None))
@@ -107,7 +108,7 @@ def test_malformed_frames_are_counted_and_are_signs_of_life() -> None:
     made = synced(clock)
     clock.seconds += 5
     made.malformed()
-    assert (made.malformed_frames, made.age()) == (1, 0.0)
+    assert (made.counts.malformed_frames, made.age()) == (1, 0.0)
 
 
 def test_history_and_book_agree_after_every_event_of_a_long_stream() -> None:
@@ -181,7 +182,7 @@ def test_after_every_event_of_the_real_capture_the_best_prices_are_the_exchanges
     final = made.current_view()
     assert final is not None
     assert (final.bids_count, final.asks_count) == (3_181, 3_013)
-    assert made.resyncs == 0
+    assert made.counts.resyncs == 0
 
 
 @captures.needs_captures

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
+from random import Random
 from typing import Any
 
 import structlog
@@ -15,12 +16,14 @@ import uvloop
 
 from chronobook_server.archive import Archive
 from chronobook_server.exchange.feed import Feed, FeedSettings, SymbolNotListed
+from chronobook_server.exchange.network import RealNetwork
 from chronobook_server.history.directory import DirectoryRefused
+from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
 from chronobook_server.net import AddressTaken, resolve_free
 from chronobook_server.process import use_all_descriptors
 from chronobook_server.service.server import PortInUse, Server
-from chronobook_server.settings import ServeSettings
+from chronobook_server.settings import ALL_SYMBOLS, DEFAULT_SYMBOL, ServeSettings
 
 GRACE_SECONDS = 2.0
 
@@ -93,18 +96,28 @@ class Application:
             self._archive = Archive(settings)
         except DirectoryRefused as error:
             raise StartFailed(str(error)) from error
-        self.markets = {
-            symbol: Market(
-                symbol,
-                history,
-                monotonic=time.monotonic,
-                synced=self._any_synced.set,
-                refused=self._refuse,
-            )
-            for symbol, history in self._archive.histories.items()
-        }
-        self.server = Server(self.markets)
-        self._feed = Feed(FeedSettings(settings.rest_url, settings.stream_url, settings.update_speed), self.markets)
+        self.markets: dict[str, Market] = {}
+        for symbol, history in self._archive.histories.items():
+            self._add_market(symbol, history)
+        self.server = Server(self.markets, default_symbol=next(iter(settings.symbols), DEFAULT_SYMBOL))
+
+    def _add_market(self, symbol: str, history: HistoryStore) -> None:
+        audit = self._settings.audit_interval_ms
+        self.markets[symbol] = Market(
+            symbol,
+            history,
+            monotonic=time.monotonic,
+            audit_seconds=None if audit is None else audit / 1000,
+            synced=self._any_synced.set,
+            refused=self._refuse,
+        )
+
+    def _add_symbol(self, symbol: str) -> None:
+        """Serve one more symbol, if its history can be opened."""
+        try:
+            self._add_market(symbol, self._archive.open(symbol))
+        except DirectoryRefused as error:
+            log.error("a symbol cannot be served", symbol=symbol, error=str(error))
 
     async def start(self) -> None:
         """Listen, and begin to feed the markets. Raises StartFailed."""
@@ -114,7 +127,20 @@ class Application:
             await self._archive.stop()
             raise StartFailed(str(error)) from error
         self._archive.start()
-        self._feeding = asyncio.create_task(self._run_feed())
+        settings = self._settings
+        self.feed = Feed(
+            FeedSettings(
+                settings.symbols,
+                settings.update_speed,
+                all_symbols=settings.all_symbols,
+                connections=settings.connections,
+            ),
+            self.markets,
+            RealNetwork(rest_url=settings.rest_url, stream_url=settings.stream_url),
+            random=Random(),
+            add=self._add_symbol,
+        )
+        self._feeding = asyncio.create_task(self._run_feed(self.feed))
 
     async def failed(self) -> None:
         """Wait until the server cannot go on. Raises StartFailed."""
@@ -128,11 +154,11 @@ class Application:
                 StartFailed(f"{reason}: use another data directory than {self._settings.data_dir}")
             )
 
-    async def _run_feed(self) -> None:
+    async def _run_feed(self, feed: Feed) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._announce_sync())
-                group.create_task(self._feed.run())
+                group.create_task(feed.run())
         except* SymbolNotListed as errors:
             raise StartFailed(str(errors.exceptions[0])) from None
 
@@ -177,7 +203,7 @@ async def serve(settings: ServeSettings) -> None:
     async with serving(settings) as application:
         print(
             f"chronobook server: gRPC on {settings.listen.host}:{application.server.port},"
-            f" {','.join(settings.symbols)} from {settings.stream_url}",
+            f" {','.join((*settings.symbols, *[ALL_SYMBOLS] * settings.all_symbols))} from {settings.stream_url}",
             flush=True,
         )
         await first_of(application.failed(), stopping.wait())

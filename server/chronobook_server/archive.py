@@ -26,24 +26,28 @@ class Archive:
         self._directory = DataDirectory(settings.data_dir, settings.rest_url)
         self._limit = settings.retention_bytes
         self._sync_seconds = settings.sync_interval_ms / 1000
+        self._retention_ms = settings.retention_ms
         self._sealed: asyncio.Queue[str] = asyncio.Queue()
         self._sealer = ProcessSealer()
         self._tasks: list[asyncio.Task[None]] = []
         self._memories = Memories()
+        self.histories: dict[str, HistoryStore] = {}
+        held = self._directory.symbols() if settings.all_symbols else ()
         try:
-            self.histories = {
-                symbol: self._directory.open(
-                    symbol, self._sealer, retention_ms=settings.retention_ms, memories=self._memories
-                )
-                for symbol in settings.symbols
-            }
+            for symbol in dict.fromkeys((*settings.symbols, *held)):
+                self.open(symbol)
         except BaseException:
             self._directory.close()
             raise
-        for symbol, history in self.histories.items():
-            history.recorder.sealed = partial(self._sealed.put_nowait, symbol)
-            for name in history.recorder.damaged_files:
-                log.error("a history file is damaged, and what it held is not known any more", symbol=symbol, file=name)
+
+    def open(self, symbol: str) -> HistoryStore:
+        """Open the history of one more symbol. Raises DirectoryRefused."""
+        history = self._directory.open(symbol, self._sealer, retention_ms=self._retention_ms, memories=self._memories)
+        self.histories[symbol] = history
+        history.recorder.sealed = partial(self._sealed.put_nowait, symbol)
+        for name in history.recorder.damaged_files:
+            log.error("a history file is damaged, and what it held is not known any more", symbol=symbol, file=name)
+        return history
 
     def start(self) -> None:
         """Begin to tend the histories."""

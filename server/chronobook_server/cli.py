@@ -40,6 +40,7 @@ class Parsed(click.ParamType[Any]):
 ADDRESS = Parsed("host:port", settings.parse_address)
 SYMBOLS = Parsed("symbols", settings.parse_symbols)
 DURATION = Parsed("duration", settings.parse_duration)
+INTERVAL = Parsed("interval", settings.parse_interval)
 SIZE = Parsed("size", settings.parse_size)
 REST_URL = Parsed("url", lambda text: settings.parse_url(text, "http", "https"))
 STREAM_URL = Parsed("url", lambda text: settings.parse_url(text, "ws", "wss"))
@@ -63,7 +64,12 @@ def options(*decorators: Callable[[_Command], _Command]) -> Callable[[_Command],
 
 
 serve_options = options(
-    option("--symbols", type=SYMBOLS, default="ETHUSDT", help="Symbols to keep; the first one is the default."),
+    option(
+        "--symbols",
+        type=SYMBOLS,
+        default="ETHUSDT",
+        help="Symbols to keep; the first one is the default. ALL: every contract that is traded, the others first.",
+    ),
     option("--rest-url", type=REST_URL, default=settings.LIVE_REST_URL, help="The base before /fapi/v1."),
     option("--stream-url", type=STREAM_URL, default=settings.LIVE_STREAM_URL, help="The base before /stream."),
     option("--update-speed", type=click.Choice(UPDATE_SPEEDS), default="100ms", help="How often events come."),
@@ -87,6 +93,19 @@ serve_options = options(
         type=DURATION,
         default="1s",
         help="How often what was written is made to outlast a loss of power, which can cost that much.",
+    ),
+    option(
+        "--connections",
+        type=click.IntRange(1, 2),
+        default=1,
+        help="Connections that bring each stream; with 2, what one loses the other one brings.",
+    ),
+    option(
+        "--audit-interval",
+        "audit_interval_ms",
+        type=INTERVAL,
+        default="30m",
+        help="How often each book is compared with the exchange's own at least, or never.",
     ),
 )
 insecure_option = option("--insecure", is_flag=True, help="Listen beyond this machine without encryption.")
@@ -116,8 +135,9 @@ def serve(*, insecure: bool, **given: Any) -> None:
     run(app.serve(_serve_settings(insecure=insecure, **given)))
 
 
-def _serve_settings(*, insecure: bool, **given: Any) -> settings.ServeSettings:
-    made = settings.ServeSettings(**given)
+def _serve_settings(*, insecure: bool, symbols: tuple[str, ...], **given: Any) -> settings.ServeSettings:
+    named = tuple(symbol for symbol in symbols if symbol != settings.ALL_SYMBOLS)
+    made = settings.ServeSettings(symbols=named, all_symbols=len(named) < len(symbols), **given)
     if not insecure and not settings.is_loopback(made.listen):
         raise click.ClickException(
             f"listening on {made.listen} lets anyone in, without encryption; say --insecure to do it all the same"

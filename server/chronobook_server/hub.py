@@ -13,7 +13,17 @@ from enum import Enum
 from chronobook_server.core.coverage import Cause, GapInterval
 from chronobook_server.core.errors import SlowConsumer
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import Gap, InstrumentChanged, Keyframe, Record, Update, epoch_start
+from chronobook_server.core.records import (
+    Gap,
+    InstrumentChanged,
+    Keyframe,
+    RangeWidened,
+    Record,
+    Resumed,
+    Suspended,
+    Update,
+    epoch_start,
+)
 from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
 from chronobook_server.history.answers import LevelState
 from chronobook_server.history.store import HistoryStore
@@ -119,6 +129,7 @@ class Hub:
         self._watched: dict[int, _Watched] = {}
         self._instrument = history.instrument
         self._last_time = history.complete_to
+        self._is_suspended = False
         self._keyframe: Keyframe | None = None  # of the epoch that begins, until its first event
         # What an earlier server wrote ends in a gap, until the first sync.
         self._gap = next((gap for gap in history.gaps() if gap.end is None), None)
@@ -159,13 +170,21 @@ class Hub:
                 else:
                     self._tell_changes(record)
                 self._last_time = record.transaction_time
+            case Suspended():
+                self._is_suspended = True
+                self._tell_gap(record)
+            case Resumed():
+                self._is_suspended = False
+                self._tell_resumed()
             case Gap():
                 self._keyframe = None
-                # An epoch that no event confirmed leaves no gap of its own: the one before it goes on.
-                self._gap = self._gap or GapInterval(record.start, None, record.cause)
-                for price, watched in self._watched.items():
-                    watched.quantity = None
-                    self._tell(watched, self._gap_message(Kind.GAP, Price(price), self._gap))
+                if self._is_suspended:
+                    self._is_suspended = False  # it has been told, if perhaps with another cause
+                    self._gap = self._gap and replace(self._gap, cause=record.cause)
+                else:
+                    self._tell_gap(record)
+            case RangeWidened():
+                self._tell_learned()
             case Keyframe():
                 self._keyframe = record
                 self._rescale(record.instrument)  # the scale may have grown while the events were only kept
@@ -193,6 +212,27 @@ class Hub:
                     update_id=update.final_update_id,
                 ),
             )
+
+    def _tell_gap(self, record: Gap | Suspended) -> None:
+        # An epoch that no event confirmed leaves no gap of its own: the one before it goes on.
+        self._gap = self._gap or GapInterval(record.start, None, record.cause)
+        for price, watched in self._watched.items():
+            watched.quantity = None
+            self._tell(watched, self._gap_message(Kind.GAP, Price(price), self._gap))
+
+    def _tell_resumed(self) -> None:
+        """Say that nothing was missed: the gap ends where it began. Not in an epoch that is not confirmed yet."""
+        if self._keyframe is None and self._gap is not None:
+            self._tell_resynced(self._gap.start)
+
+    def _tell_learned(self) -> None:
+        """Say what rests at prices that were not known before."""
+        for price, watched in self._watched.items():
+            if watched.quantity is None and self._gap is None:
+                state = self._state(Price(price))
+                watched.quantity = state.quantity
+                if state.kind is Kind.STATE:
+                    self._tell(watched, state)
 
     def _tell_resynced(self, start: Millis) -> None:
         self._keyframe = None

@@ -6,13 +6,27 @@ from datetime import UTC, datetime
 
 import structlog
 
+from chronobook_server.core.check import Audited
 from chronobook_server.core.clock import ExchangeClock
-from chronobook_server.core.depth import DepthSnapshot, DepthUpdate
+from chronobook_server.core.coverage import Cause
+from chronobook_server.core.depth import DepthSnapshot, DepthUpdate, SnapshotWanted
 from chronobook_server.core.errors import BeforeHistory, InTheFuture, NotSynced, TooOld
-from chronobook_server.core.instrument import MAX_EXACT, Instrument
-from chronobook_server.core.records import Gap, Keyframe, StatusChanged, Update
-from chronobook_server.core.sync import Output, SnapshotWanted, State, Synchroniser
-from chronobook_server.core.values import Millis, Price
+from chronobook_server.core.instrument import MAX_EXACT, Instrument, MalformedDecimal
+from chronobook_server.core.records import (
+    Contract,
+    ContractChanged,
+    Gap,
+    Keyframe,
+    RangeWidened,
+    Record,
+    Suspended,
+    Update,
+)
+from chronobook_server.core.splice import Splice
+from chronobook_server.core.sync import Output, Synchroniser
+from chronobook_server.core.sync_table import State
+from chronobook_server.core.upkeep import Upkeep
+from chronobook_server.core.values import Millis, Price, UpdateId
 from chronobook_server.core.view import BookView
 from chronobook_server.history.answers import LevelState, Work
 from chronobook_server.history.store import HistoryStore
@@ -22,6 +36,12 @@ from chronobook_server.hub import Hub
 _FUTURE_MS = 1000
 # How far behind its own stream the exchange's REST face may be, at the very worst.
 _REPLICA_LAG_MS = 60_000
+
+# The best prices of a symbol are told every few seconds, its depth twice a second at least: so long without any is
+# no coincidence.
+SILENT_SECONDS = 10.0
+# How long a stream that is up again is waited for, before a snapshot has to do.
+_PATIENCE_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -34,10 +54,30 @@ class CurrentBook:
     now: Millis
     age: float | None
     is_stale: bool
+    epoch: UpdateId | None
+
+
+@dataclass
+class Counts:
+    """What happened to one symbol since the server started."""
+
+    events: int = 0
+    resyncs: int = 0
+    suspensions: int = 0
+    malformed_frames: int = 0
+    audits: int = 0
+    audit_mismatches: int = 0
+    levels_missing: int = 0
+    levels_extra: int = 0
+    levels_wrong: int = 0
+    widenings: int = 0
 
 
 class Market:
-    """A symbol's book, history and watchers. `monotonic` gives seconds of a clock that never runs backwards."""
+    """A symbol's book, history and watchers. `monotonic` gives seconds of a clock that never runs backwards.
+
+    `audit_seconds`: how often the book is compared with a snapshot at least; None: only by the way.
+    """
 
     def __init__(
         self,
@@ -45,16 +85,20 @@ class Market:
         history: HistoryStore,
         *,
         monotonic: Callable[[], float],
+        audit_seconds: float | None = None,
         synced: Callable[[], None] = lambda: None,
         refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.symbol = symbol
         self.history = history
         self.hub = Hub(history, self.level_now)
-        self.resyncs = 0
-        self.malformed_frames = 0
-        self.status = ""
+        self.counts = Counts()
+        self.epoch = history.epoch()
+        known = history.contracts()
+        self.contract = known[-1].contract if known else Contract("")
         self._sync = Synchroniser(symbol, instrument=history.instrument, last_time=history.complete_to)
+        self._splice = Splice()
+        self._upkeep = Upkeep(audit_seconds)
         self._clock = ExchangeClock()
         self._monotonic = monotonic
         self._synced = synced
@@ -62,21 +106,84 @@ class Market:
         self._held_to = history.complete_to  # what an earlier server wrote, until this one is in sync
         self._has_scale = history.complete_to is not None
         self._history_error: str | None = None
+        self._snapshot_limit = 0  # of the last snapshot that came
+        self._ticker = UpdateId(0)  # the newest update id that the exchange's best prices were of
+        self._behind_since: float | None = None  # since when the stream owes us events
+        self._resuming_since = 0.0
 
     # --- in: what the feed brings
 
-    def opened(self) -> SnapshotWanted | None:
-        """Take note that the stream is up."""
+    def opened(self, source: int = 0) -> SnapshotWanted | None:
+        """Take note that a stream is up; `source` tells the streams of a symbol apart."""
+        is_first = not self._splice.is_open
+        self._splice.open(source)
+        if not is_first:
+            return None
+        self._resuming_since = self._monotonic()
         return self._take(self._sync.opened())
 
-    def closed(self) -> None:
-        """Take note that the stream is lost."""
-        self._take(self._sync.closed())
+    def closed(self, source: int = 0, cause: Cause = Cause.DISCONNECT) -> SnapshotWanted | None:
+        """Take note that a stream is lost, and why."""
+        wanted = self._apply(self._splice.close(source))
+        if not self._splice.is_open and self.state not in (State.DISCONNECTED, State.SUSPENDED):
+            self._behind_since = None
+            return self._take(self._sync.closed(cause))
+        return wanted
 
-    def update(self, update: DepthUpdate) -> SnapshotWanted | None:
-        """Take in an event. Raises MalformedDecimal where its levels cannot be read."""
+    def start_over(self) -> SnapshotWanted | None:
+        """Forget the book after a fault of ours: nobody knows how far it got with what came."""
+        if self.state not in (State.DISCONNECTED, State.SUSPENDED):
+            self._take(self._sync.closed())
+        self._take(self._sync.ended(Cause.DISCONNECT))
+        return self._take(self._sync.opened()) if self._splice.is_open else None
+
+    def update(self, update: DepthUpdate, source: int = 0) -> SnapshotWanted | None:
+        """Take in an event; one whose levels cannot be read is counted."""
         self._clock.frame_arrived(self._monotonic())
-        return self._take(self._sync.receive_update(update))
+        self._behind_since = None
+        return self._apply(self._splice.take(source, update))
+
+    def _apply(self, updates: list[DepthUpdate]) -> SnapshotWanted | None:
+        wanted: SnapshotWanted | None = None
+        for update in updates:
+            try:
+                wanted = self._take(self._sync.receive_update(update)) or wanted
+            except MalformedDecimal as error:
+                if not self.counts.malformed_frames:
+                    log.warning("an event was dropped; more are only counted", symbol=self.symbol, reason=str(error))
+                self.malformed()
+                self._splice.refuse(update)  # it may come once more; else the next one will show the hole
+        return wanted
+
+    def ticker(self, update_id: UpdateId) -> None:
+        """Take note that the best prices moved with this update id."""
+        self._ticker = max(self._ticker, update_id)
+        known = max(self._splice.passed, self._sync.update_id)
+        if self._ticker > known and self._behind_since is None:
+            self._behind_since = self._monotonic()
+
+    def tick(self) -> SnapshotWanted | None:
+        """Do what is due; called about once a second."""
+        now = self._monotonic()
+        wanted = self._apply(self._splice.overdue())
+        if self._is_silent(now):
+            self._behind_since = None
+            wanted = self._take(self._sync.silent()) or wanted
+        # Where the exchange has gone on beyond the snapshot, the stream owes us an event, and it will tell.
+        if now - self._resuming_since >= _PATIENCE_SECONDS and self._ticker <= self._sync.held_update_id:
+            wanted = self._take(self._sync.lose_patience()) or wanted
+        book = self._sync.book
+        if book is not None and not self._sync.is_checking:
+            urgency = self._upkeep.wanted(book, now)
+            if urgency is not None:
+                wanted = self._take(self._sync.check(urgency)) or wanted
+        return wanted
+
+    def _is_silent(self, now: float) -> bool:
+        """Return whether the stream brings nothing while the best prices move."""
+        if self._behind_since is None or self.state is not State.IN_SYNC:
+            return False
+        return now - self._behind_since >= SILENT_SECONDS
 
     def snapshot(self, number: int, snapshot: DepthSnapshot) -> SnapshotWanted | None:
         """Take in the reply to a request."""
@@ -86,38 +193,41 @@ class Market:
                 f"the history of {self.symbol} goes to {_utc(self._held_to)}, and the exchange says that it is"
                 f" {_utc(snapshot.transaction_time)}"
             )
+        self._snapshot_limit = snapshot.limit
         return self._take(self._sync.receive_snapshot(number, snapshot))
 
     def snapshot_failed(self, number: int) -> SnapshotWanted | None:
         """Take note that a request brought nothing."""
         return self._take(self._sync.snapshot_failed(number))
 
+    def awaits(self, number: int) -> bool:
+        """Return whether the reply to a request is still of interest."""
+        return self._sync.awaits(number)
+
     def malformed(self) -> None:
         """Count a frame that could not be read."""
-        self.malformed_frames += 1
+        self.counts.malformed_frames += 1
         self._clock.frame_arrived(self._monotonic())
 
-    def trading_status(self, status: str) -> None:
-        """Take note of the exchange's word for the contract's state."""
-        if status != self.status:
-            self._take([StatusChanged(status)])
+    def listed(self, contract: Contract, time: Millis) -> None:
+        """Take note of what the exchange says of the contract, at a time by its clock."""
+        if contract != self.contract:
+            self._take([ContractChanged(time, contract)])
+
+    def ended(self) -> None:
+        """Give up the book: the contract is not traded any more. Its streams must have been closed."""
+        self._take(self._sync.ended())
 
     def _take(self, outputs: list[Output]) -> SnapshotWanted | None:
         wanted: SnapshotWanted | None = None
         for output in outputs:
-            match output:
-                case SnapshotWanted():
-                    wanted = output
-                    continue
-                case Keyframe():
-                    self._has_scale = True
-                    self._held_to = None
-                case Gap():
-                    self.resyncs += 1
-                case StatusChanged():
-                    self.status = output.trading_status
-                case _:
-                    pass
+            if isinstance(output, SnapshotWanted):
+                wanted = output
+                continue
+            if isinstance(output, Audited):
+                self._count_audit(output)
+                continue
+            self._note(output)
             self.history.append(output)
             self.hub.publish(output)
         book = self._sync.book
@@ -126,9 +236,49 @@ class Market:
             self._synced()
             last = outputs[-1]
             if isinstance(last, Update) and self.history.recorder.wants_keyframe(last.transaction_time):
+                self.epoch = book.update_id
                 self.history.append(book.keyframe(last))
+        for output in outputs:
+            if book is not None and isinstance(output, Keyframe):
+                self._upkeep.began(book, self._snapshot_limit, self._monotonic())
+            elif book is not None and isinstance(output, Audited):
+                self._upkeep.compared(book, output.limit, self._monotonic())
         self._watch_history()
         return wanted
+
+    def _note(self, record: Record) -> None:
+        match record:
+            case Update():
+                self.counts.events += 1
+            case Keyframe():
+                self._has_scale = True
+                self._held_to = None
+                self.epoch = record.update_id
+            case Gap():
+                self.counts.resyncs += 1
+            case Suspended():
+                self.counts.suspensions += 1
+                self._resuming_since = self._monotonic()
+            case RangeWidened():
+                self.counts.widenings += 1
+            case ContractChanged():
+                self.contract = record.contract
+            case _:
+                pass
+
+    def _count_audit(self, audited: Audited) -> None:
+        comparison, counts = audited.comparison, self.counts
+        counts.audits += 1
+        counts.levels_missing += comparison.missing
+        counts.levels_extra += comparison.extra
+        counts.levels_wrong += comparison.wrong
+        if not comparison.is_right:
+            counts.audit_mismatches += 1
+            log.error(
+                "the book differs from the exchange's; synchronising anew",
+                symbol=self.symbol, missing=comparison.missing, extra=comparison.extra, wrong=comparison.wrong,
+                of=comparison.compared,
+            )  # fmt: skip
 
     def _watch_history(self) -> None:
         """Say in the log when history cannot be written, and when it can again."""
@@ -147,6 +297,24 @@ class Market:
     def state(self) -> State:
         """Where the synchronisation stands."""
         return self._sync.state
+
+    @property
+    def newest_update_id(self) -> UpdateId:
+        """The newest update id that is known to be there, whether its event has come or not."""
+        return max(self._ticker, self._splice.passed, self._sync.update_id)
+
+    def brought(self, source: int) -> UpdateId:
+        """Return the final id of the last event that a stream brought; 0 before that."""
+        return self._splice.newest(source)
+
+    def is_spliced(self, source: int) -> bool:
+        """Return whether a stream brings events, and they continue what has been taken in without a hole."""
+        return self._splice.newest(source) > 0 and not len(self._splice)
+
+    @property
+    def waiting(self) -> int:
+        """Number of events that wait for a snapshot, or for others before them."""
+        return self._sync.kept + len(self._splice)
 
     @property
     def is_synced(self) -> bool:
@@ -198,9 +366,10 @@ class Market:
         if max_age is not None and age is not None and age > max_age:
             raise TooOld(age=age, max_age=max_age)
         if book is not None:
-            return CurrentBook(book.view(), now, age, is_stale=False)
+            return CurrentBook(book.view(), now, age, is_stale=False, epoch=self.epoch)
         assert complete_to is not None
-        return CurrentBook((yield from self.history.book_at(complete_to)), now, age, is_stale=True)
+        view = yield from self.history.book_at(complete_to)
+        return CurrentBook(view, now, age, is_stale=True, epoch=self.history.epoch())
 
     def latest_instant(self) -> Millis:
         """Return the latest instant that can be asked about."""

@@ -27,7 +27,10 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """The settings of `serve`. The first symbol is the default of every question."""
+    """The settings of `serve`. The first symbol is the default of every question.
+
+    With `all_symbols`, every contract that is traded is served, the named ones first. An interval of None: never.
+    """
 
     symbols: tuple[str, ...]
     rest_url: str
@@ -38,6 +41,9 @@ class ServeSettings:
     retention_ms: int
     retention_bytes: int | None = None
     sync_interval_ms: int = 1000
+    all_symbols: bool = False
+    connections: int = 1
+    audit_interval_ms: int | None = None
 
 
 def parse_address(text: str) -> Address:
@@ -49,12 +55,21 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
+ALL_SYMBOLS = "ALL"
+DEFAULT_SYMBOL = "ETHUSDT"
+
+
 def parse_symbols(text: str) -> tuple[str, ...]:
-    """Read a comma-separated list of symbols, in any case, each once."""
+    """Read a comma-separated list of symbols, in any case, each once. `ALL` may be among them."""
     symbols = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
     if not symbols:
         raise ValueError("name at least one symbol")
     return symbols
+
+
+def parse_interval(text: str) -> int | None:
+    """Read a duration as ms, or `never` as None."""
+    return None if text.strip() == "never" else parse_duration(text)
 
 
 def parse_duration(text: str) -> int:

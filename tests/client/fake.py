@@ -103,6 +103,9 @@ class Fake(OrderBookServiceServicer):
     async def GetHistory(self, request: pb.GetHistoryRequest, context: Context) -> pb.GetHistoryResponse:  # noqa: N802
         return await self._answer(request, context)  # type: ignore[no-any-return]
 
+    async def ListSymbols(self, request: pb.ListSymbolsRequest, context: Context) -> pb.ListSymbolsResponse:  # noqa: N802
+        return await self._answer(request, context)  # type: ignore[no-any-return]
+
     async def ListLevelChanges(  # noqa: N802
         self, request: pb.ListLevelChangesRequest, context: Context
     ) -> pb.ListLevelChangesResponse:

@@ -82,7 +82,7 @@ async def test_answers_for_programs() -> None:
 async def test_a_refusal_is_one_line_and_exit_code_1() -> None:
     async with served(fed_market()) as running:
         for arguments, line in (
-            (("book",), "NOT_SYNCED: the book of ETHUSDT is not in sync with the exchange (DISCONNECTED)"),
+            (("book",), "NOT_SYNCED: the book of ETHUSDT is not in sync with the exchange (SUSPENDED)"),
             (("status", "NOPE"), "SYMBOL_NOT_SERVED: NOPE is not served here; served: ETHUSDT"),
         ):
             assert await chronobook(running.address, *arguments) == (1, "", f"chronobook: {line}\n")

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from chronobook import (
+    Audits,
     BestPrices,
     Cause,
+    ContractChange,
     Gap,
     History,
     Interval,
@@ -20,6 +22,8 @@ from chronobook import (
     Side,
     Status,
     Stretch,
+    Symbol,
+    Symbols,
     SyncState,
     _render,
 )
@@ -35,6 +39,7 @@ BOOK = OrderBook(
     age=0.10300000000000153,
     is_stale=False,
     known_range=KnownRange(2600.5, None),
+    epoch=None,
 )
 
 
@@ -82,6 +87,7 @@ def test_a_book_for_people() -> None:
         "age             0.103 s",
         "is_stale        no",
         "known_range     2600.5 .. every ask",
+        "epoch           -",
         "",
         "bid quantity      bid  ask      ask quantity",
         "        12.5  2681.62  2681.63  3",
@@ -104,7 +110,7 @@ def test_a_book_for_programs() -> None:
 
 
 def test_an_empty_book_has_a_heading_only() -> None:
-    empty = OrderBook("X", 0, 0.0, (), (), 0.0, None, None, False, KnownRange(None, None))
+    empty = OrderBook("X", 0, 0.0, (), (), 0.0, None, None, False, KnownRange(None, None), None)
 
     assert list(_render.lines(empty))[-1] == "bid quantity  bid  ask  ask quantity"
 
@@ -126,11 +132,29 @@ def test_a_status_for_people() -> None:
         malformed_frames_count=0,
         trading_status=None,
         history_error=None,
+        epoch=None,
+        tick_size=0.01,
+        step_size=None,
+        audits=Audits(2, 1, 0, 3, 0),
+        suspensions_count=0,
     )
     shown = dict(line.split(maxsplit=1) for line in _render.lines(status))
 
     assert (shown["is_connected"], shown["state"], shown["age"]) == ("yes", "BUFFERING", "0 s")
+    assert (shown["tick_size"], shown["step_size"]) == ("0.01", "-")
+    assert shown["audits"] == "2, 1 not the same (0 missing, 3 extra, 0 wrong)"
     assert (shown["best_bid"], shown["best_ask"], shown["trading_status"]) == ("2 (0.5)", "-", "-")
+
+
+def test_symbols_for_people() -> None:
+    line = Symbol("ETHUSDT", True, SyncState.IN_SYNC, "TRADING", 7, 0.0, 0.25, 0.01, None)
+    shown = list(_render.lines(Symbols((line,), "ETHUSDT")))
+
+    assert shown[0] == "default_symbol  ETHUSDT"
+    assert shown[2].split()[:3] == ["symbol", "is_connected", "state"]
+    assert shown[3].split() == (
+        ["ETHUSDT", "yes", "IN_SYNC", "TRADING", "7", "1970-01-01T00:00:00.000Z", "0.25", "s", "0.01", "-"]
+    )
 
 
 def test_a_history_for_people() -> None:
@@ -146,6 +170,7 @@ def test_a_history_for_people() -> None:
         retention_seconds=86400.0,
         events=5,
         segments_count=2,
+        contract_changes=(ContractChange(2.0, "BREAK", 0.1, None),),
     )
 
     assert list(_render.lines(history)) == [
@@ -162,6 +187,7 @@ def test_a_history_for_people() -> None:
         "held     1970-01-01T00:00:03.500Z .. 1970-01-01T00:00:05.500Z",
         "missing  1970-01-01T00:00:01.000Z .. 1970-01-01T00:00:03.500Z  CHAIN_BREAK",
         "missing  1970-01-01T00:00:05.500Z .. -  DISCONNECT",
+        "contract 1970-01-01T00:00:02.000Z  BREAK, tick 0.1, step -",
     ]
 
 

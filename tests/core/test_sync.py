@@ -2,21 +2,14 @@ from typing import Any
 
 import pytest
 
+from chronobook_server.core.check import Audited, Comparison
 from chronobook_server.core.coverage import Cause, KnownRange
-from chronobook_server.core.depth import DepthUpdate
+from chronobook_server.core.depth import DepthSnapshot, DepthUpdate, SnapshotWanted, Urgency
 from chronobook_server.core.instrument import Instrument, MalformedDecimal
-from chronobook_server.core.records import Gap, InstrumentChanged, Keyframe, Update
-from chronobook_server.core.sync import (
-    TABLE,
-    Action,
-    IllegalInput,
-    Input,
-    Output,
-    SnapshotWanted,
-    State,
-    Synchroniser,
-)
-from chronobook_server.core.values import MAX_STEPS, Price
+from chronobook_server.core.records import Gap, InstrumentChanged, Keyframe, RangeWidened, Suspended, Update
+from chronobook_server.core.sync import IllegalInput, Output, Synchroniser
+from chronobook_server.core.sync_table import TABLE, Action, Input, State
+from chronobook_server.core.values import MAX_STEPS, Millis, Price, UpdateId
 from tests.support.depth import Pairs, snapshot, update
 
 BID: Pairs = [("99.0", "2.00")]
@@ -123,6 +116,7 @@ def test_a_snapshot_from_before_the_kept_events_is_asked_for_again_and_they_are_
 def test_a_snapshot_from_before_what_was_known_already_is_asked_for_again() -> None:
     sync = in_sync()  # up to T 20
     sync.closed()
+    sync.ended()
     wanted = sync.opened()[-1]
     assert isinstance(wanted, SnapshotWanted)
     assert kinds(sync.receive_snapshot(wanted.number, snapshot(15))) == ["SnapshotWanted"]
@@ -162,6 +156,7 @@ def test_a_late_reply_changes_nothing() -> None:
     assert sync.state is State.IN_SYNC
     lost = in_sync()
     lost.closed()
+    lost.ended()
     assert lost.receive_snapshot(1, snapshot(99)) == []
     assert lost.state is State.DISCONNECTED
 
@@ -195,7 +190,13 @@ def test_repetitions_are_no_gap() -> None:
     assert sync.state is State.IN_SYNC
 
 
-@pytest.mark.parametrize("hole", [update(31, 40, 30), update(15, 40, 14), update(21, 40, 19)])
+def test_an_event_that_begins_before_the_books_end_is_no_hole() -> None:
+    """Another connection may cut its batches elsewhere; quantities are absolute."""
+    sync = in_sync()
+    assert kinds(sync.receive_update(update(15, 40, 14))) == ["Update"]
+
+
+@pytest.mark.parametrize("hole", [update(31, 40, 30), update(22, 40, 21)])
 def test_a_hole_gives_up_the_book_at_once(hole: DepthUpdate) -> None:
     sync = in_sync()
     outputs = sync.receive_update(hole)
@@ -228,17 +229,233 @@ def test_a_crossing_among_the_kept_events_keeps_the_rest() -> None:
     assert kinds(sync.receive_snapshot(wanted.number, snapshot(30))) == ["Keyframe", "Update"]
 
 
-def test_a_lost_stream_gives_up_the_book_and_forgets_what_was_kept() -> None:
+# --- a stream that is lost, and comes back
+
+
+def suspended() -> Synchroniser:
+    """Return a machine that lost its stream after an event that ends at 20."""
     sync = in_sync()
-    assert sync.closed() == [Gap(start=20, update_id=20, cause=Cause.DISCONNECT)]  # type: ignore[arg-type]
+    assert sync.closed() == [Suspended(start=Millis(20), update_id=UpdateId(20), cause=Cause.DISCONNECT)]
+    return sync
+
+
+def resuming() -> tuple[Synchroniser, int]:
+    """Return such a machine whose stream is up again, and the number of the snapshot that it asked for."""
+    sync = suspended()
+    (wanted,) = sync.opened()
+    assert isinstance(wanted, SnapshotWanted)
+    return sync, wanted.number
+
+
+def test_a_lost_stream_keeps_the_book_but_shows_it_no_more() -> None:
+    sync = suspended()
+    assert (sync.state, sync.book, sync.update_id) == (State.SUSPENDED, None, 20)
+    with pytest.raises(IllegalInput):
+        sync.receive_update(update(21, 30, 20))
+
+
+def test_an_event_that_continues_the_book_shows_that_nothing_was_missed() -> None:
+    sync, number = resuming()
+    assert sync.receive_update(update(11, 20, 10)) == []  # known already: it tells nothing
+    assert kinds(sync.receive_update(update(21, 30, 20))) == ["Resumed", "Update"]
+    assert not sync.awaits(number)
+    assert sync.receive_snapshot(number, snapshot(30)) == []
+
+
+def test_a_snapshot_of_the_same_update_id_shows_that_nothing_was_missed() -> None:
+    sync, number = resuming()
+    outputs = sync.receive_snapshot(number, snapshot(20, bids=BID))
+    assert kinds(outputs) == ["Resumed", "Audited"]
+    assert sync.book is not None
+
+
+def test_a_snapshot_that_is_ahead_waits_for_the_event_that_tells() -> None:
+    sync, number = resuming()
+    assert sync.receive_snapshot(number, snapshot(25, bids=BID)) == []
+    assert sync.state is State.RESUMING
+    outputs = sync.receive_update(update(21, 30, 20))
+    assert kinds(outputs) == ["Resumed", "Update", "Audited"]
+
+
+def test_an_event_that_leaves_a_hole_takes_the_snapshot_that_waits() -> None:
+    sync, number = resuming()
+    sync.receive_snapshot(number, snapshot(35))
+    outputs = sync.receive_update(update(31, 40, 30))
+    assert outputs[0] == Gap(start=Millis(20), update_id=UpdateId(20), cause=Cause.DISCONNECT)
+    assert kinds(outputs) == ["Gap", "Keyframe", "Update"]
+
+
+def test_an_event_that_leaves_a_hole_leaves_the_request_as_it_is() -> None:
+    sync, number = resuming()
+    assert kinds(sync.receive_update(update(31, 40, 30))) == ["Gap"]
+    assert sync.awaits(number)
+    assert kinds(sync.receive_snapshot(number, snapshot(40))) == ["Keyframe", "Update"]
+
+
+def test_a_snapshot_that_waits_and_does_not_fit_the_hole_is_asked_for_again() -> None:
+    sync, number = resuming()
+    sync.receive_snapshot(number, snapshot(25))
+    assert kinds(sync.receive_update(update(31, 40, 30))) == ["Gap", "SnapshotWanted"]
+
+
+def test_a_snapshot_from_before_what_is_held_is_asked_for_again() -> None:
+    sync, number = resuming()
+    assert kinds(sync.receive_snapshot(number, snapshot(15))) == ["SnapshotWanted"]
+    assert sync.state is State.RESUMING
+
+
+def test_who_loses_patience_takes_the_snapshot_and_leaves_a_gap() -> None:
+    sync, number = resuming()
+    assert sync.lose_patience() == []
+    sync.receive_snapshot(number, snapshot(25, bids=BID))
+    assert sync.held_update_id == 25
+    outputs = sync.lose_patience()
+    assert kinds(outputs) == ["Gap", "Keyframe"]
+    assert in_sync().lose_patience() == []
+
+
+def test_a_stream_may_be_lost_many_times_before_anybody_knows() -> None:
+    sync, _ = resuming()
+    assert sync.closed(Cause.OVERLOAD) == []
+    (wanted,) = sync.opened()
+    assert isinstance(wanted, SnapshotWanted)
+    outputs = sync.receive_update(update(31, 40, 30))
+    assert isinstance(outputs[0], Gap)
+    assert outputs[0].cause is Cause.DISCONNECT  # the first one
+
+
+def test_a_silent_stream_suspends_the_book_too() -> None:
+    sync = in_sync()
+    outputs = sync.silent()
+    assert outputs[0] == Suspended(start=Millis(20), update_id=UpdateId(20), cause=Cause.EXCHANGE_SILENT)
+    assert kinds(outputs) == ["Suspended", "SnapshotWanted"]
+    assert sync.silent() == []
+    assert kinds(sync.receive_update(update(21, 30, 20))) == ["Resumed", "Update"]
+
+
+def test_a_contract_that_is_not_traded_any_more_ends_the_epoch() -> None:
+    sync = suspended()
+    assert sync.ended() == [Gap(start=Millis(20), update_id=UpdateId(20), cause=Cause.NOT_TRADING)]
     assert sync.state is State.DISCONNECTED
-    sync.opened()
+    assert sync.ended() == []
+
+
+def test_a_lost_stream_forgets_what_was_kept() -> None:
+    sync, _ = opened()
     sync.receive_update(update(31, 40, 30))
     assert sync.closed() == []
     wanted = sync.opened()[-1]
     assert isinstance(wanted, SnapshotWanted)
     # Nothing of the former connection is applied.
     assert kinds(sync.receive_snapshot(wanted.number, snapshot(35))) == ["Keyframe"]
+
+
+# --- comparing and learning
+
+
+def checking(**options: Any) -> tuple[Synchroniser, int]:
+    """Return a machine in sync that has asked for a snapshot to compare with, and that request's number."""
+    sync = in_sync()
+    (wanted,) = sync.check(Urgency.AUDIT)
+    assert isinstance(wanted, SnapshotWanted)
+    assert wanted.urgency is Urgency.AUDIT
+    assert sync.is_checking
+    with pytest.raises(IllegalInput):
+        sync.check(Urgency.AUDIT)
+    return sync, wanted.number
+
+
+def audited(outputs: list[Output]) -> Comparison:
+    found = [output.comparison for output in outputs if isinstance(output, Audited)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_snapshot_equal_to_the_book_changes_nothing() -> None:
+    sync, number = checking()
+    assert audited(sync.receive_snapshot(number, snapshot(20, bids=BID))) == Comparison(2, 0, 0, 0)
+    assert (sync.state, sync.is_checking) == (State.IN_SYNC, False)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "found"),
+    [
+        ([("99.0", "2.50")], Comparison(2, 0, 0, 1)),
+        ([("99.0", "2.00"), ("98.5", "1.00")], Comparison(3, 1, 0, 0)),
+        ([("98.5", "1.00")], Comparison(2, 1, 1, 0)),
+    ],
+)
+def test_a_book_that_differs_is_given_up(pairs: Pairs, found: Comparison) -> None:
+    sync, number = checking()
+    outputs = sync.receive_snapshot(number, snapshot(20, bids=pairs))
+    assert audited(outputs) == found
+    assert kinds(outputs) == ["Audited", "Gap", "SnapshotWanted"]
+    assert isinstance(outputs[1], Gap)
+    assert outputs[1].cause is Cause.AUDIT_MISMATCH
+
+
+def test_what_events_named_since_is_not_compared() -> None:
+    sync, number = checking()
+    sync.receive_update(update(21, 30, 20, bids=[("99.0", "7.00"), ("98.0", "1.00")]))
+    # The snapshot lies inside that event: what it names may have been anything at that moment.
+    assert audited(sync.receive_snapshot(number, snapshot(25, bids=[("99.0", "4.00")]))) == Comparison(1, 0, 0, 0)
+
+
+def test_a_snapshot_ahead_of_the_book_waits_until_that_has_come_as_far() -> None:
+    sync, number = checking()
+    assert sync.receive_snapshot(number, snapshot(25, bids=[("99.0", "2.00"), ("98.0", "1.00")])) == []
+    outputs = sync.receive_update(update(21, 25, 20, bids=[("98.0", "1.00")]))
+    assert kinds(outputs) == ["Update", "Audited"]
+    assert audited(outputs).is_right
+
+
+def test_a_snapshot_from_before_the_epoch_is_not_compared() -> None:
+    sync, number = checking()
+    assert sync.receive_snapshot(number, snapshot(9)) == []
+    assert not sync.is_checking
+
+
+def test_a_check_that_brings_nothing_leaves_the_book_as_it_is() -> None:
+    sync, number = checking()
+    assert sync.snapshot_failed(number) == []
+    assert (sync.state, sync.is_checking) == (State.IN_SYNC, False)
+    sync, number = checking()
+    assert sync.receive_snapshot(number, snapshot(20, bids=[("nonsense", "1.00")])) == []
+
+
+def test_a_wider_snapshot_teaches_what_lay_outside_the_known_range() -> None:
+    sync, number = opened()
+    sync.receive_snapshot(number, snapshot(10, limit=1))
+    sync.receive_update(update(11, 20, 10, bids=[("97.0", "5.00")]))  # outside, but named
+    (wanted,) = sync.check(Urgency.WIDEN)
+    assert isinstance(wanted, SnapshotWanted)
+    sync.receive_update(update(21, 30, 20, bids=[("97.0", "6.00")], asks=[("101.0", "4.00")]))
+    assert sync.book is not None
+    assert sync.book.quantity(Price(980)) is None
+    bids: Pairs = [("99.0", "1.00"), ("98.0", "3.00"), ("97.0", "5.00")]
+    outputs = sync.receive_snapshot(wanted.number, snapshot(20, bids=bids, limit=3))
+    widened = outputs[-1]
+    assert isinstance(widened, RangeWidened)
+    assert (widened.update_id, widened.transaction_time, widened.levels) == (30, 30, {980: 300})
+    assert widened.known_range == KnownRange(970, MAX_STEPS)
+    assert sync.book.quantity(Price(970)) == 600
+    assert sync.book.quantity(Price(985)) == 0
+    assert sync.book.quantity(Price(960)) is None
+
+
+def test_a_snapshot_of_another_place_moves_the_known_range_there() -> None:
+    sync, number = opened()
+    sync.receive_snapshot(number, snapshot(10, limit=1))
+    far: Pairs = [("80.0", "1.00")]
+    sync.receive_update(update(11, 20, 10, bids=[("99.0", "0"), *far], asks=[("101.0", "0"), ("80.5", "2.00")]))
+    (wanted,) = sync.check(Urgency.EDGE)
+    assert isinstance(wanted, SnapshotWanted)
+    near: Pairs = [("80.5", "2.00"), ("81.0", "3.00")]
+    outputs = sync.receive_snapshot(wanted.number, snapshot(20, bids=[*far, ("79.0", "9.00")], asks=near, limit=2))
+    assert isinstance(outputs[-1], RangeWidened)
+    assert outputs[-1].known_range == KnownRange(790, 810)
+    assert sync.book is not None
+    assert sync.book.quantity(Price(1000)) is None
 
 
 def test_a_malformed_event_costs_that_event() -> None:
@@ -260,10 +477,16 @@ def machine(state: State, *, buffer_limit: int = 10, quiet: bool = False) -> tup
     if state is State.DISCONNECTED:
         return Synchroniser("X"), 0
     sync, number = opened(buffer_limit=buffer_limit)
-    if state is State.IN_SYNC:
-        if not quiet:
-            return in_sync(), 1
+    if state in (State.IN_SYNC, State.SUSPENDED, State.RESUMING):
         sync.receive_snapshot(number, snapshot(10))
+        if not quiet:
+            sync.receive_update(update(11, 20, 10, bids=BID))
+        if state is State.IN_SYNC:
+            return sync, number
+        sync.closed()
+        if state is State.RESUMING:
+            sync.opened()
+            number += 1
         return sync, number
     sync.receive_update(update(5, 10, 4))
     if state is State.WAITING_FOR_BRIDGE:
@@ -285,20 +508,44 @@ EVENTS = {
 }
 
 
+def checked(sync: Synchroniser, reply: DepthSnapshot | None) -> list[Output]:
+    (wanted,) = sync.check(Urgency.AUDIT)
+    assert isinstance(wanted, SnapshotWanted)
+    if reply is None:
+        return sync.snapshot_failed(wanted.number)
+    return sync.receive_snapshot(wanted.number, reply)
+
+
 def provoke(sync: Synchroniser, event: Input, number: int) -> list[Output]:
+    is_synced = sync.state is State.IN_SYNC
     match event:
         case Input.OPENED:
             return sync.opened()
         case Input.CLOSED:
             return sync.closed()
+        case Input.SILENT:
+            return sync.silent()
+        case Input.ENDED:
+            return sync.ended()
+        case Input.CHECK:
+            return sync.check(Urgency.AUDIT)
+        case Input.DIFFERS | Input.SNAPSHOT_HELD:
+            return checked(sync, snapshot(20, bids=[("99.0", "8.00")] if event is Input.DIFFERS else BID))
         case Input.SNAPSHOT_BRIDGES:
             return sync.receive_snapshot(number, snapshot(8))
         case Input.SNAPSHOT_TOO_OLD:
             return sync.receive_snapshot(number, snapshot(2))
         case Input.SNAPSHOT_FAILED:
-            return sync.snapshot_failed(number)
+            return checked(sync, None) if is_synced else sync.snapshot_failed(number)
         case Input.SNAPSHOT_LATE:
             return sync.receive_snapshot(number - 1, snapshot(8))
+        case Input.SNAPSHOT_SAME:
+            return sync.receive_snapshot(number, snapshot(20, bids=BID))
+        case Input.SNAPSHOT_AHEAD:
+            return sync.receive_snapshot(number, snapshot(25))
+        case Input.PATIENCE_OVER:
+            sync.receive_snapshot(number, snapshot(25))
+            return sync.lose_patience()
         case _:
             return sync.receive_update(EVENTS[event])
 
@@ -318,7 +565,6 @@ def test_every_row_of_the_table(state: State, event: Input, monkeypatch: pytest.
     outputs = provoke(sync, event, number)
     action, after = TABLE[state, event]
     assert event in named
-    assert sync.state is after
     expected = {
         Action.NOTHING: [],
         Action.START: ["SnapshotWanted"],
@@ -331,15 +577,30 @@ def test_every_row_of_the_table(state: State, event: Input, monkeypatch: pytest.
         Action.APPLY: ["Update"],
         Action.LOSE_CHAIN: ["Gap", "SnapshotWanted"],
         Action.LOSE_CROSSED: ["Gap", "SnapshotWanted"],
-        Action.LOSE_STREAM: ["Gap"],
+        Action.LOSE_WRONG: ["Audited", "Gap", "SnapshotWanted"],
+        Action.LOSE_DOUBTED: ["Gap"],
+        Action.LOSE_ENDED: ["Gap"],
+        Action.SUSPEND: ["Suspended"],
+        Action.SUSPEND_AGAIN: [],
+        Action.DOUBT: ["Suspended", "SnapshotWanted"],
+        Action.RESUME: ["Resumed", "Update"],
+        Action.CONFIRM: ["Resumed", "Audited"],
+        Action.HOLD: [],
+        Action.COMPARE: ["Audited"],
+        Action.ASK_CHECK: ["SnapshotWanted"],
+        Action.LEAVE_CHECK: [],
     }
+    if event is Input.PATIENCE_OVER:
+        assert kinds(outputs) == ["Gap", "Keyframe"]  # the snapshot that is held
+        return
+    assert sync.state is after
     assert kinds(outputs) == expected[action]
 
 
 @pytest.mark.parametrize("state", list(State))
 def test_an_input_without_a_row_raises_and_changes_nothing(state: State) -> None:
     for event in (Input.OPENED, Input.CLOSED, Input.KEPT):
-        if (state, event) in TABLE or (event is Input.KEPT and state is State.IN_SYNC):
+        if (state, event) in TABLE or (event is Input.KEPT and state in (State.IN_SYNC, State.RESUMING)):
             continue
         sync, number = machine(state)
         with pytest.raises(IllegalInput):
@@ -360,6 +621,7 @@ def test_the_table_leads_from_every_state_back_to_in_sync() -> None:
         State.BUFFERING,
         State.WAITING_FOR_BRIDGE,
         State.IN_SYNC,
+        State.RESUMING,
     }
 
 

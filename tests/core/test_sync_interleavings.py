@@ -1,82 +1,154 @@
-"""Any interleaving of events, repetitions, losses, snapshots and disconnects, against a plain model."""
+"""Any interleaving of events, repetitions, losses, snapshots, disconnects and checks, against the exchange's truth."""
 
-from decimal import Decimal
+from collections import Counter
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chronobook_server.core.depth import DepthUpdate
-from chronobook_server.core.records import Gap, Keyframe, Update
-from chronobook_server.core.sync import Output, SnapshotWanted, State, Synchroniser
+from chronobook_server.core.check import Audited
+from chronobook_server.core.depth import DepthSnapshot, DepthUpdate, SnapshotWanted, Urgency
+from chronobook_server.core.records import Gap, Keyframe, RangeWidened, Resumed, Suspended, Update
+from chronobook_server.core.sync import Output, Synchroniser
+from chronobook_server.core.sync_table import State
 from chronobook_server.core.values import Price
-from tests.support.depth import SmallExchange, event_dict
-from tests.support.naive import NaiveBook
+from tests.support.depth import SmallExchange
+
+
+class Course:
+    """An exchange, what it has sent, and a machine that gets some of it."""
+
+    def __init__(self, random: Random, limit: int) -> None:
+        self.random = random
+        self.limit = limit
+        self.exchange = SmallExchange(random)
+        self.sync = Synchroniser("X", buffer_limit=8)
+        self.awaited: int | None = None
+        self.sent: list[DepthUpdate] = []
+        self.truth: dict[int, dict[int, int]] = {}  # the signed levels after every event
+        self.replies = [self.snapshot()]
+        self.counts: Counter[str] = Counter()
+        self.is_whole = False  # whether an epoch goes on
+        self.is_suspended = False
+        self.last: int | None = None  # final id of the last update of this epoch
+
+    def snapshot(self) -> DepthSnapshot:
+        self._remember()
+        return self.exchange.snapshot(self.limit + self.random.randrange(20))
+
+    def _remember(self) -> None:
+        exchange = self.exchange
+        self.truth[exchange.update_id] = exchange.bids | {price: -held for price, held in exchange.asks.items()}
+
+    def event(self) -> DepthUpdate:
+        self.sent.append(self.exchange.event())
+        self._remember()
+        return self.sent[-1]
+
+    def take(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            self.counts[type(output).__name__] += 1
+            match output:
+                case SnapshotWanted():
+                    self.awaited = output.number
+                case Keyframe():
+                    assert not self.is_whole, "an epoch ends before another begins"
+                    self.is_whole, self.last = True, None
+                case Update():
+                    assert self.is_whole
+                    assert not self.is_suspended
+                    if self.last is not None:
+                        assert output.previous_final_update_id == self.last, "nothing is missing within an epoch"
+                    self.last = output.final_update_id
+                case Suspended():
+                    assert self.is_whole
+                    self.is_suspended = True
+                case Resumed():
+                    self.is_suspended = False
+                case Gap():
+                    assert self.is_whole
+                    self.is_whole = self.is_suspended = False
+                case Audited(comparison, _):
+                    assert comparison.is_right, "the exchange's snapshots are right, and so are we"
+                case RangeWidened():
+                    assert self.is_whole
+                case _:
+                    raise AssertionError(output)
+
+    def step(self) -> None:
+        sync, random, choice = self.sync, self.random, self.random.random()
+        if sync.state in (State.DISCONNECTED, State.SUSPENDED):
+            if choice < 0.1 and sync.state is State.SUSPENDED:
+                self.take(sync.ended())
+            elif choice < 0.4:
+                self.event()  # which nobody hears
+            else:
+                self.take(sync.opened())
+        elif choice < 0.55:
+            update = self.event()
+            if random.random() > 0.06:  # otherwise lost on the way
+                self.take(sync.receive_update(update))
+        elif choice < 0.65 and self.sent:
+            self.take(sync.receive_update(random.choice(self.sent[-3:])))  # a repetition
+        elif choice < 0.70:
+            self.take(sync.closed())
+        elif choice < 0.74:
+            self.take(sync.silent())
+        elif choice < 0.77:
+            self.take(sync.lose_patience())
+        elif choice < 0.85 and sync.state is State.IN_SYNC and not sync.is_checking:
+            self.take(sync.check(Urgency.AUDIT))
+        elif self.awaited is not None:
+            self.reply(random.random())
+
+    def reply(self, fate: float) -> None:
+        assert self.awaited is not None
+        number, self.awaited = self.awaited, None
+        if fate < 0.2:
+            self.take(self.sync.snapshot_failed(number))
+            return
+        if fate > 0.4:
+            self.replies.append(self.snapshot())
+        self.take(self.sync.receive_snapshot(number, self.replies[-1]))  # perhaps one from long ago
+
+    def check(self) -> None:
+        sync = self.sync
+        assert (sync.state is State.IN_SYNC) == (sync.book is not None) == (self.is_whole and not self.is_suspended)
+        if sync.book is None:
+            return
+        truth = self.truth[sync.book.update_id]
+        for price in range(sync.book.best_bid - 40, sync.book.best_bid + 50):
+            held = sync.book.quantity(Price(price))
+            assert held == truth.get(price, 0) or (held is None and price not in sync.book.known_range), price
+        view = sync.book.view()
+        assert set(view.prices.tolist()) <= truth.keys()
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32), st.integers(3, 30))
 def test_whatever_happens_the_book_is_the_exchanges_or_there_is_none(seed: int, limit: int) -> None:
-    random = Random(seed)
-    exchange = SmallExchange(random)
-    sync = Synchroniser("X", buffer_limit=8)
-    naive: NaiveBook | None = None
-    awaited: int | None = None
-    sent: list[DepthUpdate] = []
-    stored = [exchange.snapshot(limit)]
-    synced = 0
-
-    def feed(outputs: list[Output]) -> None:
-        nonlocal naive, awaited
-        for output in outputs:
-            if isinstance(output, SnapshotWanted):
-                awaited = output.number
-            elif isinstance(output, Keyframe):
-                reply = next(old for old in stored if old.last_update_id == output.update_id)
-                naive = NaiveBook.from_snapshot({"bids": reply.bids, "asks": reply.asks}, limit=limit)
-            elif isinstance(output, Update):
-                assert naive is not None
-                source = next(old for old in sent if old.final_update_id == output.final_update_id)
-                naive.apply(event_dict(source))
-            elif isinstance(output, Gap):
-                naive = None
-
-    for _ in range(120):
-        choice = random.random()
-        if sync.state is State.DISCONNECTED:
-            feed(sync.opened())
-        elif choice < 0.60:
-            sent.append(exchange.event())
-            if random.random() > 0.06:  # otherwise lost on the way
-                feed(sync.receive_update(sent[-1]))
-        elif choice < 0.70 and sent:
-            feed(sync.receive_update(random.choice(sent[-3:])))  # a repetition
-        elif choice < 0.74:
-            feed(sync.closed())
-        elif awaited is not None:
-            number, awaited = awaited, None
-            fate = random.random()
-            if fate < 0.2:
-                feed(sync.snapshot_failed(number))
-            else:
-                if fate > 0.4:
-                    stored.append(exchange.snapshot(limit))
-                feed(sync.receive_snapshot(number, stored[-1]))  # perhaps one from long ago
-        assert (sync.state is State.IN_SYNC) == (sync.book is not None) == (naive is not None)
-        if sync.book is not None and naive is not None:
-            synced += 1
-            for price in range(sync.book.best_bid - 30, sync.book.best_bid + 40):
-                assert sync.book.quantity(Price(price)) == naive.quantity(Decimal(price) / 10), price
+    course = Course(Random(seed), limit)
+    for _ in range(150):
+        course.step()
+        course.check()
     # Then a healthy phase, which must converge.
-    if sync.state is State.DISCONNECTED:
-        feed(sync.opened())
+    if course.sync.state in (State.DISCONNECTED, State.SUSPENDED):
+        course.take(course.sync.opened())
     for _ in range(4):
-        sent.append(exchange.event())
-        feed(sync.receive_update(sent[-1]))
-        if sync.book is None and awaited is not None:
-            number, awaited = awaited, None
-            stored.append(exchange.snapshot(limit))
-            feed(sync.receive_snapshot(number, stored[-1]))
-    assert sync.book is not None
-    truth = exchange.bids | {price: -quantity for price, quantity in exchange.asks.items()}
-    assert {price: quantity for price, quantity in sync.book.levels.items() if truth.get(price) != quantity} == {}
+        course.take(course.sync.receive_update(course.event()))
+        if course.awaited is not None:
+            course.reply(1.0)
+        course.check()
+    assert course.sync.book is not None
+
+
+def test_all_that_can_come_out_does_come_out() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(40):
+        course = Course(Random(seed), 6)
+        for _ in range(150):
+            course.step()
+            course.check()
+        counts += course.counts
+    expected = (SnapshotWanted, Keyframe, Update, Suspended, Resumed, Gap, Audited, RangeWidened)
+    assert {kind: counts[kind.__name__] > 20 for kind in expected} == dict.fromkeys(expected, True), counts

@@ -47,6 +47,7 @@ async def test_status_prints_zeros_false_and_numbers_and_leaves_out_the_absent(
             "resyncs_count": 0,
             "malformed_frames_count": 0,
             "trading_status": "",
+            "suspensions_count": 0,
         },
     )
 

@@ -16,30 +16,40 @@ NUMBER = (int, float)
 # Name and type of everything in every answer; a type in a list is optional.
 LEVEL = {"price": NUMBER, "quantity": NUMBER}
 RANGE = {"lowest": [NUMBER], "highest": [NUMBER]}
+AUDITS = {"count": int, "mismatches_count": int, "missing_count": int, "extra_count": int, "wrong_count": int}
 STATUS = {
     "symbol": str, "is_connected": bool, "last_update_id": NUMBER, "bids_count": int, "asks_count": int,
     "history_count": int, "state": str, "timestamp": [NUMBER], "as_of": [NUMBER], "complete_to": [NUMBER],
     "age": [NUMBER], "known_range": [RANGE], "best_bid": [LEVEL], "best_ask": [LEVEL], "resyncs_count": int,
     "malformed_frames_count": int, "trading_status": str, "history_error": [str],
+    "epoch": [NUMBER], "tick_size": [NUMBER], "step_size": [NUMBER], "audits": AUDITS, "suspensions_count": int,
 }  # fmt: skip
 BOOK = {
     "symbol": str, "last_update_id": NUMBER, "timestamp": NUMBER, "bids": (LEVEL,), "asks": (LEVEL,), "as_of": NUMBER,
-    "complete_to": [NUMBER], "age": [NUMBER], "is_stale": bool, "known_range": RANGE,
+    "complete_to": [NUMBER], "age": [NUMBER], "is_stale": bool, "known_range": RANGE, "epoch": [NUMBER],
 }  # fmt: skip
 QUANTITY = {
     "target_price": NUMBER, "actual_price": NUMBER, "timestamp": NUMBER, "quantity": NUMBER, "difference": [NUMBER],
     "is_nearest_level": bool, "symbol": str, "side": [str], "previous_side": [str], "previous_quantity": [NUMBER],
     "is_proven": bool, "as_of": NUMBER, "update_id": NUMBER, "complete_to": [NUMBER], "age": [NUMBER], "is_stale": bool,
+    "epoch": [NUMBER],
 }  # fmt: skip
 NEAREST = {
     "target_price": NUMBER, "nearest_price": NUMBER, "quantity": NUMBER, "timestamp": NUMBER,
     "price_difference": NUMBER, "symbol": str, "side": str, "is_proven": bool, "as_of": NUMBER, "update_id": NUMBER,
-    "complete_to": [NUMBER], "age": [NUMBER], "is_stale": bool,
+    "complete_to": [NUMBER], "age": [NUMBER], "is_stale": bool, "epoch": [NUMBER],
 }  # fmt: skip
+CHANGE = {"timestamp": NUMBER, "trading_status": str, "tick_size": [NUMBER], "step_size": [NUMBER]}
+SYMBOL = {
+    "symbol": str, "is_connected": bool, "state": str, "trading_status": str, "history_count": int, "as_of": [NUMBER],
+    "age": [NUMBER], "tick_size": [NUMBER], "step_size": [NUMBER],
+}  # fmt: skip
+SYMBOLS = {"symbols": (SYMBOL,), "default_symbol": str}
 HISTORY = {
     "symbol": str, "history_count": int, "oldest_timestamp": [NUMBER], "newest_timestamp": [NUMBER],
     "coverage": ({"start": NUMBER, "end": NUMBER},), "gaps": ({"start": NUMBER, "end": [NUMBER], "cause": str},),
     "level_changes": NUMBER, "bytes": NUMBER, "retention_seconds": NUMBER, "events": NUMBER, "segments_count": int,
+    "contract_changes": (CHANGE,),
 }  # fmt: skip
 
 
@@ -106,6 +116,10 @@ async def test_every_answer_has_the_documented_names_and_types(tmp_path: Path) -
         _, history = await running.get("/history?symbol=btcusdt")
         conforms(history, HISTORY)
         assert (history["symbol"], history["gaps"], len(history["coverage"])) == ("BTCUSDT", [], 1)
+        _, symbols = await running.get("/symbols")
+        conforms(symbols, SYMBOLS)
+        assert [each["symbol"] for each in symbols["symbols"]] == sorted(simulator.symbols)
+        assert symbols["default_symbol"] == next(iter(simulator.symbols))
 
 
 async def test_before_the_exchange_was_ever_reached_zeros_and_false_are_printed(tmp_path: Path) -> None:
@@ -118,9 +132,12 @@ async def test_before_the_exchange_was_ever_reached_zeros_and_false_are_printed(
         assert status == {
             "symbol": "ETHUSDT", "is_connected": False, "last_update_id": 0, "bids_count": 0, "asks_count": 0,
             "history_count": 0, "state": "WAITING_FOR_BRIDGE", "resyncs_count": 0, "malformed_frames_count": 0,
-            "trading_status": "TRADING",
+            "trading_status": "TRADING", "tick_size": 0.01, "step_size": 0.001, "suspensions_count": 0,
+            "audits": dict.fromkeys(AUDITS, 0),
         }  # fmt: skip
         _, history = await running.get("/history")
+        (change,) = history.pop("contract_changes")
+        assert (change["trading_status"], change["tick_size"]) == ("TRADING", 0.01)
         assert history == {
             "symbol": "ETHUSDT", "history_count": 0, "coverage": [], "gaps": [], "level_changes": 0, "bytes": 0,
             "retention_seconds": 86400, "events": 0, "segments_count": 0,
@@ -238,7 +255,7 @@ async def test_what_the_exchange_does_wrong_ends_in_a_book_that_is_right(tmp_pat
         simulator.refuse_status, simulator.refuse_retry_after = 429, 1
         await simulator.step(1)
         await simulator.step(1)
-        await until(lambda: market.resyncs == 1)
+        await until(lambda: market.counts.resyncs == 1)
         asked = symbol.snapshots_asked
         await until(lambda: symbol.snapshots_asked > asked)
         simulator.refuse_status = None

@@ -46,8 +46,8 @@ async def passed(simulator: Simulator, symbol: str, time: int) -> None:
 
 
 def suffixes(folder: Path) -> list[str]:
-    """Return the kinds of files in a folder, in order; each as often as it is there."""
-    return sorted(path.suffix for path in folder.iterdir())
+    """Return the kinds of the history's files in a folder, in order; each as often as it is there."""
+    return sorted(path.suffix for path in folder.iterdir() if path.suffix != ".json")
 
 
 def utc(milliseconds: int) -> str:

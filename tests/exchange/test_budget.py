@@ -12,19 +12,36 @@ def test_depth_weights_are_the_exchanges() -> None:
 
 def test_requests_wait_for_the_next_minute_when_the_budget_is_spent() -> None:
     budget = WeightBudget(limit=100)
-    now = 600.0
+    now = 610.0
     for _ in range(4):
         assert budget.delay(20, now) == 0
         budget.spend(20, now)
-    assert budget.delay(20, now) == 60.0
-    assert budget.delay(20, now + 45) == 15.0
-    assert budget.delay(20, now + 60) == 0
+    assert budget.left(now) == 15
+    assert budget.delay(20, now) == 51.0  # a second after the turn: the exchange's minute may begin later
+    assert budget.delay(20, now + 45) == 6.0
+    assert budget.delay(20, now + 51) == 0
+
+
+def test_what_was_sent_just_before_the_turn_counts_in_both_minutes() -> None:
+    budget = WeightBudget(limit=100)
+    budget.spend(60, 659.0)
+    assert budget.left(661.0) == 35
+    assert budget.left(730.0) == 95
 
 
 def test_what_others_on_the_same_address_use_counts_too() -> None:
     budget = WeightBudget(limit=2400)
-    budget.observe(2390, 600.0)
-    assert budget.delay(20, 610.0) == 50.0
+    budget.observe(2390, 610.0)
+    assert budget.delay(20, 610.0) == 51.0
+
+
+def test_a_reply_that_speaks_of_the_minute_before_is_not_believed() -> None:
+    budget = WeightBudget(limit=2400)
+    budget.spend(20, 662.0)
+    budget.observe(2200, 662.1)
+    assert budget.delay(20, 662.1) == 0
+    budget.observe(2300, 670.0)
+    assert budget.delay(20, 670.0) > 0
 
 
 def test_a_refusal_holds_every_request() -> None:
@@ -45,5 +62,6 @@ def test_no_minute_is_ever_overspent(seed: int) -> None:
         now += random.random() * 3 + budget.delay(weight, now)
         if budget.delay(weight, now) == 0:
             budget.spend(weight, now)
-            spent[int(now // 60)] = spent.get(int(now // 60), 0) + weight
+            counted = now + random.uniform(-1, 2)  # its way, and the other side's clock
+            spent[int(counted // 60)] = spent.get(int(counted // 60), 0) + weight
     assert max(spent.values()) <= 200

@@ -2,14 +2,16 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from random import Random
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from chronobook_server.core.records import Keyframe, Record, Update
-from chronobook_server.core.sync import State
+from chronobook_server.core.sync_table import State
 from chronobook_server.exchange.feed import Feed, FeedSettings, SymbolNotListed
+from chronobook_server.exchange.network import RealNetwork
 from chronobook_server.exchange.wire import MalformedKind
 from chronobook_server.market import Market
 from chronobook_server.simulator import Faults, Simulator
@@ -25,7 +27,12 @@ async def fed(simulator: Simulator, *symbols: str) -> AsyncIterator[dict[str, Ma
         symbol: Market(symbol, memory_history(symbol), monotonic=time.monotonic)
         for symbol in symbols or simulator.symbols
     }
-    feed = Feed(FeedSettings(simulator.rest_url, simulator.stream_url, "100ms"), markets)
+
+    def add(symbol: str) -> None:
+        markets[symbol] = Market(symbol, memory_history(symbol), monotonic=time.monotonic)
+
+    network = RealNetwork(rest_url=simulator.rest_url, stream_url=simulator.stream_url)
+    feed = Feed(FeedSettings(symbols or tuple(simulator.symbols)), markets, network, random=Random(1), add=add)
     task = asyncio.create_task(feed.run())
     try:
         yield markets
@@ -64,8 +71,26 @@ async def test_a_cut_stream_comes_back_by_itself() -> None:
             await until(lambda: holds_the_truth(market, simulator))
             simulator.disconnect()
             await until(lambda: not market.is_synced)
+            await simulator.step(1)  # which nobody hears
+            await until(lambda: market.state is State.RESUMING)
             await simulator.step(1)
-            assert market.resyncs == cuts
+            await until(lambda: market.is_synced)
+            assert market.counts.resyncs == cuts
+
+
+async def test_a_cut_that_nothing_was_lost_in_leaves_no_gap() -> None:
+    simulator = stepped()
+    async with fed(simulator) as markets:
+        market = markets["ETHUSDT"]
+        await until(lambda: market.is_synced)
+        await simulator.step(2)
+        await until(lambda: holds_the_truth(market, simulator))
+        simulator.disconnect()
+        await until(lambda: not market.is_synced)
+        await until(lambda: market.is_synced)  # by a snapshot of the same update id
+        await simulator.step(2)
+        await until(lambda: holds_the_truth(market, simulator))
+        assert (market.counts.suspensions, market.counts.resyncs, market.history.gaps()) == (1, 0, [])
 
 
 async def test_malformed_frames_are_counted_logged_once_a_kind_and_cost_a_resync_at_most() -> None:
@@ -78,9 +103,9 @@ async def test_malformed_frames_are_counted_logged_once_a_kind_and_cost_a_resync
                 await simulator.step(1)
             injected = simulator.injected
             bad = injected["junk"] + injected["malform"]
-            await until(lambda: market.malformed_frames >= bad * 0.9)
+            await until(lambda: market.counts.malformed_frames >= bad * 0.9)
             await until(lambda: market.is_synced)
-            assert 0 < market.resyncs <= injected["malform"]
+            assert 0 < market.counts.resyncs <= injected["malform"]
     said = [log["reason"] for log in logs if log["event"].startswith("a frame was dropped")]
     assert sorted(said) == sorted(set(said))
     assert set(said) <= {kind.value for kind in MalformedKind}
@@ -106,7 +131,7 @@ async def test_late_stale_and_straddling_snapshots_end_in_the_right_book() -> No
         faults=Faults(stale=0.4, straddle=0.5, refuse=0.2, refuse_status=503, drop=0.03, repeat=0.1, disconnect=0.004),
     )  # fmt: skip
     async with fed(simulator) as markets:
-        await until(lambda: min(market.resyncs for market in markets.values()) >= 3)
+        await until(lambda: min(market.counts.resyncs for market in markets.values()) >= 3)
         await until(lambda: min(simulator.injected[kind] for kind in ("stale", "straddle", "refuse", "drop")) >= 1)
         simulator.pace.running.clear()
         # Then a healthy phase, by hand, which must converge.
@@ -132,7 +157,7 @@ async def test_a_symbol_that_is_not_listed_is_the_one_thing_that_ends_a_feed() -
 
 async def test_what_the_exchange_says_of_a_symbol_reaches_its_market() -> None:
     async with fed(stepped()) as markets:
-        await until(lambda: markets["ETHUSDT"].status == "TRADING")
+        await until(lambda: markets["ETHUSDT"].contract.is_trading)
 
 
 async def test_a_fault_of_ours_costs_a_resync_is_logged_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +184,7 @@ async def test_a_fault_of_ours_costs_a_resync_is_logged_and_ends_nothing(monkeyp
             await simulator.step(2)
             await until(lambda: holds_the_truth(market, simulator))
             assert [gap.cause.value for gap in market.history.gaps()] == ["DISCONNECT"]
-            assert market.malformed_frames == 1
+            assert market.counts.malformed_frames == 1
     said = [log["event"] for log in logs if log["event"].endswith("starting over")]
     assert said == ["a frame could not be taken in; starting over", "a snapshot could not be taken in; starting over"]
 

@@ -126,7 +126,10 @@ def test_exchange_info_gives_status_and_weight_limit() -> None:
         )
     )
     assert info.weight_limit == 1234
-    assert {name: entry.status for name, entry in info.symbols.items()} == {"ETHUSDT": "TRADING", "OLDUSDT": "CLOSE"}
+    assert {name: entry.trading_status for name, entry in info.contracts.items()} == {
+        "ETHUSDT": "TRADING",
+        "OLDUSDT": "CLOSE",
+    }
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"symbols":[{}]}', b'{"symbols":5}', b"nonsense"])

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronobook_server.core.coverage import KnownRange
-from chronobook_server.core.depth import DepthUpdate
+from chronobook_server.core.depth import DepthUpdate, SnapshotWanted
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.records import RangeWidened
-from chronobook_server.core.sync import SnapshotWanted
 from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, UpdateId
 from chronobook_server.history.answers import finish
 from chronobook_server.history.memory import Memories
@@ -119,7 +118,7 @@ class Line:
     def lose_connection(self) -> None:
         self.market.closed()
         self.judge.lose("DISCONNECT")
-        for _ in range(self.random.randrange(5)):
+        for _ in range(1 + self.random.randrange(4)):
             self.exchange.event()
         self.sync(self.market.opened())
 

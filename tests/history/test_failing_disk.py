@@ -73,6 +73,7 @@ def run(
     for number in range(EVENTS):
         if number == RESYNC_AT:
             market.closed()
+            exchange.event()  # which nobody hears
             sync(market, exchange)
         before = trouble.refused
         trouble.is_on = number in events

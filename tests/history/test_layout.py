@@ -67,6 +67,10 @@ def test_every_cause_of_a_gap_has_a_number_of_its_own_that_never_changes() -> No
         4: "RESTART",
         5: "DISK",
         6: "DAMAGED",
+        7: "OVERLOAD",
+        8: "EXCHANGE_SILENT",
+        9: "NOT_TRADING",
+        10: "AUDIT_MISMATCH",
     }
     assert {cause: number for number, cause in CAUSES.items()} == NUMBERS
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronobook_server.core.coverage import Cause, GapInterval, Interval, KnownRange
+from chronobook_server.core.depth import SnapshotWanted
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import (
@@ -14,10 +15,9 @@ from chronobook_server.core.records import (
     InstrumentChanged,
     Keyframe,
     RangeWidened,
-    StatusChanged,
     Update,
 )
-from chronobook_server.core.sync import SnapshotWanted, Synchroniser
+from chronobook_server.core.sync import Notice, Synchroniser
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.answers import ScaleGrew, finish
 from chronobook_server.history.store import HistoryStore
@@ -240,12 +240,6 @@ def test_an_answer_in_the_making_is_of_one_scale_or_none() -> None:
         finish(work)
 
 
-def test_a_status_is_nothing_to_remember_here() -> None:
-    made = store(keyframe(1, 100), change(2, 110))
-    made.append(StatusChanged("BREAK"))
-    assert made.level_changes == 0
-
-
 def test_what_is_held_is_counted() -> None:
     made = store(keyframe(1, 100), change(2, 110, {80: 4, 81: 1}), change(3, 2500, {100: 0}))
     assert made.level_changes == 3
@@ -274,7 +268,7 @@ def test_every_instant_of_any_stream_equals_what_was_written_down(seed: int, lim
         naive.apply(event_dict(event))
         written.note(event.transaction_time, naive)
     for output in outputs:
-        assert not isinstance(output, SnapshotWanted)
+        assert not isinstance(output, Notice)
         made.append(output)
     random = Random(seed)
     for _ in range(300):

@@ -7,6 +7,8 @@ import grpc
 import pytest
 
 from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook_server.core.records import Contract
+from chronobook_server.core.values import Millis
 from chronobook_server.service.handlers import OrderBookHandlers
 from tests.support.depth import snapshot
 from tests.support.errors import Refused, from_rpc
@@ -31,7 +33,7 @@ async def test_status_before_and_after_the_first_sync() -> None:
             assert not before.HasField(absent), absent
         fed.sync()
         fed.change(time=12_500, bids=[("99.50", "0.25")])
-        fed.market.trading_status("TRADING")
+        fed.market.listed(Contract("TRADING", "0.01", "0.001"), Millis(12_500))
         fed.market.malformed()
         fed.clock.seconds += 0.25
         after = await running.stub.GetStatus(pb.GetStatusRequest(symbol="ethusdt"))

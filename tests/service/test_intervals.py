@@ -36,7 +36,7 @@ async def test_the_changes_of_a_level_come_with_the_state_before_them_and_the_ga
         assert page.timestamps == [11.0, 11.0, 12.0, 15.0]
         assert page.quantities == [2.0, 3.0, 1.0, 2.5]
         assert page.sides == [pb.BID, pb.BID, pb.ASK, pb.BID]
-        assert page.update_ids == [1020, 1030, 1040, 1060]
+        assert page.update_ids == [1020, 1030, 1040, 1760]
         assert [(s.start, s.end, s.quantity, s.side) for s in page.stretches] == [
             (9.999, 12.0, 1.5, pb.BID),
             (13.999, 15.0, 1.5, pb.BID),
@@ -103,7 +103,7 @@ async def test_best_prices_are_the_state_at_the_start_and_every_move() -> None:
         ]
         assert math.isnan(page.bid_prices[-1])
         assert math.isnan(page.bid_quantities[-1])
-        assert (page.ask_prices[-1], page.update_ids[-1]) == (101.0, 1070)
+        assert (page.ask_prices[-1], page.update_ids[-1]) == (101.0, 1770)
         assert [(stretch.start, stretch.end) for stretch in page.stretches] == [(10.0, 12.0), (13.999, 16.0)]
         assert [gap.cause for gap in page.gaps] == [pb.DISCONNECT]
 

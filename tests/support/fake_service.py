@@ -99,6 +99,10 @@ class FakeService(OrderBookServiceServicer):
             timestamp=request.timestamp,
         )
 
+    async def ListSymbols(self, request: pb.ListSymbolsRequest, context: Context) -> pb.ListSymbolsResponse:  # noqa: N802
+        line = pb.ListSymbolsResponse.Symbol(symbol="ETHUSDT", state=pb.SyncState.IN_SYNC, tick_size=0.01)
+        return pb.ListSymbolsResponse(symbols=[line], default_symbol="ETHUSDT")
+
     async def GetHistory(self, request: pb.GetHistoryRequest, context: Context) -> pb.GetHistoryResponse:  # noqa: N802
         gap = pb.GetHistoryResponse.Gap(start=1703123456.25, cause=pb.Cause.CHAIN_BREAK)
         return pb.GetHistoryResponse(symbol="ETHUSDT", gaps=[gap], bytes=2**40)

@@ -36,7 +36,12 @@ class HandFed:
         self.last = 1000
 
     def sync(self, *, time: int = 10_000, limit: int = 2) -> None:
-        """Bring the book in sync with a snapshot of two levels a side, and one event that continues it."""
+        """Bring the book in sync with a snapshot of two levels a side, and one event that continues it.
+
+        Where it was in sync before, events were missed meanwhile.
+        """
+        if self.market.epoch is not None:
+            self.last += 700
         wanted = self.market.opened()
         assert wanted is not None
         reply = snapshot(

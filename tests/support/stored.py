@@ -8,10 +8,11 @@ from typing import TypeAlias
 from zlib import crc32
 
 from chronobook_server.core.coverage import Cause, KnownRange
+from chronobook_server.core.depth import SnapshotWanted
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Record, Update
-from chronobook_server.core.sync import SnapshotWanted, Synchroniser
+from chronobook_server.core.sync import Notice, Synchroniser
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.answers import LevelState
 from chronobook_server.history.hot import HotSegment
@@ -44,7 +45,7 @@ def records(seed: int, *, events: int = 120, limit: int = 8) -> list[Record]:
     outputs = sync.receive_snapshot(wanted.number, exchange.snapshot(limit))
     for _ in range(events):
         outputs += sync.receive_update(exchange.event())
-    return [output for output in outputs if not isinstance(output, SnapshotWanted)]
+    return [output for output in outputs if not isinstance(output, Notice)]
 
 
 def shifted(record: Record, later: int, ids: int) -> Record:
@@ -79,7 +80,7 @@ def round_of(number: int) -> Iterator[Record]:
     for _ in range(ROUND_EVENTS):
         outputs += sync.receive_update(exchange.event())
         for output in outputs:
-            assert not isinstance(output, SnapshotWanted)
+            assert not isinstance(output, Notice)
             yield shifted(output, number * ROUND_MS, number * 10**6)
         outputs = []
 

@@ -14,7 +14,9 @@ from .errors import (
     SymbolNotServed,
 )
 from .results import (
+    Audits,
     Cause,
+    ContractChange,
     Gap,
     History,
     Interval,
@@ -27,16 +29,20 @@ from .results import (
     Quantity,
     Side,
     Status,
+    Symbol,
+    Symbols,
     SyncState,
 )
 
 __all__ = [
     "AsyncClient",
+    "Audits",
     "BestPrices",
     "Cause",
     "ChronobookError",
     "Client",
     "ConnectionFailed",
+    "ContractChange",
     "FieldViolation",
     "Gap",
     "History",
@@ -58,6 +64,8 @@ __all__ = [
     "Side",
     "Status",
     "Stretch",
+    "Symbol",
     "SymbolNotServed",
+    "Symbols",
     "SyncState",
 ]

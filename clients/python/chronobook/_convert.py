@@ -112,7 +112,37 @@ def status(message: pb.GetStatusResponse) -> results.Status:
         malformed_frames_count=message.malformed_frames_count,
         trading_status=message.trading_status or None,
         history_error=present(message, "history_error"),
+        epoch=_whole(present(message, "epoch")),
+        tick_size=present(message, "tick_size"),
+        step_size=present(message, "step_size"),
+        audits=results.Audits(
+            count=message.audits.count,
+            mismatches_count=message.audits.mismatches_count,
+            missing_count=message.audits.missing_count,
+            extra_count=message.audits.extra_count,
+            wrong_count=message.audits.wrong_count,
+        ),
+        suspensions_count=message.suspensions_count,
     )
+
+
+def _symbol(message: pb.ListSymbolsResponse.Symbol) -> results.Symbol:
+    return results.Symbol(
+        symbol=message.symbol,
+        is_connected=message.is_connected,
+        state=_named(results.SyncState, pb.SyncState, message.state),
+        trading_status=message.trading_status or None,
+        history_count=message.history_count,
+        as_of=present(message, "as_of"),
+        age=present(message, "age"),
+        tick_size=present(message, "tick_size"),
+        step_size=present(message, "step_size"),
+    )
+
+
+def symbols(message: pb.ListSymbolsResponse) -> results.Symbols:
+    """Read a ListSymbols response."""
+    return results.Symbols(tuple(map(_symbol, message.symbols)), message.default_symbol or None)
 
 
 def order_book(message: pb.GetOrderBookResponse) -> results.OrderBook:
@@ -128,6 +158,7 @@ def order_book(message: pb.GetOrderBookResponse) -> results.OrderBook:
         age=present(message, "age"),
         is_stale=message.is_stale,
         known_range=_range(message.known_range),
+        epoch=_whole(present(message, "epoch")),
     )
 
 
@@ -150,6 +181,7 @@ def quantity(message: pb.GetQuantityResponse) -> results.Quantity:
         complete_to=present(message, "complete_to"),
         age=present(message, "age"),
         is_stale=message.is_stale,
+        epoch=_whole(present(message, "epoch")),
     )
 
 
@@ -169,6 +201,7 @@ def nearest_level(message: pb.NearestLevelResponse) -> results.NearestLevel:
         complete_to=present(message, "complete_to"),
         age=present(message, "age"),
         is_stale=message.is_stale,
+        epoch=_whole(present(message, "epoch")),
     )
 
 
@@ -187,6 +220,12 @@ def stretch(message: pb.ListLevelChangesResponse.Stretch) -> Stretch:
     return Stretch(message.start, message.end, present(message, "quantity"), _side(message))
 
 
+def _contract_change(message: pb.GetHistoryResponse.ContractChange) -> results.ContractChange:
+    return results.ContractChange(
+        message.timestamp, message.trading_status, present(message, "tick_size"), present(message, "step_size")
+    )
+
+
 def history(message: pb.GetHistoryResponse) -> results.History:
     """Read a GetHistory response."""
     return results.History(
@@ -201,6 +240,7 @@ def history(message: pb.GetHistoryResponse) -> results.History:
         retention_seconds=message.retention_seconds,
         events=int(message.events),
         segments_count=message.segments_count,
+        contract_changes=tuple(map(_contract_change, message.contract_changes)),
     )
 
 

@@ -11,7 +11,19 @@ from itertools import zip_longest
 from typing import Any
 
 from .columns import BestPrices, LevelChanges, Stretch
-from .results import Gap, History, Interval, KnownRange, LevelMessage, OrderBook, PriceLevel, Side
+from .results import (
+    Audits,
+    Gap,
+    History,
+    Interval,
+    KnownRange,
+    LevelMessage,
+    OrderBook,
+    PriceLevel,
+    Side,
+    Symbol,
+    Symbols,
+)
 
 _TIMES = frozenset(
     {"timestamp", "as_of", "complete_to", "oldest_timestamp", "newest_timestamp", "gap_start", "gap_end"}
@@ -74,6 +86,9 @@ def _value(name: str, value: Any) -> str:
         lowest = "every bid" if value.lowest is None else number(value.lowest)
         highest = "every ask" if value.highest is None else number(value.highest)
         return f"{lowest} .. {highest}"
+    if isinstance(value, Audits):
+        wrong = f"{value.missing_count} missing, {value.extra_count} extra, {value.wrong_count} wrong"
+        return f"{value.count}, {value.mismatches_count} not the same ({wrong})" if value.count else "none yet"
     if name in _TIMES:
         return instant(value)
     if name in _DURATIONS:
@@ -113,6 +128,13 @@ def _best_rows(best: BestPrices) -> Iterator[tuple[str, str, str, str, str, str]
         yield instant(time), bid_quantity, bid, ask, ask_quantity, str(update_id)
 
 
+def _symbol_rows(symbols: Symbols) -> Iterator[tuple[str, ...]]:
+    names = [field.name for field in fields(Symbol)]
+    yield tuple(names)
+    for each in symbols.symbols:
+        yield tuple(_value(name, getattr(each, name)) for name in names)
+
+
 def _known(held: Iterable[Interval | Stretch], gaps: Iterable[Gap]) -> Iterator[str]:
     """Yield lines of what is known, of a level with what rested there at first, and of what is missing."""
     for each in held:
@@ -134,8 +156,14 @@ def lines(result: Any) -> Iterable[str]:
         case OrderBook():
             yield ""
             yield from _table(list(_sides(result)), ">><<")
+        case Symbols():
+            yield ""
+            yield from _table(list(_symbol_rows(result)), "<" * len(fields(Symbol)))
         case History():
             yield from _known(result.coverage, result.gaps)
+            for change in result.contract_changes:
+                sizes = f"tick {_value('', change.tick_size)}, step {_value('', change.step_size)}"
+                yield f"contract {instant(change.timestamp)}  {change.trading_status}, {sizes}"
         case LevelChanges():
             yield from _known(result.stretches, result.gaps)
             yield ""

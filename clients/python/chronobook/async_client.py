@@ -21,7 +21,7 @@ from . import _pages
 from ._call import DEFAULT_TARGET, DEFAULT_TIMEOUT, OPTIONS, raising
 from ._convert import Instant, Price
 from .columns import BestPrices, LevelChanges, Quantities
-from .results import History, LevelMessage, NearestLevel, OrderBook, Quantity, Side, Status
+from .results import History, LevelMessage, NearestLevel, OrderBook, Quantity, Side, Status, Symbols
 
 if TYPE_CHECKING:  # the type of an asynchronous stub has no class of its own
     from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceAsyncStub
@@ -75,6 +75,11 @@ class AsyncClient:
         request = pb.GetStatusRequest(symbol=symbol or self._symbol)
         with raising():
             return convert.status(await self._stub.GetStatus(request, timeout=self._timeout))
+
+    async def symbols(self) -> Symbols:
+        """Return the symbols that the server keeps, and how each of them stands."""
+        with raising():
+            return convert.symbols(await self._stub.ListSymbols(pb.ListSymbolsRequest(), timeout=self._timeout))
 
     async def order_book(
         self,

@@ -26,6 +26,7 @@ class _Command(NamedTuple):
 
 
 COMMANDS = {
+    "symbols": _Command("which symbols are served, and how each of them stands", ""),
     "status": _Command("how a symbol's book stands", "[SYMBOL]"),
     "book": _Command("the book, now or at an instant", "[SYMBOL]", ("--limit", "--at")),
     "quantity": _Command(
@@ -104,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        usage = f"chronobook {name} {command.words} [--server HOST:PORT] [--json]"
+        usage = " ".join(f"chronobook {name} {command.words} [--server HOST:PORT] [--json]".split())
         usage += "".join(f" [{flag} {FLAGS[flag].metavar}]" for flag in command.flags)
         each = commands.add_parser(name, usage=usage, help=command.help, description=command.help, parents=[common])
         each.set_defaults(parser=each)
@@ -130,7 +131,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         if given.price is None:
             given.parser.error(f"the last word must be the PRICE, and {words[-1]!r} is not a number")
         words.pop()
-    if len(words) > 1:
+    if len(words) > ("SYMBOL" in COMMANDS[given.command].words):
         given.parser.error(f"one word too many: {words[-1]!r}")
     given.symbol = words[0] if words else ""
     try:
@@ -143,6 +144,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _ask(client: Client, given: argparse.Namespace) -> Any:
     """Ask the question given."""
     match given.command:
+        case "symbols":
+            return client.symbols()
         case "status":
             return client.status(given.symbol)
         case "book":

@@ -20,7 +20,7 @@ from . import _pages
 from ._call import DEFAULT_TARGET, DEFAULT_TIMEOUT, OPTIONS, raising
 from ._convert import Instant, Price
 from .columns import BestPrices, LevelChanges, Quantities
-from .results import History, LevelMessage, NearestLevel, OrderBook, Quantity, Side, Status
+from .results import History, LevelMessage, NearestLevel, OrderBook, Quantity, Side, Status, Symbols
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -62,6 +62,11 @@ class Client:
         request = pb.GetStatusRequest(symbol=symbol or self._symbol)
         with raising():
             return convert.status(self._stub.GetStatus(request, timeout=self._timeout))
+
+    def symbols(self) -> Symbols:
+        """Return the symbols that the server keeps, and how each of them stands."""
+        with raising():
+            return convert.symbols(self._stub.ListSymbols(pb.ListSymbolsRequest(), timeout=self._timeout))
 
     def order_book(
         self,

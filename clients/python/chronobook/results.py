@@ -24,6 +24,8 @@ class SyncState(StrEnum):
     BUFFERING = "BUFFERING"
     WAITING_FOR_BRIDGE = "WAITING_FOR_BRIDGE"
     IN_SYNC = "IN_SYNC"
+    SUSPENDED = "SUSPENDED"  # the stream is lost; whether anything was missed, nobody knows yet
+    RESUMING = "RESUMING"  # it is up again, and the next event will tell
     UNRECOGNIZED = "UNRECOGNIZED"
 
 
@@ -39,6 +41,10 @@ class Cause(StrEnum):
     RESTART = "RESTART"  # the server was not running
     DISK = "DISK"  # history could not be written
     DAMAGED = "DAMAGED"  # history that was written cannot be read any more
+    OVERLOAD = "OVERLOAD"  # the server could not keep up
+    EXCHANGE_SILENT = "EXCHANGE_SILENT"  # the exchange sent nothing, though there was something to send
+    NOT_TRADING = "NOT_TRADING"  # the contract was not traded
+    AUDIT_MISMATCH = "AUDIT_MISMATCH"  # the book was not the exchange's
     UNRECOGNIZED = "UNRECOGNIZED"
 
 
@@ -76,6 +82,47 @@ class KnownRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Audits:
+    """What comparing a book with the exchange's snapshots found since the server started.
+
+    count             how often they were compared
+    mismatches_count  how often they were not the same
+    missing_count     levels that the exchange had and the book had not
+    extra_count       levels that the book had and the exchange had not
+    wrong_count       levels with another quantity
+    """
+
+    count: int
+    mismatches_count: int
+    missing_count: int
+    extra_count: int
+    wrong_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """How one of the symbols served stands, in short; see Status."""
+
+    symbol: str
+    is_connected: bool
+    state: SyncState
+    trading_status: str | None
+    history_count: int
+    as_of: float | None
+    age: float | None
+    tick_size: float | None
+    step_size: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Symbols:
+    """The symbols served, in the order of their names; `default_symbol` is None while there is none."""
+
+    symbols: tuple[Symbol, ...]
+    default_symbol: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """How a symbol's book stands.
 
@@ -93,6 +140,9 @@ class Status:
     malformed_frames_count  frames that could not be read since the server started
     trading_status          the exchange's word, TRADING in the ordinary case; None while it has not been read
     history_error           why history is not being written at present, in words; None while all is well
+    epoch                   update id of the snapshot that the book began with; None before the first one
+    tick_size, step_size    smallest increments of price and quantity of new orders; None while not known
+    suspensions_count       how often the stream was lost or silent, whether anything was missed or not
     """
 
     symbol: str
@@ -113,6 +163,11 @@ class Status:
     malformed_frames_count: int
     trading_status: str | None
     history_error: str | None
+    epoch: int | None
+    tick_size: float | None
+    step_size: float | None
+    audits: Audits
+    suspensions_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +181,7 @@ class OrderBook:
     complete_to     answers up to this instant are final; None before the first event
     age             seconds since the last frame arrived; None in final answers
     is_stale        this is the last good book of a symbol that is not in sync (`allow_stale`)
+    epoch           update id of the snapshot that the book began with; None with a timestamp
     """
 
     symbol: str
@@ -138,6 +194,7 @@ class OrderBook:
     age: float | None
     is_stale: bool
     known_range: KnownRange
+    epoch: int | None
 
     @property
     def is_final(self) -> bool:
@@ -162,6 +219,7 @@ class Quantity:
     complete_to        answers up to this instant are final; None before the first event
     age                seconds since the last frame arrived; None in final answers
     is_stale           this is from the last good book of a symbol that is not in sync (`allow_stale`)
+    epoch              update id of the snapshot that the book began with; None with a timestamp
     """
 
     symbol: str
@@ -180,6 +238,7 @@ class Quantity:
     complete_to: float | None
     age: float | None
     is_stale: bool
+    epoch: int | None
 
     @property
     def is_final(self) -> bool:
@@ -199,6 +258,7 @@ class NearestLevel:
     complete_to       answers up to this instant are final; None before the first event
     age               seconds since the last frame arrived; None in final answers
     is_stale          this is from the last good book of a symbol that is not in sync (`allow_stale`)
+    epoch             update id of the snapshot that the book began with; None with a timestamp
     """
 
     symbol: str
@@ -214,6 +274,7 @@ class NearestLevel:
     complete_to: float | None
     age: float | None
     is_stale: bool
+    epoch: int | None
 
     @property
     def is_final(self) -> bool:
@@ -239,6 +300,16 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class ContractChange:
+    """What the exchange said of the contract from about `timestamp` on; a size is None where it does not say."""
+
+    timestamp: float
+    trading_status: str
+    tick_size: float | None
+    step_size: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """The history held of a symbol.
 
@@ -250,6 +321,7 @@ class History:
     bytes             size of the history on disk
     events            depth events held
     segments_count    files that the history consists of
+    contract_changes  what the exchange said of the contract, in order of time; the first holds from the beginning
     """
 
     symbol: str
@@ -263,6 +335,7 @@ class History:
     retention_seconds: float
     events: int
     segments_count: int
+    contract_changes: tuple[ContractChange, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from .values import MAX_STEPS, Millis
 
 
 class Cause(Enum):
-    """Why something is not known, or will not be told: the first six begin gaps."""
+    """Why something is not known, or will not be told: all but the last three begin gaps."""
 
     DISCONNECT = "DISCONNECT"
     CHAIN_BREAK = "CHAIN_BREAK"
@@ -15,6 +15,10 @@ class Cause(Enum):
     RESTART = "RESTART"
     DISK = "DISK"
     DAMAGED = "DAMAGED"
+    OVERLOAD = "OVERLOAD"
+    EXCHANGE_SILENT = "EXCHANGE_SILENT"
+    NOT_TRADING = "NOT_TRADING"
+    AUDIT_MISMATCH = "AUDIT_MISMATCH"
     OUTSIDE_KNOWN_RANGE = "OUTSIDE_KNOWN_RANGE"
     SHUTDOWN = "SHUTDOWN"
     SUBSCRIBER_TOO_SLOW = "SUBSCRIBER_TOO_SLOW"

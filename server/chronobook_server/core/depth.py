@@ -1,7 +1,8 @@
-"""What the exchange says about depth, as it stood on the wire: prices and quantities are still text."""
+"""What the exchange says about depth, as on the wire (prices and quantities are text), and what it is asked for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TypeAlias
 
 from .values import Millis, Nanos, UpdateId
@@ -35,3 +36,24 @@ class DepthSnapshot:
     limit: int
     bids: TextLevels
     asks: TextLevels
+
+
+class Urgency(IntEnum):
+    """Why a snapshot is wanted; what is lower goes first."""
+
+    RESYNC = 0
+    EDGE = 1  # the best price nears an edge of the known range
+    WIDEN = 2  # the book began with a cheap snapshot
+    AUDIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotWanted:
+    """Fetch a snapshot and answer with this number; an earlier number is not of interest any more.
+
+    `attempt` counts up from 0 while no book is in sync, for whoever paces the requests.
+    """
+
+    number: int
+    attempt: int
+    urgency: Urgency = Urgency.RESYNC

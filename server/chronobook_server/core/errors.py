@@ -15,13 +15,18 @@ class InvalidField(Refusal):
         self.violations = violations
 
 
+# Errors travel in headers, which have no room for every symbol of an exchange.
+_NAMED = 20
+
+
 class SymbolNotServed(Refusal):
-    """Nothing is kept of this symbol."""
+    """Nothing is kept of this symbol; `served` are some that are."""
 
     def __init__(self, symbol: str, served: tuple[str, ...]) -> None:
-        super().__init__(f"{symbol} is not served here; served: {', '.join(served)}")
         self.symbol = symbol
-        self.served = served
+        self.served = served[:_NAMED]
+        more = f" and {len(served) - _NAMED} more" if len(served) > _NAMED else ""
+        super().__init__(f"{symbol} is not served here; served: {', '.join(self.served)}{more}")
 
 
 class InTheFuture(Refusal):

@@ -93,6 +93,23 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspended:
+    """Nothing is known after `start` for the time being: the next event tells whether anything was missed.
+
+    Resumed follows where nothing was, otherwise a Gap that starts here.
+    """
+
+    start: Millis
+    update_id: UpdateId
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Nothing was missed since Suspended: the epoch goes on."""
+
+
+@dataclass(frozen=True, slots=True)
 class InstrumentChanged:
     """Prices and quantities are in finer steps from here on."""
 
@@ -100,10 +117,28 @@ class InstrumentChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusChanged:
-    """The exchange's word for the contract's state has changed, to TRADING in the ordinary case."""
+class Contract:
+    """What the exchange says of a contract: its word for the state (TRADING in the ordinary case), and its rules.
+
+    Tick and step size are decimal text as on the wire, empty where it does not say; old orders keep the old tick.
+    """
 
     trading_status: str
+    tick_size: str = ""
+    step_size: str = ""
+
+    @property
+    def is_trading(self) -> bool:
+        """Whether it is traded; a word that nobody knows means that it is not."""
+        return self.trading_status == "TRADING"
+
+
+@dataclass(frozen=True, slots=True)
+class ContractChanged:
+    """The exchange says something else of the contract from about this time on."""
+
+    time: Millis
+    contract: Contract
 
 
 def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) -> Millis:
@@ -116,4 +151,4 @@ def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) 
     return start if complete_to is None else Millis(max(start, complete_to + 1))
 
 
-Record: TypeAlias = Keyframe | Update | RangeWidened | Gap | InstrumentChanged | StatusChanged
+Record: TypeAlias = Keyframe | Update | RangeWidened | Suspended | Resumed | Gap | InstrumentChanged | ContractChanged

@@ -2,146 +2,45 @@
 
 The exchange's procedure: open the stream and keep its events; fetch a snapshot (`lastUpdateId` L); drop the events
 that end before L; the first one applied must hold L, or continue it (`pu == L`); from then on every event's `pu` must
-be the `u` of the one before, otherwise all starts again. Three things follow that are easy to miss:
+be the `u` of the one before, otherwise all starts again. Some things follow that are easy to miss:
 
 - A snapshot older than the first kept event is no use: another one is fetched, and the events are kept meanwhile.
 - A snapshot that no kept event reaches already is the book: a quiet symbol need not wait for its next event.
-- Once an event has been applied, one that ends at or before the book is a repetition, not a hole.
+- Once an event has been applied, one that ends at or before the book is a repetition, not a hole; one that begins
+  before the book's end and ends after it (another connection cuts its batches elsewhere) is no hole either, since
+  quantities are absolute.
+- A lost stream need not mean a lost event. The book is kept, though it answers no more (SUSPENDED), and when the
+  stream is back (RESUMING), the first event, or a snapshot of the very same update id, tells whether anything was
+  missed. Only then there is a gap, and it starts before what was lost, not where the loss was noticed.
+- A snapshot that comes while in sync is compared with the book as it was at its update id, and teaches what lay
+  outside the known range (see check.py).
 
 Every input is first named (`Input`), then looked up in `TABLE`: what to do, and which state follows. An input with no
 row is illegal where it came; it raises IllegalInput and changes nothing. What went in comes out as records for
-everything downstream, and as SnapshotWanted for whoever owns the sockets.
+everything downstream, as SnapshotWanted for whoever owns the sockets, and as Audited for whoever counts.
 """
 
 from collections import deque
-from dataclasses import dataclass
-from enum import Enum
 from typing import TypeAlias
 
 from .book import CrossedBook, OrderBook
-from .coverage import Cause, KnownRange
-from .depth import DepthSnapshot, DepthUpdate, TextLevels
+from .check import Audited, Recent, compare, known_range, learned, signed
+from .coverage import Cause
+from .depth import DepthSnapshot, DepthUpdate, SnapshotWanted, TextLevels, Urgency
 from .instrument import FinerThanScale, Instrument, LevelReader, MalformedDecimal
-from .records import Gap, InstrumentChanged, Keyframe, Record, Update
-from .values import MAX_STEPS, Millis, UpdateId
+from .records import Gap, InstrumentChanged, Keyframe, Record, Resumed, Suspended, Update
+from .sync_table import TABLE, Action, Input, State, relation_to_event, relation_to_snapshot
+from .values import Millis, UpdateId
 
 DEFAULT_BUFFER_LIMIT = 10_000
-
-
-class State(Enum):
-    """Where the synchronisation stands."""
-
-    DISCONNECTED = "DISCONNECTED"
-    BUFFERING = "BUFFERING"
-    WAITING_FOR_BRIDGE = "WAITING_FOR_BRIDGE"
-    IN_SYNC = "IN_SYNC"
-
-
-class Input(Enum):
-    """What can happen, as seen from the state it happens in."""
-
-    OPENED = "the stream is up"
-    CLOSED = "the stream is lost"
-    KEPT = "an event that continues the kept ones, or is the first"
-    KEPT_BREAK = "an event with a hole between it and the kept ones"
-    KEPT_FULL = "an event more than may be kept"
-    STALE = "an event that ends before the snapshot"
-    DUPLICATE = "an event that the kept ones or the book already hold"
-    BRIDGING = "the first event, which holds the snapshot's update id"
-    CONTIGUOUS = "the event that continues the book"
-    GAP = "an event with a hole between it and the book"
-    CROSSED = "an event after which the book would be crossed"
-    SNAPSHOT_BRIDGES = "a snapshot that the kept events continue, or do not reach"
-    SNAPSHOT_TOO_OLD = "a snapshot from before the kept events, or before what was known already"
-    SNAPSHOT_FAILED = "no snapshot came, or one that is of no use"
-    SNAPSHOT_LATE = "the reply to a request that is not of interest any more"
 
 
 class IllegalInput(RuntimeError):
     """An input that cannot happen in this state: a fault of the caller. Nothing has changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotWanted:
-    """Fetch a snapshot and answer with this number; an earlier number is not of interest any more.
-
-    `attempt` counts up from 0 while no book is in sync, for whoever paces the requests.
-    """
-
-    number: int
-    attempt: int
-
-
-Output: TypeAlias = Record | SnapshotWanted
-
-
-class Action(Enum):
-    """What the machine does on an input."""
-
-    NOTHING = "take no notice"
-    START = "ask for a snapshot"
-    FORGET = "forget the kept events"
-    KEEP = "keep the event"
-    KEEP_ONLY = "forget the kept events, keep this one"
-    START_OVER = "forget the kept events, keep this one, ask for a new snapshot"
-    ASK_AGAIN = "ask for another snapshot"
-    ADOPT = "make the snapshot the book, then take the kept events as if they came now"
-    APPLY = "apply the event to the book"
-    LOSE_CHAIN = "give up the book for a missing event, keep this one, ask for a snapshot"
-    LOSE_CROSSED = "give up the book because it cannot be right, keep this event, ask for a snapshot"
-    LOSE_STREAM = "give up the book for a lost stream"
-
-
-D, B, W, S = State.DISCONNECTED, State.BUFFERING, State.WAITING_FOR_BRIDGE, State.IN_SYNC
-
-TABLE: dict[tuple[State, Input], tuple[Action, State]] = {
-    (D, Input.OPENED): (Action.START, B),
-    (D, Input.SNAPSHOT_LATE): (Action.NOTHING, D),
-    (S, Input.STALE): (Action.NOTHING, S),
-    (S, Input.DUPLICATE): (Action.NOTHING, S),
-    (S, Input.BRIDGING): (Action.APPLY, S),
-    (S, Input.CONTIGUOUS): (Action.APPLY, S),
-    (S, Input.GAP): (Action.LOSE_CHAIN, B),
-    (S, Input.CROSSED): (Action.LOSE_CROSSED, B),
-    (S, Input.CLOSED): (Action.LOSE_STREAM, D),
-    (S, Input.SNAPSHOT_LATE): (Action.NOTHING, S),
-}
-for state in (B, W):
-    TABLE |= {
-        (state, Input.KEPT): (Action.KEEP, state),
-        (state, Input.KEPT_BREAK): (Action.KEEP_ONLY, state),
-        (state, Input.KEPT_FULL): (Action.START_OVER, W),
-        (state, Input.DUPLICATE): (Action.NOTHING, state),
-        (state, Input.SNAPSHOT_BRIDGES): (Action.ADOPT, S),
-        (state, Input.SNAPSHOT_TOO_OLD): (Action.ASK_AGAIN, W),
-        (state, Input.SNAPSHOT_FAILED): (Action.ASK_AGAIN, W),
-        (state, Input.SNAPSHOT_LATE): (Action.NOTHING, state),
-        (state, Input.CLOSED): (Action.FORGET, D),
-    }
-
-
-def relation_to_snapshot(update: DepthUpdate, last_update_id: UpdateId) -> Input:
-    """Name an event's relation to a snapshot that no event has been applied to yet."""
-    if update.final_update_id < last_update_id:
-        return Input.STALE
-    if update.first_update_id <= last_update_id:
-        return Input.BRIDGING
-    return Input.CONTIGUOUS if update.previous_final_update_id == last_update_id else Input.GAP
-
-
-def relation_to_event(update: DepthUpdate, final_update_id: UpdateId) -> Input:
-    """Name an event's relation to the last event applied or kept."""
-    if update.final_update_id <= final_update_id:
-        return Input.DUPLICATE
-    return Input.CONTIGUOUS if update.previous_final_update_id == final_update_id else Input.GAP
-
-
-def known_range(snapshot: DepthSnapshot, bids: dict[int, int], asks: dict[int, int]) -> KnownRange:
-    """Return the prices that a snapshot proves; a side with fewer levels than the limit is known to its end."""
-    return KnownRange(
-        lowest=min(bids) if len(snapshot.bids) >= snapshot.limit else 0,
-        highest=max(asks) if len(snapshot.asks) >= snapshot.limit else MAX_STEPS,
-    )
+Notice: TypeAlias = SnapshotWanted | Audited
+Output: TypeAlias = Record | Notice
 
 
 class Synchroniser:
@@ -160,7 +59,7 @@ class Synchroniser:
         buffer_limit: int = DEFAULT_BUFFER_LIMIT,
     ) -> None:
         self.state = State.DISCONNECTED
-        self.book: OrderBook | None = None
+        self._book: OrderBook | None = None
         self._levels = LevelReader(instrument or Instrument(symbol))
         self._kept: deque[DepthUpdate] = deque()
         self._buffer_limit = buffer_limit
@@ -169,45 +68,88 @@ class Synchroniser:
         self._request = 0
         self._awaited: int | None = None  # the request whose reply is of interest
         self._attempt = 0
+        self._doubt = Cause.DISCONNECT  # why the book is suspended, where it is
+        self._held: DepthSnapshot | None = None  # a snapshot that waits for events
+        self._recent = Recent(UpdateId(0))
         self._out: list[Output] = []
+
+    @property
+    def book(self) -> OrderBook | None:
+        """The exchange's book; None while nobody knows whether there is one."""
+        return self._book if self.state is State.IN_SYNC else None
+
+    @property
+    def is_checking(self) -> bool:
+        """Whether a snapshot is on its way that the book, which is in sync, will be compared with."""
+        return self.state is State.IN_SYNC and self._awaited is not None
+
+    @property
+    def update_id(self) -> UpdateId:
+        """Update id that the book stands at, in sync or suspended; 0 where there is none."""
+        return UpdateId(0) if self._book is None else self._book.update_id
+
+    @property
+    def held_update_id(self) -> UpdateId:
+        """Update id of the snapshot that waits for events; 0 where there is none."""
+        return UpdateId(0) if self._held is None else self._held.last_update_id
+
+    def awaits(self, number: int) -> bool:
+        """Return whether the reply to the request with this number is still of interest."""
+        return number == self._awaited
+
+    @property
+    def kept(self) -> int:
+        """Number of events that wait for a snapshot."""
+        return len(self._kept)
 
     def opened(self) -> list[Output]:
         """Take note that the stream is up."""
         self._step(Input.OPENED)
         return self._drain()
 
-    def closed(self) -> list[Output]:
-        """Take note that the stream is lost."""
-        self._step(Input.CLOSED)
+    def closed(self, cause: Cause = Cause.DISCONNECT) -> list[Output]:
+        """Take note that the stream is lost, and why."""
+        self._step(Input.CLOSED, cause=cause)
+        return self._drain()
+
+    def silent(self) -> list[Output]:
+        """Take note that there are events that the stream does not bring."""
+        self._step(Input.SILENT, cause=Cause.EXCHANGE_SILENT)
+        return self._drain()
+
+    def ended(self, cause: Cause = Cause.NOT_TRADING) -> list[Output]:
+        """Give up the book for good, where there is one. The stream must have been closed."""
+        self._step(Input.ENDED, cause=cause)
+        return self._drain()
+
+    def check(self, urgency: Urgency) -> list[Output]:
+        """Ask for a snapshot to compare the book with, and to learn from; not while one is on its way."""
+        if self.is_checking:
+            raise IllegalInput("a snapshot is on its way already")
+        self._step(Input.CHECK, urgency=urgency)
+        return self._drain()
+
+    def lose_patience(self) -> list[Output]:
+        """Stop waiting for an event that tells whether anything was missed, where a snapshot is there instead."""
+        if self.state is State.RESUMING and self._held is not None:
+            self._step(Input.PATIENCE_OVER)
         return self._drain()
 
     def receive_update(self, update: DepthUpdate) -> list[Output]:
         """Take in an event. Raises MalformedDecimal, changing nothing, where its levels cannot be read."""
-        if self.state is State.DISCONNECTED:
+        if self.state in (State.DISCONNECTED, State.SUSPENDED):
             raise IllegalInput("an event without a stream")
         levels = self._read(update.bids, update.asks)
         self._step(self._relation(update), update=update, levels=levels)
+        self._compare_held()
         return self._drain()
 
     def receive_snapshot(self, number: int, snapshot: DepthSnapshot) -> list[Output]:
         """Take in the reply to the request with this number."""
-        if number != self._awaited:
-            self._step(Input.SNAPSHOT_LATE)
-            return self._drain()
-        held = snapshot.last_update_id
-        first = next((update for update in self._kept if update.final_update_id >= held), None)
-        # Going back in time would change final answers: such a snapshot comes from a replica that lags.
-        lags = snapshot.transaction_time < self._last_time
-        if lags or (first is not None and relation_to_snapshot(first, held) is Input.GAP):
-            self._step(Input.SNAPSHOT_TOO_OLD)
-            return self._drain()
-        try:
-            keyframe = self._keyframe(snapshot)
-            self.book = OrderBook(keyframe)
-        except (MalformedDecimal, CrossedBook):
-            self._step(Input.SNAPSHOT_FAILED)
+        if number == self._awaited:
+            self._consider(snapshot)
         else:
-            self._step(Input.SNAPSHOT_BRIDGES, keyframe=keyframe)
+            self._step(Input.SNAPSHOT_LATE)
         return self._drain()
 
     def snapshot_failed(self, number: int) -> list[Output]:
@@ -219,6 +161,37 @@ class Synchroniser:
         out, self._out = self._out, []
         return out
 
+    def _consider(self, snapshot: DepthSnapshot) -> None:
+        """Name a snapshot that was asked for, as seen from where the machine stands, and take it in."""
+        if self.state is State.IN_SYNC:
+            self._step(Input.SNAPSHOT_HELD, snapshot=snapshot)
+            self._compare_held()
+        elif self.state is State.RESUMING:
+            assert self._book is not None
+            ahead = snapshot.last_update_id - self._book.update_id
+            relation = Input.SNAPSHOT_AHEAD if ahead > 0 else Input.SNAPSHOT_TOO_OLD if ahead else Input.SNAPSHOT_SAME
+            self._step(relation, snapshot=snapshot)
+            self._compare_held()
+        else:
+            self._consider_anew(snapshot)
+
+    def _consider_anew(self, snapshot: DepthSnapshot) -> None:
+        """Make a snapshot the book, if the kept events allow."""
+        held = snapshot.last_update_id
+        first = next((update for update in self._kept if update.final_update_id >= held), None)
+        # Going back in time would change final answers: such a snapshot comes from a replica that lags.
+        lags = snapshot.transaction_time < self._last_time
+        if lags or (first is not None and relation_to_snapshot(first, held) is Input.GAP):
+            self._step(Input.SNAPSHOT_TOO_OLD)
+            return
+        try:
+            keyframe = self._keyframe(snapshot)
+            self._book = OrderBook(keyframe)
+        except (MalformedDecimal, CrossedBook):
+            self._step(Input.SNAPSHOT_FAILED)
+        else:
+            self._step(Input.SNAPSHOT_BRIDGES, keyframe=keyframe)
+
     def _step(
         self,
         event: Input,
@@ -226,56 +199,71 @@ class Synchroniser:
         update: DepthUpdate | None = None,
         levels: tuple[dict[int, int], dict[int, int]] | None = None,
         keyframe: Keyframe | None = None,
+        snapshot: DepthSnapshot | None = None,
+        cause: Cause = Cause.DISCONNECT,
+        urgency: Urgency = Urgency.RESYNC,
     ) -> None:
         row = TABLE.get((self.state, event))
         if row is None:
             raise IllegalInput(f"{event.name} in {self.state.name}")
         action, self.state = row
         match action:
-            case Action.APPLY:
+            case Action.APPLY | Action.RESUME:
                 assert update is not None
                 assert levels is not None
+                if action is Action.RESUME:
+                    self._resume()
                 self._apply(update, *levels)
             case Action.NOTHING:
                 pass
-            case Action.START:
-                self._ask(attempt=0)
-            case Action.FORGET:
-                self._keep_only(None)
-                self._awaited = None
             case Action.KEEP:
                 assert update is not None
                 self._kept.append(update)
-            case Action.KEEP_ONLY:
+            case Action.FORGET | Action.KEEP_ONLY:
                 self._keep_only(update)
+                self._awaited = None if action is Action.FORGET else self._awaited
             case Action.START_OVER:
                 self._keep_only(update)
                 self._ask(attempt=self._attempt + 1)
-            case Action.ASK_AGAIN:
-                self._ask(attempt=self._attempt + 1)
+            case Action.START | Action.ASK_AGAIN:
+                self._ask(attempt=0 if action is Action.START else self._attempt + 1)
             case Action.ADOPT:
                 assert keyframe is not None
                 self._adopt(keyframe)
-            case Action.LOSE_CHAIN:
-                self._lose(Cause.CHAIN_BREAK, update)
+            case Action.ASK_CHECK:
+                self._ask(attempt=0, urgency=urgency)
+            case Action.LEAVE_CHECK:
+                self._awaited = None
+            case Action.HOLD | Action.COMPARE | Action.CONFIRM:
+                self._awaited, self._held = None, snapshot
+                if action is Action.CONFIRM:
+                    self._resume()
+            case Action.SUSPEND | Action.DOUBT:
+                self._suspend(cause)
+                if action is Action.DOUBT:
+                    self._ask(attempt=0)
+            case Action.SUSPEND_AGAIN:
+                self._awaited = self._held = None
+            case Action.LOSE_DOUBTED:
+                self._lose_doubted(update)
+            case Action.LOSE_ENDED:
+                self._lose(cause, None)
+            case Action.LOSE_CHAIN | Action.LOSE_CROSSED | Action.LOSE_WRONG:
+                self._lose(_LOSSES[action], update)
                 self._ask(attempt=0)
-            case Action.LOSE_CROSSED:
-                self._lose(Cause.CROSSED_BOOK, update)
-                self._ask(attempt=0)
-            case Action.LOSE_STREAM:
-                self._lose(Cause.DISCONNECT, None)
 
     def _apply(self, update: DepthUpdate, bids: dict[int, int], asks: dict[int, int]) -> None:
-        assert self.book is not None
+        assert self._book is not None
         # T never runs backwards in what goes downstream, whatever the exchange's clock does.
         time = max(update.transaction_time, self._last_time)
         try:
-            changes = self.book.apply(bids, asks, update_id=update.final_update_id, transaction_time=time)
+            changes = self._book.apply(bids, asks, update_id=update.final_update_id, transaction_time=time)
         except CrossedBook:
             self._step(Input.CROSSED, update=update)
             return
         self._confirmed = True
         self._last_time = time
+        self._recent.add(update, bids, asks, keep_all=self._awaited is not None)
         self._out.append(
             Update(
                 first_update_id=update.first_update_id,
@@ -284,7 +272,7 @@ class Synchroniser:
                 transaction_time=time,
                 event_time=update.event_time,
                 receive_time=update.receive_time,
-                best=self.book.best,
+                best=self._book.best,
                 changes=changes,
             )
         )
@@ -293,31 +281,82 @@ class Synchroniser:
         self._confirmed = False
         self._awaited = None
         self._attempt = 0
+        self._recent = Recent(keyframe.update_id)
         self._out.append(keyframe)
         kept, self._kept = self._kept, deque()
         for update in kept:
             self._step(self._relation(update), update=update, levels=self._read(update.bids, update.asks))
 
+    def _compare_held(self) -> None:
+        """Compare the book with the snapshot that is held, once it has come as far, and learn from it."""
+        held, book = self._held, self._book
+        if held is None or self.state is not State.IN_SYNC:
+            return
+        assert book is not None
+        if held.last_update_id > book.update_id:
+            return
+        self._held = None
+        named = self._recent.named_after(held.last_update_id)
+        if named is None:
+            return  # too long ago
+        try:
+            levels = signed(*self._read(held.bids, held.asks))
+        except (MalformedDecimal, CrossedBook):
+            return
+        window = known_range(held, levels)
+        comparison = compare(book, levels, window, named)
+        self._out.append(Audited(comparison, held.limit))
+        if not comparison.is_right:
+            self._step(Input.DIFFERS)
+        elif (widened := learned(book, levels, window, self._time_known)) is not None:
+            book.widen(widened)
+            self._recent.forget()  # an older snapshot would teach what is past
+            self._out.append(widened)
+
+    @property
+    def _time_known(self) -> Millis:
+        """`T` up to which the book is known: the last event's, or the snapshot's before the first one."""
+        assert self._book is not None
+        return self._last_time if self._confirmed else self._book.transaction_time
+
+    def _suspend(self, cause: Cause) -> None:
+        assert self._book is not None
+        self._doubt = cause
+        self._awaited = self._held = None
+        self._out.append(Suspended(start=self._time_known, update_id=self._book.update_id, cause=cause))
+
+    def _resume(self) -> None:
+        self._awaited = None
+        self._attempt = 0
+        self._out.append(Resumed())
+
     def _lose(self, cause: Cause, update: DepthUpdate | None) -> None:
-        assert self.book is not None
-        start = self._last_time if self._confirmed else self.book.transaction_time
-        self._out.append(Gap(start=start, update_id=self.book.update_id, cause=cause))
-        self.book = None
+        assert self._book is not None
+        self._out.append(Gap(start=self._time_known, update_id=self._book.update_id, cause=cause))
+        self._book = self._held = None
         self._keep_only(update)
+
+    def _lose_doubted(self, update: DepthUpdate | None) -> None:
+        held, awaited = self._held, self._awaited
+        self._lose(self._doubt, update)
+        if held is not None:
+            self._consider(held)
+        elif awaited is None:
+            self._ask(attempt=0)
 
     def _keep_only(self, update: DepthUpdate | None) -> None:
         self._kept = deque() if update is None else deque((update,))
 
-    def _ask(self, *, attempt: int) -> None:
+    def _ask(self, *, attempt: int, urgency: Urgency = Urgency.RESYNC) -> None:
         self._request += 1
         self._awaited = self._request
         self._attempt = attempt
-        self._out.append(SnapshotWanted(self._request, attempt))
+        self._out.append(SnapshotWanted(self._request, attempt, urgency))
 
     def _relation(self, update: DepthUpdate) -> Input:
-        if self.book is not None:
+        if self._book is not None:
             relate = relation_to_event if self._confirmed else relation_to_snapshot
-            return relate(update, self.book.update_id)
+            return relate(update, self._book.update_id)
         if not self._kept:
             return Input.KEPT
         relation = relation_to_event(update, self._kept[-1].final_update_id)
@@ -332,19 +371,15 @@ class Synchroniser:
             return self._levels.read(bids), self._levels.read(asks)
         except FinerThanScale:
             grown = self._levels.grown(bids, asks)
-        if self.book is not None:
-            self.book.rescale(grown)
+        if self._book is not None:
+            self._book.rescale(grown)
+            self._recent.forget()
             self._out.append(InstrumentChanged(grown))
         self._levels = LevelReader(grown)
         return self._levels.read(bids), self._levels.read(asks)
 
     def _keyframe(self, snapshot: DepthSnapshot) -> Keyframe:
-        bids, asks = self._read(snapshot.bids, snapshot.asks)
-        levels = {price: quantity for price, quantity in bids.items() if quantity}
-        for price, quantity in asks.items():
-            if quantity and price in levels:
-                raise CrossedBook(f"both sides rest at {price}")
-            levels[price] = -quantity
+        levels = signed(*self._read(snapshot.bids, snapshot.asks))
         return Keyframe(
             instrument=self._levels.instrument,
             update_id=snapshot.last_update_id,
@@ -352,5 +387,12 @@ class Synchroniser:
             event_time=snapshot.event_time,
             receive_time=snapshot.receive_time,
             levels=levels,
-            known_range=known_range(snapshot, bids, asks),
+            known_range=known_range(snapshot, levels),
         )
+
+
+_LOSSES = {
+    Action.LOSE_CHAIN: Cause.CHAIN_BREAK,
+    Action.LOSE_CROSSED: Cause.CROSSED_BOOK,
+    Action.LOSE_WRONG: Cause.AUDIT_MISMATCH,
+}

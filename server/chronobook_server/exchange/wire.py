@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from chronobook_server.core.depth import DepthSnapshot, DepthUpdate
+from chronobook_server.core.records import Contract
 from chronobook_server.core.values import Millis, Nanos, UpdateId
 
 # Ids and times are whole numbers that a double holds exactly; nothing real comes near.
@@ -41,18 +42,14 @@ class MalformedFrame(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class SymbolInfo:
-    """What `exchangeInfo` says of a contract."""
-
-    symbol: str
-    status: str
-
-
-@dataclass(frozen=True, slots=True)
 class ExchangeInfo:
-    """The exchange's contracts, and the request weight that it allows a minute (None where it does not say)."""
+    """The exchange's contracts by symbol, its time, and the request weight that it allows a minute.
 
-    symbols: dict[str, SymbolInfo]
+    Time and weight are None where it does not say.
+    """
+
+    contracts: dict[str, Contract]
+    server_time: Millis | None
     weight_limit: int | None
 
 
@@ -60,6 +57,25 @@ def depth_stream(symbol: str, update_speed: str) -> str:
     """Return the stream name of a symbol's depth; 250 ms is the exchange's default and has no suffix."""
     suffix = "" if update_speed == "250ms" else f"@{update_speed}"
     return f"{symbol.lower()}@depth{suffix}"
+
+
+# The best prices of all symbols, of those that moved, every five seconds.
+TICKER_STREAM = "!bookTicker"
+
+
+def decode_ticker(data: bytes | str) -> tuple[str, UpdateId] | None:
+    """Return the symbol and the update id of a best price; None for another frame. Raises MalformedFrame."""
+    try:
+        frame = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise MalformedFrame(MalformedKind.NOT_JSON) from None
+    event = frame.get("data") if isinstance(frame, dict) else None
+    if not isinstance(event, dict) or event.get("e") != "bookTicker":
+        return None
+    symbol, update_id = event.get("s"), event.get("u")
+    if type(symbol) is not str or type(update_id) is not int or not 0 < update_id < _LARGEST:
+        raise MalformedFrame(MalformedKind.BAD_FIELD)
+    return symbol, UpdateId(update_id)
 
 
 def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[str, DepthUpdate] | None:
@@ -140,12 +156,22 @@ def decode_exchange_info(data: bytes) -> ExchangeInfo:
     """Return what `exchangeInfo` says. Raises MalformedFrame."""
     body = _json_object(data)
     try:
-        symbols = {entry["symbol"]: SymbolInfo(entry["symbol"], str(entry["status"])) for entry in body["symbols"]}
+        contracts = {str(entry["symbol"]): _contract(entry) for entry in body["symbols"]}
         limits: Sequence[Any] = body.get("rateLimits", [])
         weight = next((int(limit["limit"]) for limit in limits if limit.get("rateLimitType") == "REQUEST_WEIGHT"), None)
     except (KeyError, TypeError, AttributeError, ValueError):
         raise MalformedFrame(MalformedKind.BAD_FIELD) from None
-    return ExchangeInfo(symbols, weight)
+    time = body.get("serverTime")
+    return ExchangeInfo(contracts, Millis(time) if type(time) is int and 0 < time < _LARGEST else None, weight)
+
+
+def _contract(entry: dict[str, Any]) -> Contract:
+    filters = {rule.get("filterType"): rule for rule in entry.get("filters", [])}
+    return Contract(
+        trading_status=str(entry["status"]),
+        tick_size=str(filters.get("PRICE_FILTER", {}).get("tickSize", "")),
+        step_size=str(filters.get("LOT_SIZE", {}).get("stepSize", "")),
+    )
 
 
 def _json_object(data: bytes) -> dict[str, Any]:

@@ -9,5 +9,9 @@ CAUSES = {
     4: Cause.RESTART,
     5: Cause.DISK,
     6: Cause.DAMAGED,
+    7: Cause.OVERLOAD,
+    8: Cause.EXCHANGE_SILENT,
+    9: Cause.NOT_TRADING,
+    10: Cause.AUDIT_MISMATCH,
 }
 NUMBERS = {cause: number for number, cause in CAUSES.items()}

@@ -69,10 +69,16 @@ class DataDirectory:
         if held != exchange:
             raise DirectoryRefused(f"the data directory {self._path} holds the history of {held}, not of {exchange}")
 
+    def symbols(self) -> list[str]:
+        """Return the symbols that the directory holds a history of, in order."""
+        return sorted(path.name for path in self._path.iterdir() if path.is_dir())
+
     def open(
         self, symbol: str, sealer: Sealer, *, retention_ms: int, memories: Memories, segment_ms: int = SEGMENT_MS
     ) -> HistoryStore:
         """Return the history of a symbol. Raises DirectoryRefused."""
+        if symbol.startswith(".") or "/" in symbol:
+            raise DirectoryRefused(f"{symbol!r} cannot be the name of a folder")
         try:
             files = DiskFiles(self._path / symbol)
             return HistoryStore(

@@ -14,17 +14,20 @@ from functools import partial
 from chronobook_server.core.coverage import Cause
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import (
+    ContractChanged,
     Gap,
     InstrumentChanged,
     Keyframe,
     RangeWidened,
     Record,
-    StatusChanged,
+    Resumed,
+    Suspended,
     Update,
     epoch_start,
 )
 from chronobook_server.core.values import Millis
 
+from .contract import ContractLog
 from .files import Files, GrowingFile
 from .hot import HotSegment
 from .layout import DamagedFile
@@ -94,6 +97,7 @@ class Recorder:
         self._tried_at = Millis(0)  # when writing was last tried, where it cannot be done
         self.write_error: str | None = None
         self.seal_error: str | None = None
+        self.contracts = ContractLog(files)
         found = recover(files, symbol, memories)
         self.damaged_files = found.damaged
         self._unsealed = [_Unsealed(segment, log) for segment, log in found.unsealed]
@@ -147,11 +151,16 @@ class Recorder:
             case Keyframe():
                 self._begin_epoch(record)
             case Gap():
+                self._timeline.doubt = None
                 self._end_epoch(record)
+            case Suspended():
+                self._timeline.doubt = record
+            case Resumed():
+                self._timeline.doubt = None
             case RangeWidened() | InstrumentChanged():
                 self._append_rare(record)
-            case StatusChanged():
-                pass
+            case ContractChanged():
+                self.contracts.append(record, Millis((self.complete_to or record.time) - self._retention_ms))
 
     def _begin_epoch(self, keyframe: Keyframe) -> None:
         self._measure_in(keyframe.instrument)
@@ -286,6 +295,7 @@ class Recorder:
 
     def close(self) -> None:
         """End the epoch as a restart does, and begin to seal it; the last records are safe when this returns."""
+        self._timeline.doubt = None
         if self._pending is None and self._hot is not None:
             self._finish_epoch(Cause.RESTART)
 

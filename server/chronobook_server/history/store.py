@@ -14,7 +14,7 @@ import numpy as np
 from chronobook_server.core.coverage import Cause, GapInterval, Interval
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import Record
+from chronobook_server.core.records import ContractChanged, Record
 from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView, Nearest, Steps
 
@@ -121,6 +121,14 @@ class HistoryStore:
     def gaps(self) -> list[GapInterval]:
         """Return what is missing in between, in order; the last one is open while no event confirms a new epoch."""
         return self._timeline.gaps()
+
+    def contracts(self) -> list[ContractChanged]:
+        """Return what the exchange said of the contract, in order of time; the first one held at the beginning."""
+        return list(self.recorder.contracts.changes)
+
+    def epoch(self) -> UpdateId | None:
+        """Return the name of the newest epoch held, its keyframe's update id; None while there is none."""
+        return self._timeline.epoch()
 
     def seconds_held(self) -> int:
         """Return the whole seconds that can be asked about with finality, gaps not counted."""

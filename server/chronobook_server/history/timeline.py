@@ -6,7 +6,8 @@ from typing import TypeAlias
 
 from chronobook_server.core.coverage import Cause, GapInterval, Interval
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
-from chronobook_server.core.values import Millis
+from chronobook_server.core.records import Suspended
+from chronobook_server.core.values import Millis, UpdateId
 
 from .hot import HotSegment
 from .sealed import SealedSegment
@@ -18,12 +19,13 @@ class Timeline:
     """Segments in order of time. Only the last one can still grow.
 
     `is_confirmed` is false while the last one is a keyframe that no event has confirmed: it answers, but nothing counts
-    on it.
+    on it. `doubt` says since when and why nobody knows whether the last one goes on, None while it does.
     """
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
         self.is_confirmed = True
+        self.doubt: Suspended | None = None
         self._starts: list[Millis] = []
 
     def append(self, segment: Segment, *, is_confirmed: bool = True) -> None:
@@ -72,6 +74,8 @@ class Timeline:
         segment = self.segments[index]
         if (segment.end is not None and time >= segment.end) or segment.is_damaged:
             raise self._gap_at(time)
+        if self.doubt is not None and time > self.doubt.start and segment.end is None:
+            raise self._gap_at(time)
         return segment
 
     def _gap_at(self, time: Millis) -> HistoryGap | BeforeHistory:
@@ -105,6 +109,15 @@ class Timeline:
             if not self.segments[index].is_damaged:
                 yield self.segments[index]
 
+    def epoch(self) -> UpdateId | None:
+        """Return the update id that the newest epoch began with, as far back as it is held; None without one."""
+        name: UpdateId | None = None
+        for segment in reversed(self.segments):
+            name = segment.baseline_update_id
+            if not segment.continued:
+                break
+        return name
+
     def coverage(self) -> list[Interval]:
         """Return the intervals that can be asked about with finality, in order."""
         intervals: list[Interval] = []
@@ -124,4 +137,6 @@ class Timeline:
             following = counted[index + 1].start if index + 1 < len(counted) else None
             if segment.end is not None and (segment.ended_by is not None or segment.end != following):
                 gaps.append(GapInterval(self.last_instant(segment), following, segment.ended_by or Cause.DAMAGED))
+        if self.doubt is not None and counted and counted[-1].end is None:
+            gaps.append(GapInterval(self.doubt.start, None, self.doubt.cause))
         return gaps

@@ -11,7 +11,7 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.core.errors import InvalidField, LevelUnknown
 from chronobook_server.core.instrument import MAX_EXACT, Instrument
-from chronobook_server.core.sync import State
+from chronobook_server.core.sync_table import State
 from chronobook_server.core.values import Millis, Side, SignedQuantity, side_of
 from chronobook_server.core.view import BookView, Steps
 from chronobook_server.hub import Kind, LevelMessage

@@ -15,7 +15,7 @@ from chronobook_server.history.answers import ScaleGrew
 from chronobook_server.hub import Kind, LevelMessage, Subscription
 from chronobook_server.market import CurrentBook, Market
 
-from . import batch, convert, intervals
+from . import batch, convert, intervals, status
 from .errors import abort
 from .slices import in_slices
 
@@ -46,17 +46,25 @@ def _refusing(
 
 
 class OrderBookHandlers(OrderBookServiceServicer):
-    """Answers for the markets given; the first one is the default symbol."""
+    """Answers for the markets given, which may become more. No symbol means the default one, or the first there is."""
 
-    def __init__(self, markets: Mapping[str, Market], *, heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS) -> None:
+    def __init__(
+        self,
+        markets: Mapping[str, Market],
+        *,
+        default_symbol: str = "",
+        heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
+    ) -> None:
         self._markets = markets
-        self._default = next(iter(markets.values()))
+        self._default_symbol = default_symbol
         self._heartbeat_seconds = heartbeat_seconds
 
+    @property
+    def _default(self) -> str:
+        return self._default_symbol if self._default_symbol in self._markets else next(iter(self._markets), "")
+
     def _market(self, symbol: str) -> Market:
-        if not symbol:
-            return self._default
-        market = self._markets.get(symbol.upper())
+        market = self._markets.get(symbol.upper() or self._default)
         if market is None:
             raise SymbolNotServed(symbol.upper(), tuple(self._markets))
         return market
@@ -64,29 +72,15 @@ class OrderBookHandlers(OrderBookServiceServicer):
     @_refusing
     async def GetStatus(self, request: pb.GetStatusRequest) -> pb.GetStatusResponse:  # noqa: N802
         """Say how a symbol's book stands."""
-        market = self._market(request.symbol)
-        history, view = market.history, market.current_view()
-        newest = history.newest_state()
-        return pb.GetStatusResponse(
-            symbol=market.symbol,
-            is_connected=market.is_synced,
-            last_update_id=0 if newest is None else newest[1],
-            bids_count=0 if view is None else view.bids_count,
-            asks_count=0 if view is None else view.asks_count,
-            history_count=history.seconds_held(),
-            state=convert.STATES[market.state],
-            timestamp=convert.seconds(market.now()),
-            as_of=None if newest is None else convert.seconds(newest[0]),
-            complete_to=convert.seconds(history.complete_to),
-            age=market.age(),
-            known_range=None if view is None else convert.known_range(view),
-            best_bid=None if view is None else convert.best(view.instrument, view.bids(1)),
-            best_ask=None if view is None else convert.best(view.instrument, view.asks(1)),
-            resyncs_count=market.resyncs,
-            malformed_frames_count=market.malformed_frames,
-            trading_status=market.status,
-            history_error=history.recorder.error,
-        )
+        return status.of(self._market(request.symbol))
+
+    async def ListSymbols(  # noqa: N802
+        self, request: pb.ListSymbolsRequest, context: Context
+    ) -> pb.ListSymbolsResponse:
+        """Say which symbols are served, and how each of them stands."""
+        symbols = [status.line(self._markets[symbol]) for symbol in sorted(self._markets)]
+        default = self._default if self._markets else ""
+        return pb.ListSymbolsResponse(symbols=symbols, default_symbol=default)
 
     @_refusing
     async def GetOrderBook(self, request: pb.GetOrderBookRequest) -> pb.GetOrderBookResponse:  # noqa: N802
@@ -102,9 +96,11 @@ class OrderBookHandlers(OrderBookServiceServicer):
         if timestamp is None:
             current = await _current(market, request)
             view, instant, age, is_stale = current.view, current.now, current.age, current.is_stale
+            epoch = current.epoch
         else:
             instant = market.instant(convert.milliseconds(timestamp))
             view, age, is_stale = await in_slices(market.history.book_at(instant)), market.age_at(instant), False
+            epoch = None
         limit = request.limit if request.HasField("limit") else None
         # Taken now: while the levels are written, later events may come, of which this book knows nothing.
         complete_to = convert.seconds(market.history.complete_to)
@@ -119,6 +115,7 @@ class OrderBookHandlers(OrderBookServiceServicer):
             age=age,
             is_stale=is_stale,
             known_range=convert.known_range(view),
+            epoch=epoch,
         )
 
     @_refusing
@@ -235,25 +232,7 @@ class OrderBookHandlers(OrderBookServiceServicer):
     @_refusing
     async def GetHistory(self, request: pb.GetHistoryRequest) -> pb.GetHistoryResponse:  # noqa: N802
         """Say which instants can be asked about."""
-        market = self._market(request.symbol)
-        history = market.history
-        coverage = history.coverage()
-        return pb.GetHistoryResponse(
-            symbol=market.symbol,
-            history_count=history.seconds_held(),
-            oldest_timestamp=convert.seconds(coverage[0].start) if coverage else None,
-            newest_timestamp=convert.seconds(coverage[-1].end) if coverage else None,
-            coverage=[
-                pb.GetHistoryResponse.Interval(start=interval.start / 1000, end=interval.end / 1000)
-                for interval in coverage
-            ],
-            gaps=[convert.gap(gap) for gap in history.gaps()],
-            level_changes=history.level_changes,
-            bytes=history.bytes,
-            retention_seconds=history.retention_ms / 1000,
-            events=history.events,
-            segments_count=history.segments,
-        )
+        return status.history(self._market(request.symbol))
 
     async def WatchLevel(  # noqa: N802
         self, request: pb.WatchLevelRequest, context: Context
@@ -328,6 +307,8 @@ def _set_current(
     response.as_of = current.view.transaction_time / 1000
     response.update_id = current.view.update_id
     response.is_stale = current.is_stale
+    if current.epoch is not None:
+        response.epoch = current.epoch
     _set_finality(response, market, current.age)
 
 

@@ -11,7 +11,7 @@ from chronobook.v1.order_book_service_pb2_grpc import add_OrderBookServiceServic
 from chronobook_server.core.coverage import Cause
 from chronobook_server.market import Market
 
-from .handlers import OrderBookHandlers
+from .handlers import DEFAULT_HEARTBEAT_SECONDS, OrderBookHandlers
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OrderBookService"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -32,16 +32,18 @@ class PortInUse(OSError):
 class Server:
     """The gRPC face of a set of markets, at `address` ("host:port"; port 0 takes a free one, see `port`)."""
 
-    def __init__(self, markets: Mapping[str, Market], *, heartbeat_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        markets: Mapping[str, Market],
+        *,
+        default_symbol: str = "",
+        heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
+    ) -> None:
         self.port = 0
         self._markets = markets
         self._server = grpc.aio.server(options=_OPTIONS)
         self._health = health.aio.HealthServicer()
-        handlers = (
-            OrderBookHandlers(markets)
-            if heartbeat_seconds is None
-            else OrderBookHandlers(markets, heartbeat_seconds=heartbeat_seconds)
-        )
+        handlers = OrderBookHandlers(markets, default_symbol=default_symbol, heartbeat_seconds=heartbeat_seconds)
         add_OrderBookServiceServicer_to_server(handlers, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

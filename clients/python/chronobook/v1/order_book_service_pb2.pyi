@@ -72,6 +72,10 @@ class _SyncStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SyncState.V
     """The last snapshot did not meet the stream's events, or did not come; another one has been asked for."""
     IN_SYNC: _SyncState.ValueType  # 4
     """The book is the exchange's."""
+    SUSPENDED: _SyncState.ValueType  # 5
+    """The stream is lost. Whether anything was missed, nobody knows yet; the book is kept, and answers no more."""
+    RESUMING: _SyncState.ValueType  # 6
+    """The stream is up again, or was found silent: the next event, or a snapshot, tells whether anything was missed."""
 
 class SyncState(_SyncState, metaclass=_SyncStateEnumTypeWrapper):
     """Where a symbol's synchronisation with the exchange stands.
@@ -88,6 +92,10 @@ WAITING_FOR_BRIDGE: SyncState.ValueType  # 3
 """The last snapshot did not meet the stream's events, or did not come; another one has been asked for."""
 IN_SYNC: SyncState.ValueType  # 4
 """The book is the exchange's."""
+SUSPENDED: SyncState.ValueType  # 5
+"""The stream is lost. Whether anything was missed, nobody knows yet; the book is kept, and answers no more."""
+RESUMING: SyncState.ValueType  # 6
+"""The stream is up again, or was found silent: the next event, or a snapshot, tells whether anything was missed."""
 Global___SyncState: _TypeAlias = SyncState  # noqa: Y015
 
 class _Cause:
@@ -116,6 +124,14 @@ class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cause.ValueType
     """History could not be written: the disk was full, or failed."""
     DAMAGED: _Cause.ValueType  # 9
     """History that was written cannot be read any more: a file is missing or damaged."""
+    OVERLOAD: _Cause.ValueType  # 10
+    """The server was too busy to keep up with the exchange."""
+    EXCHANGE_SILENT: _Cause.ValueType  # 11
+    """The exchange sent nothing, though there was something to send."""
+    NOT_TRADING: _Cause.ValueType  # 12
+    """The contract was not traded."""
+    AUDIT_MISMATCH: _Cause.ValueType  # 13
+    """The book was compared with the exchange's own, and was not the same."""
 
 class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
     """Why there is a gap, or why a stream has ended or has nothing to say.
@@ -142,6 +158,14 @@ DISK: Cause.ValueType  # 8
 """History could not be written: the disk was full, or failed."""
 DAMAGED: Cause.ValueType  # 9
 """History that was written cannot be read any more: a file is missing or damaged."""
+OVERLOAD: Cause.ValueType  # 10
+"""The server was too busy to keep up with the exchange."""
+EXCHANGE_SILENT: Cause.ValueType  # 11
+"""The exchange sent nothing, though there was something to send."""
+NOT_TRADING: Cause.ValueType  # 12
+"""The contract was not traded."""
+AUDIT_MISMATCH: Cause.ValueType  # 13
+"""The book was compared with the exchange's own, and was not the same."""
 Global___Cause: _TypeAlias = Cause  # noqa: Y015
 
 @_typing.final
@@ -251,6 +275,11 @@ class GetStatusResponse(_message.Message):
     MALFORMED_FRAMES_COUNT_FIELD_NUMBER: _builtins.int
     TRADING_STATUS_FIELD_NUMBER: _builtins.int
     HISTORY_ERROR_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    TICK_SIZE_FIELD_NUMBER: _builtins.int
+    STEP_SIZE_FIELD_NUMBER: _builtins.int
+    AUDITS_FIELD_NUMBER: _builtins.int
+    SUSPENSIONS_COUNT_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """The symbol."""
     is_connected: _builtins.bool
@@ -283,6 +312,14 @@ class GetStatusResponse(_message.Message):
     """The exchange's word for the contract's state, TRADING in the ordinary case. Empty while it has not been read."""
     history_error: _builtins.str
     """Why history is not being written at present, in words. Absent while all is well."""
+    epoch: _builtins.float
+    """The epoch of the book, named by the update id of the snapshot that it began with. Absent before the first one."""
+    tick_size: _builtins.float
+    """The smallest price increment of new orders; older orders keep the one of their time. Absent while not known."""
+    step_size: _builtins.float
+    """The smallest quantity increment of new orders. Absent while not known."""
+    suspensions_count: _builtins.int
+    """How often the stream was lost or silent since the server started, whether anything was missed or not."""
     @_builtins.property
     def known_range(self) -> Global___KnownRange:
         """The range of prices about which everything is known now. Absent while there is no book in sync."""
@@ -294,6 +331,10 @@ class GetStatusResponse(_message.Message):
     @_builtins.property
     def best_ask(self) -> Global___PriceLevel:
         """The best ask. Absent where there is none, or no book in sync."""
+
+    @_builtins.property
+    def audits(self) -> Global___Audits:
+        """What comparing the book with the exchange's snapshots found since the server started."""
 
     def __init__(
         self,
@@ -316,10 +357,15 @@ class GetStatusResponse(_message.Message):
         malformed_frames_count: _builtins.int = ...,
         trading_status: _builtins.str = ...,
         history_error: _builtins.str | None = ...,
+        epoch: _builtins.float | None = ...,
+        tick_size: _builtins.float | None = ...,
+        step_size: _builtins.float | None = ...,
+        audits: Global___Audits | None = ...,
+        suspensions_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_history_error", b"_history_error", "_known_range", b"_known_range", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "best_ask", b"best_ask", "best_bid", b"best_bid", "complete_to", b"complete_to", "history_error", b"history_error", "known_range", b"known_range", "timestamp", b"timestamp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "complete_to", b"complete_to", "epoch", b"epoch", "history_error", b"history_error", "known_range", b"known_range", "step_size", b"step_size", "tick_size", b"tick_size", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_history_error", b"_history_error", "_known_range", b"_known_range", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "asks_count", b"asks_count", "best_ask", b"best_ask", "best_bid", b"best_bid", "bids_count", b"bids_count", "complete_to", b"complete_to", "history_count", b"history_count", "history_error", b"history_error", "is_connected", b"is_connected", "known_range", b"known_range", "last_update_id", b"last_update_id", "malformed_frames_count", b"malformed_frames_count", "resyncs_count", b"resyncs_count", "state", b"state", "symbol", b"symbol", "timestamp", b"timestamp", "trading_status", b"trading_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "asks_count", b"asks_count", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "bids_count", b"bids_count", "complete_to", b"complete_to", "epoch", b"epoch", "history_count", b"history_count", "history_error", b"history_error", "is_connected", b"is_connected", "known_range", b"known_range", "last_update_id", b"last_update_id", "malformed_frames_count", b"malformed_frames_count", "resyncs_count", b"resyncs_count", "state", b"state", "step_size", b"step_size", "suspensions_count", b"suspensions_count", "symbol", b"symbol", "tick_size", b"tick_size", "timestamp", b"timestamp", "trading_status", b"trading_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age: _TypeAlias = _typing.Literal["age"]  # noqa: Y015
     _WhichOneofArgType__age: _TypeAlias = _typing.Literal["_age", b"_age"]  # noqa: Y015
@@ -331,10 +377,16 @@ class GetStatusResponse(_message.Message):
     _WhichOneofArgType__best_bid: _TypeAlias = _typing.Literal["_best_bid", b"_best_bid"]  # noqa: Y015
     _WhichOneofReturnType__complete_to: _TypeAlias = _typing.Literal["complete_to"]  # noqa: Y015
     _WhichOneofArgType__complete_to: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to"]  # noqa: Y015
+    _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
+    _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
     _WhichOneofReturnType__history_error: _TypeAlias = _typing.Literal["history_error"]  # noqa: Y015
     _WhichOneofArgType__history_error: _TypeAlias = _typing.Literal["_history_error", b"_history_error"]  # noqa: Y015
     _WhichOneofReturnType__known_range: _TypeAlias = _typing.Literal["known_range"]  # noqa: Y015
     _WhichOneofArgType__known_range: _TypeAlias = _typing.Literal["_known_range", b"_known_range"]  # noqa: Y015
+    _WhichOneofReturnType__step_size: _TypeAlias = _typing.Literal["step_size"]  # noqa: Y015
+    _WhichOneofArgType__step_size: _TypeAlias = _typing.Literal["_step_size", b"_step_size"]  # noqa: Y015
+    _WhichOneofReturnType__tick_size: _TypeAlias = _typing.Literal["tick_size"]  # noqa: Y015
+    _WhichOneofArgType__tick_size: _TypeAlias = _typing.Literal["_tick_size", b"_tick_size"]  # noqa: Y015
     _WhichOneofReturnType__timestamp: _TypeAlias = _typing.Literal["timestamp"]  # noqa: Y015
     _WhichOneofArgType__timestamp: _TypeAlias = _typing.Literal["_timestamp", b"_timestamp"]  # noqa: Y015
     @_typing.overload
@@ -348,13 +400,171 @@ class GetStatusResponse(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__complete_to) -> _WhichOneofReturnType__complete_to | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epoch) -> _WhichOneofReturnType__epoch | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__history_error) -> _WhichOneofReturnType__history_error | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__known_range) -> _WhichOneofReturnType__known_range | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step_size) -> _WhichOneofReturnType__step_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tick_size) -> _WhichOneofReturnType__tick_size | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timestamp) -> _WhichOneofReturnType__timestamp | None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class Audits(_message.Message):
+    """What comparing a book with the exchange's own snapshots found. A book that is not the same is synchronised anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    MISMATCHES_COUNT_FIELD_NUMBER: _builtins.int
+    MISSING_COUNT_FIELD_NUMBER: _builtins.int
+    EXTRA_COUNT_FIELD_NUMBER: _builtins.int
+    WRONG_COUNT_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How often they were compared."""
+    mismatches_count: _builtins.int
+    """How often they were not the same."""
+    missing_count: _builtins.int
+    """Levels that the exchange had and the book had not."""
+    extra_count: _builtins.int
+    """Levels that the book had and the exchange had not."""
+    wrong_count: _builtins.int
+    """Levels with another quantity."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        mismatches_count: _builtins.int = ...,
+        missing_count: _builtins.int = ...,
+        extra_count: _builtins.int = ...,
+        wrong_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "extra_count", b"extra_count", "mismatches_count", b"mismatches_count", "missing_count", b"missing_count", "wrong_count", b"wrong_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Audits: _TypeAlias = Audits  # noqa: Y015
+
+@_typing.final
+class ListSymbolsRequest(_message.Message):
+    """Asks for the symbols served."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSymbolsRequest: _TypeAlias = ListSymbolsRequest  # noqa: Y015
+
+@_typing.final
+class ListSymbolsResponse(_message.Message):
+    """The symbols served."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Symbol(_message.Message):
+        """One symbol."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SYMBOL_FIELD_NUMBER: _builtins.int
+        IS_CONNECTED_FIELD_NUMBER: _builtins.int
+        STATE_FIELD_NUMBER: _builtins.int
+        TRADING_STATUS_FIELD_NUMBER: _builtins.int
+        HISTORY_COUNT_FIELD_NUMBER: _builtins.int
+        AS_OF_FIELD_NUMBER: _builtins.int
+        AGE_FIELD_NUMBER: _builtins.int
+        TICK_SIZE_FIELD_NUMBER: _builtins.int
+        STEP_SIZE_FIELD_NUMBER: _builtins.int
+        symbol: _builtins.str
+        """Its name."""
+        is_connected: _builtins.bool
+        """Whether its stream is up and its book in sync."""
+        state: Global___SyncState.ValueType
+        """Where its synchronisation stands."""
+        trading_status: _builtins.str
+        """The exchange's word for the contract's state. Empty while it has not been read."""
+        history_count: _builtins.int
+        """Whole seconds of history held, gaps not counted."""
+        as_of: _builtins.float
+        """`T` of the last event applied, or of the snapshot where none has been, in Unix seconds. Absent before the first
+        sync.
+        """
+        age: _builtins.float
+        """Seconds since its last frame arrived. Absent before the first one."""
+        tick_size: _builtins.float
+        """The smallest price increment of new orders. Absent while not known."""
+        step_size: _builtins.float
+        """The smallest quantity increment of new orders. Absent while not known."""
+        def __init__(
+            self,
+            *,
+            symbol: _builtins.str = ...,
+            is_connected: _builtins.bool = ...,
+            state: Global___SyncState.ValueType = ...,
+            trading_status: _builtins.str = ...,
+            history_count: _builtins.int = ...,
+            as_of: _builtins.float | None = ...,
+            age: _builtins.float | None = ...,
+            tick_size: _builtins.float | None = ...,
+            step_size: _builtins.float | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_step_size", b"_step_size", "_tick_size", b"_tick_size", "age", b"age", "as_of", b"as_of", "step_size", b"step_size", "tick_size", b"tick_size"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_step_size", b"_step_size", "_tick_size", b"_tick_size", "age", b"age", "as_of", b"as_of", "history_count", b"history_count", "is_connected", b"is_connected", "state", b"state", "step_size", b"step_size", "symbol", b"symbol", "tick_size", b"tick_size", "trading_status", b"trading_status"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__age: _TypeAlias = _typing.Literal["age"]  # noqa: Y015
+        _WhichOneofArgType__age: _TypeAlias = _typing.Literal["_age", b"_age"]  # noqa: Y015
+        _WhichOneofReturnType__as_of: _TypeAlias = _typing.Literal["as_of"]  # noqa: Y015
+        _WhichOneofArgType__as_of: _TypeAlias = _typing.Literal["_as_of", b"_as_of"]  # noqa: Y015
+        _WhichOneofReturnType__step_size: _TypeAlias = _typing.Literal["step_size"]  # noqa: Y015
+        _WhichOneofArgType__step_size: _TypeAlias = _typing.Literal["_step_size", b"_step_size"]  # noqa: Y015
+        _WhichOneofReturnType__tick_size: _TypeAlias = _typing.Literal["tick_size"]  # noqa: Y015
+        _WhichOneofArgType__tick_size: _TypeAlias = _typing.Literal["_tick_size", b"_tick_size"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__age) -> _WhichOneofReturnType__age | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__as_of) -> _WhichOneofReturnType__as_of | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__step_size) -> _WhichOneofReturnType__step_size | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__tick_size) -> _WhichOneofReturnType__tick_size | None: ...
+
+    SYMBOLS_FIELD_NUMBER: _builtins.int
+    DEFAULT_SYMBOL_FIELD_NUMBER: _builtins.int
+    default_symbol: _builtins.str
+    """The one that questions without a symbol are about. Empty while none is served."""
+    @_builtins.property
+    def symbols(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListSymbolsResponse.Symbol]:
+        """The symbols, in the order of their names."""
+
+    def __init__(
+        self,
+        *,
+        symbols: _abc.Iterable[Global___ListSymbolsResponse.Symbol] | None = ...,
+        default_symbol: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_symbol", b"default_symbol", "symbols", b"symbols"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSymbolsResponse: _TypeAlias = ListSymbolsResponse  # noqa: Y015
 
 @_typing.final
 class GetOrderBookRequest(_message.Message):
@@ -421,6 +631,7 @@ class GetOrderBookResponse(_message.Message):
     AGE_FIELD_NUMBER: _builtins.int
     IS_STALE_FIELD_NUMBER: _builtins.int
     KNOWN_RANGE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """The symbol."""
     last_update_id: _builtins.float
@@ -435,6 +646,10 @@ class GetOrderBookResponse(_message.Message):
     """Seconds since the last frame arrived. Absent in final answers."""
     is_stale: _builtins.bool
     """Whether this is the last good book of a symbol that is not in sync (see `allow_stale`)."""
+    epoch: _builtins.float
+    """The epoch of the book that answered, named by the update id of the snapshot that it began with. Absent with a
+    timestamp.
+    """
     @_builtins.property
     def bids(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceLevel]:
         """Bids, the highest first."""
@@ -460,19 +675,24 @@ class GetOrderBookResponse(_message.Message):
         age: _builtins.float | None = ...,
         is_stale: _builtins.bool = ...,
         known_range: Global___KnownRange | None = ...,
+        epoch: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_complete_to", b"_complete_to", "age", b"age", "complete_to", b"complete_to", "known_range", b"known_range"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "age", b"age", "complete_to", b"complete_to", "epoch", b"epoch", "known_range", b"known_range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_complete_to", b"_complete_to", "age", b"age", "as_of", b"as_of", "asks", b"asks", "bids", b"bids", "complete_to", b"complete_to", "is_stale", b"is_stale", "known_range", b"known_range", "last_update_id", b"last_update_id", "symbol", b"symbol", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "age", b"age", "as_of", b"as_of", "asks", b"asks", "bids", b"bids", "complete_to", b"complete_to", "epoch", b"epoch", "is_stale", b"is_stale", "known_range", b"known_range", "last_update_id", b"last_update_id", "symbol", b"symbol", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age: _TypeAlias = _typing.Literal["age"]  # noqa: Y015
     _WhichOneofArgType__age: _TypeAlias = _typing.Literal["_age", b"_age"]  # noqa: Y015
     _WhichOneofReturnType__complete_to: _TypeAlias = _typing.Literal["complete_to"]  # noqa: Y015
     _WhichOneofArgType__complete_to: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to"]  # noqa: Y015
+    _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
+    _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__age) -> _WhichOneofReturnType__age | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__complete_to) -> _WhichOneofReturnType__complete_to | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epoch) -> _WhichOneofReturnType__epoch | None: ...
 
 Global___GetOrderBookResponse: _TypeAlias = GetOrderBookResponse  # noqa: Y015
 
@@ -547,6 +767,7 @@ class GetQuantityResponse(_message.Message):
     COMPLETE_TO_FIELD_NUMBER: _builtins.int
     AGE_FIELD_NUMBER: _builtins.int
     IS_STALE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     target_price: _builtins.float
     """The price asked about."""
     actual_price: _builtins.float
@@ -579,6 +800,10 @@ class GetQuantityResponse(_message.Message):
     """Seconds since the last frame arrived. Absent in final answers."""
     is_stale: _builtins.bool
     """Whether this comes from the last good book of a symbol that is not in sync (see `allow_stale`)."""
+    epoch: _builtins.float
+    """The epoch of the book that answered, named by the update id of the snapshot that it began with. Absent with a
+    timestamp.
+    """
     def __init__(
         self,
         *,
@@ -598,10 +823,11 @@ class GetQuantityResponse(_message.Message):
         complete_to: _builtins.float | None = ...,
         age: _builtins.float | None = ...,
         is_stale: _builtins.bool = ...,
+        epoch: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_complete_to", b"_complete_to", "_difference", b"_difference", "_previous_quantity", b"_previous_quantity", "_previous_side", b"_previous_side", "_side", b"_side", "age", b"age", "complete_to", b"complete_to", "difference", b"difference", "previous_quantity", b"previous_quantity", "previous_side", b"previous_side", "side", b"side"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_complete_to", b"_complete_to", "_difference", b"_difference", "_epoch", b"_epoch", "_previous_quantity", b"_previous_quantity", "_previous_side", b"_previous_side", "_side", b"_side", "age", b"age", "complete_to", b"complete_to", "difference", b"difference", "epoch", b"epoch", "previous_quantity", b"previous_quantity", "previous_side", b"previous_side", "side", b"side"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_complete_to", b"_complete_to", "_difference", b"_difference", "_previous_quantity", b"_previous_quantity", "_previous_side", b"_previous_side", "_side", b"_side", "actual_price", b"actual_price", "age", b"age", "as_of", b"as_of", "complete_to", b"complete_to", "difference", b"difference", "is_nearest_level", b"is_nearest_level", "is_proven", b"is_proven", "is_stale", b"is_stale", "previous_quantity", b"previous_quantity", "previous_side", b"previous_side", "quantity", b"quantity", "side", b"side", "symbol", b"symbol", "target_price", b"target_price", "timestamp", b"timestamp", "update_id", b"update_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_complete_to", b"_complete_to", "_difference", b"_difference", "_epoch", b"_epoch", "_previous_quantity", b"_previous_quantity", "_previous_side", b"_previous_side", "_side", b"_side", "actual_price", b"actual_price", "age", b"age", "as_of", b"as_of", "complete_to", b"complete_to", "difference", b"difference", "epoch", b"epoch", "is_nearest_level", b"is_nearest_level", "is_proven", b"is_proven", "is_stale", b"is_stale", "previous_quantity", b"previous_quantity", "previous_side", b"previous_side", "quantity", b"quantity", "side", b"side", "symbol", b"symbol", "target_price", b"target_price", "timestamp", b"timestamp", "update_id", b"update_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age: _TypeAlias = _typing.Literal["age"]  # noqa: Y015
     _WhichOneofArgType__age: _TypeAlias = _typing.Literal["_age", b"_age"]  # noqa: Y015
@@ -609,6 +835,8 @@ class GetQuantityResponse(_message.Message):
     _WhichOneofArgType__complete_to: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to"]  # noqa: Y015
     _WhichOneofReturnType__difference: _TypeAlias = _typing.Literal["difference"]  # noqa: Y015
     _WhichOneofArgType__difference: _TypeAlias = _typing.Literal["_difference", b"_difference"]  # noqa: Y015
+    _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
+    _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
     _WhichOneofReturnType__previous_quantity: _TypeAlias = _typing.Literal["previous_quantity"]  # noqa: Y015
     _WhichOneofArgType__previous_quantity: _TypeAlias = _typing.Literal["_previous_quantity", b"_previous_quantity"]  # noqa: Y015
     _WhichOneofReturnType__previous_side: _TypeAlias = _typing.Literal["previous_side"]  # noqa: Y015
@@ -621,6 +849,8 @@ class GetQuantityResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__complete_to) -> _WhichOneofReturnType__complete_to | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__difference) -> _WhichOneofReturnType__difference | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epoch) -> _WhichOneofReturnType__epoch | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__previous_quantity) -> _WhichOneofReturnType__previous_quantity | None: ...
     @_typing.overload
@@ -706,6 +936,7 @@ class NearestLevelResponse(_message.Message):
     COMPLETE_TO_FIELD_NUMBER: _builtins.int
     AGE_FIELD_NUMBER: _builtins.int
     IS_STALE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     target_price: _builtins.float
     """The price asked about."""
     nearest_price: _builtins.float
@@ -732,6 +963,10 @@ class NearestLevelResponse(_message.Message):
     """Seconds since the last frame arrived. Absent in final answers."""
     is_stale: _builtins.bool
     """Whether this comes from the last good book of a symbol that is not in sync (see `allow_stale`)."""
+    epoch: _builtins.float
+    """The epoch of the book that answered, named by the update id of the snapshot that it began with. Absent with a
+    timestamp.
+    """
     def __init__(
         self,
         *,
@@ -748,19 +983,24 @@ class NearestLevelResponse(_message.Message):
         complete_to: _builtins.float | None = ...,
         age: _builtins.float | None = ...,
         is_stale: _builtins.bool = ...,
+        epoch: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_complete_to", b"_complete_to", "age", b"age", "complete_to", b"complete_to"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "age", b"age", "complete_to", b"complete_to", "epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_complete_to", b"_complete_to", "age", b"age", "as_of", b"as_of", "complete_to", b"complete_to", "is_proven", b"is_proven", "is_stale", b"is_stale", "nearest_price", b"nearest_price", "price_difference", b"price_difference", "quantity", b"quantity", "side", b"side", "symbol", b"symbol", "target_price", b"target_price", "timestamp", b"timestamp", "update_id", b"update_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "age", b"age", "as_of", b"as_of", "complete_to", b"complete_to", "epoch", b"epoch", "is_proven", b"is_proven", "is_stale", b"is_stale", "nearest_price", b"nearest_price", "price_difference", b"price_difference", "quantity", b"quantity", "side", b"side", "symbol", b"symbol", "target_price", b"target_price", "timestamp", b"timestamp", "update_id", b"update_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age: _TypeAlias = _typing.Literal["age"]  # noqa: Y015
     _WhichOneofArgType__age: _TypeAlias = _typing.Literal["_age", b"_age"]  # noqa: Y015
     _WhichOneofReturnType__complete_to: _TypeAlias = _typing.Literal["complete_to"]  # noqa: Y015
     _WhichOneofArgType__complete_to: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to"]  # noqa: Y015
+    _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
+    _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__age) -> _WhichOneofReturnType__age | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__complete_to) -> _WhichOneofReturnType__complete_to | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epoch) -> _WhichOneofReturnType__epoch | None: ...
 
 Global___NearestLevelResponse: _TypeAlias = NearestLevelResponse  # noqa: Y015
 
@@ -817,6 +1057,45 @@ class GetHistoryResponse(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class ContractChange(_message.Message):
+        """The exchange said something else of the contract from about this instant on."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TIMESTAMP_FIELD_NUMBER: _builtins.int
+        TRADING_STATUS_FIELD_NUMBER: _builtins.int
+        TICK_SIZE_FIELD_NUMBER: _builtins.int
+        STEP_SIZE_FIELD_NUMBER: _builtins.int
+        timestamp: _builtins.float
+        """The instant, in Unix seconds: when it was noticed."""
+        trading_status: _builtins.str
+        """The exchange's word for the contract's state, TRADING in the ordinary case."""
+        tick_size: _builtins.float
+        """The smallest price increment of new orders. Absent where the exchange does not say."""
+        step_size: _builtins.float
+        """The smallest quantity increment of new orders. Absent where the exchange does not say."""
+        def __init__(
+            self,
+            *,
+            timestamp: _builtins.float = ...,
+            trading_status: _builtins.str = ...,
+            tick_size: _builtins.float | None = ...,
+            step_size: _builtins.float | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_step_size", b"_step_size", "_tick_size", b"_tick_size", "step_size", b"step_size", "tick_size", b"tick_size"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_step_size", b"_step_size", "_tick_size", b"_tick_size", "step_size", b"step_size", "tick_size", b"tick_size", "timestamp", b"timestamp", "trading_status", b"trading_status"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__step_size: _TypeAlias = _typing.Literal["step_size"]  # noqa: Y015
+        _WhichOneofArgType__step_size: _TypeAlias = _typing.Literal["_step_size", b"_step_size"]  # noqa: Y015
+        _WhichOneofReturnType__tick_size: _TypeAlias = _typing.Literal["tick_size"]  # noqa: Y015
+        _WhichOneofArgType__tick_size: _TypeAlias = _typing.Literal["_tick_size", b"_tick_size"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__step_size) -> _WhichOneofReturnType__step_size | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__tick_size) -> _WhichOneofReturnType__tick_size | None: ...
+
+    @_typing.final
     class Gap(_message.Message):
         """A stretch of instants, both ends excluded, about which nothing is known."""
 
@@ -857,6 +1136,7 @@ class GetHistoryResponse(_message.Message):
     RETENTION_SECONDS_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     SEGMENTS_COUNT_FIELD_NUMBER: _builtins.int
+    CONTRACT_CHANGES_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """The symbol."""
     history_count: _builtins.int
@@ -883,6 +1163,10 @@ class GetHistoryResponse(_message.Message):
     def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetHistoryResponse.Gap]:
         """What is missing in between, and the open gap at the end where there is one, in order of time."""
 
+    @_builtins.property
+    def contract_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetHistoryResponse.ContractChange]:
+        """What the exchange said of the contract, in order of time: the first entry holds from the beginning."""
+
     def __init__(
         self,
         *,
@@ -897,10 +1181,11 @@ class GetHistoryResponse(_message.Message):
         retention_seconds: _builtins.float = ...,
         events: _builtins.float = ...,
         segments_count: _builtins.int = ...,
+        contract_changes: _abc.Iterable[Global___GetHistoryResponse.ContractChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_timestamp", b"_newest_timestamp", "_oldest_timestamp", b"_oldest_timestamp", "newest_timestamp", b"newest_timestamp", "oldest_timestamp", b"oldest_timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_timestamp", b"_newest_timestamp", "_oldest_timestamp", b"_oldest_timestamp", "bytes", b"bytes", "coverage", b"coverage", "events", b"events", "gaps", b"gaps", "history_count", b"history_count", "level_changes", b"level_changes", "newest_timestamp", b"newest_timestamp", "oldest_timestamp", b"oldest_timestamp", "retention_seconds", b"retention_seconds", "segments_count", b"segments_count", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_timestamp", b"_newest_timestamp", "_oldest_timestamp", b"_oldest_timestamp", "bytes", b"bytes", "contract_changes", b"contract_changes", "coverage", b"coverage", "events", b"events", "gaps", b"gaps", "history_count", b"history_count", "level_changes", b"level_changes", "newest_timestamp", b"newest_timestamp", "oldest_timestamp", b"oldest_timestamp", "retention_seconds", b"retention_seconds", "segments_count", b"segments_count", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__newest_timestamp: _TypeAlias = _typing.Literal["newest_timestamp"]  # noqa: Y015
     _WhichOneofArgType__newest_timestamp: _TypeAlias = _typing.Literal["_newest_timestamp", b"_newest_timestamp"]  # noqa: Y015

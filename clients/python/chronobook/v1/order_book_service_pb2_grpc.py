@@ -75,6 +75,11 @@ class OrderBookServiceStub:
                 request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityRequest.SerializeToString,
                 response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityResponse.FromString,
                 _registered_method=True)
+        self.ListSymbols = channel.unary_unary(
+                '/chronobook.v1.OrderBookService/ListSymbols',
+                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.ListSymbolsRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.ListSymbolsResponse.FromString,
+                _registered_method=True)
         self.WatchLevel = channel.unary_stream(
                 '/chronobook.v1.OrderBookService/WatchLevel',
                 request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelRequest.SerializeToString,
@@ -153,6 +158,13 @@ class OrderBookServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSymbols(self, request, context):
+        """The symbols served, in the order of their names, with how each of them stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchLevel(self, request, context):
         """Every change of one price level, from now on. The first message says what is known of the level at that moment:
         STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
@@ -204,6 +216,11 @@ def add_OrderBookServiceServicer_to_server(servicer, server):
                     servicer.BatchGetQuantity,
                     request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityRequest.FromString,
                     response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityResponse.SerializeToString,
+            ),
+            'ListSymbols': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSymbols,
+                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.ListSymbolsRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.ListSymbolsResponse.SerializeToString,
             ),
             'WatchLevel': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchLevel,
@@ -428,6 +445,33 @@ class OrderBookService:
             '/chronobook.v1.OrderBookService/BatchGetQuantity',
             chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityRequest.SerializeToString,
             chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSymbols(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chronobook.v1.OrderBookService/ListSymbols',
+            chronobook_dot_v1_dot_order__book__service__pb2.ListSymbolsRequest.SerializeToString,
+            chronobook_dot_v1_dot_order__book__service__pb2.ListSymbolsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -77,6 +77,8 @@ class OrderBookServiceStub:
     outcome; the others are answered all the same.
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
     """
+    ListSymbols: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.ListSymbolsRequest, _order_book_service_pb2.ListSymbolsResponse]
+    """The symbols served, in the order of their names, with how each of them stands."""
     WatchLevel: _grpc.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]
     """Every change of one price level, from now on. The first message says what is known of the level at that moment:
     STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
@@ -121,6 +123,8 @@ class OrderBookServiceAsyncStub(OrderBookServiceStub):
     outcome; the others are answered all the same.
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
     """
+    ListSymbols: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.ListSymbolsRequest, _order_book_service_pb2.ListSymbolsResponse]  # type: ignore[assignment]
+    """The symbols served, in the order of their names, with how each of them stands."""
     WatchLevel: _aio.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]  # type: ignore[assignment]
     """Every change of one price level, from now on. The first message says what is known of the level at that moment:
     STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
@@ -210,6 +214,14 @@ class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
         outcome; the others are answered all the same.
         Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
         """
+
+    @_abc_1.abstractmethod
+    def ListSymbols(
+        self,
+        request: _order_book_service_pb2.ListSymbolsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_book_service_pb2.ListSymbolsResponse, _abc.Awaitable[_order_book_service_pb2.ListSymbolsResponse]]:
+        """The symbols served, in the order of their names, with how each of them stands."""
 
     @_abc_1.abstractmethod
     def WatchLevel(

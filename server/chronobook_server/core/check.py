@@ -1,0 +1,137 @@
+"""Comparing the book with a later snapshot, and learning from it what lay outside the known range.
+
+The snapshot shows the exchange's book at its `lastUpdateId` L; ours has come as far or farther. Whatever an event that
+ends after L names may have been otherwise at L, also in the event that L lies inside, and is left out. All else has
+not changed since, so it must be the same now: within the prices that both sides prove, a level too few, too many or
+with another quantity is a fault. A price that we know nothing of was not named since the epoch began, so it still is
+as the snapshot shows it.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .book import CrossedBook, OrderBook
+from .coverage import KnownRange
+from .depth import DepthSnapshot, DepthUpdate
+from .records import RangeWidened
+from .values import MAX_STEPS, Millis, UpdateId
+
+# Events remembered while no snapshot is on its way: a reply may be of an instant before its request.
+_ORDINARY = 16
+# While one is: minutes of the busiest stream.
+_MOST = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How many levels were compared, and how many of them are missing, too many, or of another quantity in our book."""
+
+    compared: int
+    missing: int
+    extra: int
+    wrong: int
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the book is equal to the snapshot."""
+        return not (self.missing or self.extra or self.wrong)
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """The book was compared with a snapshot, of so many levels at most a side."""
+
+    comparison: Comparison
+    limit: int
+
+
+class Recent:
+    """The last events of an epoch, with the prices they named; `start` is the keyframe's update id."""
+
+    def __init__(self, start: UpdateId) -> None:
+        self._start = start  # every event since then is here
+        self._events: deque[tuple[UpdateId, Mapping[int, int], Mapping[int, int]]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def add(self, update: DepthUpdate, bids: Mapping[int, int], asks: Mapping[int, int], *, keep_all: bool) -> None:
+        """Remember an event, and forget what is older than needed."""
+        self._events.append((update.final_update_id, bids, asks))
+        most = _MOST if keep_all else _ORDINARY
+        while len(self._events) > most:
+            self._start, _, _ = self._events.popleft()
+
+    def forget(self) -> None:
+        """Forget all: what is known by prices, or their steps, has changed."""
+        if self._events:
+            self._start = self._events[-1][0]
+            self._events.clear()
+
+    def named_after(self, update_id: UpdateId) -> set[int] | None:
+        """Return the prices that events named which end after this update id; None where some are forgotten."""
+        if update_id < self._start:
+            return None
+        named: set[int] = set()
+        for final, bids, asks in reversed(self._events):
+            if final <= update_id:
+                break
+            named.update(bids, asks)
+        return named
+
+
+def signed(bids: Mapping[int, int], asks: Mapping[int, int]) -> dict[int, int]:
+    """Return the levels of a snapshot, bids positive, asks negative. Raises CrossedBook."""
+    levels = {price: quantity for price, quantity in bids.items() if quantity}
+    for price, quantity in asks.items():
+        if quantity:
+            if price in levels:
+                raise CrossedBook(f"both sides rest at {price}")
+            levels[price] = -quantity
+    return levels
+
+
+def known_range(snapshot: DepthSnapshot, levels: dict[int, int]) -> KnownRange:
+    """Return the prices that a snapshot proves; a side with fewer levels than the limit is known to its end."""
+    return KnownRange(
+        lowest=min(levels) if len(snapshot.bids) >= snapshot.limit else 0,
+        highest=max(levels) if len(snapshot.asks) >= snapshot.limit else MAX_STEPS,
+    )
+
+
+def compare(book: OrderBook, levels: Mapping[int, int], window: KnownRange, named: set[int]) -> Comparison:
+    """Compare a book with the levels of a snapshot that proves `window`, but for the prices `named` since."""
+    low = max(window.lowest, book.known_range.lowest)
+    high = min(window.highest, book.known_range.highest)
+    ours = book.levels
+    compared = missing = wrong = 0
+    for price, quantity in levels.items():
+        if low <= price <= high and price not in named:
+            compared += 1
+            own = ours.get(price)
+            if own is None:
+                missing += 1
+            elif own != quantity:
+                wrong += 1
+    extra = sum(low <= price <= high and price not in levels and price not in named for price in ours)
+    return Comparison(compared, missing, extra, wrong)
+
+
+def learned(book: OrderBook, levels: Mapping[int, int], window: KnownRange, time: Millis) -> RangeWidened | None:
+    """Return what a snapshot that proves `window` teaches of prices the book does not know; None where nothing."""
+    own = book.known_range
+    if own.lowest <= window.lowest and window.highest <= own.highest:
+        return None
+    if window.lowest <= own.highest + 1 and own.lowest <= window.highest + 1:
+        known = KnownRange(min(own.lowest, window.lowest), max(own.highest, window.highest))
+    else:
+        known = window  # the market has left what was known, and between the two nothing is
+    new = {price: quantity for price, quantity in levels.items() if _is_unknown(book, price)}
+    if any((price >= book.best_ask) if quantity > 0 else (price <= book.best_bid) for price, quantity in new.items()):
+        return None  # it does not fit: the next snapshot will
+    return RangeWidened(time, book.update_id, new, known)
+
+
+def _is_unknown(book: OrderBook, price: int) -> bool:
+    return price not in book.levels and price not in book.known_range and price not in book.named

@@ -1,0 +1,97 @@
+"""Several streams of the same events become one, in order, each event from whichever stream brings it first.
+
+Each source brings its events in order, so an event that leaves a hole behind is held back while another source may
+still fill it: until every open one has brought something beyond the hole, which then is real. What goes out may hold
+holes and repetitions all the same; the synchronisation judges them.
+"""
+
+from bisect import insort
+
+from .depth import DepthUpdate
+from .values import UpdateId
+
+# More than a rotation of connections makes wait.
+_MOST = 1000
+
+
+class Splice:
+    """The open sources of one symbol, and the events that wait for what is missing before them."""
+
+    def __init__(self) -> None:
+        self._newest: dict[int, UpdateId] = {}  # of every open source, the final id of what it brought last
+        self.passed = UpdateId(0)  # final id of the last event that went out; 0 before the first
+        self._ahead: list[DepthUpdate] = []
+        self._seen_waiting: UpdateId | None = None
+
+    def __len__(self) -> int:
+        """Return the number of events held back."""
+        return len(self._ahead)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any source is open."""
+        return bool(self._newest)
+
+    def newest(self, source: int) -> UpdateId:
+        """Return the final id of what a source brought last; 0 before that."""
+        return self._newest.get(source, UpdateId(0))
+
+    def open(self, source: int) -> None:
+        """Take note of a new source."""
+        self._newest[source] = UpdateId(0)
+
+    def close(self, source: int) -> list[DepthUpdate]:
+        """Forget a source; return what need not be held back any more."""
+        self._newest.pop(source, None)
+        if not self._newest:
+            self._ahead.clear()  # what is missing before them is missing for good, and they may be too
+            self.passed = UpdateId(0)
+        return self._settled()
+
+    def take(self, source: int, update: DepthUpdate) -> list[DepthUpdate]:
+        """Take in an event of a source; return what can go out, in order."""
+        if update.final_update_id > self._newest.get(source, UpdateId(0)):
+            self._newest[source] = update.final_update_id
+        if update.final_update_id <= self.passed:
+            return []
+        if not self.passed or update.previous_final_update_id <= self.passed:
+            self.passed = update.final_update_id
+            if not self._ahead:
+                return [update]
+            return [update, *self._settled()]
+        if all(held.final_update_id != update.final_update_id for held in self._ahead):
+            insort(self._ahead, update, key=lambda held: held.final_update_id)
+        return self._settled()
+
+    def refuse(self, update: DepthUpdate) -> None:
+        """Take note that an event that went out could not be read: it is still missing."""
+        if self.passed == update.final_update_id:
+            self.passed = update.previous_final_update_id
+
+    def overdue(self) -> list[DepthUpdate]:
+        """Return what has been held back since the last time this was asked: nobody seems to fill that hole."""
+        waiting = self._ahead[0].final_update_id if self._ahead else None
+        before, self._seen_waiting = self._seen_waiting, waiting
+        return self._let_go() if waiting is not None and waiting == before else []
+
+    def _settled(self) -> list[DepthUpdate]:
+        """Return what can go out of what was held back."""
+        out = self._contiguous()
+        while self._ahead and (len(self._ahead) > _MOST or all(new > self.passed for new in self._newest.values())):
+            out += self._let_go()
+        return out
+
+    def _let_go(self) -> list[DepthUpdate]:
+        """Take the first one held back, and what continues it."""
+        first = self._ahead.pop(0)
+        self.passed = first.final_update_id
+        return [first, *self._contiguous()]
+
+    def _contiguous(self) -> list[DepthUpdate]:
+        out = []
+        while self._ahead and self._ahead[0].previous_final_update_id <= self.passed:
+            update = self._ahead.pop(0)
+            if update.final_update_id > self.passed:
+                self.passed = update.final_update_id
+                out.append(update)
+        return out

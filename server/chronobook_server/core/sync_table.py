@@ -1,0 +1,141 @@
+"""The synchronisation's table: what can happen, what is done then, and which state follows. See sync.py."""
+
+from enum import Enum
+
+from .depth import DepthUpdate
+from .values import UpdateId
+
+
+class State(Enum):
+    """Where the synchronisation stands."""
+
+    DISCONNECTED = "DISCONNECTED"
+    BUFFERING = "BUFFERING"
+    WAITING_FOR_BRIDGE = "WAITING_FOR_BRIDGE"
+    IN_SYNC = "IN_SYNC"
+    SUSPENDED = "SUSPENDED"
+    RESUMING = "RESUMING"
+
+
+class Input(Enum):
+    """What can happen, as seen from the state it happens in."""
+
+    OPENED = "the stream is up"
+    CLOSED = "the stream is lost"
+    SILENT = "the stream brings nothing, though there is something to bring"
+    ENDED = "the book is given up: the contract is not traded any more"
+    KEPT = "an event that continues the kept ones, or is the first"
+    KEPT_BREAK = "an event with a hole between it and the kept ones"
+    KEPT_FULL = "an event more than may be kept"
+    STALE = "an event that ends before the snapshot"
+    DUPLICATE = "an event that the kept ones or the book already hold"
+    BRIDGING = "the first event, which holds the snapshot's update id"
+    CONTIGUOUS = "the event that continues the book"
+    GAP = "an event with a hole between it and the book"
+    CROSSED = "an event after which the book would be crossed"
+    CHECK = "it is time to compare the book"
+    DIFFERS = "a snapshot that the book is not equal to"
+    SNAPSHOT_BRIDGES = "a snapshot that the kept events continue, or do not reach"
+    SNAPSHOT_TOO_OLD = "a snapshot from before the kept events, or before what was known already"
+    SNAPSHOT_FAILED = "no snapshot came, or one that is of no use"
+    SNAPSHOT_LATE = "the reply to a request that is not of interest any more"
+    SNAPSHOT_SAME = "a snapshot of the book's own update id"
+    SNAPSHOT_AHEAD = "a snapshot that is ahead of the book"
+    SNAPSHOT_HELD = "a snapshot that is compared with the book"
+    PATIENCE_OVER = "no event tells whether anything was missed, and a snapshot is there"
+
+
+class Action(Enum):
+    """What the machine does on an input."""
+
+    NOTHING = "take no notice"
+    START = "ask for a snapshot"
+    FORGET = "forget the kept events"
+    KEEP = "keep the event"
+    KEEP_ONLY = "forget the kept events, keep this one"
+    START_OVER = "forget the kept events, keep this one, ask for a new snapshot"
+    ASK_AGAIN = "ask for another snapshot"
+    ASK_CHECK = "ask for a snapshot to compare with"
+    LEAVE_CHECK = "let the comparison be"
+    HOLD = "keep the snapshot until an event says more"
+    COMPARE = "compare the snapshot with the book once that has come as far"
+    ADOPT = "make the snapshot the book, then take the kept events as if they came now"
+    APPLY = "apply the event to the book"
+    SUSPEND = "keep the book, of which nobody knows whether it is still right"
+    SUSPEND_AGAIN = "go on keeping it, forget what was asked for"
+    DOUBT = "keep the book, of which nobody knows whether it is still right, ask for a snapshot"
+    RESUME = "nothing was missed: apply the event to the book"
+    CONFIRM = "nothing was missed: the book is as the snapshot says"
+    LOSE_CHAIN = "give up the book for a missing event, keep this one, ask for a snapshot"
+    LOSE_CROSSED = "give up the book because it cannot be right, keep this event, ask for a snapshot"
+    LOSE_WRONG = "give up the book because the exchange's is another one, ask for a snapshot"
+    LOSE_DOUBTED = "give up the book, in which something is missing, keep this event, take the snapshot that is held"
+    LOSE_ENDED = "give up the book"
+
+
+D, B, W, S = State.DISCONNECTED, State.BUFFERING, State.WAITING_FOR_BRIDGE, State.IN_SYNC
+P, R = State.SUSPENDED, State.RESUMING
+
+TABLE: dict[tuple[State, Input], tuple[Action, State]] = {
+    (D, Input.OPENED): (Action.START, B),
+    (D, Input.ENDED): (Action.NOTHING, D),
+    (D, Input.SNAPSHOT_LATE): (Action.NOTHING, D),
+    (S, Input.STALE): (Action.NOTHING, S),
+    (S, Input.DUPLICATE): (Action.NOTHING, S),
+    (S, Input.BRIDGING): (Action.APPLY, S),
+    (S, Input.CONTIGUOUS): (Action.APPLY, S),
+    (S, Input.GAP): (Action.LOSE_CHAIN, B),
+    (S, Input.CROSSED): (Action.LOSE_CROSSED, B),
+    (S, Input.CLOSED): (Action.SUSPEND, P),
+    (S, Input.SILENT): (Action.DOUBT, R),
+    (S, Input.CHECK): (Action.ASK_CHECK, S),
+    (S, Input.DIFFERS): (Action.LOSE_WRONG, B),
+    (S, Input.SNAPSHOT_HELD): (Action.COMPARE, S),
+    (S, Input.SNAPSHOT_FAILED): (Action.LEAVE_CHECK, S),
+    (S, Input.SNAPSHOT_LATE): (Action.NOTHING, S),
+    (P, Input.OPENED): (Action.START, R),
+    (P, Input.ENDED): (Action.LOSE_ENDED, D),
+    (P, Input.SNAPSHOT_LATE): (Action.NOTHING, P),
+    (R, Input.STALE): (Action.NOTHING, R),
+    (R, Input.DUPLICATE): (Action.NOTHING, R),
+    (R, Input.BRIDGING): (Action.RESUME, S),
+    (R, Input.CONTIGUOUS): (Action.RESUME, S),
+    (R, Input.GAP): (Action.LOSE_DOUBTED, B),
+    (R, Input.CLOSED): (Action.SUSPEND_AGAIN, P),
+    (R, Input.SILENT): (Action.NOTHING, R),
+    (R, Input.SNAPSHOT_SAME): (Action.CONFIRM, S),
+    (R, Input.SNAPSHOT_AHEAD): (Action.HOLD, R),
+    (R, Input.SNAPSHOT_TOO_OLD): (Action.ASK_AGAIN, R),
+    (R, Input.SNAPSHOT_FAILED): (Action.ASK_AGAIN, R),
+    (R, Input.SNAPSHOT_LATE): (Action.NOTHING, R),
+    (R, Input.PATIENCE_OVER): (Action.LOSE_DOUBTED, B),
+}
+for state in (B, W):
+    TABLE |= {
+        (state, Input.KEPT): (Action.KEEP, state),
+        (state, Input.KEPT_BREAK): (Action.KEEP_ONLY, state),
+        (state, Input.KEPT_FULL): (Action.START_OVER, W),
+        (state, Input.DUPLICATE): (Action.NOTHING, state),
+        (state, Input.SILENT): (Action.NOTHING, state),
+        (state, Input.SNAPSHOT_BRIDGES): (Action.ADOPT, S),
+        (state, Input.SNAPSHOT_TOO_OLD): (Action.ASK_AGAIN, W),
+        (state, Input.SNAPSHOT_FAILED): (Action.ASK_AGAIN, W),
+        (state, Input.SNAPSHOT_LATE): (Action.NOTHING, state),
+        (state, Input.CLOSED): (Action.FORGET, D),
+    }
+
+
+def relation_to_snapshot(update: DepthUpdate, last_update_id: UpdateId) -> Input:
+    """Name an event's relation to a snapshot that no event has been applied to yet."""
+    if update.final_update_id < last_update_id:
+        return Input.STALE
+    if update.first_update_id <= last_update_id:
+        return Input.BRIDGING
+    return Input.CONTIGUOUS if update.previous_final_update_id <= last_update_id else Input.GAP
+
+
+def relation_to_event(update: DepthUpdate, final_update_id: UpdateId) -> Input:
+    """Name an event's relation to the last event applied or kept."""
+    if update.final_update_id <= final_update_id:
+        return Input.DUPLICATE
+    return Input.CONTIGUOUS if update.previous_final_update_id <= final_update_id else Input.GAP

@@ -1,0 +1,271 @@
+"""The connections for a group of symbols: opened, watched, replaced before their time is over, opened again when lost.
+
+A connection is replaced by a new one that is up and brings events before the old one is closed, so that a rotation
+loses nothing: the symbols' sinks put together what both of them bring. With two lanes every stream is there twice for
+good.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from random import Random
+from urllib.parse import quote
+
+import structlog
+
+from chronobook_server.core.coverage import Cause
+
+from .link import Link
+from .network import Network, Unreachable
+from .reconnect import retry_delay
+from .sink import Sink
+from .snapshots import Snapshots
+from .watch import StreamWatch
+from .wire import MalformedFrame, MalformedKind, decode_frame, depth_stream
+
+STREAMS_PER_CONNECTION = 200
+# A quiet symbol brings nothing on the new connection: the old one is closed all the same after so long.
+_OVERLAP_SECONDS = 10.0
+_LOOK_SECONDS = 0.1
+# A connection that brings nothing for so long, though there is something to bring, is given up.
+_DEAD_SECONDS = 30.0
+# Of its time, the part by which connections differ, so that they are not all replaced at once.
+_STAGGER = 0.04
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class FeedCounts:
+    """What happened on the connections since the server started."""
+
+    frames: int = 0
+    frame_bytes: int = 0
+    connects: int = 0
+    losses: int = 0
+    rotations: int = 0
+    resubscriptions: int = 0
+    silent_connections: int = 0
+    stalls: int = 0
+
+
+@dataclass
+class Surroundings:
+    """What the connections of a feed have in common."""
+
+    network: Network
+    random: Random
+    sinks: Mapping[str, Sink]
+    snapshots: Snapshots
+    counts: FeedCounts
+    update_speed: str
+    lifetime_seconds: float
+    sources: "count[int]"
+    malformed_seen: set[MalformedKind]
+    cause: Cause = Cause.DISCONNECT  # why connections end at present
+
+
+class Group:
+    """Up to STREAMS_PER_CONNECTION symbols on `lanes` connections each."""
+
+    def __init__(self, surroundings: Surroundings, lanes: int) -> None:
+        self.symbols: dict[str, None] = {}
+        self.links: dict[int, Link] = {}
+        self._around = surroundings
+        self._lanes = lanes
+        self._reading: dict[int, asyncio.Task[None]] = {}
+        self._has_symbols = asyncio.Event()
+
+    # --- which symbols
+
+    def add(self, symbol: str) -> None:
+        """Have a symbol's stream from now on."""
+        self.symbols[symbol] = None
+        self._has_symbols.set()
+        for link in self.links.values():
+            link.subscribe([self._stream(symbol)])
+            self._begin(link, symbol)
+
+    def remove(self, symbol: str) -> None:
+        """Do without a symbol's stream from now on."""
+        del self.symbols[symbol]
+        for link in self.links.values():
+            if link.watches.pop(symbol, None) is not None:
+                link.unsubscribe([self._stream(symbol)])
+                self._end(link, symbol, Cause.NOT_TRADING)
+
+    def _stream(self, symbol: str) -> str:
+        return depth_stream(symbol, self._around.update_speed)
+
+    def _begin(self, link: Link, symbol: str) -> None:
+        link.watches[symbol] = StreamWatch(self._around.network.monotonic())
+        self._around.snapshots.want(symbol, self._around.sinks[symbol].opened(link.source))
+
+    def _end(self, link: Link, symbol: str, cause: Cause) -> None:
+        self._around.snapshots.want(symbol, self._around.sinks[symbol].closed(link.source, cause))
+
+    # --- connections
+
+    async def run(self) -> None:
+        """Keep the connections for ever."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(self._lanes):
+                    tasks.create_task(self._keep_lane())
+        finally:
+            for task in self._reading.values():
+                task.cancel()
+            await asyncio.gather(*self._reading.values(), return_exceptions=True)
+
+    async def _keep_lane(self) -> None:
+        """Keep one connection for ever."""
+        attempt = 0
+        while True:
+            await self._has_symbols.wait()
+            await asyncio.sleep(retry_delay(attempt, self._around.random.random))
+            attempt += 1
+            link = await self._open(attempt)
+            if link is not None and await self._hold(link):
+                attempt = 1
+
+    async def _open(self, attempt: int) -> Link | None:
+        around = self._around
+        # A few symbols are not ASCII.
+        names = "/".join(quote(self._stream(symbol), safe="@") for symbol in self.symbols)
+        symbols = tuple(self.symbols)
+        try:
+            socket = await around.network.connect(f"/stream?streams={names}")
+        except Unreachable as error:
+            if attempt == 1:
+                log.warning("no stream; trying again", error=str(error))
+            return None
+        link = Link(next(around.sources), socket, around.network.monotonic())
+        around.counts.connects += 1
+        self.links[link.source] = link
+        for symbol in symbols:
+            if symbol in self.symbols:
+                self._begin(link, symbol)
+        late = [self._stream(symbol) for symbol in self.symbols if symbol not in symbols]
+        if late:
+            link.subscribe(late)
+            for symbol in self.symbols.keys() - link.watches.keys():
+                self._begin(link, symbol)
+        self._reading[link.source] = asyncio.create_task(self._read(link))
+        log.info("stream is up", symbols=len(link.watches), connection=link.source)
+        return link
+
+    async def _read(self, link: Link) -> None:
+        reason = "cancelled"
+        try:
+            reason = await link.read(partial(self._frame, link))
+        finally:
+            await link.close()
+            del self.links[link.source], self._reading[link.source]
+            for symbol in link.watches:
+                self._end(link, symbol, self._around.cause)
+            log.info("stream has ended", connection=link.source, reason=reason)
+
+    async def _hold(self, link: Link) -> bool:
+        """Keep a connection, and those that replace it, until one is lost; return whether that had brought anything."""
+        around = self._around
+        while True:
+            lifetime = around.lifetime_seconds * (1 - _STAGGER * around.random.random())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(link.has_ended.wait(), link.opened_at + lifetime - around.network.monotonic())
+            if link.has_ended.is_set():
+                around.counts.losses += 1
+                return link.frames > 0
+            link = await self._replace(link)
+
+    async def _replace(self, old: Link) -> Link:
+        """Return a new connection that has taken over from this one; this one where it is lost before."""
+        attempt = 0
+        while not old.has_ended.is_set():
+            await asyncio.sleep(retry_delay(attempt, self._around.random.random))
+            attempt += 1
+            new = await self._open(attempt)
+            if new is None:
+                continue
+            await self._overlap(old, new)
+            if new.has_ended.is_set():
+                continue
+            if not old.has_ended.is_set():
+                await old.close()
+                await old.has_ended.wait()
+            self._around.counts.rotations += 1
+            return new
+        return old
+
+    async def _overlap(self, old: Link, new: Link) -> None:
+        """Wait until a new connection brings what the old one does, for every symbol that is not quiet."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_OVERLAP_SECONDS):
+                while not (old.has_ended.is_set() or new.has_ended.is_set() or self._is_spliced(new)):  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+    def _is_spliced(self, link: Link) -> bool:
+        return all(self._around.sinks[symbol].is_spliced(link.source) for symbol in link.watches)
+
+    # --- frames
+
+    def _frame(self, link: Link, frame: bytes | str) -> None:
+        around = self._around
+        around.counts.frames += 1
+        around.counts.frame_bytes += len(frame)
+        link.last_frame_at = around.network.monotonic()
+        symbol: str | None = None
+        try:
+            decoded = decode_frame(frame, around.snapshots.time())
+            if decoded is None:
+                return
+            symbol, update = decoded
+            watch = link.watches.get(symbol)
+            if watch is not None:
+                watch.frame()
+                around.snapshots.want(symbol, around.sinks[symbol].update(update, link.source))
+        except MalformedFrame as error:
+            known = error.symbol is not None and error.symbol in link.watches
+            self._count_malformed(error.kind, (str(error.symbol),) if known else tuple(link.watches))
+        except Exception:
+            log.exception("a frame could not be taken in; starting over", symbol=symbol)
+            touched = tuple(link.watches) if symbol is None else (symbol,)
+            self._count_malformed(MalformedKind.UNEXPECTED, touched)
+            for each in touched:
+                around.snapshots.want(each, around.sinks[each].start_over())
+
+    def _count_malformed(self, kind: MalformedKind, symbols: tuple[str, ...]) -> None:
+        for symbol in symbols:
+            self._around.sinks[symbol].malformed()
+        if kind not in self._around.malformed_seen:
+            self._around.malformed_seen.add(kind)
+            log.warning(
+                "a frame was dropped; more of this kind are only counted", reason=kind.value, symbols=symbols[:10]
+            )
+
+    # --- watching
+
+    def tick(self, now: float) -> None:
+        """Subscribe again to what does not come, and give up connections that bring nothing."""
+        sinks, counts = self._around.sinks, self._around.counts
+        for link in tuple(self.links.values()):
+            ahead = [
+                symbol for symbol in link.watches if sinks[symbol].newest_update_id > sinks[symbol].brought(link.source)
+            ]
+            if ahead and now - link.last_frame_at >= _DEAD_SECONDS:
+                counts.silent_connections += 1
+                log.warning("a connection brings nothing; giving it up", connection=link.source, symbols=len(ahead))
+                link.give_up()
+                continue
+            due = [
+                symbol
+                for symbol, watch in link.watches.items()
+                if watch.is_due(now, sinks[symbol].brought(link.source), sinks[symbol].newest_update_id)
+            ]
+            if due:
+                counts.resubscriptions += len(due)
+                log.info("streams bring nothing; subscribing again", connection=link.source, symbols=due[:10])
+                link.unsubscribe(map(self._stream, due))
+                link.subscribe(map(self._stream, due))

@@ -1,0 +1,52 @@
+"""When a stream that was subscribed to has to be subscribed to again. Pure: the time is passed in.
+
+The exchange acknowledges subscriptions that it never serves, and a stream that was served may fall silent. Silence by
+itself proves nothing, since symbols can be quiet; a first frame that does not come, or something newer that the
+exchange has told elsewhere, is worth another subscription, which costs nothing where all was well.
+"""
+
+from chronobook_server.core.values import UpdateId
+
+FIRST_FRAME_SECONDS = 10.0
+# What the exchange tells elsewhere comes by this stream within half a second.
+BEHIND_SECONDS = 5.0
+_LONGEST_SECONDS = 300.0
+
+
+class StreamWatch:
+    """One subscription on one connection, made at `now` (seconds of a clock that never runs backwards)."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now  # of the last subscription
+        self._patience = FIRST_FRAME_SECONDS
+        self._has_frame = False
+        self._behind_since: float | None = None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a frame has come since it was last subscribed to."""
+        return self._has_frame
+
+    def frame(self) -> None:
+        """Take note of a frame."""
+        self._has_frame = True
+        self._behind_since = None
+        self._patience = FIRST_FRAME_SECONDS
+
+    def is_due(self, now: float, brought: UpdateId, newest: UpdateId) -> bool:
+        """Return whether it is time to subscribe again, and count that as done.
+
+        `brought` is the final id of what this stream brought last, `newest` the newest one known from anywhere.
+        """
+        if newest <= brought or not self._has_frame:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = now
+        is_behind = self._behind_since is not None and now - self._behind_since >= BEHIND_SECONDS
+        if not is_behind and (self._has_frame or now - self._since < self._patience):
+            return False
+        self._since = now
+        self._patience = min(self._patience * 2, _LONGEST_SECONDS)
+        self._has_frame = False
+        self._behind_since = None
+        return True

@@ -1,0 +1,101 @@
+"""How symbols and their histories stand, as messages."""
+
+from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook_server.core.records import ContractChanged
+from chronobook_server.market import Market
+
+from . import convert
+
+
+def of(market: Market) -> pb.GetStatusResponse:
+    """Return how a symbol's book stands."""
+    history, view, counts = market.history, market.current_view(), market.counts
+    newest = history.newest_state()
+    return pb.GetStatusResponse(
+        symbol=market.symbol,
+        is_connected=market.is_synced,
+        last_update_id=0 if newest is None else newest[1],
+        bids_count=0 if view is None else view.bids_count,
+        asks_count=0 if view is None else view.asks_count,
+        history_count=history.seconds_held(),
+        state=convert.STATES[market.state],
+        timestamp=convert.seconds(market.now()),
+        as_of=None if newest is None else convert.seconds(newest[0]),
+        complete_to=convert.seconds(history.complete_to),
+        age=market.age(),
+        known_range=None if view is None else convert.known_range(view),
+        best_bid=None if view is None else convert.best(view.instrument, view.bids(1)),
+        best_ask=None if view is None else convert.best(view.instrument, view.asks(1)),
+        resyncs_count=counts.resyncs,
+        malformed_frames_count=counts.malformed_frames,
+        trading_status=market.contract.trading_status,
+        history_error=history.recorder.error,
+        epoch=market.epoch,
+        tick_size=_size(market.contract.tick_size),
+        step_size=_size(market.contract.step_size),
+        audits=pb.Audits(
+            count=counts.audits,
+            mismatches_count=counts.audit_mismatches,
+            missing_count=counts.levels_missing,
+            extra_count=counts.levels_extra,
+            wrong_count=counts.levels_wrong,
+        ),
+        suspensions_count=counts.suspensions,
+    )
+
+
+def line(market: Market) -> pb.ListSymbolsResponse.Symbol:
+    """Return how a symbol stands, in short."""
+    newest = market.history.newest_state()
+    return pb.ListSymbolsResponse.Symbol(
+        symbol=market.symbol,
+        is_connected=market.is_synced,
+        state=convert.STATES[market.state],
+        trading_status=market.contract.trading_status,
+        history_count=market.history.seconds_held(),
+        as_of=None if newest is None else convert.seconds(newest[0]),
+        age=market.age(),
+        tick_size=_size(market.contract.tick_size),
+        step_size=_size(market.contract.step_size),
+    )
+
+
+def history(market: Market) -> pb.GetHistoryResponse:
+    """Return which instants of a symbol can be asked about."""
+    held = market.history
+    coverage = held.coverage()
+    return pb.GetHistoryResponse(
+        symbol=market.symbol,
+        history_count=held.seconds_held(),
+        oldest_timestamp=convert.seconds(coverage[0].start) if coverage else None,
+        newest_timestamp=convert.seconds(coverage[-1].end) if coverage else None,
+        coverage=[
+            pb.GetHistoryResponse.Interval(start=interval.start / 1000, end=interval.end / 1000)
+            for interval in coverage
+        ],
+        gaps=[convert.gap(gap) for gap in held.gaps()],
+        level_changes=held.level_changes,
+        bytes=held.bytes,
+        retention_seconds=held.retention_ms / 1000,
+        events=held.events,
+        segments_count=held.segments,
+        contract_changes=[_change(change) for change in held.contracts()],
+    )
+
+
+def _change(change: ContractChanged) -> pb.GetHistoryResponse.ContractChange:
+    return pb.GetHistoryResponse.ContractChange(
+        timestamp=change.time / 1000,
+        trading_status=change.contract.trading_status,
+        tick_size=_size(change.contract.tick_size),
+        step_size=_size(change.contract.step_size),
+    )
+
+
+def _size(text: str) -> float | None:
+    """Return a tick or step size; None where the exchange does not say, or says nothing that is one."""
+    try:
+        size = float(text)
+    except ValueError:
+        return None
+    return size if 0 < size < float("inf") else None
