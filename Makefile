@@ -4,13 +4,17 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROTOS := .build/googleapis/google/rpc/status.proto
 
-.PHONY: demo test run install lint types generate check bench bench-history
+.PHONY: demo test sim run install lint types generate check bench bench-history
 
 demo: $(INSTALLED)
 	@$(BIN)/chronobook-server demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Bad days from their seeds: ARGS="--seeds 0 20000", or ARGS="--seed 7" to see one.
+sim: $(INSTALLED)
+	$(BIN)/python -m tests.simulation.run $(ARGS)
 
 run: $(INSTALLED)
 	@$(BIN)/chronobook-server run

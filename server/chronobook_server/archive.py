@@ -23,7 +23,7 @@ class Archive:
     """The data directory of a server in use, with the history of each of its symbols. Raises DirectoryRefused."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        self._directory = DataDirectory(settings.data_dir, settings.rest_url)
+        self.directory = DataDirectory(settings.data_dir, settings.rest_url)
         self._limit = settings.retention_bytes
         self._sync_seconds = settings.sync_interval_ms / 1000
         self._retention_ms = settings.retention_ms
@@ -32,17 +32,17 @@ class Archive:
         self._tasks: list[asyncio.Task[None]] = []
         self._memories = Memories()
         self.histories: dict[str, HistoryStore] = {}
-        held = self._directory.symbols() if settings.all_symbols else ()
+        held = self.directory.symbols() if settings.all_symbols else ()
         try:
             for symbol in dict.fromkeys((*settings.symbols, *held)):
                 self.open(symbol)
         except BaseException:
-            self._directory.close()
+            self.directory.close()
             raise
 
     def open(self, symbol: str) -> HistoryStore:
         """Open the history of one more symbol. Raises DirectoryRefused."""
-        history = self._directory.open(symbol, self._sealer, retention_ms=self._retention_ms, memories=self._memories)
+        history = self.directory.open(symbol, self._sealer, retention_ms=self._retention_ms, memories=self._memories)
         self.histories[symbol] = history
         history.recorder.sealed = partial(self._sealed.put_nowait, symbol)
         for name in history.recorder.damaged_files:
@@ -95,7 +95,7 @@ class Archive:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._sealer.drain(), _STOP_SECONDS)
         await self._sealer.stop()
-        self._directory.close()
+        self.directory.close()
 
 
 async def _sync(history: HistoryStore) -> None:

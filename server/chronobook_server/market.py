@@ -301,7 +301,7 @@ class Market:
     @property
     def newest_update_id(self) -> UpdateId:
         """The newest update id that is known to be there, whether its event has come or not."""
-        return max(self._ticker, self._splice.passed, self._sync.update_id)
+        return max(self._ticker, self._splice.passed, self._sync.update_id, self._sync.held_update_id)
 
     def brought(self, source: int) -> UpdateId:
         """Return the final id of the last event that a stream brought; 0 before that."""

@@ -265,3 +265,16 @@ def open_again(directory: DataDirectory, store: HistoryStore) -> HistoryStore:
     """Return the same history with nothing unpacked."""
     store.recorder.close()
     return directory.open(SYMBOL, InlineSealer(), retention_ms=60_000, memories=Memories(), segment_ms=SEGMENT_MS)
+
+
+def test_a_refusal_of_the_exchange_is_remembered(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path, "https://exchange")
+    assert directory.held_until() == 0
+    directory.hold(1234.5)
+    directory.close()
+    again = DataDirectory(tmp_path, "https://exchange")
+    assert again.held_until() == 1234.5
+    (tmp_path / "held.json").write_text("nonsense")
+    assert again.held_until() == 0
+    assert again.symbols() == []
+    again.close()

@@ -21,7 +21,7 @@ class Splice:
         self._newest: dict[int, UpdateId] = {}  # of every open source, the final id of what it brought last
         self.passed = UpdateId(0)  # final id of the last event that went out; 0 before the first
         self._ahead: list[DepthUpdate] = []
-        self._seen_waiting: UpdateId | None = None
+        self._seen = UpdateId(0)  # the last one held back when somebody asked what is overdue
 
     def __len__(self) -> int:
         """Return the number of events held back."""
@@ -69,10 +69,12 @@ class Splice:
             self.passed = update.previous_final_update_id
 
     def overdue(self) -> list[DepthUpdate]:
-        """Return what has been held back since the last time this was asked: nobody seems to fill that hole."""
-        waiting = self._ahead[0].final_update_id if self._ahead else None
-        before, self._seen_waiting = self._seen_waiting, waiting
-        return self._let_go() if waiting is not None and waiting == before else []
+        """Return what has been held back since the last time this was asked: nobody seems to fill those holes."""
+        before, self._seen = self._seen, self._ahead[-1].final_update_id if self._ahead else UpdateId(0)
+        out: list[DepthUpdate] = []
+        while self._ahead and self._ahead[0].final_update_id <= before:
+            out += self._let_go()
+        return out
 
     def _settled(self) -> list[DepthUpdate]:
         """Return what can go out of what was held back."""

@@ -30,6 +30,9 @@ LIFETIME_SECONDS = 23.5 * 3600
 INFO_SECONDS = 300.0
 NOT_LISTED = Contract("NOT_LISTED")
 _TICK_SECONDS = 1.0
+# The best prices come every five seconds, if any of them moves.
+_TICKER_PATIENCE_SECONDS = 20.0
+_LONGEST_PATIENCE_SECONDS = 320.0
 # The event loop stood still for so long: frames waited, and pings too.
 _STALL_SECONDS = 2.0
 # Connections that end so soon after that end because of it.
@@ -60,7 +63,8 @@ class FeedSettings:
 class Feed:
     """Keeps every sink supplied until `run` is cancelled. `add` puts the sink of a new symbol into `sinks`.
 
-    `run` is for once: it closes the network at its end.
+    `held_until` (Unix seconds) is until when an earlier feed was told to send nothing, `held` is called when this one
+    is told so. `run` is for once: it closes the network at its end.
     """
 
     def __init__(
@@ -71,9 +75,11 @@ class Feed:
         *,
         random: Random,
         add: Callable[[str], None],
+        held_until: float = 0.0,
+        held: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.counts = FeedCounts()
-        self.requests = Requests(network, random)
+        self.requests = Requests(network, random, held_until=held_until, held=held)
         self.snapshots = Snapshots(self.requests, sinks, random, settings.symbols)
         self.groups: list[Group] = []
         self._settings = settings
@@ -161,7 +167,7 @@ class Feed:
     # --- the best prices of all symbols, which tell whether streams are silent without reason
 
     async def _keep_ticker(self) -> None:
-        attempt = 0
+        attempt, patience = 0, _TICKER_PATIENCE_SECONDS
         while True:
             await asyncio.sleep(retry_delay(attempt, self._random.random))
             attempt += 1
@@ -169,13 +175,24 @@ class Feed:
                 socket = await self._network.connect(f"/stream?streams={TICKER_STREAM}")
             except Unreachable:
                 continue
-            link = Link(next(self._around.sources), socket, self._network.monotonic())
+            link = Link(next(self._around.sources), socket, self._network.monotonic)
+            silence = asyncio.create_task(self._end_when_silent(link, patience))
             try:
                 await link.read(self._ticker)
             finally:
+                silence.cancel()
                 await link.close()
+            # In a quiet market there may be nothing to bring.
+            patience = min(patience * 2, _LONGEST_PATIENCE_SECONDS)
             if link.frames:
-                attempt = 1
+                attempt, patience = 1, _TICKER_PATIENCE_SECONDS
+
+    async def _end_when_silent(self, link: Link, patience: float) -> None:
+        """Close a connection that brings nothing for so long."""
+        while (left := link.last_frame_at + patience - self._network.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(left)
+        self.counts.silent_connections += 1
+        link.give_up()
 
     def _ticker(self, frame: bytes | str) -> None:
         try:

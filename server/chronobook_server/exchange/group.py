@@ -92,6 +92,8 @@ class Group:
     def remove(self, symbol: str) -> None:
         """Do without a symbol's stream from now on."""
         del self.symbols[symbol]
+        if not self.symbols:
+            self._has_symbols.clear()
         for link in self.links.values():
             if link.watches.pop(symbol, None) is not None:
                 link.unsubscribe([self._stream(symbol)])
@@ -124,8 +126,8 @@ class Group:
         """Keep one connection for ever."""
         attempt = 0
         while True:
-            await self._has_symbols.wait()
             await asyncio.sleep(retry_delay(attempt, self._around.random.random))
+            await self._has_symbols.wait()
             attempt += 1
             link = await self._open(attempt)
             if link is not None and await self._hold(link):
@@ -142,7 +144,7 @@ class Group:
             if attempt == 1:
                 log.warning("no stream; trying again", error=str(error))
             return None
-        link = Link(next(around.sources), socket, around.network.monotonic())
+        link = Link(next(around.sources), socket, around.network.monotonic)
         around.counts.connects += 1
         self.links[link.source] = link
         for symbol in symbols:
@@ -185,6 +187,7 @@ class Group:
         attempt = 0
         while not old.has_ended.is_set():
             await asyncio.sleep(retry_delay(attempt, self._around.random.random))
+            await self._has_symbols.wait()
             attempt += 1
             new = await self._open(attempt)
             if new is None:
@@ -215,7 +218,6 @@ class Group:
         around = self._around
         around.counts.frames += 1
         around.counts.frame_bytes += len(frame)
-        link.last_frame_at = around.network.monotonic()
         symbol: str | None = None
         try:
             decoded = decode_frame(frame, around.snapshots.time())

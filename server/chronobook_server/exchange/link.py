@@ -14,16 +14,16 @@ _MESSAGES_A_SECOND = 4
 
 
 class Link:
-    """An open connection. `source` is its number, which no other one ever gets; `opened_at` is in monotonic seconds."""
+    """An open connection. `source` is its number, which no other one ever gets; times are `monotonic` seconds."""
 
-    def __init__(self, source: int, socket: Socket, opened_at: float) -> None:
+    def __init__(self, source: int, socket: Socket, monotonic: Callable[[], float]) -> None:
         self.source = source
-        self.opened_at = opened_at
+        self.opened_at = self.last_frame_at = monotonic()
         self.frames = 0
-        self.last_frame_at = opened_at
         self.watches: dict[str, StreamWatch] = {}  # of every symbol that is subscribed to
         self.has_ended = asyncio.Event()
         self._socket = socket
+        self._monotonic = monotonic
         self._number = 0
         self._commands: deque[tuple[str, tuple[str, ...]]] = deque()
         self._wake = asyncio.Event()
@@ -36,6 +36,7 @@ class Link:
             while True:
                 data = await self._socket.receive()
                 self.frames += 1
+                self.last_frame_at = self._monotonic()
                 frame(data)
         except Disconnected as error:
             return str(error)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
 from urllib.parse import quote
@@ -34,13 +34,20 @@ class Refused(Exception):
 
 
 class Requests:
-    """The requests to the exchange, within the weight that it allows."""
+    """The requests to the exchange, within the weight that it allows.
 
-    def __init__(self, network: Network, random: Random) -> None:
+    `held_until` (Unix seconds) is until when an earlier server was told to wait; `held` is called with a new such time.
+    """
+
+    def __init__(
+        self, network: Network, random: Random, *, held_until: float = 0.0, held: Callable[[float], None]
+    ) -> None:
         self.budget = WeightBudget()
+        self.budget.hold(held_until, 0.0)
         self.refused = 0  # with 418 and 429
         self._network = network
         self._random = random
+        self._held = held
 
     def time(self) -> Nanos:
         """Return the Unix time."""
@@ -75,6 +82,7 @@ class Requests:
         self.refused += 1
         # Never a moment too early, and not at the same moment as everybody else.
         self.budget.hold(seconds + _JITTER_SECONDS * (0.25 + 0.75 * self._random.random()), self.now())
+        self._held(self.budget.held_until)
         log.warning("the exchange refuses requests; none is sent for a while", status=reply.status, seconds=seconds)
 
 

@@ -2,9 +2,11 @@
 
 lock           held by the server that uses the directory
 origin.json    which exchange the history is of, and the version of this layout
+held.json      until when (Unix seconds) the exchange wants no request, where it ever said so
 ETHUSDT/       one folder a symbol: sealed segments (*.seg) and the logs of those that are not sealed (*.log)
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -20,6 +22,7 @@ from .store import SEGMENT_MS, HistoryStore
 VERSION = 1
 _LOCK = "lock"
 _ORIGIN = "origin.json"
+_HELD = "held.json"
 
 
 class DirectoryRefused(Exception):
@@ -68,6 +71,17 @@ class DataDirectory:
             raise DirectoryRefused(f"{self._path / _ORIGIN} has version {version}; this server reads version {VERSION}")
         if held != exchange:
             raise DirectoryRefused(f"the data directory {self._path} holds the history of {held}, not of {exchange}")
+
+    def held_until(self) -> float:
+        """Return until when the exchange wants no request, in Unix seconds; 0 where it never said so."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return float(json.loads(DiskFiles(self._path).read(_HELD)))
+        return 0.0
+
+    def hold(self, until: float) -> None:
+        """Keep until when the exchange wants no request: a server that starts again in that time must know."""
+        with contextlib.suppress(OSError):
+            DiskFiles(self._path).write(_HELD, json.dumps(until).encode())
 
     def symbols(self) -> list[str]:
         """Return the symbols that the directory holds a history of, in order."""

@@ -1,0 +1,151 @@
+"""One server in the simulation: the real markets, histories and feed, on a simulated network and disk."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from random import Random
+
+from chronobook_server.core.records import Keyframe, Record, Update
+from chronobook_server.core.values import Millis
+from chronobook_server.exchange.feed import Feed, FeedSettings
+from chronobook_server.history.store import HistoryStore
+from chronobook_server.market import Market
+from tests.simulation.network import SimNetwork
+from tests.support.memory import InlineSealer, MemoryFiles
+
+RETENTION_MS = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """One event as a history took it: in which run of the server, in which epoch, and whether it was written."""
+
+    run: int
+    epoch: int
+    final: int
+    time: Millis
+    is_written: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The settings of a server."""
+
+    symbols: tuple[str, ...]
+    all_symbols: bool
+    connections: int
+    lifetime_seconds: float
+    audit_seconds: float | None
+    segment_ms: int
+
+
+class WatchedHistory(HistoryStore):
+    """A history that says what it took."""
+
+    applied: list[Applied]
+    run = 0
+    epochs = 0
+
+    def append(self, record: Record) -> None:
+        """Take in the next record."""
+        super().append(record)
+        if isinstance(record, Keyframe):
+            type(self).epochs += 1  # of all servers, so that no two are alike
+        elif isinstance(record, Update):
+            state = (record.transaction_time, record.final_update_id)
+            written = self.newest_state() == state and self.complete_to == record.transaction_time
+            self.applied.append(
+                Applied(self.run, self.epochs, record.final_update_id, record.transaction_time, written)
+            )
+
+
+class SimServer:
+    """A server that can be ended and started again on what is left on its disk."""
+
+    def __init__(self, plan: Plan, network: SimNetwork, random: Random) -> None:
+        self.plan = plan
+        self.network = network
+        self.disks: dict[str, MemoryFiles] = {}
+        self.applied: dict[str, list[Applied]] = {}
+        self.markets: dict[str, Market] = {}
+        self.runs = 0
+        self._held_until = 0.0  # outlasts a restart, as a file does
+        self._random = random
+        self._task: asyncio.Task[None] | None = None
+        self.feed: Feed
+
+    def start(self) -> None:
+        """Start on what is on the disk."""
+        self.runs += 1
+        self.markets = {}
+        for symbol in self.disks if self.plan.all_symbols else self.plan.symbols:
+            self._add(symbol)
+        settings = FeedSettings(
+            () if self.plan.all_symbols else self.plan.symbols,
+            all_symbols=self.plan.all_symbols,
+            connections=self.plan.connections,
+            lifetime_seconds=self.plan.lifetime_seconds,
+            info_seconds=10.0,
+        )
+        self.feed = Feed(
+            settings,
+            self.markets,
+            self.network,
+            random=self._random,
+            add=self._add,
+            held_until=self._held_until,
+            held=self._hold,
+        )
+        self._task = asyncio.create_task(self.feed.run())
+
+    def _hold(self, until: float) -> None:
+        self._held_until = until
+
+    def _add(self, symbol: str) -> None:
+        files = self.disks.setdefault(symbol, MemoryFiles())
+        history = WatchedHistory(
+            symbol, files, InlineSealer(), retention_ms=RETENTION_MS, segment_ms=self.plan.segment_ms
+        )
+        history.applied, history.run = self.applied.setdefault(symbol, []), self.runs
+        self.markets[symbol] = Market(
+            symbol, history, monotonic=self.network.monotonic, audit_seconds=self.plan.audit_seconds
+        )
+
+    async def stop(self, *, is_killed: bool) -> None:
+        """End it; killed, it does nothing more of what it would still do."""
+        assert self._task is not None
+        if self._task.done():
+            self._task.result()  # what should never happen
+        left = {symbol: _copy(files) for symbol, files in self.disks.items()}
+        for market in self.markets.values():
+            if is_killed:
+                # What the process would still do until it is gone happens nowhere.
+                assert isinstance(market.history, WatchedHistory)
+                market.history.applied = []
+            else:
+                market.history.recorder.close()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        if is_killed:
+            self.disks = left
+        for files in self.disks.values():
+            files.room = None  # a disk that is full is no reason not to start; that is tested elsewhere
+
+    def is_running(self) -> bool:
+        """Return whether the feed goes on, as it should for ever."""
+        return self._task is not None and not self._task.done()
+
+    def fill_disks(self, *, is_full: bool) -> None:
+        """Let there be no room on the disk, or enough."""
+        for files in self.disks.values():
+            files.room = 0 if is_full else None
+        if not is_full:
+            for market in self.markets.values():
+                market.history.recorder.retry_seals()
+
+
+def _copy(files: MemoryFiles) -> MemoryFiles:
+    made = MemoryFiles()
+    made.contents = {name: bytearray(data) for name, data in files.contents.items()}
+    return made
