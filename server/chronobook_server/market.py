@@ -39,9 +39,9 @@ _REPLICA_LAG_MS = 60_000
 
 # The best prices of a symbol are told every few seconds, its depth twice a second at least: so long without any is
 # no coincidence.
-SILENT_SECONDS = 10.0
-# How long a stream that is up again is waited for, before a snapshot has to do.
-_PATIENCE_SECONDS = 10.0
+SILENT_SECONDS = 5.0
+# What a snapshot has in it, a stream that is up has brought after half a second; later it will not come any more.
+_PATIENCE_SECONDS = 3.0
 
 log = structlog.get_logger(__name__)
 

@@ -1,0 +1,400 @@
+"""What at least one known system gets wrong, each by its name; all in virtual time, through the real feed."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+import pytest
+
+from chronobook_server.core.coverage import Cause
+from chronobook_server.core.errors import HistoryGap, NotSynced
+from chronobook_server.core.sync_table import State
+from chronobook_server.core.values import Millis, Price
+from chronobook_server.history.answers import finish
+from chronobook_server.market import Market
+from tests.simulation.exchange import START_MS
+from tests.simulation.loop import run
+from tests.simulation.stage import Stage
+from tests.support.depth import Pairs, snapshot, update
+from tests.support.memory import memory_history
+from tests.support.served import Monotonic
+
+ONE = "AAAUSDT"
+MANY = tuple(f"S{number:03d}USDT" for number in range(200))
+
+
+def virtually(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test in virtual time."""
+
+    @wraps(test)
+    def ordinary(*args: Any, **kwargs: Any) -> None:
+        run(test(*args, **kwargs))
+
+    return ordinary
+
+
+def causes(market: Market) -> list[Cause]:
+    return [gap.cause for gap in market.history.gaps()]
+
+
+def test_a_thousand_asks_across_the_digits_keep_their_order() -> None:
+    """Sorted as text, 100,000.0 comes before 99,999.9, and the true best ask is thrown away."""
+    made = Market("X", memory_history(), monotonic=Monotonic())
+    wanted = made.opened()
+    assert wanted is not None
+    asks: Pairs = [(f"{tenths // 10}.{tenths % 10}", "1") for tenths in range(999_500, 1_000_500)]
+    bids: Pairs = [(f"{tenths // 10}.{tenths % 10}", "1") for tenths in range(999_499, 998_499, -1)]
+    made.snapshot(wanted.number, snapshot(10, bids=bids, asks=asks, limit=1000))
+    previous = 10
+    for best in range(999_500, 1_000_499):
+        event = update(previous + 1, previous + 2, previous, asks=[(f"{best // 10}.{best % 10}", "0")])
+        made.update(event)
+        previous += 2
+        view = made.current_view()
+        assert view is not None
+        assert view.asks(1)[0].tolist() == [best + 1]
+        assert view.asks_count == 1_000_499 - best
+    assert made.level_now(Price(999_999)) is not None
+    assert made.counts.resyncs == 0
+
+
+@virtually
+async def test_one_lost_event_costs_a_resync_and_no_reconnect() -> None:
+    stage = Stage(ONE)
+    await stage.go_on(3)
+    await stage.synced()
+    stage.push(ONE, is_lost=True)
+    lost_from, lost_to = stage.truth[ONE].times[-2:]
+    await asyncio.sleep(0.2)
+    stage.push(ONE)
+    await stage.synced(within=2)
+    market = stage.markets[ONE]
+    (gap,) = market.history.gaps()
+    assert (gap.start, gap.cause) == (lost_from, Cause.CHAIN_BREAK)
+    assert gap.end is not None
+    assert gap.end > lost_to
+    assert stage.server.feed.counts.connects == 1
+    await stage.end()
+
+
+@virtually
+async def test_one_of_two_hundred_symbols_gaps_and_the_others_notice_nothing() -> None:
+    stage = Stage(*MANY)
+    for _ in range(12):
+        await stage.go_on(0.1)
+    await stage.until(lambda: all(market.is_synced for market in stage.markets.values()), within=90, pause=1)
+    stage.push(MANY[7], is_lost=True)
+    await stage.go_on(1)
+    await stage.synced(within=3)
+    assert {name: market.counts.resyncs for name, market in stage.markets.items() if market.counts.resyncs} == {
+        MANY[7]: 1
+    }
+    assert stage.server.feed.counts.connects == 1
+    await stage.end()
+
+
+@virtually
+async def test_an_acknowledged_but_silent_subscription_is_made_again() -> None:
+    stage = Stage(ONE, "BBBUSDT")
+    await stage.until(lambda: len(stage.network.sockets) == 2, within=2)
+    for socket in stage.network.sockets:
+        socket.muted.add(f"{ONE.lower()}@depth@100ms")
+    await stage.go_on(9)
+    assert stage.server.feed.counts.resubscriptions == 0
+    await stage.go_on(4)
+    await stage.synced()
+    assert stage.server.feed.counts.resubscriptions == 1
+    assert stage.server.feed.counts.losses == 0
+    assert stage.markets["BBBUSDT"].counts.resyncs == 0
+    await stage.end()
+
+
+@virtually
+async def test_a_stream_that_falls_silent_is_found_out_and_the_gap_starts_at_its_last_event() -> None:
+    stage = Stage(ONE)
+    await stage.go_on(6)
+    await stage.synced()
+    (socket,) = (each for each in stage.network.sockets if "!bookTicker" not in each.streams)
+    socket.muted.add(f"{ONE.lower()}@depth@100ms")
+    last = stage.truth[ONE].times[-1]
+    market = stage.markets[ONE]
+    await stage.go_on(4)
+    assert market.is_synced, "silence by itself proves nothing"
+    await stage.go_on(16)
+    await stage.synced()
+    assert [(gap.start, gap.cause) for gap in market.history.gaps()] == [(last, Cause.EXCHANGE_SILENT)]
+    await stage.end()
+
+
+@virtually
+async def test_a_quiet_symbol_stays_in_sync() -> None:
+    stage = Stage(ONE)
+    await stage.go_on(3)
+    await stage.synced()
+    await asyncio.sleep(600)
+    market = stage.markets[ONE]
+    assert (market.is_synced, market.counts.resyncs, market.counts.suspensions) == (True, 0, 0)
+    age = market.age()
+    assert age is not None
+    assert age > 590
+    await stage.end()
+
+
+@virtually
+async def test_all_sockets_are_closed_at_once_with_two_hundred_symbols() -> None:
+    stage = Stage(*MANY)
+    for _ in range(12):
+        await stage.go_on(0.1)
+    await stage.until(lambda: all(market.is_synced for market in stage.markets.values()), within=90, pause=1)
+    await asyncio.sleep(70)  # what the first sync cost is forgotten
+    for socket in stage.network.sockets:
+        socket.cut()
+    for name in MANY:
+        stage.push(name, is_lost=True)
+    await asyncio.sleep(0.2)
+    assert not any(market.is_synced for market in stage.markets.values())
+    await stage.until(lambda: sum(socket.is_open for socket in stage.network.sockets) == 2, within=3)
+    for name in MANY:
+        stage.push(name)
+    took = await stage.synced(within=20)
+    assert took < 10, "cheap snapshots first"
+    assert all(causes(market) == [Cause.DISCONNECT] for market in stage.markets.values())
+    await stage.end()
+
+
+@virtually
+async def test_a_cut_in_which_nothing_happened_leaves_no_gap() -> None:
+    stage = Stage(*MANY[:20])
+    await stage.go_on(3)
+    await stage.synced(within=60)
+    asked = stage.server.feed.snapshots.fetched
+    for socket in stage.network.sockets:
+        socket.cut()
+    await asyncio.sleep(3)
+    await stage.go_on(2)
+    await stage.synced()
+    assert [causes(market) for market in stage.markets.values()] == [[]] * 20
+    assert all(market.counts.suspensions == 1 for market in stage.markets.values())
+    assert stage.server.feed.snapshots.fetched >= asked
+    await stage.end()
+
+
+@virtually
+async def test_the_price_moves_through_a_small_limit_and_answers_stay_proven(monkeypatch: Any) -> None:
+    monkeypatch.setattr("chronobook_server.exchange.queue.FULL_LIMIT", 5)
+    monkeypatch.setattr("chronobook_server.core.upkeep.FULL_LIMIT", 5)
+    stage = Stage(ONE, middle=2000)
+    await stage.go_on(3)
+    await stage.synced()
+    market, exchange = stage.markets[ONE], stage.truth[ONE].market
+    first = market.current_view()
+    assert first is not None
+    epoch = market.epoch
+    for _ in range(60):
+        exchange.middle += 1
+        await stage.go_on(1)
+        view = market.current_view()
+        assert view is not None
+    await stage.synced()
+    view = market.current_view()
+    assert view is not None
+    assert view.known_range.highest > first.known_range.highest + 40
+    best = int(view.asks(1)[0][0])
+    assert best in view.known_range
+    assert view.nearest(Price(best - 1)) is not None
+    nearest = view.nearest(Price(best))
+    assert nearest is not None
+    assert nearest.is_proven
+    assert (market.epoch, market.counts.resyncs) == (epoch, 0), "without a resync"
+    assert market.counts.widenings >= 2
+    await stage.end()
+
+
+@virtually
+async def test_a_429_in_a_resync_is_waited_out_and_not_much_longer() -> None:
+    stage = Stage(ONE)
+    await stage.go_on(3)
+    await stage.synced()
+    get = stage.network.get
+    asked: list[float] = []
+
+    async def refusing(path: str) -> Any:
+        if "depth" not in path:
+            return await get(path)
+        asked.append(stage.loop.time())
+        reply = await get(path)
+        return replace(reply, status=429, headers={"retry-after": "60"}) if len(asked) == 1 else reply
+
+    stage.network.get = refusing  # type: ignore[method-assign]
+    stage.push(ONE, is_lost=True)
+    await stage.go_on(90)
+    await stage.synced()
+    assert len(asked) == 2
+    assert asked[0] + 60 < asked[1] < asked[0] + 60.5
+    await stage.server.stop(is_killed=False)
+
+
+@virtually
+async def test_a_question_inside_a_gap_and_one_outside_the_known_range_are_no_zeros(monkeypatch: Any) -> None:
+    monkeypatch.setattr("chronobook_server.exchange.queue.FULL_LIMIT", 5)
+    monkeypatch.setattr("chronobook_server.core.upkeep.FULL_LIMIT", 5)
+    stage = Stage(ONE, middle=3000)
+    await stage.go_on(3)
+    await stage.synced()
+    market = stage.markets[ONE]
+    before = stage.truth[ONE].times[-1]
+    stage.push(ONE, is_lost=True)
+    await asyncio.sleep(5)
+    stage.push(ONE)
+    await stage.synced()
+    with pytest.raises(HistoryGap, match="CHAIN_BREAK"):
+        market.history.level_at(Price(2995), Millis(before + 100))
+    far = market.level_now(Price(2))
+    assert far is not None
+    assert far.quantity is None, "never 0: nobody looked there"
+    assert far.known_range.lowest > 2
+    await stage.end()
+
+
+@virtually
+async def test_a_question_while_the_stream_is_gone_is_refused_or_marked_as_stale() -> None:
+    stage = Stage(ONE)
+    await stage.go_on(3)
+    await stage.synced()
+    market = stage.markets[ONE]
+    for socket in stage.network.sockets:
+        socket.cut()
+    stage.network._rates["refuse"] = 1.0
+    await asyncio.sleep(4)
+    assert market.state is State.SUSPENDED
+    with pytest.raises(NotSynced):
+        finish(market.current_book(allow_stale=False, max_age=None))
+    with pytest.raises(HistoryGap, match="DISCONNECT"):
+        market.history.level_at(Price(1000), Millis(START_MS + int(stage.loop.time() * 1000)))
+    book = finish(market.current_book(allow_stale=True, max_age=None))
+    assert book.is_stale
+    assert book.age is not None
+    assert book.age >= 4
+    assert book.epoch == market.epoch
+    assert book.view.update_id == stage.truth[ONE].finals[-1]
+    stage.network.healthy()
+    await stage.go_on(10)
+    await stage.synced()
+    await stage.server.stop(is_killed=False)
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+@virtually
+async def test_a_rotation_before_24_hours_loses_nothing(connections: int) -> None:
+    stage = Stage(ONE, "BBBUSDT", connections=connections)
+    await stage.go_on(3)
+    await stage.synced()
+    await stage.go_on(24 * 3600, pause=40)
+    stage.network.cut_old(24 * 3600)
+    await stage.go_on(3)
+    await stage.synced()
+    assert stage.server.feed.counts.rotations == connections
+    assert (stage.server.feed.counts.losses, stage.network.injected["cut_for_age"]) == (0, 0)
+    assert [causes(market) for market in stage.markets.values()] == [[], []]
+    assert all(market.counts.suspensions == 0 for market in stage.markets.values())
+    await stage.end()
+
+
+@virtually
+async def test_a_cut_at_24_hours_without_overlap_is_a_gap_that_is_told() -> None:
+    stage = Stage(ONE, lifetime_seconds=10.0**9)
+    await stage.go_on(3)
+    await stage.go_on(24 * 3600, pause=40)
+    stage.network.cut_old(24 * 3600)
+    assert stage.network.injected["cut_for_age"] >= 1
+    stage.push(ONE, is_lost=True)
+    await asyncio.sleep(2)
+    stage.push(ONE)
+    await stage.synced()
+    assert causes(stage.markets[ONE]) == [Cause.DISCONNECT]
+    await stage.end()
+
+
+@virtually
+async def test_with_two_connections_what_one_loses_the_other_brings() -> None:
+    stage = Stage(ONE, connections=2)
+    await stage.go_on(3)
+    await stage.synced()
+    depth = [each for each in stage.network.sockets if "!bookTicker" not in each.streams]
+    assert len(depth) == 2
+    for socket in depth:
+        socket.muted = {f"{ONE.lower()}@depth@100ms"}
+        stage.push(ONE)
+        await asyncio.sleep(0.3)
+        socket.muted = set()
+        await stage.go_on(0.5)
+    depth[0].cut()
+    await stage.go_on(3)
+    await stage.synced()
+    market = stage.markets[ONE]
+    assert (causes(market), market.counts.suspensions) == ([], 0)
+    await stage.end()
+
+
+@virtually
+async def test_a_tick_size_halved_in_mid_history_changes_no_answer_about_before() -> None:
+    stage = Stage(ONE, audit_seconds=5.0)
+    await stage.go_on(5)
+    await stage.synced()
+    market, truth = stage.markets[ONE], stage.truth[ONE]
+    times = truth.times[2::3]
+    prices = truth.prices()
+    before = {(price, time): said(market, price, time) for price in prices for time in times}
+    stage.network.ticks[ONE] = "0.05"
+    truth.make_finer()
+    await stage.go_on(15)
+    await stage.synced()
+    assert {key: said(market, *key) for key in before} == before
+    assert market.instrument is not None
+    assert market.instrument.price_scale == 2
+    assert [change.contract.tick_size for change in market.history.contracts()] == ["0.1", "0.05"]
+    assert market.counts.audits > 2
+    assert causes(market) == []
+    await stage.server.stop(is_killed=False)
+    stage.server.start()
+    again = stage.server.markets[ONE]
+    assert {key: said(again, *key) for key in before} == before
+    assert [change.contract.tick_size for change in again.history.contracts()] == ["0.1", "0.05"]
+    await stage.server.stop(is_killed=False)
+
+
+def said(market: Market, price: int, time: int) -> float | str | None:
+    """Return what rested at a price (in tenths) at an instant, in whole units."""
+    instrument = market.history.instrument
+    try:
+        state = market.history.level_at(Price(price * 10 ** (instrument.price_scale - 1)), Millis(time))
+    except HistoryGap as gap:
+        return str(gap)
+    return None if state.quantity is None else state.quantity / 10**instrument.quantity_scale
+
+
+@virtually
+async def test_a_contract_that_stops_trading_is_closed_and_taken_up_again() -> None:
+    stage = Stage(ONE, "BBBUSDT", all_symbols=True)
+    stage.network.unlisted.add("BBBUSDT")
+    await asyncio.sleep(1)
+    await stage.go_on(3, ONE)
+    await stage.synced(ONE)
+    assert set(stage.markets) == {ONE}
+    stage.network.unlisted.clear()
+    stage.truth[ONE].status = "BREAK"
+    await asyncio.sleep(12)
+    market = stage.markets[ONE]
+    assert (market.state, causes(market)) == (State.DISCONNECTED, [Cause.NOT_TRADING])
+    await stage.go_on(3, "BBBUSDT")
+    await stage.synced("BBBUSDT")
+    stage.truth[ONE].status = "TRADING"
+    await asyncio.sleep(12)
+    await stage.go_on(3)
+    await stage.synced()
+    statuses = [change.contract.trading_status for change in market.history.contracts()]
+    assert statuses == ["TRADING", "BREAK", "TRADING"]
+    assert stage.markets["BBBUSDT"].counts.resyncs == 0
+    await stage.end()
