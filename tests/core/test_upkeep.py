@@ -1,0 +1,64 @@
+from chronobook_server.core.book import OrderBook
+from chronobook_server.core.coverage import KnownRange
+from chronobook_server.core.depth import Urgency
+from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.records import Keyframe
+from chronobook_server.core.upkeep import FULL_LIMIT, Upkeep
+from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, UpdateId
+
+
+def book(bid: int, ask: int, lowest: int, highest: int) -> OrderBook:
+    return OrderBook(
+        Keyframe(
+            Instrument("X"), UpdateId(1), Millis(1), Millis(1), Nanos(1), {bid: 1, ask: -1}, KnownRange(lowest, highest)
+        )
+    )
+
+
+WIDE = book(1000, 1001, 900, 1100)
+
+
+def began(made: OrderBook, limit: int, *, audit: float | None = None) -> Upkeep:
+    upkeep = Upkeep(audit)
+    upkeep.began(made, limit, 100.0)
+    return upkeep
+
+
+def test_a_book_from_a_full_snapshot_wants_nothing() -> None:
+    upkeep = began(WIDE, FULL_LIMIT)
+    assert all(upkeep.wanted(WIDE, 100.0 + seconds) is None for seconds in range(10_000))
+
+
+def test_a_book_from_a_cheap_snapshot_wants_a_full_one_at_once_and_not_again_and_again() -> None:
+    upkeep = began(WIDE, 50)
+    asked = [seconds for seconds in range(1000) if upkeep.wanted(WIDE, 100.0 + seconds) is Urgency.WIDEN]
+    assert asked == [0, 10, 30, 70, 150, 310, 610, 910]
+    upkeep.compared(WIDE, FULL_LIMIT, 1100.0)
+    assert upkeep.wanted(WIDE, 2000.0) is None
+
+
+def test_a_book_that_is_known_to_its_ends_needs_no_wider_one() -> None:
+    whole = book(1000, 1001, 0, MAX_STEPS)
+    assert began(whole, 50).wanted(whole, 200.0) is None
+
+
+def test_a_price_near_an_edge_wants_more() -> None:
+    upkeep = began(WIDE, FULL_LIMIT)
+    assert upkeep.wanted(book(931, 932, 900, 1100), 110.0) is None
+    assert upkeep.wanted(book(929, 930, 900, 1100), 110.0) is Urgency.EDGE
+    assert upkeep.wanted(book(929, 930, 900, 1100), 111.0) is None, "it has been asked for"
+    moved = book(929, 930, 830, 1100)
+    upkeep.compared(moved, FULL_LIMIT, 112.0)
+    assert upkeep.wanted(moved, 130.0) is None
+    assert upkeep.wanted(book(858, 859, 830, 1100), 140.0) is Urgency.EDGE
+    assert began(WIDE, FULL_LIMIT).wanted(book(1079, 1080, 900, 1100), 110.0) is Urgency.EDGE
+    assert began(WIDE, FULL_LIMIT).wanted(book(1200, 1201, 900, 1100), 110.0) is Urgency.EDGE
+
+
+def test_a_book_is_audited_in_its_time_whatever_told_of_it_last() -> None:
+    upkeep = began(WIDE, FULL_LIMIT, audit=60.0)
+    assert upkeep.wanted(WIDE, 159.0) is None
+    assert upkeep.wanted(WIDE, 160.0) is Urgency.AUDIT
+    upkeep.compared(WIDE, FULL_LIMIT, 165.0)
+    assert upkeep.wanted(WIDE, 224.0) is None
+    assert upkeep.wanted(WIDE, 225.0) is Urgency.AUDIT

@@ -1,0 +1,72 @@
+import errno
+
+import pytest
+
+from chronobook_server.core.records import Contract, ContractChanged
+from chronobook_server.core.values import Millis
+from chronobook_server.history.contract import NAME, ContractLog
+from tests.support.memory import MemoryFiles
+from tests.support.stored import opened, records
+
+LONG_AGO = Millis(0)
+
+
+def change(time: int, status: str = "TRADING", tick: str = "0.01") -> ContractChanged:
+    return ContractChanged(Millis(time), Contract(status, tick, "0.001"))
+
+
+def test_what_was_said_is_there_after_a_restart() -> None:
+    files = MemoryFiles()
+    changes = [change(10), change(20, "BREAK"), change(30, tick="0.005")]
+    for each in changes:
+        ContractLog(files).append(each, LONG_AGO)
+    assert ContractLog(files).changes == changes
+
+
+def test_of_what_is_older_than_the_history_only_the_last_is_kept() -> None:
+    log = ContractLog(MemoryFiles())
+    for time in (10, 20, 30, 40):
+        log.append(change(time), LONG_AGO)
+    log.append(change(50), Millis(30))
+    assert [each.time for each in log.changes] == [30, 40, 50]
+
+
+def test_a_file_that_cannot_be_read_says_nothing() -> None:
+    for data in (b"", b"nonsense", b"[[1]]", b'{"a": 1}', b'[["x", "TRADING", "", ""]]'):
+        files = MemoryFiles()
+        files.write(NAME, data)
+        assert ContractLog(files).changes == []
+
+
+def test_what_was_only_begun_is_cleared_away() -> None:
+    files = MemoryFiles()
+    files.write(f"{NAME}.7.tmp", b"[[")
+    ContractLog(files)
+    assert files.names() == []
+
+
+def test_a_full_disk_keeps_it_in_memory_until_the_next_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = MemoryFiles()
+    log = ContractLog(files)
+
+    def refused(name: str, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", refused)
+        log.append(change(10), LONG_AGO)
+    assert [each.time for each in log.changes] == [10]
+    log.append(change(20), LONG_AGO)
+    assert [each.time for each in ContractLog(files).changes] == [10, 20]
+
+
+def test_it_stands_beside_the_history_and_is_no_part_of_it() -> None:
+    files = MemoryFiles()
+    history = opened(files)
+    history.append(change(5))
+    for record in records(3):
+        history.append(record)
+    again = opened(files)
+    assert again.contracts() == [change(5)]
+    assert again.coverage() == history.coverage()
+    assert again.recorder.damaged_files == []
