@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROTOS := .build/googleapis/google/rpc/status.proto
 
-.PHONY: demo test sim run install lint types generate check bench bench-history
+.PHONY: demo test sim mutants run install lint types generate check bench bench-history
 
 demo: $(INSTALLED)
 	@$(BIN)/chronobook-server demo
@@ -15,6 +15,10 @@ test: $(INSTALLED)
 # Bad days from their seeds: ARGS="--seeds 0 20000", or ARGS="--seed 7" to see one.
 sim: $(INSTALLED)
 	$(BIN)/python -m tests.simulation.run $(ARGS)
+
+# Faults made by hand in the core, each of which the tests must catch.
+mutants: $(INSTALLED)
+	$(BIN)/python tools/mutants.py $(ARGS)
 
 run: $(INSTALLED)
 	@$(BIN)/chronobook-server run

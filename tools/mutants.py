@@ -1,0 +1,238 @@
+"""Mutation check of the core: faults made by hand, each of which the suite has to catch.
+
+`make mutants` runs them all and exits with 1 where one survives. Each fault is a piece of text of one file and what
+stands there instead; the tests run on a copy of the server with that fault in it.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "chronobook_server"
+TESTS = ("tests/core", "tests/exchange/test_budget.py", "tests/test_market.py", "tests/history/test_brute_force.py")
+SEEDS = ("0", "150")
+SECONDS = 300
+
+
+class Mutant(NamedTuple):
+    """A fault: `old` stands exactly once in the file."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant(
+        "the `pu` check is skipped",
+        "core/sync_table.py",
+        "return Input.CONTIGUOUS if update.previous_final_update_id <= final_update_id else Input.GAP",
+        "return Input.CONTIGUOUS",
+    ),
+    Mutant(
+        "the first event after a snapshot need not hold or continue it",
+        "core/sync_table.py",
+        "return Input.CONTIGUOUS if update.previous_final_update_id <= last_update_id else Input.GAP",
+        "return Input.CONTIGUOUS",
+    ),
+    Mutant(
+        "`<` for `<=`: a repetition of the last event counts as new",
+        "core/sync_table.py",
+        "if update.final_update_id <= final_update_id:",
+        "if update.final_update_id < final_update_id:",
+    ),
+    Mutant(
+        "`<=` for `<`: the event that ends at the snapshot's id is dropped",
+        "core/sync_table.py",
+        "if update.final_update_id < last_update_id:",
+        "if update.final_update_id <= last_update_id:",
+    ),
+    Mutant(
+        "`<` for `<=`: an event that begins at the snapshot's id does not hold it",
+        "core/sync_table.py",
+        "if update.first_update_id <= last_update_id:",
+        "if update.first_update_id < last_update_id:",
+    ),
+    Mutant(
+        "a hole is applied over",
+        "core/sync_table.py",
+        "(S, Input.GAP): (Action.LOSE_CHAIN, B)",
+        "(S, Input.GAP): (Action.APPLY, S)",
+    ),
+    Mutant(
+        "a stream that comes back is believed, hole or not",
+        "core/sync_table.py",
+        "(R, Input.GAP): (Action.LOSE_DOUBTED, B)",
+        "(R, Input.GAP): (Action.RESUME, S)",
+    ),
+    Mutant(
+        "a lost stream leaves the book in sync",
+        "core/sync_table.py",
+        "(S, Input.CLOSED): (Action.SUSPEND, P)",
+        "(S, Input.CLOSED): (Action.NOTHING, S)",
+    ),
+    Mutant("the buffer is dropped", "core/sync.py", "        for update in kept:\n", "        for update in ():\n"),
+    Mutant("events are not kept", "core/sync.py", "self._kept.append(update)", "pass"),
+    Mutant("a lagging replica is believed", "core/sync.py", "if lags or (first", "if (first"),
+    Mutant(
+        "time runs backwards",
+        "core/sync.py",
+        "time = max(update.transaction_time, self._last_time)",
+        "time = update.transaction_time",
+    ),
+    Mutant(
+        "a snapshot ahead of the suspended book confirms it",
+        "core/sync.py",
+        "Input.SNAPSHOT_AHEAD if ahead > 0 else",
+        "Input.SNAPSHOT_SAME if ahead > 0 else",
+    ),
+    Mutant(
+        "a snapshot is compared before the book has come as far",
+        "core/sync.py",
+        "if held.last_update_id > book.update_id:",
+        "if False:",
+    ),
+    Mutant("removals are forgotten", "core/book.py", "                    del levels[price]\n", ""),
+    Mutant("a removal takes the other side's level too", "core/book.py", "if current * sign > 0:", "if True:"),
+    Mutant(
+        "`0` of the other side counts as news of an unseen level",
+        "core/book.py",
+        "if (sign > 0) == (price < lowest):",
+        "if True:",
+    ),
+    Mutant(
+        "what is unknown is called empty",
+        "core/book.py",
+        "return SignedQuantity(0) if price in self.known_range or price in self.named else None",
+        "return SignedQuantity(0)",
+    ),
+    Mutant("a crossed book is kept", "core/book.py", "if self.best_bid >= self.best_ask:", "if False:"),
+    Mutant(
+        "a finer scale leaves the known range as it was",
+        "core/book.py",
+        "self.known_range = self.known_range.rescaled(price_factor)",
+        "pass",
+    ),
+    Mutant(
+        "a snapshot that is cut counts as known to its end",
+        "core/check.py",
+        "lowest=min(levels) if len(snapshot.bids) >= snapshot.limit else 0",
+        "lowest=0",
+    ),
+    Mutant(
+        "what changed since the snapshot is compared all the same",
+        "core/check.py",
+        "            if final <= update_id:\n",
+        "            if True:\n",
+    ),
+    Mutant(
+        "an audit finds nothing",
+        "core/check.py",
+        "return not (self.missing or self.extra or self.wrong)",
+        "return True",
+    ),
+    Mutant(
+        "a later snapshot overwrites what events told",
+        "core/check.py",
+        "for price, quantity in levels.items() if _is_unknown(book, price)}",
+        "for price, quantity in levels.items()}",
+    ),
+    Mutant(
+        "what lies between two known ranges is called known",
+        "core/check.py",
+        "if window.lowest <= own.highest + 1 and own.lowest <= window.highest + 1:",
+        "if True:",
+    ),
+    Mutant(
+        "a hole is given up although another stream may fill it",
+        "core/splice.py",
+        "all(new > self.passed for new in self._newest.values())",
+        "True",
+    ),
+    Mutant(
+        "a repetition goes through the splice",
+        "core/splice.py",
+        "            return []\n        if not self.passed",
+        "            pass\n        if not self.passed",
+    ),
+    Mutant(
+        "an epoch begins on an instant that was final already",
+        "core/records.py",
+        "Millis(max(start, complete_to + 1))",
+        "Millis(max(start, complete_to))",
+    ),
+    Mutant(
+        "a `Retry-After` is not obeyed", "exchange/budget.py", "wait = max(self._held_until - now, 0.0)", "wait = 0.0"
+    ),
+)
+
+
+# What catches this one would catch anything.
+NOTHING = Mutant("nothing is wrong", "", "", "")
+
+
+def run(mutant: Mutant) -> tuple[Mutant, str | None, float]:
+    """Run the suite with a fault in it; return what caught it, None where nothing did, and the seconds it took."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        shutil.copytree(ROOT / "server" / PACKAGE, copy / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+        if mutant is not NOTHING:
+            path = copy / PACKAGE / mutant.file
+            text = path.read_text()
+            if text.count(mutant.old) != 1:
+                raise SystemExit(f"{mutant.name}: the text is {text.count(mutant.old)} times in {mutant.file}")
+            path.write_text(text.replace(mutant.old, mutant.new))
+        environment = os.environ | {"PYTHONPATH": f"{copy}:{ROOT}", "CI": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        for name, command in (
+            ("tests", ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS)),
+            ("simulation", ("-m", "tests.simulation.run", "--seeds", *SEEDS)),
+        ):
+            done = subprocess.run(
+                [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True,
+                timeout=SECONDS, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                return mutant, f"{name}: {_first_failure(done.stdout)}", time.monotonic() - started
+    return mutant, None, time.monotonic() - started
+
+
+def _first_failure(output: str) -> str:
+    lines = output.splitlines()
+    found = next((line for line in lines if line.startswith(("FAILED", "ERROR", "seed"))), lines[-1] if lines else "")
+    return found[:150]
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("words", nargs="*", help="only those whose name holds one of these")
+    words = parser.parse_args().words
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    _, caught_by, _ = run(NOTHING)
+    if caught_by is not None:
+        print(f"without a fault the suite fails already: {caught_by}")
+        return 1
+    survivors = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for mutant, caught_by, seconds in pool.map(run, chosen):
+            survivors += caught_by is None
+            print(
+                f"{'SURVIVES' if caught_by is None else 'caught':9} {mutant.name} ({seconds:.0f} s) {caught_by or ''}",
+                flush=True,
+            )
+    print(f"{len(chosen) - survivors} of {len(chosen)} faults are caught")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
