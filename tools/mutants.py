@@ -57,10 +57,10 @@ MUTANTS = (
         "if update.final_update_id <= last_update_id:",
     ),
     Mutant(
-        "`<` for `<=`: an event that begins at the snapshot's id does not hold it",
+        "`<` for `<=`: an event that continues the snapshot leaves a hole",
         "core/sync_table.py",
-        "if update.first_update_id <= last_update_id:",
-        "if update.first_update_id < last_update_id:",
+        "return Input.CONTIGUOUS if update.previous_final_update_id <= last_update_id else Input.GAP",
+        "return Input.CONTIGUOUS if update.previous_final_update_id < last_update_id else Input.GAP",
     ),
     Mutant(
         "a hole is applied over",

@@ -118,6 +118,7 @@ class Line:
     def lose_connection(self) -> None:
         self.market.closed()
         self.judge.lose("DISCONNECT")
+        self.exchange.update_id += 10
         for _ in range(1 + self.random.randrange(4)):
             self.exchange.event()
         self.sync(self.market.opened())
