@@ -4,14 +4,19 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 import click
 
 from chronobook_server import app, settings
 from chronobook_server.demo import run_demo
+from chronobook_server.exchange.feed import SymbolNotListed
+from chronobook_server.exchange.network import RealNetwork
 from chronobook_server.exchange.wire import UPDATE_SPEEDS
 from chronobook_server.gateway import GatewayFailed, run_gateway
+from chronobook_server.record import record
+from chronobook_server.recording import Limits, Recording
 from chronobook_server.simulator import BadRecording, Faults, run_simulator
 
 _Value = TypeVar("_Value")
@@ -63,6 +68,11 @@ def options(*decorators: Callable[[_Command], _Command]) -> Callable[[_Command],
     return decorate
 
 
+exchange_options = options(
+    option("--rest-url", type=REST_URL, default=settings.LIVE_REST_URL, help="The base before /fapi/v1."),
+    option("--stream-url", type=STREAM_URL, default=settings.LIVE_STREAM_URL, help="The base before /stream."),
+    option("--update-speed", type=click.Choice(UPDATE_SPEEDS), default="100ms", help="How often events come."),
+)
 serve_options = options(
     option(
         "--symbols",
@@ -70,9 +80,7 @@ serve_options = options(
         default="ETHUSDT",
         help="Symbols to keep; the first one is the default. ALL: every contract that is traded, the others first.",
     ),
-    option("--rest-url", type=REST_URL, default=settings.LIVE_REST_URL, help="The base before /fapi/v1."),
-    option("--stream-url", type=STREAM_URL, default=settings.LIVE_STREAM_URL, help="The base before /stream."),
-    option("--update-speed", type=click.Choice(UPDATE_SPEEDS), default="100ms", help="How often events come."),
+    exchange_options,
     option("--listen", type=ADDRESS, default=DEFAULT_LISTEN, help="Where gRPC is served."),
     option(
         "--data-dir",
@@ -115,7 +123,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a command; what it cannot do becomes one line and exit code 1."""
     try:
         app.run(main)
-    except (app.StartFailed, GatewayFailed, BadRecording, OSError) as error:
+    except (app.StartFailed, GatewayFailed, BadRecording, SymbolNotListed, OSError) as error:
         print(f"chronobook-server: {error}", file=sys.stderr)
         sys.exit(1)
 
@@ -175,6 +183,43 @@ def run_both(**given: Any) -> None:
     run(command())
 
 
+@main.command("record")
+@option("--symbols", type=SYMBOLS, default="ETHUSDT", help="Symbols to record. ALL: every contract that is traded.")
+@exchange_options
+@option("--output", type=click.Path(path_type=Path), required=True,
+        help="A folder, or one file: .jsonl.zst, .jsonl.gz or .jsonl.")  # fmt: skip
+@option("--rotate-interval", "rotate_ms", type=DURATION, default="1h", help="In a folder, how often a file begins.")
+@option("--rotate-bytes", type=SIZE, default="1GB", help="In a folder, about how large a file becomes.")
+@option("--max-bytes", type=SIZE, default=None, help="Stop after about so many bytes in files; else at Ctrl+C.")
+def record_streams(
+    *,
+    symbols: tuple[str, ...],
+    rest_url: str,
+    stream_url: str,
+    update_speed: str,
+    output: Path,
+    rotate_ms: int,
+    rotate_bytes: int,
+    max_bytes: int | None,
+) -> None:
+    """Record streams and snapshots as they come, for `simulate --replay`."""
+    limits = Limits(file_ns=rotate_ms * 1_000_000, file_bytes=rotate_bytes, total_bytes=max_bytes)
+
+    async def command() -> None:
+        stopping = app.stop_signal()
+        async with Recording(output, limits) as recording:
+            print(f"chronobook recorder: {','.join(symbols)} from {stream_url} to {output}", flush=True)
+            network = RealNetwork(rest_url=rest_url, stream_url=stream_url)
+            recorder = record(network, symbols, update_speed, recording, random=Random())
+            await app.first_of(recorder, recording.ended(), stopping.wait())
+        print(
+            f"chronobook recorder: {recording.frames} frames and {recording.replies} replies,"
+            f" {recording.unreadable} of them unreadable, in {recording.size} bytes"
+        )
+
+    run(command())
+
+
 @main.command()
 def demo() -> None:
     """Show the whole system at work on a simulated exchange, until Ctrl+C."""
@@ -215,8 +260,8 @@ fault_options = options(
 @click.option("--port", type=click.IntRange(0, 65535), default=9000, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--symbols", type=SYMBOLS, default=None, help="Symbols; by default ETHUSDT, or those of the recording.")
 @click.option("--seed", type=int, default=None, help="Seed of everything random; by default a new one, printed.")
-@click.option("--replay", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="Recorded lines (receive_ns SPACE json), plain or .gz.")  # fmt: skip
+@click.option("--replay", type=click.Path(exists=True, path_type=Path), default=None,
+              help="Recorded lines (receive_ns SPACE json): a file, plain, .gz or .zst, or a folder.")  # fmt: skip
 @click.option("--speed", type=Parsed("speed", _speed), default="1", show_default=True,
               help="How many times as fast as recorded, or max.")  # fmt: skip
 @fault_options

@@ -1,18 +1,40 @@
-"""Reads recordings: lines of `receive_ns SPACE json`, the json being a stream's frame or the body of a REST reply."""
+"""Reads recordings: lines of `receive_ns SPACE json`, in one file or in a folder of files in the order of their names.
+
+The json is a stream's frame, or a REST reply: either `{"request":PATH,"status":STATUS,"data":BODY}`, or the body alone.
+Files are plain, .gz or .zst. What an interrupted recorder left unfinished is read as far as it is whole, and lines that
+hold nothing that could be read (`{"unreadable":…}`, or events with a field missing) are passed over and counted.
+
+A recording may hold several snapshots of a symbol: its recorder lost a connection, or began another file. Only the
+first one that the events continue is replayed; where events are missing later, they are missing in the replay too.
+"""
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import parse_qs, urlsplit
 
 import orjson
+import zstandard
 
 Event = dict[str, Any]
+_CHUNK = 1 << 18
+_SUFFIXES = (".jsonl", ".gz", ".zst")
 
 
 class BadRecording(ValueError):
     """A recording that cannot be replayed; the text says where and why."""
+
+
+class Skipped(Enum):
+    """Why there is nothing to replay in a line."""
+
+    UNREADABLE = "nothing in it could be read"
+    UNFINISHED = "it is the end of a file that nobody finished"
+    REFUSED = "a request was refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,45 +47,195 @@ class Line:
     snapshot: Event | None = None
 
 
-def _open(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a recording holds: the symbols of which there are depth events, in order of appearance.
+
+    `unreadable` counts lines that are passed over, `unfinished` files that end before their end.
+    """
+
+    symbols: tuple[str, ...]
+    exchange_info: Event | None
+    unreadable: int
+    unfinished: int
 
 
-def _bodies(path: Path) -> Iterator[tuple[int, int, Event]]:
-    """Yield line number, receive time and event or REST body."""
-    with _open(path) as file:
-        for number, line in enumerate(file, start=1):
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """One line: an event or a REST body, and whose it is where only the request says so."""
+
+    where: str
+    receive_ns: int
+    data: Event | Skipped
+    symbol: str | None = None
+
+
+# --- files
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the files of a recording in order. Raises BadRecording where there are none."""
+    if not path.is_dir():
+        return (path,)
+    files = tuple(sorted(entry for entry in path.iterdir() if entry.suffix in _SUFFIXES and entry.is_file()))
+    if not files:
+        raise BadRecording(f"{path.name}: no recorded files in it")
+    return files
+
+
+def _texts(file: BinaryIO, suffix: str) -> Iterator[bytes | None]:
+    """Yield what a file holds in pieces of any length; None at the end of one that was not finished."""
+    if suffix == ".zst":
+        yield from _zstd_texts(file)
+    elif suffix == ".gz":
+        with gzip.open(file) as packed:
+            try:
+                while text := packed.read1(_CHUNK):
+                    yield text
+            except EOFError:
+                yield None
+    else:
+        while text := file.read(_CHUNK):
+            yield text
+
+
+def _zstd_texts(file: BinaryIO) -> Iterator[bytes | None]:
+    stream = None
+    while chunk := file.read(_CHUNK):
+        while chunk:
+            stream = stream or zstandard.ZstdDecompressor().decompressobj()
+            yield stream.decompress(chunk)
+            chunk = stream.unused_data
+            if stream.eof:
+                stream = None
+    if stream is not None:
+        yield None
+
+
+def _lines(path: Path) -> Iterator[bytes | None]:
+    """Yield a file's lines, the last one whether it is whole or not; None at the end of one that was not finished."""
+    rest = b""
+    with path.open("rb") as file:
+        try:
+            for text in _texts(file, path.suffix):
+                if text is None:
+                    # A line without its end was about to be written.
+                    yield None
+                    return
+                *whole, rest = (rest + text).split(b"\n")
+                yield from whole
+        except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile) as error:
+            raise BadRecording(f"{path.name}: damaged ({error})") from error
+    if rest:
+        yield rest if _is_line(rest) else None
+
+
+def _is_line(text: bytes) -> bool:
+    try:
+        orjson.loads(text.partition(b" ")[2])
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+# --- lines
+
+
+def _bodies(path: Path) -> Iterator[_Body]:
+    for file in files_of(path):
+        for number, line in enumerate(_lines(file), start=1):
+            where = f"{file.name}, line {number}"
+            if line is None:
+                yield _Body(where, 0, Skipped.UNFINISHED)
+                continue
             received, _, text = line.partition(b" ")
             try:
-                body = orjson.loads(text)
-                yield number, int(received), body.get("data", body)
+                value = orjson.loads(text)
+                yield _body(where, int(received), value)
             except (ValueError, AttributeError) as error:
-                raise BadRecording(f"{path.name}, line {number}: not a recorded line ({error})") from error
+                raise BadRecording(f"{where}: not a recorded line ({error})") from error
 
 
-def symbols_in(path: Path) -> tuple[str, ...]:
-    """Return the symbols whose depth a recording holds, in order of appearance. Raises BadRecording."""
-    found = dict.fromkeys(body["s"] for _, _, body in _bodies(path) if body.get("e") == "depthUpdate")
-    if not found:
+def _body(where: str, receive_ns: int, value: Event) -> _Body:
+    """Raises AttributeError for what is no object."""
+    request = value.get("request")
+    if isinstance(request, str):
+        if value.get("status") != 200:
+            return _Body(where, receive_ns, Skipped.REFUSED)
+        data, symbol = value.get("data"), parse_qs(urlsplit(request).query).get("symbol", [None])[0]
+    else:
+        data, symbol = value.get("data", value), None
+    if not isinstance(data, dict) or "unreadable" in data or not _is_whole(data):
+        return _Body(where, receive_ns, Skipped.UNREADABLE)
+    return _Body(where, receive_ns, data, symbol)
+
+
+def _is_whole(data: Event) -> bool:
+    """Return whether an event or a snapshot has all that a book is made of; anything else is whole."""
+    if data.get("e") == "depthUpdate":
+        return isinstance(data.get("s"), str) and _has(data, ("U", "u", "pu", "T", "E"), ("b", "a"))
+    return "lastUpdateId" not in data or _has(data, ("lastUpdateId", "T", "E"), ("bids", "asks"))
+
+
+def _has(data: Event, numbers: Sequence[str], sides: Sequence[str]) -> bool:
+    if not all(type(data.get(name)) is int for name in numbers):
+        return False
+    try:
+        for side in sides:
+            for price, quantity in data[side]:
+                if type(price) is not str or type(quantity) is not str:
+                    return False
+                float(price)
+                float(quantity)
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+# --- what a replay asks for
+
+
+def survey(path: Path) -> Survey:
+    """Return what a recording holds. Raises BadRecording, also where there are no depth events."""
+    symbols: dict[str, None] = {}
+    info: Event | None = None
+    unreadable = unfinished = 0
+    for body in _bodies(path):
+        data = body.data
+        if isinstance(data, Skipped):
+            unreadable += data is Skipped.UNREADABLE
+            unfinished += data is Skipped.UNFINISHED
+        elif data.get("e") == "depthUpdate":
+            symbols[data["s"]] = None
+        elif info is None and "symbols" in data:
+            info = data
+    if not symbols:
         raise BadRecording(f"{path.name}: no depth events in it")
-    return tuple(found)
-
-
-def exchange_info_in(path: Path) -> Event | None:
-    """Return the recorded exchangeInfo; None where there is none."""
-    return next((body for _, _, body in _bodies(path) if "symbols" in body), None)
+    return Survey(tuple(symbols), info, unreadable, unfinished)
 
 
 def lines_of(path: Path, symbol: str, symbols: Sequence[str]) -> Iterator[Line]:
-    """Yield a symbol's lines in order. Raises BadRecording where a snapshot could be of several symbols."""
-    for number, received, body in _bodies(path):
-        if "lastUpdateId" in body:
-            if "symbol" not in body and len(symbols) > 1:
-                raise BadRecording(f"{path.name}, line {number}: a depth snapshot without `symbol`, among several")
-            if body.get("symbol", symbol) == symbol:
-                yield Line(received, snapshot=body)
-        elif body.get("s") == symbol:
-            if body.get("e") == "depthUpdate":
-                yield Line(received, depth=body)
-            elif body.get("e") == "bookTicker":
-                yield Line(received, ticker=body)
+    """Yield a symbol's lines in order, with one snapshot at most: the first one that the events continue.
+
+    Raises BadRecording where a snapshot could be of several symbols.
+    """
+    before: int | None = None  # what came before the first event
+    has_snapshot = False
+    for body in _bodies(path):
+        data = body.data
+        if isinstance(data, Skipped):
+            continue
+        if "lastUpdateId" in data:
+            owner = body.symbol or data.get("symbol")
+            if owner is None and len(symbols) > 1:
+                raise BadRecording(f"{body.where}: a depth snapshot without `symbol`, among several")
+            is_usable = before is None or data["lastUpdateId"] >= before
+            if owner in (None, symbol) and is_usable and not has_snapshot:
+                has_snapshot = True
+                yield Line(body.receive_ns, snapshot=data)
+        elif data.get("s") == symbol:
+            if data.get("e") == "depthUpdate":
+                before = data["pu"] if before is None else before
+                yield Line(body.receive_ns, depth=data)
+            elif data.get("e") == "bookTicker":
+                yield Line(body.receive_ns, ticker=data)

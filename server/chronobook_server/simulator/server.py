@@ -15,7 +15,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from .exchange import Pace, Symbol
 from .faults import Event, Faults, Injector
 from .market import LIMITS
-from .replay import exchange_info_in, symbols_in
+from .replay import survey
 from .synthetic import SyntheticMarket
 
 WEIGHT_LIMIT = 2400
@@ -84,13 +84,13 @@ class Simulator:
         self._replay = replay
         self._start_ms = time.time_ns() // 1_000_000 if start_ms is None else start_ms
         self._injector = Injector(faults or Faults(), Random(f"{seed}/faults"))
-        names = tuple(symbols) or (symbols_in(replay) if replay is not None else ("ETHUSDT",))
+        self.recorded = survey(replay) if replay is not None else None
+        names = tuple(symbols) or (("ETHUSDT",) if self.recorded is None else self.recorded.symbols)
         self.symbols = {
             name: Symbol(name, pace=self.pace, injector=self._injector, keep_journal=keep_journal) for name in names
         }
         self.refuse_status: int | None = None
         self.refuse_retry_after: int | None = None
-        self._recorded_info = exchange_info_in(replay) if replay is not None else None
         self._connections: set[Connection] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
@@ -199,7 +199,8 @@ class Simulator:
         return _reply(await symbol.snapshot(limit), headers=headers)
 
     async def _get_exchange_info(self, _: web.Request) -> web.Response:
-        body: dict[str, Any] = self._recorded_info or {
+        recorded = None if self.recorded is None else self.recorded.exchange_info
+        body: dict[str, Any] = recorded or {
             "timezone": "UTC",
             "serverTime": self._now(),
             "rateLimits": [
@@ -316,6 +317,13 @@ async def run_simulator(
             f"chronobook simulator: seed {chosen}, REST {simulator.rest_url}, streams {simulator.stream_url}",
             flush=True,
         )
+        recorded = simulator.recorded
+        if recorded is not None and (recorded.unreadable or recorded.unfinished):
+            print(
+                f"chronobook simulator: passed over {recorded.unreadable} unreadable lines and the unfinished ends of"
+                f" {recorded.unfinished} files",
+                flush=True,
+            )
         await simulator.failed()
     finally:
         await simulator.stop()

@@ -1,0 +1,205 @@
+"""Records some symbols' streams, with the snapshots that make books of them.
+
+A recorder keeps no book and understands no more than it must: of each symbol, a snapshot is fetched once its first
+event has come, again after every reconnect, and again in every new file, so that each file can be replayed by itself.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from random import Random
+from urllib.parse import quote
+
+import structlog
+
+from chronobook_server.core.values import UpdateId
+from chronobook_server.exchange.budget import EXCHANGE_INFO_WEIGHT, depth_weight
+from chronobook_server.exchange.feed import SymbolNotListed
+from chronobook_server.exchange.group import STREAMS_PER_CONNECTION
+from chronobook_server.exchange.network import Disconnected, Network, Unreachable
+from chronobook_server.exchange.reconnect import retry_delay
+from chronobook_server.exchange.snapshots import Refused, Requests
+from chronobook_server.exchange.wire import (
+    ExchangeInfo,
+    MalformedFrame,
+    decode_exchange_info,
+    decode_frame,
+    decode_snapshot,
+    depth_stream,
+)
+from chronobook_server.recording import Recording, RecordingNetwork
+from chronobook_server.settings import ALL_SYMBOLS
+
+_LIMIT = 1000
+# Each has two streams.
+_SYMBOLS_PER_CONNECTION = STREAMS_PER_CONNECTION // 2
+
+log = structlog.get_logger(__name__)
+
+
+async def record(
+    network: Network, symbols: Sequence[str], update_speed: str, recording: Recording, *, random: Random
+) -> None:
+    """Record these symbols for ever; `ALL` among them means every contract that is traded at the start.
+
+    Closes the network at its end. Raises SymbolNotListed.
+    """
+    try:
+        await Recorder(RecordingNetwork(network, recording), update_speed, recording, random).run(symbols)
+    finally:
+        await network.close()
+
+
+class Recorder:
+    """Connections that are kept, and the requests that go with them. `network` records what it brings."""
+
+    def __init__(self, network: RecordingNetwork, update_speed: str, recording: Recording, random: Random) -> None:
+        self._network = network
+        self._update_speed = update_speed
+        self._recording = recording
+        self._random = random
+        # Nothing of a recorder outlives it, so a ban is not written down either.
+        self._requests = Requests(network, random, held=lambda _: None)
+        self._symbols: tuple[str, ...] = ()
+        self._file_number = 0
+        # Symbols of which no event has come since their connection, or the file, began; and what a snapshot must reach.
+        self._awaited: set[str] = set()
+        self._reach: dict[str, UpdateId] = {}
+        self._is_info_due = False
+        self._due: dict[str, None] = {}
+        self._changed = asyncio.Event()
+
+    async def run(self, symbols: Sequence[str]) -> None:
+        """Record for ever. Raises SymbolNotListed."""
+        info = await self._first_info()
+        self._file_number = self._recording.file_number
+        missing = [symbol for symbol in symbols if symbol != ALL_SYMBOLS and symbol not in info.contracts]
+        if missing:
+            raise SymbolNotListed(f"the exchange does not list {', '.join(missing)}")
+        traded = [symbol for symbol, contract in info.contracts.items() if contract.is_trading]
+        wanted = [*symbols, *traded] if ALL_SYMBOLS in symbols else symbols
+        self._symbols = tuple(dict.fromkeys(symbol for symbol in wanted if symbol != ALL_SYMBOLS))
+        self._await_events(self._symbols)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for start in range(0, len(self._symbols), _SYMBOLS_PER_CONNECTION):
+                    part = self._symbols[start : start + _SYMBOLS_PER_CONNECTION]
+                    tasks.create_task(self._keep_connection(part))
+                tasks.create_task(self._fetch())
+        finally:
+            silent = [symbol for symbol in self._symbols if symbol not in self._reach]
+            if silent:
+                log.warning("no event has come of some symbols", symbols=silent)
+
+    # --- streams
+
+    async def _keep_connection(self, symbols: tuple[str, ...]) -> None:
+        names = (name for symbol in symbols for name in self._streams(symbol))
+        path = f"/stream?streams={'/'.join(quote(name, safe='@') for name in names)}"
+        attempt = 0
+        while True:
+            await asyncio.sleep(retry_delay(attempt, self._random.random))
+            attempt += 1
+            try:
+                socket = await self._network.connect(path)
+            except Unreachable as error:
+                if attempt == 1:
+                    log.warning("no stream; trying again", error=str(error))
+                continue
+            log.info("stream is up", symbols=len(symbols))
+            try:
+                while True:
+                    self._take(await socket.receive())
+                    attempt = 1
+            except Disconnected as error:
+                log.warning("stream has ended; what comes meanwhile is missing", reason=str(error))
+            finally:
+                await socket.close()
+            self._await_events(symbols)
+
+    def _streams(self, symbol: str) -> tuple[str, str]:
+        return depth_stream(symbol, self._update_speed), f"{symbol.lower()}@bookTicker"
+
+    def _await_events(self, symbols: tuple[str, ...]) -> None:
+        self._awaited.update(symbols)
+        for symbol in symbols:
+            self._due.pop(symbol, None)
+
+    def _take(self, frame: bytes | str) -> None:
+        """See whether a frame, which is recorded already, is the first one of its symbol."""
+        if self._recording.file_number != self._file_number:
+            self._file_number = self._recording.file_number
+            self._is_info_due = True
+            self._await_events(self._symbols)
+            self._changed.set()
+        if not self._awaited:
+            return
+        try:
+            decoded = decode_frame(frame, self._requests.time())
+        except MalformedFrame:
+            return
+        if decoded is not None and decoded[0] in self._awaited:
+            symbol, update = decoded
+            self._awaited.discard(symbol)
+            self._reach[symbol] = update.previous_final_update_id
+            self._due[symbol] = None
+            self._changed.set()
+
+    # --- requests
+
+    async def _info(self) -> ExchangeInfo:
+        """Raises Unreachable, Refused or MalformedFrame."""
+        await self._requests.allowed(EXCHANGE_INFO_WEIGHT)
+        info = decode_exchange_info(await self._requests.get("/fapi/v1/exchangeInfo"))
+        if info.weight_limit is not None:
+            self._requests.budget.limit = info.weight_limit
+        return info
+
+    async def _first_info(self) -> ExchangeInfo:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._info()
+            except (Unreachable, Refused, MalformedFrame) as error:
+                if attempt == 1:
+                    log.warning("the exchange cannot be reached; trying again", error=str(error))
+            await asyncio.sleep(retry_delay(attempt, self._random.random))
+
+    async def _fetch(self) -> None:
+        """Fetch what is due, one after the other, for ever."""
+        failures = 0
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self._is_info_due or self._due:
+                await asyncio.sleep(retry_delay(failures, self._random.random))
+                failures = 0 if await self._fetch_next() else failures + 1
+
+    async def _fetch_next(self) -> bool:
+        """Make the request that is due first; return whether it brought what it should."""
+        symbol = None if self._is_info_due else next(iter(self._due), None)
+        try:
+            if self._is_info_due:
+                await self._info()
+                self._is_info_due = False
+            elif symbol is not None:
+                await self._snapshot(symbol)
+        except (Unreachable, Refused, MalformedFrame) as error:
+            log.warning("a request brought nothing; asking again", symbol=symbol, error=str(error))
+            # A lost connection may have made it needless meanwhile; else it goes to the end of the line.
+            if symbol is not None and symbol not in self._awaited:
+                self._due.pop(symbol, None)
+                self._due[symbol] = None
+            return False
+        return True
+
+    async def _snapshot(self, symbol: str) -> None:
+        """Raises Unreachable, Refused or MalformedFrame."""
+        await self._requests.allowed(depth_weight(_LIMIT))
+        if symbol not in self._due:
+            return
+        del self._due[symbol]
+        body = await self._requests.get(f"/fapi/v1/depth?symbol={quote(symbol)}&limit={_LIMIT}")
+        snapshot = decode_snapshot(body, limit=_LIMIT, receive_time=self._requests.time())
+        if snapshot.last_update_id < self._reach[symbol]:
+            raise Refused("the snapshot is older than the first event")
