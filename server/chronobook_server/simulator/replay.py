@@ -8,9 +8,8 @@ A recording may hold several snapshots of a symbol: its recorder lost a connecti
 first one that the events continue is replayed; where events are missing later, they are missing in the replay too.
 """
 
-import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -22,7 +21,11 @@ import zstandard
 
 Event = dict[str, Any]
 _CHUNK = 1 << 18
-_SUFFIXES = (".jsonl", ".gz", ".zst")
+_PACKED: dict[str, Callable[[], Any]] = {
+    ".gz": lambda: zlib.decompressobj(wbits=31),
+    ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
+}
+_SUFFIXES = (".jsonl", *_PACKED)
 
 
 class BadRecording(ValueError):
@@ -85,25 +88,14 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 def _texts(file: BinaryIO, suffix: str) -> Iterator[bytes | None]:
     """Yield what a file holds in pieces of any length; None at the end of one that was not finished."""
-    if suffix == ".zst":
-        yield from _zstd_texts(file)
-    elif suffix == ".gz":
-        with gzip.open(file) as packed:
-            try:
-                while text := packed.read1(_CHUNK):
-                    yield text
-            except EOFError:
-                yield None
-    else:
+    if suffix not in _PACKED:
         while text := file.read(_CHUNK):
             yield text
-
-
-def _zstd_texts(file: BinaryIO) -> Iterator[bytes | None]:
-    stream = None
+        return
+    stream: Any = None  # the two kinds have the same methods, and no class in common
     while chunk := file.read(_CHUNK):
         while chunk:
-            stream = stream or zstandard.ZstdDecompressor().decompressobj()
+            stream = stream or _PACKED[suffix]()
             yield stream.decompress(chunk)
             chunk = stream.unused_data
             if stream.eof:
@@ -124,7 +116,7 @@ def _lines(path: Path) -> Iterator[bytes | None]:
                     return
                 *whole, rest = (rest + text).split(b"\n")
                 yield from whole
-        except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile) as error:
+        except (zstandard.ZstdError, zlib.error) as error:
             raise BadRecording(f"{path.name}: damaged ({error})") from error
     if rest:
         yield rest if _is_line(rest) else None
