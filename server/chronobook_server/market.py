@@ -298,14 +298,10 @@ class Market:
         """Where the synchronisation stands."""
         return self._sync.state
 
-    @property
-    def newest_update_id(self) -> UpdateId:
-        """The newest update id that is known to be there, whether its event has come or not."""
-        return max(self._ticker, self._splice.passed, self._sync.update_id, self._sync.held_update_id)
-
-    def brought(self, source: int) -> UpdateId:
-        """Return the final id of the last event that a stream brought; 0 before that."""
-        return self._splice.newest(source)
+    def owes(self, source: int) -> bool:
+        """Return whether there are events that a stream should have brought, and has not."""
+        told_elsewhere = max(self._ticker, self._sync.held_update_id)
+        return told_elsewhere > max(self._splice.passed, self._sync.update_id) or self._splice.is_behind(source)
 
     def is_spliced(self, source: int) -> bool:
         """Return whether a stream brings events, and they continue what has been taken in without a hole."""

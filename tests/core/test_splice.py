@@ -78,6 +78,19 @@ def test_nobody_is_waited_for_for_ever() -> None:
     assert splice.overdue() == []
 
 
+def test_a_source_is_behind_if_another_brought_more_since_it_was_opened() -> None:
+    splice, events = spliced(1), chain(4)
+    splice.take(1, events[0])
+    splice.open(2)
+    assert not splice.is_behind(2), "it cannot bring what was before"
+    splice.take(1, events[1])
+    assert splice.is_behind(2)
+    assert not splice.is_behind(1)
+    splice.take(2, events[1])
+    assert not splice.is_behind(2)
+    assert not splice.is_behind(3)
+
+
 def test_an_event_that_could_not_be_read_is_still_missing() -> None:
     splice, events = spliced(1), chain(2)
     splice.take(1, events[0])

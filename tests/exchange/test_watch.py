@@ -1,12 +1,9 @@
-from chronobook_server.core.values import UpdateId
 from chronobook_server.exchange.watch import BEHIND_SECONDS, FIRST_FRAME_SECONDS, StreamWatch
-
-NONE, OLD, NEW = UpdateId(0), UpdateId(100), UpdateId(200)
 
 
 def test_a_stream_without_a_first_frame_is_subscribed_again_ever_more_rarely() -> None:
     watch = StreamWatch(0.0)
-    due = [second for second in range(1000) if watch.is_due(float(second), NONE, NONE)]
+    due = [second for second in range(1000) if watch.is_due(float(second), is_owing=False)]
     assert due == [10, 30, 70, 150, 310, 610, 910]
     assert FIRST_FRAME_SECONDS == 10
 
@@ -14,15 +11,15 @@ def test_a_stream_without_a_first_frame_is_subscribed_again_ever_more_rarely() -
 def test_a_served_stream_may_be_quiet_for_ever() -> None:
     watch = StreamWatch(0.0)
     watch.frame()
-    assert not any(watch.is_due(float(second), NEW, NEW) for second in range(10_000))
+    assert not any(watch.is_due(float(second), is_owing=False) for second in range(10_000))
 
 
 def test_a_stream_that_is_behind_what_is_known_elsewhere_is_subscribed_again() -> None:
     watch = StreamWatch(0.0)
     watch.frame()
-    assert not watch.is_due(100.0, OLD, NEW)
-    assert not watch.is_due(100.0 + BEHIND_SECONDS - 1, OLD, NEW)
-    assert watch.is_due(100.0 + BEHIND_SECONDS, OLD, NEW)
+    assert not watch.is_due(100.0, is_owing=True)
+    assert not watch.is_due(100.0 + BEHIND_SECONDS - 1, is_owing=True)
+    assert watch.is_due(100.0 + BEHIND_SECONDS, is_owing=True)
     assert not watch.is_served
 
 
@@ -30,8 +27,8 @@ def test_a_frame_or_having_caught_up_is_enough_not_to_be_behind() -> None:
     watch = StreamWatch(0.0)
     watch.frame()
     for second in range(0, 1000, 4):
-        assert not watch.is_due(float(second), OLD, NEW)
+        assert not watch.is_due(float(second), is_owing=True)
         watch.frame()
-    assert not watch.is_due(2000.0, OLD, NEW)
-    assert not watch.is_due(2003.0, NEW, NEW)
-    assert not watch.is_due(2006.0, OLD, NEW)
+    assert not watch.is_due(2000.0, is_owing=True)
+    assert not watch.is_due(2003.0, is_owing=False)
+    assert not watch.is_due(2006.0, is_owing=True)

@@ -19,6 +19,7 @@ class Splice:
 
     def __init__(self) -> None:
         self._newest: dict[int, UpdateId] = {}  # of every open source, the final id of what it brought last
+        self._since: dict[int, UpdateId] = {}  # and what had gone out when it was opened
         self.passed = UpdateId(0)  # final id of the last event that went out; 0 before the first
         self._ahead: list[DepthUpdate] = []
         self._seen = UpdateId(0)  # the last one held back when somebody asked what is overdue
@@ -36,13 +37,19 @@ class Splice:
         """Return the final id of what a source brought last; 0 before that."""
         return self._newest.get(source, UpdateId(0))
 
+    def is_behind(self, source: int) -> bool:
+        """Return whether a source has not brought what another one has, since it was opened."""
+        return self.passed > max(self.newest(source), self._since.get(source, self.passed))
+
     def open(self, source: int) -> None:
         """Take note of a new source."""
         self._newest[source] = UpdateId(0)
+        self._since[source] = self.passed
 
     def close(self, source: int) -> list[DepthUpdate]:
         """Forget a source; return what need not be held back any more."""
         self._newest.pop(source, None)
+        self._since.pop(source, None)
         if not self._newest:
             self._ahead.clear()  # what is missing before them is missing for good, and they may be too
             self.passed = UpdateId(0)

@@ -253,19 +253,13 @@ class Group:
         """Subscribe again to what does not come, and give up connections that bring nothing."""
         sinks, counts = self._around.sinks, self._around.counts
         for link in tuple(self.links.values()):
-            ahead = [
-                symbol for symbol in link.watches if sinks[symbol].newest_update_id > sinks[symbol].brought(link.source)
-            ]
-            if ahead and now - link.last_frame_at >= _DEAD_SECONDS:
+            owing = {symbol for symbol in link.watches if sinks[symbol].owes(link.source)}
+            if owing and now - link.last_frame_at >= _DEAD_SECONDS:
                 counts.silent_connections += 1
-                log.warning("a connection brings nothing; giving it up", connection=link.source, symbols=len(ahead))
+                log.warning("a connection brings nothing; giving it up", connection=link.source, symbols=len(owing))
                 link.give_up()
                 continue
-            due = [
-                symbol
-                for symbol, watch in link.watches.items()
-                if watch.is_due(now, sinks[symbol].brought(link.source), sinks[symbol].newest_update_id)
-            ]
+            due = [symbol for symbol, watch in link.watches.items() if watch.is_due(now, is_owing=symbol in owing)]
             if due:
                 counts.resubscriptions += len(due)
                 log.info("streams bring nothing; subscribing again", connection=link.source, symbols=due[:10])

@@ -14,12 +14,8 @@ class Sink(Protocol):
     A `source` tells the streams of a symbol apart.
     """
 
-    @property
-    def newest_update_id(self) -> UpdateId:
-        """The newest update id that is known to be there, whether its event has come or not."""
-
-    def brought(self, source: int) -> UpdateId:
-        """Return the final id of the last event that a stream brought; 0 before that."""
+    def owes(self, source: int) -> bool:
+        """Return whether there are events that a stream should have brought, and has not."""
 
     def is_spliced(self, source: int) -> bool:
         """Return whether a stream brings events, and they continue what has been taken in without a hole."""

@@ -5,8 +5,6 @@ itself proves nothing, since symbols can be quiet; a first frame that does not c
 exchange has told elsewhere, is worth another subscription, which costs nothing where all was well.
 """
 
-from chronobook_server.core.values import UpdateId
-
 FIRST_FRAME_SECONDS = 10.0
 # What the exchange tells elsewhere comes by this stream within half a second.
 BEHIND_SECONDS = 5.0
@@ -33,12 +31,12 @@ class StreamWatch:
         self._behind_since = None
         self._patience = FIRST_FRAME_SECONDS
 
-    def is_due(self, now: float, brought: UpdateId, newest: UpdateId) -> bool:
+    def is_due(self, now: float, *, is_owing: bool) -> bool:
         """Return whether it is time to subscribe again, and count that as done.
 
-        `brought` is the final id of what this stream brought last, `newest` the newest one known from anywhere.
+        `is_owing`: there is something that this stream should have brought.
         """
-        if newest <= brought or not self._has_frame:
+        if not is_owing or not self._has_frame:
             self._behind_since = None
         elif self._behind_since is None:
             self._behind_since = now

@@ -1,0 +1,112 @@
+"""How long 789 symbols take from a cold start, in simulated time, with the weight that the exchange allows.
+
+`python -m benchmarks.cold` exits with 1 where fewer than 99 % are in sync after two minutes, or all books know 1,000
+levels later than 1.1 times what the weight limit allows.
+"""
+
+import asyncio
+import logging
+import sys
+import time
+from random import Random
+from typing import Any
+
+import orjson
+import structlog
+
+from chronobook_server.core.values import Price
+from chronobook_server.exchange.feed import Feed, FeedSettings
+from chronobook_server.exchange.network import Reply
+from chronobook_server.market import Market
+from tests.simulation.exchange import START_MS
+from tests.simulation.loop import VirtualLoop, run
+from tests.simulation.network import SimNetwork
+from tests.support.memory import memory_history
+
+SYMBOLS = 789
+WEIGHT_LIMIT = 2400
+IN_SYNC_SECONDS = 120.0
+WIDENED_RATIO = 1.1
+_LEVELS = 1500
+
+
+class DeepBooks(SimNetwork):
+    """Quiet symbols whose books are deeper than any snapshot; every reply is made once."""
+
+    def __init__(self, loop: VirtualLoop, names: list[str]) -> None:
+        super().__init__(loop, {}, Random(1), {}, WEIGHT_LIMIT)
+        self.weight = 0
+        bids = [[f"{tenths / 10:.1f}", "1"] for tenths in range(20_000, 20_000 - _LEVELS, -1)]
+        asks = [[f"{tenths / 10:.1f}", "1"] for tenths in range(20_001, 20_001 + _LEVELS)]
+        self._bodies = {
+            limit: orjson.dumps(
+                {"lastUpdateId": 7, "E": START_MS, "T": START_MS, "bids": bids[:limit], "asks": asks[:limit]}
+            )
+            for limit in (50, 1000)
+        }
+        contracts = [{"symbol": name, "status": "TRADING", "filters": []} for name in names]
+        limits = [{"rateLimitType": "REQUEST_WEIGHT", "limit": WEIGHT_LIMIT}]
+        self._contracts = orjson.dumps({"serverTime": START_MS, "rateLimits": limits, "symbols": contracts})
+
+    async def get(self, path: str) -> Reply:
+        """Make a request, and return the reply."""
+        sent_at = self.loop.time()
+        await asyncio.sleep(self.random.uniform(0.03, 0.15))
+        limit = int(path.rpartition("limit=")[2]) if "limit=" in path else 0
+        weight = {0: 1, 50: 2, 1000: 20}[limit]
+        self.weight += weight
+        headers = self._count(weight, sent_at)
+        return Reply(200, headers, self._bodies[limit] if limit else self._contracts)
+
+
+def _is_wide(market: Market) -> bool:
+    deepest = market.level_now(Price(20_000 - 999))
+    return deepest is not None and deepest.quantity is not None
+
+
+async def measure() -> dict[str, Any]:
+    """Return what it took."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    names = [f"S{number:03d}USDT" for number in range(SYMBOLS)]
+    network = DeepBooks(loop, names)
+    markets: dict[str, Market] = {}
+
+    def add(symbol: str) -> None:
+        markets[symbol] = Market(symbol, memory_history(symbol), monotonic=network.monotonic)
+
+    settings = FeedSettings((), all_symbols=True)
+    feed = Feed(settings, markets, network, random=Random(2), add=add)
+    task = asyncio.create_task(feed.run())
+    in_sync = 0.0
+    while len(markets) < SYMBOLS or not all(_is_wide(market) for market in markets.values()):
+        await asyncio.sleep(0.5)
+        if not in_sync and sum(market.is_synced for market in markets.values()) >= 0.99 * SYMBOLS:
+            in_sync = loop.time()
+        if loop.time() > 3600:
+            break
+    widened = loop.time()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return {"in_sync": in_sync, "widened": widened, "weight": network.weight, "violations": network.violations}
+
+
+def main() -> int:
+    """Measure and print; returns 1 when a limit is passed."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    started = time.perf_counter()
+    found = run(measure())
+    allowed = found["weight"] / WEIGHT_LIMIT * 60
+    ratio = found["widened"] / allowed
+    print(f"{SYMBOLS} symbols from cold, simulated ({time.perf_counter() - started:.0f} s of real time)")
+    print(f"99 % in sync after             {found['in_sync']:8.1f} s   at most {IN_SYNC_SECONDS:g}")
+    print(f"all know 1,000 levels after    {found['widened']:8.1f} s")
+    print(f"what the weight limit allows   {allowed:8.1f} s   ({found['weight']:,} of {WEIGHT_LIMIT:,} a minute)")
+    print(f"as a multiple of that          {ratio:8.2f} ×   at most {WIDENED_RATIO:g}")
+    print(f"requests that broke a rule     {len(found['violations']):8}")
+    is_right = 0 < found["in_sync"] <= IN_SYNC_SECONDS and ratio <= WIDENED_RATIO and not found["violations"]
+    return 0 if is_right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
