@@ -54,6 +54,8 @@ check: lint types
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.ingest
+	$(BIN)/python -m benchmarks.cold
+	$(BIN)/python -m benchmarks.market
 
 bench-history: $(INSTALLED)
 	$(BIN)/python -m benchmarks.history $(ARGS)

@@ -13,6 +13,8 @@ from chronobook_server.sealer import ProcessSealer
 from chronobook_server.settings import ServeSettings
 
 _RETRY_SECONDS = 10.0
+# Threads that make files durable.
+_SYNCERS = 4
 # What is not sealed by then has its log, and is sealed when the directory is opened the next time.
 _STOP_SECONDS = 2.0
 
@@ -62,8 +64,12 @@ class Archive:
             await self._sync_all()
 
     async def _sync_all(self) -> None:
-        # All at once: a disk that is asked to makes many files durable in about the time of one.
-        await asyncio.gather(*(_sync(history) for history in self.histories.values()))
+        # Several at once: a disk that is asked to makes many files durable in about the time of one.
+        histories = list(self.histories.values())
+        parts = [histories[first::_SYNCERS] for first in range(min(_SYNCERS, len(histories)))]
+        for failed in await asyncio.gather(*(asyncio.to_thread(_sync, part) for part in parts)):
+            for history, error in failed:
+                history.recorder.fail(error)
 
     async def _retry(self) -> None:
         while True:
@@ -98,8 +104,12 @@ class Archive:
         self.directory.close()
 
 
-async def _sync(history: HistoryStore) -> None:
-    try:
-        await asyncio.to_thread(history.recorder.sync)
-    except OSError as error:
-        history.recorder.fail(error)
+def _sync(histories: list[HistoryStore]) -> list[tuple[HistoryStore, OSError]]:
+    """Make histories durable; return those that could not be, with the reason. Runs in another thread."""
+    failed = []
+    for history in histories:
+        try:
+            history.recorder.sync()
+        except OSError as error:
+            failed.append((history, error))
+    return failed

@@ -1,0 +1,135 @@
+"""A market of many symbols, sent from a process of its own: `python -m benchmarks.exchange SYMBOLS SECONDS`.
+
+Events are made before the start, from a fixed seed, and sent at their times, each with the nanosecond of the machine's
+monotonic clock at which it was sent in a field of its own. Prints {"port", "events", "changes", "bytes"}, and serves
+until its standard input ends. Rates are as uneven as real ones: a few symbols make most of the events.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import json
+import sys
+import time
+from random import Random
+
+import orjson
+from aiohttp import web
+
+from chronobook_server.simulator.market import Truth
+from chronobook_server.simulator.synthetic import SyntheticMarket
+
+START_MS = 1_800_000_000_000
+# Events a second of the busiest symbol, and how fast that falls from one symbol to the next.
+_BUSIEST, _FALL, _LEAST = 10.0, 0.15, 1.0
+
+
+def names(count: int) -> list[str]:
+    """Return the names of the symbols, the busiest first."""
+    return ["ETHUSDT", "BTCUSDT", *(f"S{number:03d}USDT" for number in range(2, count))][:count]
+
+
+class Made:
+    """A market's events, made ahead: (seconds from the start, symbol, frame with room for a number)."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self.books: dict[str, Truth] = {}
+        self.events: list[tuple[float, str, bytes]] = []
+        self.changes = 0
+        for rank, name in enumerate(names(count)):
+            random = Random(f"market/{name}")
+            market = SyntheticMarket(name, random=random, start_ms=START_MS)
+            book = self.books[name] = Truth()
+            book.load(market.snapshot())
+            rate = max(_BUSIEST / (1 + rank) ** _FALL, _LEAST)
+            at = random.random() / rate
+            while at < seconds:
+                event = market.next_event()
+                event["T"] = event["E"] = START_MS + int(at * 1000)
+                self.changes += len(event["b"]) + len(event["a"])
+                frame = {"stream": f"{name.lower()}@depth@100ms", "data": event}
+                self.events.append((at, name, orjson.dumps(frame)[:-1] + b',"sent":%d}'))
+                at += max(random.expovariate(rate), 0.1)
+        heapq.heapify(self.events)
+
+
+class Exchange:
+    """REST and streams of what was made, from the first subscription on."""
+
+    def __init__(self, made: Made) -> None:
+        self._made = made
+        self._sockets: dict[web.WebSocketResponse, set[str]] = {}
+        self._runner = web.AppRunner(self._app(), access_log=None)
+        self._sending: asyncio.Task[None] | None = None
+
+    def _app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/fapi/v1/depth", self._depth)
+        app.router.add_get("/fapi/v1/exchangeInfo", self._info)
+        app.router.add_get("/stream", self._stream)
+        return app
+
+    async def start(self) -> int:
+        """Listen; return the port."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        port: int = self._runner.addresses[0][1]
+        return port
+
+    async def stop(self) -> None:
+        """Stop at once."""
+        if self._sending is not None:
+            self._sending.cancel()
+        await self._runner.cleanup()
+
+    async def _depth(self, request: web.Request) -> web.Response:
+        body = self._made.books[request.query["symbol"]].snapshot(int(request.query["limit"]))
+        return web.Response(body=orjson.dumps(body))
+
+    async def _info(self, _: web.Request) -> web.Response:
+        symbols = [{"symbol": name, "status": "TRADING", "filters": []} for name in self._made.books]
+        limits = [{"rateLimitType": "REQUEST_WEIGHT", "limit": 100_000}]
+        return web.Response(body=orjson.dumps({"serverTime": START_MS, "rateLimits": limits, "symbols": symbols}))
+
+    async def _stream(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        self._sockets[socket] = {name.partition("@")[0].upper() for name in request.query["streams"].split("/")}
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+        async for _ in socket:
+            pass
+        del self._sockets[socket]
+        return socket
+
+    async def _send(self) -> None:
+        start = time.monotonic()
+        events = self._made.events
+        while events:
+            at, name, frame = heapq.heappop(events)
+            delay = start + at - time.monotonic()
+            if delay > 0:
+                await asyncio.sleep(delay)
+            event = orjson.loads(frame % 0)["data"]
+            self._made.books[name].apply(event)
+            text = (frame % time.monotonic_ns()).decode()
+            for socket, streams in tuple(self._sockets.items()):
+                if name in streams:
+                    with contextlib.suppress(ConnectionError):
+                        await socket.send_str(text)
+
+
+async def main(count: int, seconds: float) -> None:
+    """Serve until standard input ends."""
+    made = Made(count, seconds)
+    exchange = Exchange(made)
+    port = await exchange.start()
+    size = sum(len(frame) for _, _, frame in made.events)
+    print(json.dumps({"port": port, "events": len(made.events), "changes": made.changes, "bytes": size}), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await exchange.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), float(sys.argv[2])))
