@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from random import Random
 from typing import Any
 
@@ -20,6 +20,7 @@ from chronobook_server.exchange.network import RealNetwork
 from chronobook_server.history.directory import DirectoryRefused
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
+from chronobook_server.metrics import serve_metrics
 from chronobook_server.net import AddressTaken, resolve_free
 from chronobook_server.process import use_all_descriptors
 from chronobook_server.service.server import PortInUse, Server
@@ -92,6 +93,7 @@ class Application:
         self._any_synced = asyncio.Event()
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._feeding: asyncio.Task[None] | None = None
+        self._stop_metrics: Callable[[], None] = lambda: None
         try:
             self._archive = Archive(settings)
         except DirectoryRefused as error:
@@ -143,6 +145,12 @@ class Application:
             held=self._archive.directory.hold,
         )
         self._feeding = asyncio.create_task(self._run_feed(self.feed))
+        if settings.metrics is not None:
+            try:
+                self._stop_metrics = serve_metrics(settings.metrics, self.markets, self.feed)
+            except OSError as error:
+                await self.stop()
+                raise StartFailed(f"cannot serve metrics on {settings.metrics}: {error.strerror}") from error
 
     async def failed(self) -> None:
         """Wait until the server cannot go on. Raises StartFailed."""
@@ -170,6 +178,7 @@ class Application:
 
     async def stop(self) -> None:
         """Turn health, end streams with a reason, let calls finish, close the sockets."""
+        self._stop_metrics()
         # The feed goes last, so that the streams end for the reason there is and not for a lost connection.
         await self.server.stop(GRACE_SECONDS)
         # The history before the feed: that the stream ends is our doing.

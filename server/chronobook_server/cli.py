@@ -116,6 +116,9 @@ serve_options = options(
         help="How often each book is compared with the exchange's own at least, or never.",
     ),
 )
+metrics_option = option(
+    "--metrics", type=ADDRESS, default=None, help="Where Prometheus finds metrics; nowhere if not given."
+)
 insecure_option = option("--insecure", is_flag=True, help="Listen beyond this machine without encryption.")
 
 
@@ -137,6 +140,7 @@ def main() -> None:
 
 @main.command()
 @serve_options
+@metrics_option
 @insecure_option
 def serve(*, insecure: bool, **given: Any) -> None:
     """Keep order books and their history, and answer over gRPC."""
@@ -146,10 +150,11 @@ def serve(*, insecure: bool, **given: Any) -> None:
 def _serve_settings(*, insecure: bool, symbols: tuple[str, ...], **given: Any) -> settings.ServeSettings:
     named = tuple(symbol for symbol in symbols if symbol != settings.ALL_SYMBOLS)
     made = settings.ServeSettings(symbols=named, all_symbols=len(named) < len(symbols), **given)
-    if not insecure and not settings.is_loopback(made.listen):
-        raise click.ClickException(
-            f"listening on {made.listen} lets anyone in, without encryption; say --insecure to do it all the same"
-        )
+    for address in (made.listen, made.metrics):
+        if address is not None and not insecure and not settings.is_loopback(address):
+            raise click.ClickException(
+                f"listening on {address} lets anyone in, without encryption; say --insecure to do it all the same"
+            )
     return made
 
 

@@ -28,6 +28,7 @@ from chronobook_server.core.sync_table import State
 from chronobook_server.core.upkeep import Upkeep
 from chronobook_server.core.values import Millis, Price, UpdateId
 from chronobook_server.core.view import BookView
+from chronobook_server.counts import Counts
 from chronobook_server.history.answers import LevelState, Work
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.hub import Hub
@@ -55,22 +56,6 @@ class CurrentBook:
     age: float | None
     is_stale: bool
     epoch: UpdateId | None
-
-
-@dataclass
-class Counts:
-    """What happened to one symbol since the server started."""
-
-    events: int = 0
-    resyncs: int = 0
-    suspensions: int = 0
-    malformed_frames: int = 0
-    audits: int = 0
-    audit_mismatches: int = 0
-    levels_missing: int = 0
-    levels_extra: int = 0
-    levels_wrong: int = 0
-    widenings: int = 0
 
 
 class Market:
@@ -110,6 +95,7 @@ class Market:
         self._ticker = UpdateId(0)  # the newest update id that the exchange's best prices were of
         self._behind_since: float | None = None  # since when the stream owes us events
         self._resuming_since = 0.0
+        self._open_gap: Gap | None = None
 
     # --- in: what the feed brings
 
@@ -250,12 +236,20 @@ class Market:
         match record:
             case Update():
                 self.counts.events += 1
+                if self._open_gap is not None:
+                    lost = (record.transaction_time - self._open_gap.start) / 1000
+                    self.counts.gap_seconds[self._open_gap.cause] += lost
+                    self._open_gap = None
             case Keyframe():
                 self._has_scale = True
                 self._held_to = None
                 self.epoch = record.update_id
             case Gap():
                 self.counts.resyncs += 1
+                # An epoch that no event confirmed leaves no gap of its own: the one before it goes on.
+                if self._open_gap is None:
+                    self._open_gap = record
+                    self.counts.gaps[record.cause] += 1
             case Suspended():
                 self.counts.suspensions += 1
                 self._resuming_since = self._monotonic()
@@ -263,6 +257,7 @@ class Market:
                 self.counts.widenings += 1
             case ContractChanged():
                 self.contract = record.contract
+                self.counts.contract_changes += 1
             case _:
                 pass
 

@@ -44,6 +44,7 @@ class ServeSettings:
     all_symbols: bool = False
     connections: int = 1
     audit_interval_ms: int | None = None
+    metrics: Address | None = None
 
 
 def parse_address(text: str) -> Address:

@@ -3,22 +3,25 @@ import pytest
 from chronobook_server.core.values import Millis, Price
 from chronobook_server.history import seal
 from chronobook_server.history.answers import finish
-from chronobook_server.history.memory import Memories, Memory
+from chronobook_server.history.memory import Held, Memories, Memory
 from chronobook_server.history.store import HistoryStore
 from tests.support.memory import InlineSealer, MemoryFiles
 from tests.support.stored import SEGMENT_MS, SYMBOL, answers, opened, records
 
 
-class Thing:
-    """Something unpacked."""
+class Thing(Held):
+    """Something unpacked, and who holds it."""
 
     def __init__(self) -> None:
-        self.used = 0
-        self.size = 0
-        self.is_recent = False
+        super().__init__(self)  # type: ignore[arg-type]
         self.is_forgotten = False
+        self.recent = False
 
-    def forget(self) -> None:
+    @property
+    def is_recent(self) -> bool:
+        return self.recent
+
+    def forget(self, held: Held | None = None) -> None:
         self.is_forgotten = True
 
 
@@ -38,7 +41,7 @@ def test_what_was_not_used_for_the_longest_time_goes_first() -> None:
 def test_what_is_recent_goes_last() -> None:
     memory = Memory(100)
     recent, old, new = Thing(), Thing(), Thing()
-    recent.is_recent = True
+    recent.recent = True
     memory.add(recent, 40)
     memory.add(old, 40)
     memory.add(new, 40)

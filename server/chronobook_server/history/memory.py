@@ -14,18 +14,31 @@ MAPPED_FILES = 320  # more than a day of one symbol
 _SHARE = 32
 
 
-class Held(Protocol):
+class Owner(Protocol):
+    """A segment that holds something ready."""
+
+    is_recent: bool
+
+    def forget(self, held: "Held") -> None:
+        """Let go of it."""
+
+
+class Held:
     """Something that can be had again. `used` is set to the memory's `clock` at every use; `size` is what it costs."""
 
-    used: int
-    size: int
+    def __init__(self, owner: Owner) -> None:
+        self.used = 0
+        self.size = 0
+        self._owner = owner
 
     @property
     def is_recent(self) -> bool:
         """Whether it is asked for so often that others go first."""
+        return self._owner.is_recent
 
     def forget(self) -> None:
         """Let go of it."""
+        self._owner.forget(self)
 
 
 class Memory:

@@ -21,7 +21,7 @@ from .answers import BestRows, ChangeRows, DamagedSegment, LevelState, Work
 from .columns import DamagedBytes, Integers, Numbers, unpack, unpack_rows
 from .files import Files
 from .layout import Kind, Section
-from .memory import Memories
+from .memory import Held, Memories
 
 # Levels looked at, each way, before the whole book is unpacked to find the nearest one.
 _PROBES = 64
@@ -52,25 +52,7 @@ class _Columns:
         )  # fmt: skip
 
 
-class _Ready:
-    """Something of a segment that is held ready."""
-
-    def __init__(self, segment: "SealedSegment") -> None:
-        self.used = 0
-        self.size = 0
-        self._segment = segment
-
-    @property
-    def is_recent(self) -> bool:
-        """Whether it is of the newest part of the history, which is asked for most."""
-        return self._segment.is_recent
-
-    def forget(self) -> None:
-        """Let go of it."""
-        self._segment.forget(self)
-
-
-class _Index(_Ready):
+class _Index(Held):
     """The index of one segment, once it is unpacked."""
 
     def __init__(self, segment: "SealedSegment", columns: _Columns) -> None:
@@ -88,7 +70,7 @@ class _Chunk:
     quantities: memoryview
 
 
-class _Rows(_Ready):
+class _Rows(Held):
     """The rows of one segment, as far as they are unpacked: a chunk each, in memory of its own."""
 
     def __init__(self, segment: "SealedSegment") -> None:
@@ -96,7 +78,7 @@ class _Rows(_Ready):
         self.chunks: list[_Chunk | None] = [None] * segment.chunks
 
 
-class _Mapped(_Ready):
+class _Mapped(Held):
     """The bytes of the file."""
 
     def __init__(self, segment: "SealedSegment", data: memoryview) -> None:
@@ -260,7 +242,7 @@ class SealedSegment:
         rows.used = self._memories.rows.clock
         return index, chunks
 
-    def forget(self, ready: _Ready) -> None:
+    def forget(self, ready: Held) -> None:
         """Let go of what was held ready, unless it has been made anew since."""
         if self._index is ready:
             self._index = None

@@ -1,0 +1,124 @@
+"""What the server counts, for Prometheus: read from where it is counted, at the moment when it is asked for."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from chronobook_server.exchange.feed import Feed
+from chronobook_server.exchange.group import FeedCounts
+from chronobook_server.market import Market
+from chronobook_server.settings import Address
+
+_Value = float | int | None
+
+
+def _is_failing(market: Market) -> bool:
+    return market.history.recorder.error is not None
+
+
+# Of every symbol: name, what it says, and where it stands.
+_COUNTS: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
+    ("events", "Depth events applied.", lambda market: market.counts.events),
+    ("resyncs", "Times that the book was lost and synchronised anew.", lambda market: market.counts.resyncs),
+    ("suspensions", "Times that the stream was lost or silent.", lambda market: market.counts.suspensions),
+    ("malformed_frames", "Frames that could not be read.", lambda market: market.counts.malformed_frames),
+    ("audits", "Comparisons with the exchange's own book.", lambda market: market.counts.audits),
+    ("audit_mismatches", "Comparisons that found a difference.", lambda market: market.counts.audit_mismatches),
+    ("widenings", "Times that a snapshot widened the known range.", lambda market: market.counts.widenings),
+    (
+        "contract_changes",
+        "Changes of trading status, tick or step size.",
+        lambda market: market.counts.contract_changes,
+    ),
+)
+_GAUGES: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
+    ("synced", "1 while the book is the exchange's.", lambda market: int(market.is_synced)),
+    ("trading", "1 while the contract is traded.", lambda market: int(market.contract.is_trading)),
+    ("age_seconds", "Seconds since the last frame.", lambda market: market.age()),
+    ("epoch", "Update id of the snapshot that the book began with.", lambda market: market.epoch),
+    ("waiting_events", "Events that wait for a snapshot, or for others.", lambda market: market.waiting),
+    ("history_bytes", "Bytes of history on disk.", lambda market: market.history.bytes),
+    ("history_failing", "1 while history cannot be written.", lambda market: int(_is_failing(market))),
+)
+_FEED = {
+    "frames": "Frames received.",
+    "frame_bytes": "Bytes of the frames received.",
+    "connects": "Connections opened.",
+    "losses": "Connections lost.",
+    "rotations": "Connections replaced before the exchange cut them.",
+    "resubscriptions": "Streams subscribed to again because they brought nothing.",
+    "silent_connections": "Connections given up because they brought nothing.",
+    "stalls": "Times that the event loop stood still.",
+}
+
+
+class Counted(Collector):
+    """The metrics of one server, all named `chronobook_...`."""
+
+    def __init__(self, markets: Mapping[str, Market], feed: Feed) -> None:
+        self._markets = markets
+        self._feed = feed
+
+    def collect(self) -> Iterable[Metric]:
+        """Return all metrics as they are now. Called from another thread."""
+        yield from self._of_symbols(tuple(self._markets.items()))
+        yield from self._of_feed()
+
+    def _of_symbols(self, markets: tuple[tuple[str, Market], ...]) -> Iterator[Metric]:
+        for kind, entries in ((CounterMetricFamily, _COUNTS), (GaugeMetricFamily, _GAUGES)):
+            for name, says, value in entries:
+                metric = kind(f"chronobook_{name}", says, labels=("symbol",))
+                for symbol, market in markets:
+                    found = value(market)
+                    if found is not None:
+                        metric.add_metric((symbol,), found)
+                yield metric
+        gaps = CounterMetricFamily("chronobook_gaps", "Gaps begun, by cause.", labels=("symbol", "cause"))
+        seconds = CounterMetricFamily(
+            "chronobook_gap_seconds", "Length of the gaps that have ended, by cause.", labels=("symbol", "cause")
+        )
+        levels = CounterMetricFamily(
+            "chronobook_audit_levels", "Levels that a comparison found wrong.", labels=("symbol", "kind")
+        )
+        for symbol, market in markets:
+            counts = market.counts
+            for cause, count in tuple(counts.gaps.items()):
+                gaps.add_metric((symbol, cause.value), count)
+            for cause, length in tuple(counts.gap_seconds.items()):
+                seconds.add_metric((symbol, cause.value), length)
+            for kind_name in ("missing", "extra", "wrong"):
+                levels.add_metric((symbol, kind_name), getattr(counts, f"levels_{kind_name}"))
+        yield from (gaps, seconds, levels)
+
+    def _of_feed(self) -> Iterator[Metric]:
+        feed, budget = self._feed, self._feed.requests.budget
+        for field in fields(FeedCounts):
+            yield CounterMetricFamily(
+                f"chronobook_feed_{field.name}", _FEED[field.name], getattr(feed.counts, field.name)
+            )
+        yield CounterMetricFamily("chronobook_snapshots", "Snapshots fetched.", feed.snapshots.fetched)
+        yield CounterMetricFamily("chronobook_snapshot_failures", "Requests that brought none.", feed.snapshots.failed)
+        yield CounterMetricFamily("chronobook_refusals", "Replies with 418 or 429.", feed.requests.refused)
+        yield GaugeMetricFamily("chronobook_snapshots_waiting", "Snapshots that wait.", len(feed.snapshots.queue))
+        yield GaugeMetricFamily("chronobook_weight_used", "Request weight used in this minute.", budget.used)
+        yield GaugeMetricFamily("chronobook_weight_limit", "Request weight allowed a minute.", budget.limit)
+        yield GaugeMetricFamily(
+            "chronobook_held_until_seconds", "Unix time until which the exchange wants no request.", budget.held_until
+        )
+
+
+def serve_metrics(address: Address, markets: Mapping[str, Market], feed: Feed) -> Callable[[], None]:
+    """Serve the metrics in a thread of its own; return what ends that. Raises OSError."""
+    registry = CollectorRegistry()
+    registry.register(Counted(markets, feed))
+    server, thread = start_http_server(address.port, address.host, registry)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop

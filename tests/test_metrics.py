@@ -1,0 +1,87 @@
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from chronobook_server.app import StartFailed, serving
+from chronobook_server.core.coverage import Cause
+from chronobook_server.settings import Address, ServeSettings
+from tests.exchange.test_feed import stepped
+from tests.support.served import HandFed
+from tests.support.system import free_port, settings_for, until
+
+
+def settings(folder: Path, rest_url: str, stream_url: str, port: int) -> ServeSettings:
+    made = settings_for(folder, symbols=("ETHUSDT",), rest_url=rest_url, stream_url=stream_url)
+    return replace(made, metrics=Address("127.0.0.1", port))
+
+
+async def scraped(port: int) -> dict[tuple[str, str], float]:
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/metrics") as reply:
+        families = text_string_to_metric_families(await reply.text())
+        return {
+            (sample.name, ",".join(sample.labels.values())): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+
+async def test_what_happens_can_be_read_by_prometheus(tmp_path: Path) -> None:
+    simulator = stepped()
+    await simulator.start()
+    port = free_port()
+    try:
+        async with serving(settings(tmp_path, simulator.rest_url, simulator.stream_url, port)) as application:
+            market = application.markets["ETHUSDT"]
+            await until(lambda: market.is_synced)
+            await simulator.step(5)
+            await until(lambda: market.counts.events == 5)
+            found = await scraped(port)
+            assert found["chronobook_synced", "ETHUSDT"] == 1
+            assert found["chronobook_events_total", "ETHUSDT"] == 5
+            assert found["chronobook_trading", "ETHUSDT"] == 1
+            assert found["chronobook_feed_frames_total", ""] >= 5
+            assert found["chronobook_feed_connects_total", ""] == 1
+            assert found["chronobook_snapshots_total", ""] == 1
+            assert found["chronobook_weight_used", ""] == 21
+            assert found["chronobook_weight_limit", ""] == 2400
+            simulator.symbols["ETHUSDT"].drop_next = 1
+            await simulator.step(2)
+            await until(lambda: market.counts.resyncs == 1 and market.is_synced)
+            await simulator.step(1)
+            await until(lambda: market.counts.gap_seconds)
+            found = await scraped(port)
+            assert found["chronobook_gaps_total", "CHAIN_BREAK,ETHUSDT"] == 1
+            assert found["chronobook_gap_seconds_total", "CHAIN_BREAK,ETHUSDT"] > 0
+    finally:
+        await simulator.stop()
+    with pytest.raises(aiohttp.ClientError):
+        await scraped(port)
+
+
+async def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
+    simulator = stepped()
+    await simulator.start()
+    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    try:
+        with pytest.raises(StartFailed, match="cannot serve metrics"):
+            async with serving(settings(tmp_path, simulator.rest_url, simulator.stream_url, port)):
+                pass
+    finally:
+        taken.close()
+        await simulator.stop()
+
+
+def test_a_gap_is_counted_once_with_its_cause_and_length() -> None:
+    fed = HandFed()
+    fed.sync()
+    fed.change(time=12_000)
+    fed.market.closed()
+    fed.sync(time=15_000)
+    fed.change(time=16_000)
+    assert fed.market.counts.gaps == {Cause.DISCONNECT: 1}
+    assert fed.market.counts.gap_seconds == {Cause.DISCONNECT: 3.0}
