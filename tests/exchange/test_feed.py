@@ -197,3 +197,31 @@ async def test_a_symbol_that_is_not_ascii_is_a_symbol_like_any_other() -> None:
         await simulator.step(3)
         await until(lambda: holds_the_truth(market, simulator))
         assert market.history.level_changes > 0
+
+
+async def test_a_stream_that_falls_silent_is_subscribed_to_again_over_real_sockets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chronobook_server.simulator.server._TICKER_SECONDS", 0.2)
+    monkeypatch.setattr("chronobook_server.exchange.watch.BEHIND_SECONDS", 0.5)
+    monkeypatch.setattr("chronobook_server.market.SILENT_SECONDS", 0.5)
+    simulator = stepped()
+    async with fed(simulator) as markets:
+        market = markets["ETHUSDT"]
+        await until(lambda: market.is_synced)
+        await simulator.step(2)
+        await until(lambda: holds_the_truth(market, simulator))
+        simulator.mute("ETHUSDT")
+        last = market.history.complete_to
+        await simulator.step(3)
+        await until(lambda: market.counts.suspensions == 1)
+        assert not market.is_synced
+
+        async def served() -> None:
+            while not market.is_synced:
+                await simulator.step(1)
+                await asyncio.sleep(0.05)
+
+        await asyncio.wait_for(served(), 30)
+        await until(lambda: holds_the_truth(market, simulator))
+        assert [(gap.start, gap.cause.value) for gap in market.history.gaps()] == [(last, "EXCHANGE_SILENT")]

@@ -20,6 +20,9 @@ from .synthetic import SyntheticMarket
 
 WEIGHT_LIMIT = 2400
 MAX_STREAMS = 1024
+# The best prices of all symbols, of those that moved since the last time.
+TICKERS = "!bookTicker"
+_TICKER_SECONDS = 5.0
 DEPTH_NAMES = ("depth", "depth@0ms", "depth@100ms", "depth@500ms")
 # Frames that may wait for one connection, and for how long in seconds, before it is cut.
 _QUEUE = 2000
@@ -36,6 +39,7 @@ class Connection:
         self._transport = transport
         self.combined = combined
         self.streams: set[str] = set()
+        self.muted: set[str] = set()  # subscribed to, acknowledged, and silent
         self._queue: asyncio.Queue[str] = asyncio.Queue(_QUEUE)
         self.writer = asyncio.create_task(self._write())
 
@@ -134,6 +138,7 @@ class Simulator:
                 market = SyntheticMarket(symbol.name, random=random, start_ms=self._start_ms)
                 run = symbol.run_synthetic(market, self._send)
             self._tasks.append(asyncio.create_task(run))
+        self._tasks.append(asyncio.create_task(self._send_tickers()))
 
     async def failed(self) -> None:
         """Wait for ever, or until a symbol cannot go on; raises what stopped it."""
@@ -262,6 +267,7 @@ class Simulator:
                 return False
         elif method == "UNSUBSCRIBE":
             connection.streams.difference_update(params)
+            connection.muted.difference_update(params)
         elif method == "LIST_SUBSCRIPTIONS":
             result = sorted(connection.streams)
         else:
@@ -269,6 +275,26 @@ class Simulator:
             return True
         await connection.put(orjson.dumps({"result": result, "id": number}).decode())
         return True
+
+    async def _send_tickers(self) -> None:
+        """Send the best prices of the symbols that moved, every few seconds."""
+        sent: dict[str, int] = {}
+        while True:
+            await asyncio.sleep(_TICKER_SECONDS)
+            for name, symbol in self.symbols.items():
+                ticker = symbol.truth.ticker(name) if symbol.truth.update_id != sent.get(name) else None
+                if ticker is None:
+                    continue
+                sent[name] = symbol.truth.update_id
+                text = orjson.dumps({"stream": TICKERS, "data": ticker}).decode()
+                for connection in list(self._connections):
+                    if TICKERS in connection.streams:
+                        await connection.put(text)
+
+    def mute(self, symbol: str) -> None:
+        """Send nothing more of a symbol's depth on the subscriptions that there are: only a new one is served."""
+        for connection in self._connections:
+            connection.muted.update(f"{symbol.lower()}@{name}" for name in DEPTH_NAMES)
 
     async def _send(self, kind: str, event: Event, symbol: Symbol) -> None:
         """Send an event to whoever is subscribed, with the faults that strike it."""
@@ -281,7 +307,7 @@ class Simulator:
         for connection in list(self._connections):
             for name in names:
                 stream = f"{symbol.name.lower()}@{name}"
-                if stream not in connection.streams:
+                if stream not in connection.streams or stream in connection.muted:
                     continue
                 frame: Event = {"stream": stream, "data": event} if connection.combined else event
                 if malformed or junk:
