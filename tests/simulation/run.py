@@ -297,8 +297,12 @@ def simulate(seed: int) -> Report:
 
 def quietly(seed: int) -> Report:
     """Run one seed without a word in the log."""
+    before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    return simulate(seed)
+    try:
+        return simulate(seed)
+    finally:
+        structlog.configure(**before)
 
 
 def many(first: int, last: int, workers: int | None = None) -> Iterator[Report]:
