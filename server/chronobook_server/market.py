@@ -205,41 +205,58 @@ class Market:
         self._take(self._sync.ended())
 
     def _take(self, outputs: list[Output]) -> SnapshotWanted | None:
+        if len(outputs) == 1 and type(outputs[0]) is Update:
+            self._take_update(outputs[0])  # nearly always
+            self._watch_history()
+            return None
         wanted: SnapshotWanted | None = None
         for output in outputs:
-            if isinstance(output, SnapshotWanted):
-                wanted = output
-                continue
-            if isinstance(output, Audited):
-                self._count_audit(output)
-                continue
-            self._note(output)
-            self.history.append(output)
-            self.hub.publish(output)
-        book = self._sync.book
-        if book is not None and any(isinstance(output, Keyframe | Update) for output in outputs):
-            self._clock.observe(book.transaction_time, self._monotonic())
-            self._synced()
-            last = outputs[-1]
-            if isinstance(last, Update) and self.history.recorder.wants_keyframe(last.transaction_time):
-                self.epoch = book.update_id
-                self.history.append(book.keyframe(last))
-        for output in outputs:
-            if book is not None and isinstance(output, Keyframe):
-                self._upkeep.began(book, self._snapshot_limit, self._monotonic())
-            elif book is not None and isinstance(output, Audited):
-                self._upkeep.compared(book, output.limit, self._monotonic())
+            match output:
+                case SnapshotWanted():
+                    wanted = output
+                case Audited():
+                    self._count_audit(output)
+                case Update():
+                    self._take_update(output)
+                case _:
+                    self._note(output)
+                    self.history.append(output)
+                    self.hub.publish(output)
+        self._tell_upkeep(outputs)
         self._watch_history()
         return wanted
 
+    def _take_update(self, update: Update) -> None:
+        self.counts.events += 1
+        if self._open_gap is not None:
+            lost = (update.transaction_time - self._open_gap.start) / 1000
+            self.counts.gap_seconds[self._open_gap.cause] += lost
+            self._open_gap = None
+        self.history.append(update)
+        self.hub.publish(update)
+        self._clock.observe(update.transaction_time, self._monotonic())
+        self._synced()
+        if self.history.recorder.wants_keyframe(update.transaction_time):
+            book = self._sync.book
+            # The book may have gone on beyond this event, where several came at once: then the last one will do.
+            if book is not None and book.update_id == update.final_update_id:
+                self.epoch = book.update_id
+                self.history.append(book.keyframe(update))
+
+    def _tell_upkeep(self, outputs: list[Output]) -> None:
+        book, now = self._sync.book, self._monotonic()
+        if book is None:
+            return
+        for output in outputs:
+            if isinstance(output, Keyframe):
+                self._clock.observe(book.transaction_time, now)
+                self._synced()
+                self._upkeep.began(book, self._snapshot_limit, now)
+            elif isinstance(output, Audited):
+                self._upkeep.compared(book, output.limit, now)
+
     def _note(self, record: Record) -> None:
         match record:
-            case Update():
-                self.counts.events += 1
-                if self._open_gap is not None:
-                    lost = (record.transaction_time - self._open_gap.start) / 1000
-                    self.counts.gap_seconds[self._open_gap.cause] += lost
-                    self._open_gap = None
             case Keyframe():
                 self._has_scale = True
                 self._held_to = None

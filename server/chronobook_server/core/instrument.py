@@ -83,12 +83,15 @@ class DecimalReader(dict[str, int]):
     def __missing__(self, text: str) -> int:
         whole, point, fraction = text.partition(".")
         decimals = len(fraction)
+        digits = whole + fraction
         # isdigit alone would let other alphabets' digits through; "5." and ".5" are not how the exchange writes.
-        if not (text.isascii() and whole.isdigit() and (fraction.isdigit() or not point) and decimals <= MAX_SCALE):
+        if not (digits.isdigit() and digits.isascii() and whole and (fraction or not point) and decimals <= MAX_SCALE):
             raise MalformedDecimal(f"not a decimal number: {text[:40]!r}")
-        if decimals > self.scale:
-            raise FinerThanScale(decimals)
-        value: int = int(whole + fraction) * 10 ** (self.scale - decimals)
+        value = int(digits)
+        if decimals != self.scale:
+            if decimals > self.scale:
+                raise FinerThanScale(decimals)
+            value *= 10 ** (self.scale - decimals)
         if not self._minimum <= value < MAX_STEPS:
             raise MalformedDecimal(f"out of bounds: {text[:40]!r}")
         if len(self) >= _REMEMBERED:

@@ -1,0 +1,131 @@
+"""Ingest beside the libraries people use today, on the same events, in the same run: `python -m benchmarks.peers`.
+
+The libraries are installed in an environment of their own, `.build/peers`, with the versions of `benchmarks/peers.txt`,
+and each takes the events in by itself in a process of its own (see peers_child.py for what exactly is measured). Ours
+is the whole way from the frame to readable history, with the log on disk; they keep a book and no history. CPU time,
+the least of some rounds. Exits with 1 where chronobook is slower than the faster of them.
+"""
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from benchmarks.ingest import Line, history_on_disk, parse, synthetic_lines
+from chronobook_server.core.values import Nanos
+from chronobook_server.exchange.wire import decode_frame, decode_snapshot
+from chronobook_server.market import Market
+from tests.support import captures
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = ROOT / ".build" / "peers"
+PEERS = {"unicorn": "unicorn-binance-local-depth-cache", "cryptofeed": "cryptofeed with order_book"}
+
+
+def install() -> Path:
+    """Return the Python of the libraries' environment, which is made if it is not there."""
+    python = ENVIRONMENT / "bin" / "python"
+    wanted = Path(__file__).with_name("peers.txt")
+    mark = ENVIRONMENT / wanted.name
+    if not mark.exists() or mark.read_text() != wanted.read_text():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(wanted)]
+        subprocess.run(pip, check=True)
+        mark.write_text(wanted.read_text())
+    return python
+
+
+def events() -> tuple[str, list[Line]]:
+    """Return where the events are from, and a snapshot with the depth frames that continue it."""
+    if not captures.ETHUSDT.exists():
+        return "a synthetic market", synthetic_lines(6_000)
+    lines = [line for line in captures.lines() if b"bookTicker" not in line[1]]
+    snapshot = next(line for line in lines if line[1].startswith(b'{"lastUpdateId"'))
+    held = orjson.loads(snapshot[1])["lastUpdateId"]
+    return "the real capture", [snapshot, *(line for line in lines if _is_new(line[1], held))]
+
+
+def _is_new(body: bytes, held: int) -> bool:
+    data = orjson.loads(body).get("data", {})
+    return bool(data.get("e") == "depthUpdate" and data["u"] >= held)
+
+
+def chronobook(path: Path) -> dict[str, Any]:
+    """Take the events in; return CPU seconds and the book at the end."""
+    first, *frames = [line for line in path.read_bytes().split(b"\n") if line]
+    with history_on_disk() as history:
+        market = Market("ETHUSDT", history, monotonic=time.monotonic)
+        wanted = market.opened()
+        assert wanted is not None
+        market.snapshot(wanted.number, decode_snapshot(first, limit=1000, receive_time=Nanos(1)))
+        gc.collect()
+        gc.freeze()  # as the server does
+        start = time.process_time()
+        for frame in frames:
+            decoded = decode_frame(frame, Nanos(time.time_ns()))
+            assert decoded is not None
+            market.update(decoded[1])
+        seconds = time.process_time() - start
+        view = market.current_view()
+        assert view is not None
+        unit = 10**view.instrument.price_scale
+        bids, asks = ((side[0] / unit).tolist() for side in (view.bids(), view.asks()))
+        return {"seconds": seconds, "bids": sorted(bids), "asks": sorted(asks)}
+
+
+def floor(lines: list[Line]) -> float:
+    """Return the CPU seconds of parsing alone."""
+    start = time.process_time()
+    parse(lines)
+    return time.process_time() - start
+
+
+def main() -> int:
+    """Measure and print; returns 1 where a peer is faster."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.alone is not None:
+        print(json.dumps(chronobook(given.alone)))
+        return 0
+    rounds = given.rounds
+    python = install()
+    source, lines = events()
+    count = len(lines) - 1
+    found: dict[str, list[dict[str, Any]]] = {"chronobook": [], **{name: [] for name in PEERS}}
+    floors = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "events"
+        path.write_bytes(b"\n".join(body for _, body in lines) + b"\n")
+        for _ in range(rounds):
+            floors.append(floor(lines))
+            for name in found:
+                command = [str(python), str(Path(__file__).with_name("peers_child.py")), name, str(path)]
+                if name not in PEERS:
+                    command = [sys.executable, "-m", "benchmarks.peers", "--alone", str(path)]
+                done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+                found[name].append(json.loads(done.stdout.splitlines()[-1]))
+    ours = found["chronobook"][0]
+    least = {name: min(one["seconds"] for one in each) for name, each in found.items()}
+    print(f"{source}: {count:,} depth events; µs of CPU an event, the least of {rounds} rounds")
+    print(f"{'orjson alone':<42}{min(floors) / count * 1e6:>8.1f}")
+    for name, each in found.items():
+        title = PEERS.get(name, "chronobook, with history and its log")
+        wrong = len(set(each[0]["bids"]) ^ set(ours["bids"])) + len(set(each[0]["asks"]) ^ set(ours["asks"]))
+        ratio = least[name] / least["chronobook"]
+        print(f"{title:<42}{least[name] / count * 1e6:>8.1f}{ratio:>8.2f} ×   levels unlike ours at the end: {wrong:,}")
+    fastest = min(least[name] for name in PEERS)
+    print(f"at least as fast as the faster of them: {'yes' if least['chronobook'] <= fastest else 'NO'}")
+    return 0 if least["chronobook"] <= fastest else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

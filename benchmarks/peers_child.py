@@ -1,0 +1,105 @@
+"""One of the libraries people use today takes in events: `python peers_child.py NAME FILE`, by a Python that has it.
+
+FILE holds a snapshot and then frames, a line each. Prints the CPU seconds that the frames took and the book at the end.
+Nothing of chronobook is imported here. What each library does without, in its favour: sockets, threads, queues and the
+waiting between them; of each, only what it does with a frame once that has come.
+
+unicorn     unicorn-binance-local-depth-cache: the branch of `_manage_depth_cache_async` for a futures market in sync:
+            the `pu` check, `_apply_updates`, the new update id; parsed by orjson
+cryptofeed  cryptofeed's BinanceFutures.message_handler with order_book's OrderBook; parsed by the library itself, with
+            a callback that does nothing
+"""
+
+# mypy: ignore-errors
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from decimal import Decimal
+from pathlib import Path
+
+
+def unicorn(snapshot, frames):
+    """Return CPU seconds, bids and asks."""
+    import orjson
+    from unicorn_binance_local_depth_cache import BinanceLocalDepthCacheManager
+
+    manager = BinanceLocalDepthCacheManager.__new__(BinanceLocalDepthCacheManager)
+    threading.Thread.__init__(manager)
+    manager.exchange = "binance.com-futures"
+    manager.depth_caches, manager.threading_lock_ask, manager.threading_lock_bid = {}, {}, {}
+    manager.default_refresh_interval = None
+    manager.cluster = None
+    market = "ethusdt"
+    manager._add_depthcache(market=market)
+    cache = manager.depth_caches[market]
+    for ask in snapshot["asks"]:
+        manager._add_ask(ask, market=market)
+    for bid in snapshot["bids"]:
+        manager._add_bid(bid, market=market)
+    cache["last_update_id"] = snapshot["lastUpdateId"]
+    cache["is_synchronized"] = True
+    is_first = True
+    start = time.process_time()
+    for frame in frames:
+        data = orjson.loads(frame)["data"]
+        if not is_first and data["pu"] != cache["last_update_id"]:
+            raise SystemExit("a gap, in a stream that has none")
+        is_first = False
+        manager._apply_updates(asks=data["a"], bids=data["b"], market=market)
+        cache["last_update_id"] = int(data["u"])
+        cache["last_update_time"] = int(time.time() * 1000)
+    seconds = time.process_time() - start
+    return seconds, {float(price) for price in cache["bids"]}, {float(price) for price in cache["asks"]}
+
+
+def cryptofeed(snapshot, frames):
+    """Return CPU seconds, bids and asks."""
+    from cryptofeed.defines import ASK, BID
+    from cryptofeed.exchanges import BinanceFutures
+    from cryptofeed.types import OrderBook
+
+    pair = "ETHUSDT"
+
+    class Alone(BinanceFutures):
+        def __init__(self):
+            self.last_update_id = {pair: snapshot["lastUpdateId"]}
+            self._l2_book = {pair: OrderBook(self.id, pair)}
+            self.requires_authentication = False
+            for name, side in (("bids", BID), ("asks", ASK)):
+                for price, amount in snapshot[name]:
+                    self._l2_book[pair].book[side][Decimal(price)] = Decimal(amount)
+
+        def exchange_symbol_to_std_symbol(self, symbol):
+            return symbol
+
+        async def book_callback(self, *args, **kwargs):
+            pass
+
+    feed = Alone()
+
+    async def main():
+        start = time.process_time()
+        for frame in frames:
+            await feed.message_handler(frame, None, 0.0)
+        return time.process_time() - start
+
+    seconds = asyncio.run(main())
+    book = feed._l2_book[pair].book
+    return seconds, {float(price) for price in book.bids}, {float(price) for price in book.asks}
+
+
+def main():
+    """Run the command."""
+    name, path = sys.argv[1:]
+    with Path(path).open() as file:
+        snapshot = json.loads(file.readline())
+        frames = [line.rstrip("\n") for line in file]
+    seconds, bids, asks = {"unicorn": unicorn, "cryptofeed": cryptofeed}[name](snapshot, frames)
+    print(json.dumps({"seconds": seconds, "bids": sorted(bids), "asks": sorted(asks)}))
+
+
+if __name__ == "__main__":
+    main()
