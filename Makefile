@@ -54,6 +54,7 @@ check: lint types
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.ingest
+	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.cold
 	$(BIN)/python -m benchmarks.market
 

@@ -20,10 +20,11 @@ from chronobook_server.core.depth import SnapshotWanted
 from chronobook_server.core.instrument import Instrument, LevelReader
 from chronobook_server.core.records import Record
 from chronobook_server.core.sync import Notice, Synchroniser
-from chronobook_server.core.values import Nanos
+from chronobook_server.core.values import Nanos, Price
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
 from chronobook_server.history.files import DiskFiles
 from chronobook_server.history.store import HistoryStore
+from chronobook_server.hub import Hub
 from chronobook_server.market import Market
 from chronobook_server.simulator.synthetic import SyntheticMarket
 from tests.support import captures
@@ -67,8 +68,8 @@ def read(lines: list[Line]) -> None:
         if not body.startswith(b'{"lastUpdateId"'):
             decoded = decode_frame(body, Nanos(received))
             if decoded is not None:
-                reader.read(decoded[1].bids)
-                reader.read(decoded[1].asks)
+                reader.read_bids(decoded[1].bids)
+                reader.read_asks(decoded[1].asks)
 
 
 def synchronise(lines: list[Line], take: Callable[[Record], None] = lambda _: None) -> None:
@@ -96,7 +97,7 @@ def remember(lines: list[Line]) -> None:
         synchronise(lines, history.append)
 
 
-def everything(lines: list[Line]) -> None:
+def everything(lines: list[Line], watch: Callable[[Market], None] = lambda _: None) -> None:
     """The same as the server does it, with clock and (empty) hub."""
     with history_on_disk() as history:
         market = Market("ETHUSDT", history, monotonic=time.monotonic)
@@ -105,10 +106,25 @@ def everything(lines: list[Line]) -> None:
         for received, body in lines:
             if body.startswith(b'{"lastUpdateId"'):
                 market.snapshot(wanted.number, decode_snapshot(body, limit=1000, receive_time=Nanos(received)))
+                watch(market)
             else:
                 decoded = decode_frame(body, Nanos(received))
                 if decoded is not None:
                     market.update(decoded[1])
+
+
+def fan_out(lines: list[Line]) -> None:
+    """The same with a watcher each on the 100 levels around the best prices, of whom nobody reads."""
+
+    def watch(market: Market) -> None:
+        view = market.current_view()
+        assert view is not None
+        market.hub = Hub(market.history, market.level_now, queue_limit=len(lines))
+        for side in (view.bids(50), view.asks(50)):
+            for price in side[0].tolist():
+                market.hub.subscribe(Price(price))
+
+    everything(lines, watch)
 
 
 @contextmanager
@@ -141,6 +157,7 @@ def table(title: str, lines: list[Line], runs: int) -> float:
         ("sync and book", synchronise),
         ("history", remember),
         ("market (clock, hub)", everything),
+        ("fan-out to 100 watchers", fan_out),
     ):
         seconds = best_of(runs, work, lines)
         print(f"{name:<28}{seconds / len(lines) * 1e6:>9.1f}{seconds / floor:>10.1f}")

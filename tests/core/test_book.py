@@ -31,6 +31,7 @@ def book(levels: dict[int, int], known_range: KnownRange = RANGE) -> OrderBook:
 
 
 def apply(target: OrderBook, bids: dict[int, int], asks: dict[int, int]) -> dict[int, int]:
+    asks = {price: -quantity for price, quantity in asks.items()}
     return target.apply(bids, asks, update_id=UpdateId(target.update_id + 1), transaction_time=Millis(2))
 
 
@@ -127,7 +128,7 @@ def test_any_stream_of_events_equals_the_plain_model(seed: int, limit: int) -> N
     first = exchange.snapshot(limit)
     naive = NaiveBook.from_snapshot({"bids": first.bids, "asks": first.asks}, limit=limit)
     reader = LevelReader(Instrument("X", 1, 0))
-    bids, asks = reader.read(first.bids), reader.read(first.asks)
+    bids, asks = reader.read_bids(first.bids), reader.read_bids(first.asks)
     target = book(
         bids | {price: -quantity for price, quantity in asks.items()},
         KnownRange(
@@ -138,7 +139,7 @@ def test_any_stream_of_events_equals_the_plain_model(seed: int, limit: int) -> N
     for _ in range(60):
         event = exchange.event()
         before = {price: target.quantity(Price(price)) for price in range(900, 1101)}
-        changes = apply(target, reader.read(event.bids), reader.read(event.asks))
+        changes = apply(target, reader.read_bids(event.bids), reader.read_bids(event.asks))
         naive.apply(event_dict(event))
         after = {price: target.quantity(Price(price)) for price in range(900, 1101)}
         assert after == {price: naive.quantity(Decimal(price) / 10) for price in after}

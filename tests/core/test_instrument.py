@@ -42,11 +42,19 @@ def test_text_that_is_no_plain_decimal_is_malformed(text: str, scale: int) -> No
         DecimalReader(scale, minimum=0)[text]
 
 
+def test_quantities_of_asks_are_negative() -> None:
+    reader = LevelReader(ETH)
+    assert reader.read_asks([("1.00", "5.000"), ("1.01", "0.000")]) == {100: -5000, 101: 0}
+    assert reader.read_bids([("1.00", "5.000")]) == {100: 5000}
+    with pytest.raises(MalformedDecimal):
+        reader.read_asks([("1.00", "-5.000")])
+
+
 def test_a_price_of_zero_is_malformed_and_a_quantity_of_zero_is_not() -> None:
     reader = LevelReader(ETH)
-    assert reader.read([("1.00", "0.000")]) == {100: 0}
+    assert reader.read_bids([("1.00", "0.000")]) == {100: 0}
     with pytest.raises(MalformedDecimal):
-        reader.read([("0.00", "1.000")])
+        reader.read_bids([("0.00", "1.000")])
 
 
 @pytest.mark.parametrize(
@@ -54,11 +62,11 @@ def test_a_price_of_zero_is_malformed_and_a_quantity_of_zero_is_not() -> None:
 )
 def test_a_level_that_is_no_pair_of_texts_is_malformed(level: object) -> None:
     with pytest.raises(MalformedDecimal):
-        LevelReader(ETH).read([level])  # type: ignore[list-item]
+        LevelReader(ETH).read_bids([level])  # type: ignore[list-item]
 
 
 def test_of_a_price_named_twice_the_last_counts() -> None:
-    assert LevelReader(ETH).read([("1.00", "5.000"), ("1.00", "0.000")]) == {100: 0}
+    assert LevelReader(ETH).read_bids([("1.00", "5.000"), ("1.00", "0.000")]) == {100: 0}
 
 
 def test_finer_text_moves_the_scale_and_coarser_text_does_not() -> None:

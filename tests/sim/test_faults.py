@@ -35,7 +35,7 @@ def test_every_unreadable_frame_is_refused_and_every_kind_of_it_occurs() -> None
             continue
         assert decoded is not None
         with pytest.raises(MalformedDecimal):
-            LevelReader(Instrument("ETHUSDT", 2, 3)).read(decoded[1].bids)
+            LevelReader(Instrument("ETHUSDT", 2, 3)).read_bids(decoded[1].bids)
         seen.add(MalformedKind.BAD_LEVEL)
     assert seen == {
         MalformedKind.NOT_JSON, MalformedKind.NOT_A_FRAME, MalformedKind.BAD_FIELD, MalformedKind.BAD_LEVEL,

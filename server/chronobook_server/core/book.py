@@ -46,8 +46,8 @@ class OrderBook:
     ) -> dict[int, int]:
         """Apply one event; return the prices that changed, each with the signed quantity that now rests there.
 
-        `bids` and `asks` map a price to its absolute quantity, 0 removes. A price newly proven empty counts as
-        changed, one that stays as it was does not. Raises CrossedBook, after which the book is of no use.
+        `bids` and `asks` map a price to its signed quantity, 0 removes. A price newly proven empty counts as changed,
+        one that stays as it was does not. Raises CrossedBook, after which the book is of no use.
         """
         changes: dict[int, int] = {}
         # Sets before removals: where one event empties a price on one side and fills it on the other, the removal
@@ -79,7 +79,6 @@ class OrderBook:
             if not quantity:
                 emptied.append(price)
                 continue
-            quantity *= sign
             current = get(price)
             if current == quantity:
                 continue

@@ -81,14 +81,12 @@ class Recent:
         return named
 
 
-def signed(bids: Mapping[int, int], asks: Mapping[int, int]) -> dict[int, int]:
-    """Return the levels of a snapshot, bids positive, asks negative. Raises CrossedBook."""
-    levels = {price: quantity for price, quantity in bids.items() if quantity}
-    for price, quantity in asks.items():
-        if quantity:
-            if price in levels:
-                raise CrossedBook(f"both sides rest at {price}")
-            levels[price] = -quantity
+def joined(bids: Mapping[int, int], asks: Mapping[int, int]) -> dict[int, int]:
+    """Return the levels of a snapshot from its two sides' signed quantities. Raises CrossedBook."""
+    levels = {price: quantity for side in (bids, asks) for price, quantity in side.items() if quantity}
+    for price in bids.keys() & asks.keys():
+        if bids[price] and asks[price]:
+            raise CrossedBook(f"both sides rest at {price}")
     return levels
 
 

@@ -72,13 +72,15 @@ class Instrument:
 class DecimalReader(dict[str, int]):
     """Reads decimal text as integers of one scale, and remembers what it has read: prices and quantities recur.
 
-    `reader[text]` raises MalformedDecimal, or FinerThanScale when the text has more decimals than the scale.
+    `reader[text]` raises MalformedDecimal, or FinerThanScale when the text has more decimals than the scale. With
+    `sign` -1 the integers are negative, as asks are.
     """
 
-    def __init__(self, scale: int, *, minimum: int) -> None:
+    def __init__(self, scale: int, *, minimum: int, sign: int = 1) -> None:
         super().__init__()
         self.scale = scale
         self._minimum = minimum
+        self._sign = sign
 
     def __missing__(self, text: str) -> int:
         whole, point, fraction = text.partition(".")
@@ -96,6 +98,7 @@ class DecimalReader(dict[str, int]):
             raise MalformedDecimal(f"out of bounds: {text[:40]!r}")
         if len(self) >= _REMEMBERED:
             self.clear()
+        value *= self._sign
         self[text] = value
         return value
 
@@ -106,14 +109,22 @@ class LevelReader:
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
         self._prices = DecimalReader(instrument.price_scale, minimum=1)
-        self._quantities = DecimalReader(instrument.quantity_scale, minimum=0)
+        self._bid_quantities = DecimalReader(instrument.quantity_scale, minimum=0)
+        self._ask_quantities = DecimalReader(instrument.quantity_scale, minimum=0, sign=-1)
 
-    def read(self, levels: Iterable[tuple[str, str]]) -> dict[int, int]:
-        """Return price → quantity, both in steps; of a price named twice, the last.
+    def read_bids(self, levels: Iterable[tuple[str, str]]) -> dict[int, int]:
+        """Return price → signed quantity, both in steps; of a price named twice, the last.
 
         Raises MalformedDecimal, or FinerThanScale; `grown` then says what would hold them.
         """
-        prices, quantities = self._prices, self._quantities
+        return self._read(levels, self._bid_quantities)
+
+    def read_asks(self, levels: Iterable[tuple[str, str]]) -> dict[int, int]:
+        """Return asks as `read_bids` returns bids: their quantities are negative."""
+        return self._read(levels, self._ask_quantities)
+
+    def _read(self, levels: Iterable[tuple[str, str]], quantities: DecimalReader) -> dict[int, int]:
+        prices = self._prices
         try:
             return {prices[price]: quantities[quantity] for price, quantity in levels}
         except (MalformedDecimal, FinerThanScale):
@@ -126,7 +137,7 @@ class LevelReader:
         finest = LevelReader(Instrument(self.instrument.symbol, MAX_SCALE, MAX_SCALE))
         instrument = self.instrument
         for levels in level_lists:
-            finest.read(levels)
+            finest.read_bids(levels)
             for price, quantity in levels:
                 instrument = instrument.finer(price_decimals=_decimals(price), quantity_decimals=_decimals(quantity))
         return instrument

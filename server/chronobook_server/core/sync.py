@@ -24,7 +24,7 @@ from collections import deque
 from typing import TypeAlias
 
 from .book import CrossedBook, OrderBook
-from .check import Audited, Recent, compare, known_range, learned, signed
+from .check import Audited, Recent, compare, joined, known_range, learned
 from .coverage import Cause
 from .depth import DepthSnapshot, DepthUpdate, SnapshotWanted, TextLevels, Urgency
 from .instrument import FinerThanScale, Instrument, LevelReader, MalformedDecimal
@@ -300,7 +300,7 @@ class Synchroniser:
         if named is None:
             return  # too long ago
         try:
-            levels = signed(*self._read(held.bids, held.asks))
+            levels = joined(*self._read(held.bids, held.asks))
         except (MalformedDecimal, CrossedBook):
             return
         window = known_range(held, levels)
@@ -368,7 +368,7 @@ class Synchroniser:
 
     def _read(self, bids: TextLevels, asks: TextLevels) -> tuple[dict[int, int], dict[int, int]]:
         try:
-            return self._levels.read(bids), self._levels.read(asks)
+            return self._levels.read_bids(bids), self._levels.read_asks(asks)
         except FinerThanScale:
             grown = self._levels.grown(bids, asks)
         if self._book is not None:
@@ -376,10 +376,10 @@ class Synchroniser:
             self._recent.forget()
             self._out.append(InstrumentChanged(grown))
         self._levels = LevelReader(grown)
-        return self._levels.read(bids), self._levels.read(asks)
+        return self._levels.read_bids(bids), self._levels.read_asks(asks)
 
     def _keyframe(self, snapshot: DepthSnapshot) -> Keyframe:
-        levels = signed(*self._read(snapshot.bids, snapshot.asks))
+        levels = joined(*self._read(snapshot.bids, snapshot.asks))
         return Keyframe(
             instrument=self._levels.instrument,
             update_id=snapshot.last_update_id,

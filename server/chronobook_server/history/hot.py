@@ -24,7 +24,7 @@ from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, Signed
 from chronobook_server.core.view import BookView, Nearest, Steps
 
 from .answers import BestRows, ChangeRows, LevelState, Work
-from .log import Entry, Start
+from .log import Entry, Start, pack_integers
 
 # Stands in a column where a quantity would, for "not known". No quantity reaches it (see values.MAX_STEPS).
 UNKNOWN = -(2**63)
@@ -159,13 +159,13 @@ class HotSegment:
 
     def _add_changes(self, changes: Mapping[int, int]) -> None:
         # The hot path of ingest: loops in C where there is a way. Within one event a level changes once.
-        levels = np.fromiter(map(self._level_ids.__getitem__, changes), np.int32, len(changes))
+        levels = np.fromiter(map(self._level_ids.__getitem__, changes), np.intp, len(changes))
         number = len(self.change_levels)
         last = self._level_last  # only now: new levels may have made it grow
         self._change_before.frombytes(last[levels].tobytes())
         last[levels] = np.arange(number, number + len(levels), dtype=np.int32)
-        self.change_levels.frombytes(levels.tobytes())
-        self.change_quantities.extend(changes.values())
+        self.change_levels.frombytes(levels.astype(np.int32).tobytes())
+        self.change_quantities.frombytes(pack_integers(changes.values()))
 
     def _new_level(self, price: int) -> int:
         inside = price in self.ranges[0][1]
