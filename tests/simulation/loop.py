@@ -1,7 +1,8 @@
 """An event loop whose clock jumps to the next timer whenever nothing is left to do: a minute passes in no time."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -47,3 +48,13 @@ def run(main: Coroutine[Any, Any, _Result]) -> _Result:
     """Run a coroutine in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
+
+
+def virtually(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test in virtual time."""
+
+    @wraps(test)
+    def ordinary(*args: Any, **kwargs: Any) -> None:
+        run(test(*args, **kwargs))
+
+    return ordinary

@@ -1,9 +1,7 @@
 """What at least one known system gets wrong, each by its name; all in virtual time, through the real feed."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from functools import wraps
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from chronobook_server.core.values import Millis, Price
 from chronobook_server.history.answers import finish
 from chronobook_server.market import Market
 from tests.simulation.exchange import START_MS
-from tests.simulation.loop import run
+from tests.simulation.loop import virtually
 from tests.simulation.stage import Stage
 from tests.support.depth import Pairs, snapshot, update
 from tests.support.memory import memory_history
@@ -23,16 +21,6 @@ from tests.support.served import Monotonic
 
 ONE = "AAAUSDT"
 MANY = tuple(f"S{number:03d}USDT" for number in range(200))
-
-
-def virtually(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test in virtual time."""
-
-    @wraps(test)
-    def ordinary(*args: Any, **kwargs: Any) -> None:
-        run(test(*args, **kwargs))
-
-    return ordinary
 
 
 def causes(market: Market) -> list[Cause]:

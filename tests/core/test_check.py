@@ -1,0 +1,126 @@
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chronobook_server.core.book import CrossedBook, OrderBook
+from chronobook_server.core.check import Comparison, Recent, compare, joined, known_range, learned
+from chronobook_server.core.coverage import KnownRange
+from chronobook_server.core.depth import DepthSnapshot
+from chronobook_server.core.instrument import Instrument, LevelReader
+from chronobook_server.core.records import Keyframe
+from chronobook_server.core.values import MAX_STEPS, Price, UpdateId
+from tests.support.depth import SmallExchange, snapshot, update
+
+READER = LevelReader(Instrument("X", 1, 0))
+
+
+def levels_of(shown: DepthSnapshot) -> dict[int, int]:
+    return joined(READER.read_bids(shown.bids), READER.read_asks(shown.asks))
+
+
+def book_of(shown: DepthSnapshot) -> OrderBook:
+    levels = levels_of(shown)
+    return OrderBook(
+        Keyframe(
+            instrument=READER.instrument,
+            update_id=shown.last_update_id,
+            transaction_time=shown.transaction_time,
+            event_time=shown.event_time,
+            receive_time=shown.receive_time,
+            levels=levels,
+            known_range=known_range(shown, levels),
+        )
+    )
+
+
+@given(seed=st.integers(0, 2**32), limit=st.integers(3, 30), later=st.integers(3, 30), ago=st.integers(0, 12))
+def test_a_right_book_is_found_right_learns_only_the_truth_and_a_wrong_one_is_found_wrong(
+    seed: int, limit: int, later: int, ago: int
+) -> None:
+    random = Random(seed)
+    exchange = SmallExchange(random)
+    book = book_of(exchange.snapshot(limit))
+    recent = Recent(book.update_id)
+    shown = exchange.snapshot(later)
+    for number in range(30):
+        if number == 30 - ago:
+            shown = exchange.snapshot(later)
+        event = exchange.event()
+        bids, asks = READER.read_bids(event.bids), READER.read_asks(event.asks)
+        book.apply(bids, asks, update_id=event.final_update_id, transaction_time=event.transaction_time)
+        recent.add(event, bids, asks, keep_all=True)
+    named = recent.named_after(shown.last_update_id)
+    assert named is not None
+    levels = levels_of(shown)
+    window = known_range(shown, levels)
+    found = compare(book, levels, window, named)
+    assert (found.is_right, found.missing, found.extra, found.wrong) == (True, 0, 0, 0)
+
+    truth = {price: exchange.bids.get(price, 0) - exchange.asks.get(price, 0) for price in range(1, 2000)}
+    alike = [price for price in levels if price in book.known_range and price in book.levels and price not in named]
+    taught = learned(book, levels, window, book.transaction_time)
+    if taught is not None:
+        book.widen(taught)
+        for price in range(800, 1200):
+            quantity = book.quantity(Price(price))
+            assert quantity is None or quantity == truth[price]
+    for kind in ("missing", "extra", "wrong"):
+        if not alike:
+            continue
+        price = random.choice(alike)
+        kept, shown_quantity = dict(book.levels), levels[price]
+        if kind == "missing":
+            del book.levels[price]
+        elif kind == "wrong":
+            book.levels[price] += 1 if book.levels[price] > 0 else -1
+        else:
+            del levels[price]
+        assert getattr(compare(book, levels, window, named), kind) == 1
+        book.levels, levels[price] = kept, shown_quantity
+
+
+def test_what_was_forgotten_cannot_be_compared() -> None:
+    recent = Recent(UpdateId(10))
+    for final in range(11, 60):
+        recent.add(update(final, final, final - 1), {final: 1}, {}, keep_all=False)
+    assert len(recent) == 16
+    assert recent.named_after(UpdateId(10)) is None
+    assert recent.named_after(UpdateId(42)) is None
+    assert recent.named_after(UpdateId(43)) == set(range(44, 60))
+    assert recent.named_after(UpdateId(59)) == set()
+    recent.forget()
+    assert recent.named_after(UpdateId(58)) is None
+    assert recent.named_after(UpdateId(59)) == set()
+
+
+def test_while_a_snapshot_is_on_its_way_nothing_is_forgotten() -> None:
+    recent = Recent(UpdateId(0))
+    for final in range(1, 1001):
+        recent.add(update(final, final, final - 1), {final: 1}, {}, keep_all=True)
+    assert recent.named_after(UpdateId(0)) == set(range(1, 1001))
+
+
+def test_a_price_that_rests_on_both_sides_is_no_book() -> None:
+    assert joined({100: 1, 101: 0}, {101: -1, 102: -2}) == {100: 1, 101: -1, 102: -2}
+    with pytest.raises(CrossedBook):
+        joined({100: 1}, {100: -1})
+
+
+def test_a_side_with_fewer_levels_than_the_limit_is_known_to_its_end() -> None:
+    shown = snapshot(5, bids=[("9.8", "1"), ("9.7", "1")], asks=[("10.1", "2")], limit=2)
+    assert known_range(shown, levels_of(shown)) == KnownRange(97, MAX_STEPS)
+
+
+def test_a_snapshot_that_does_not_fit_the_market_teaches_nothing() -> None:
+    book = book_of(snapshot(5, bids=[("9.8", "1")], asks=[("10.1", "2")], limit=1))
+    before = snapshot(4, bids=[("9.8", "1"), ("9.7", "1")], asks=[("10.1", "2"), ("10.2", "1")], limit=2)
+    assert learned(book, levels_of(before), KnownRange(97, 102), book.transaction_time) is not None
+    crossed = {97: 1, 98: 1, 103: 7}  # a bid above our best ask
+    assert learned(book, crossed, KnownRange(90, 110), book.transaction_time) is None
+
+
+def test_a_comparison_is_right_when_nothing_differs() -> None:
+    assert Comparison(10, 0, 0, 0).is_right
+    assert not any(Comparison(10, *found).is_right for found in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))

@@ -1,0 +1,55 @@
+import asyncio
+
+from chronobook_server.exchange.link import Link
+from chronobook_server.exchange.network import Disconnected
+from tests.simulation.loop import virtually
+from tests.support.feeding import TimedNetwork
+
+
+@virtually
+async def test_frames_are_handed_on_until_the_connection_ends() -> None:
+    network = TimedNetwork()
+    socket = await network.connect("/stream?streams=a")
+    link, got = Link(7, socket, network.monotonic), list[bytes | str]()
+    reading = asyncio.create_task(link.read(got.append))
+    await asyncio.sleep(5)
+    socket.frames.put_nowait(b"one")
+    await asyncio.sleep(5)
+    assert (got, link.frames, link.last_frame_at, link.opened_at) == ([b"one"], 1, 5.0, 0.0)
+    assert not link.has_ended.is_set()
+    socket.frames.put_nowait(Disconnected("cut"))
+    assert await reading == "cut"
+    assert link.has_ended.is_set()
+
+
+@virtually
+async def test_commands_go_in_order_several_of_a_kind_as_one_and_no_faster_than_allowed() -> None:
+    network = TimedNetwork()
+    socket = await network.connect("/stream?streams=a")
+    link = Link(7, socket, network.monotonic)
+    reading = asyncio.create_task(link.read(lambda _: None))
+    for number in range(100):
+        link.subscribe([f"s{number}"])
+    for number in range(20):
+        link.unsubscribe([f"s{number}"])
+        link.subscribe([f"s{number}"])
+    await asyncio.sleep(60)
+    assert socket.sent[0][1] == {"method": "SUBSCRIBE", "params": [f"s{number}" for number in range(100)], "id": 1}
+    assert [command["params"] for _, command in socket.sent[1:]] == [[f"s{n // 2}"] for n in range(40)]
+    assert [command["method"] for _, command in socket.sent[1:]] == ["UNSUBSCRIBE", "SUBSCRIBE"] * 20
+    assert [command["id"] for _, command in socket.sent] == list(range(1, 42))
+    times = [time for time, _ in socket.sent]
+    assert max(sum(start <= time < start + 1 for time in times) for start in times) <= 10
+    socket.frames.put_nowait(Disconnected("cut"))
+    await reading
+
+
+@virtually
+async def test_giving_up_closes_without_waiting() -> None:
+    network = TimedNetwork()
+    socket = await network.connect("/stream?streams=a")
+    link = Link(7, socket, network.monotonic)
+    link.give_up()
+    link.give_up()
+    await asyncio.sleep(0)
+    assert socket.is_closed
