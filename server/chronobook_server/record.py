@@ -12,16 +12,14 @@ from urllib.parse import quote
 import structlog
 
 from chronobook_server.core.values import UpdateId
-from chronobook_server.exchange.budget import EXCHANGE_INFO_WEIGHT, depth_weight
+from chronobook_server.exchange.budget import depth_weight
 from chronobook_server.exchange.feed import SymbolNotListed
 from chronobook_server.exchange.group import STREAMS_PER_CONNECTION
 from chronobook_server.exchange.network import Disconnected, Network, Unreachable
 from chronobook_server.exchange.reconnect import retry_delay
-from chronobook_server.exchange.snapshots import Refused, Requests
+from chronobook_server.exchange.requests import Refused, Requests
 from chronobook_server.exchange.wire import (
-    ExchangeInfo,
     MalformedFrame,
-    decode_exchange_info,
     decode_frame,
     decode_snapshot,
     depth_stream,
@@ -70,7 +68,7 @@ class Recorder:
 
     async def run(self, symbols: Sequence[str]) -> None:
         """Record for ever. Raises SymbolNotListed."""
-        info = await self._first_info()
+        info = await self._requests.first_exchange_info()
         self._file_number = self._recording.file_number
         missing = [symbol for symbol in symbols if symbol != ALL_SYMBOLS and symbol not in info.contracts]
         if missing:
@@ -146,25 +144,6 @@ class Recorder:
 
     # --- requests
 
-    async def _info(self) -> ExchangeInfo:
-        """Raises Unreachable, Refused or MalformedFrame."""
-        await self._requests.allowed(EXCHANGE_INFO_WEIGHT)
-        info = decode_exchange_info(await self._requests.get("/fapi/v1/exchangeInfo"))
-        if info.weight_limit is not None:
-            self._requests.budget.limit = info.weight_limit
-        return info
-
-    async def _first_info(self) -> ExchangeInfo:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return await self._info()
-            except (Unreachable, Refused, MalformedFrame) as error:
-                if attempt == 1:
-                    log.warning("the exchange cannot be reached; trying again", error=str(error))
-            await asyncio.sleep(retry_delay(attempt, self._random.random))
-
     async def _fetch(self) -> None:
         """Fetch what is due, one after the other, for ever."""
         failures = 0
@@ -180,7 +159,7 @@ class Recorder:
         symbol = None if self._is_info_due else next(iter(self._due), None)
         try:
             if self._is_info_due:
-                await self._info()
+                await self._requests.exchange_info()
                 self._is_info_due = False
             elif symbol is not None:
                 await self._snapshot(symbol)

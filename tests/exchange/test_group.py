@@ -7,7 +7,8 @@ from random import Random
 from chronobook_server.core.coverage import Cause
 from chronobook_server.exchange.group import FeedCounts, Group, Surroundings
 from chronobook_server.exchange.network import Disconnected
-from chronobook_server.exchange.snapshots import Requests, Snapshots
+from chronobook_server.exchange.requests import Requests
+from chronobook_server.exchange.snapshots import Snapshots
 from tests.simulation.loop import virtually
 from tests.support.feeding import NotingSink, SendingSocket, TimedNetwork
 from tests.support.recordings import depth_frame, ok, snapshot_body

@@ -3,10 +3,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from random import Random
 
-import pytest
-
 from chronobook_server.exchange.network import Reply
-from chronobook_server.exchange.snapshots import Requests, Snapshots
+from chronobook_server.exchange.requests import Requests
+from chronobook_server.exchange.snapshots import Snapshots
 from tests.simulation.loop import virtually
 from tests.support.feeding import NotingSink, TimedNetwork
 from tests.support.recordings import ok, snapshot_body
@@ -103,18 +102,3 @@ async def test_a_fault_of_ours_starts_over_and_ends_nothing() -> None:
         sinks["A"].broken = True
         await asyncio.sleep(10)
         assert (sinks["A"].snapshots, snapshots.fetched) == ([10], 1)
-
-
-@virtually
-async def test_what_an_earlier_server_was_told_to_wait_is_waited() -> None:
-    network = TimedNetwork(depth=[ok(snapshot_body(10))])
-    held: list[float] = []
-    start = network.time_ns() / 1e9
-    requests = Requests(network, Random(1), held_until=start + 45.0, held=held.append)
-    await requests.allowed(2)
-    assert network.monotonic() == pytest.approx(45.0)
-    network.replies["depth"].insert(0, Reply(418, {"retry-after": "100"}, b""))
-    with contextlib.suppress(Exception):
-        await requests.get("/fapi/v1/depth?symbol=A")
-    assert len(held) == 1
-    assert 145.0 < held[0] - start < 145.5

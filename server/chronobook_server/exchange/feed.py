@@ -16,14 +16,14 @@ from chronobook_server.core.coverage import Cause
 from chronobook_server.core.records import Contract
 from chronobook_server.core.values import Millis
 
-from .budget import EXCHANGE_INFO_WEIGHT
 from .group import STREAMS_PER_CONNECTION, FeedCounts, Group, Surroundings
 from .link import Link
 from .network import Network, Unreachable
 from .reconnect import retry_delay
+from .requests import Refused, Requests
 from .sink import Sink
-from .snapshots import Refused, Requests, Snapshots
-from .wire import TICKER_STREAM, ExchangeInfo, MalformedFrame, decode_exchange_info, decode_ticker
+from .snapshots import Snapshots
+from .wire import TICKER_STREAM, ExchangeInfo, MalformedFrame, decode_ticker
 
 # The exchange cuts every connection after a day.
 LIFETIME_SECONDS = 23.5 * 3600
@@ -96,7 +96,7 @@ class Feed:
     async def run(self) -> None:
         """Feed the sinks for ever. Raises SymbolNotListed, and nothing else."""
         try:
-            info = await self._first_info()
+            info = await self.requests.first_exchange_info()
             missing = [symbol for symbol in self._settings.symbols if symbol not in info.contracts]
             if missing:
                 raise SymbolNotListed(f"the exchange does not list {', '.join(missing)}")
@@ -109,31 +109,12 @@ class Feed:
 
     # --- exchangeInfo
 
-    async def _info(self) -> ExchangeInfo:
-        """Raises Unreachable, Refused or MalformedFrame."""
-        await self.requests.allowed(EXCHANGE_INFO_WEIGHT)
-        info = decode_exchange_info(await self.requests.get("/fapi/v1/exchangeInfo"))
-        if info.weight_limit is not None:
-            self.requests.budget.limit = info.weight_limit
-        return info
-
-    async def _first_info(self) -> ExchangeInfo:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return await self._info()
-            except (Unreachable, Refused, MalformedFrame) as error:
-                if attempt == 1:
-                    log.warning("the exchange cannot be reached; trying again", error=str(error))
-            await asyncio.sleep(retry_delay(attempt, self._random.random))
-
     async def _refresh(self) -> None:
         """See now and then which contracts there are, and what has become of them."""
         while True:
             await asyncio.sleep(self._settings.info_seconds)
             try:
-                self._follow(await self._info())
+                self._follow(await self.requests.exchange_info())
             except (Unreachable, Refused, MalformedFrame) as error:
                 log.warning("the exchange's list of contracts did not come", error=str(error))
 

@@ -1,0 +1,101 @@
+"""The requests to the exchange, within the weight that it allows, and what it says of itself."""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+import structlog
+
+from chronobook_server.core.values import Nanos
+
+from .budget import EXCHANGE_INFO_WEIGHT, WeightBudget
+from .network import Network, Reply, Unreachable
+from .reconnect import retry_delay
+from .wire import ExchangeInfo, MalformedFrame, decode_exchange_info
+
+# Without a Retry-After, a refusal still means "slow down".
+_DEFAULT_RETRY_AFTER = 5.0
+_JITTER_SECONDS = 0.2
+_UNIX_NS = 1e9
+
+log = structlog.get_logger(__name__)
+
+
+class Refused(Exception):
+    """The exchange answered, but not with what was asked for."""
+
+
+class Requests:
+    """The requests to the exchange, within the weight that it allows.
+
+    `held_until` (Unix seconds) is until when an earlier server was told to wait; `held` is called with a new such time.
+    """
+
+    def __init__(
+        self, network: Network, random: Random, *, held_until: float = 0.0, held: Callable[[float], None]
+    ) -> None:
+        self.budget = WeightBudget()
+        self.budget.hold(held_until, 0.0)
+        self.refused = 0  # with 418 and 429
+        self._network = network
+        self._random = random
+        self._held = held
+
+    def time(self) -> Nanos:
+        """Return the Unix time."""
+        return Nanos(self._network.time_ns())
+
+    def now(self) -> float:
+        """Return the Unix time in seconds."""
+        return self._network.time_ns() / _UNIX_NS
+
+    async def allowed(self, weight: int) -> None:
+        """Wait until a request of this weight may be sent, and count it as sent."""
+        # Others spend while this one waits, so what had to be waited for is asked anew.
+        while (wait := self.budget.delay(weight, self.now())) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(wait)
+        self.budget.spend(weight, self.now())
+
+    async def get(self, path: str) -> bytes:
+        """Return the body of a reply to a request that has been allowed. Raises Unreachable or Refused."""
+        reply = await self._network.get(path)
+        used = reply.headers.get("x-mbx-used-weight-1m", "")
+        if used.isdigit():
+            self.budget.observe(int(used), self.now())
+        if reply.status in (418, 429):
+            self._hold(reply)
+        if reply.status != 200:
+            raise Refused(f"HTTP {reply.status}")
+        return reply.body
+
+    def _hold(self, reply: Reply) -> None:
+        after = reply.headers.get("retry-after", "")
+        seconds = float(after) if after.isdigit() else _DEFAULT_RETRY_AFTER
+        self.refused += 1
+        # Never a moment too early, and not at the same moment as everybody else.
+        self.budget.hold(seconds + _JITTER_SECONDS * (0.25 + 0.75 * self._random.random()), self.now())
+        self._held(self.budget.held_until)
+        log.warning("the exchange refuses requests; none is sent for a while", status=reply.status, seconds=seconds)
+
+    async def exchange_info(self) -> ExchangeInfo:
+        """Return what the exchange says of itself, and keep to the weight that it allows.
+
+        Raises Unreachable, Refused or MalformedFrame.
+        """
+        await self.allowed(EXCHANGE_INFO_WEIGHT)
+        info = decode_exchange_info(await self.get("/fapi/v1/exchangeInfo"))
+        if info.weight_limit is not None:
+            self.budget.limit = info.weight_limit
+        return info
+
+    async def first_exchange_info(self) -> ExchangeInfo:
+        """Return it once the exchange can be reached."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self.exchange_info()
+            except (Unreachable, Refused, MalformedFrame) as error:
+                if attempt == 1:
+                    log.warning("the exchange cannot be reached; trying again", error=str(error))
+            await asyncio.sleep(retry_delay(attempt, self._random.random))
