@@ -26,7 +26,11 @@ from tests.support import captures
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".build" / "peers"
-PEERS = {"unicorn": "unicorn-binance-local-depth-cache", "cryptofeed": "cryptofeed with order_book"}
+PEERS = {
+    "unicorn": "unicorn-binance-local-depth-cache",
+    "cryptofeed": "cryptofeed with order_book",
+    "checked": "cryptofeed with its cross_check",
+}
 
 
 def install() -> Path:
@@ -90,7 +94,7 @@ def floor(lines: list[Line]) -> float:
 def main() -> int:
     """Measure and print; returns 1 where a peer is faster."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.alone is not None:

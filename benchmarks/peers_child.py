@@ -7,7 +7,8 @@ waiting between them; of each, only what it does with a frame once that has come
 unicorn     unicorn-binance-local-depth-cache: the branch of `_manage_depth_cache_async` for a futures market in sync:
             the `pu` check, `_apply_updates`, the new update id; parsed by orjson
 cryptofeed  cryptofeed's BinanceFutures.message_handler with order_book's OrderBook; parsed by the library itself, with
-            a callback that does nothing
+            a callback that does nothing, as nobody would use it
+checked     the same with its `cross_check`, which looks at the best prices after every event, as ours does
 """
 
 # mypy: ignore-errors
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 
@@ -55,28 +57,30 @@ def unicorn(snapshot, frames):
     return seconds, {float(price) for price in cache["bids"]}, {float(price) for price in cache["asks"]}
 
 
-def cryptofeed(snapshot, frames):
+def cryptofeed(snapshot, frames, *, cross_check=False):
     """Return CPU seconds, bids and asks."""
-    from cryptofeed.defines import ASK, BID
+    from cryptofeed.defines import ASK, BID, L2_BOOK
     from cryptofeed.exchanges import BinanceFutures
     from cryptofeed.types import OrderBook
 
     pair = "ETHUSDT"
+
+    async def nothing(book, received):
+        pass
 
     class Alone(BinanceFutures):
         def __init__(self):
             self.last_update_id = {pair: snapshot["lastUpdateId"]}
             self._l2_book = {pair: OrderBook(self.id, pair)}
             self.requires_authentication = False
+            self.cross_check = cross_check
+            self.callbacks = {L2_BOOK: [nothing]}
             for name, side in (("bids", BID), ("asks", ASK)):
                 for price, amount in snapshot[name]:
                     self._l2_book[pair].book[side][Decimal(price)] = Decimal(amount)
 
         def exchange_symbol_to_std_symbol(self, symbol):
             return symbol
-
-        async def book_callback(self, *args, **kwargs):
-            pass
 
     feed = Alone()
 
@@ -97,7 +101,8 @@ def main():
     with Path(path).open() as file:
         snapshot = json.loads(file.readline())
         frames = [line.rstrip("\n") for line in file]
-    seconds, bids, asks = {"unicorn": unicorn, "cryptofeed": cryptofeed}[name](snapshot, frames)
+    measures = {"unicorn": unicorn, "cryptofeed": cryptofeed, "checked": partial(cryptofeed, cross_check=True)}
+    seconds, bids, asks = measures[name](snapshot, frames)
     print(json.dumps({"seconds": seconds, "bids": sorted(bids), "asks": sorted(asks)}))
 
 
