@@ -24,7 +24,6 @@ from chronobook_server.core.values import Nanos, Price
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
 from chronobook_server.history.files import DiskFiles
 from chronobook_server.history.store import HistoryStore
-from chronobook_server.hub import Hub
 from chronobook_server.market import Market
 from chronobook_server.simulator.synthetic import SyntheticMarket
 from tests.support import captures
@@ -119,10 +118,10 @@ def fan_out(lines: list[Line]) -> None:
     def watch(market: Market) -> None:
         view = market.current_view()
         assert view is not None
-        market.hub = Hub(market.history, market.level_now, queue_limit=len(lines))
+        market.hub.queue_limit = len(lines)
         for side in (view.bids(50), view.asks(50)):
             for price in side[0].tolist():
-                market.hub.subscribe(Price(price))
+                market.hub.watch_level(Price(price))
 
     everything(lines, watch)
 

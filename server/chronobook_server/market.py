@@ -31,7 +31,7 @@ from chronobook_server.core.view import BookView
 from chronobook_server.counts import Counts
 from chronobook_server.history.answers import LevelState, Work
 from chronobook_server.history.store import HistoryStore
-from chronobook_server.hub import Hub
+from chronobook_server.hub.fanout import Hub
 
 # How far after now an instant may lie: clocks differ a little.
 _FUTURE_MS = 1000
@@ -76,7 +76,7 @@ class Market:
     ) -> None:
         self.symbol = symbol
         self.history = history
-        self.hub = Hub(history, self.level_now)
+        self.hub = Hub(history, self.level_now, self.current_view)
         self.counts = Counts()
         self.epoch = history.epoch()
         known = history.contracts()
@@ -337,12 +337,6 @@ class Market:
     def now(self) -> Millis | None:
         """Return now by the exchange's clock; None before the first sync."""
         return self._clock.now(self._monotonic())
-
-    def known_to(self) -> Millis:
-        """Return up to when nothing is missing: the last event's `T`; before the first one, the snapshot's."""
-        known = self.history.complete_to or self._clock.last
-        assert known is not None, "nothing is known before the first sync"
-        return known
 
     def age(self) -> float | None:
         """Return the seconds since the last frame, to the ms; None before the first."""

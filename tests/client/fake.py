@@ -52,6 +52,7 @@ class Fake(OrderBookServiceServicer):
         self.answer: Message | None = None
         self.answers: list[Message] = []
         self.messages: list[pb.WatchLevelResponse] = []
+        self.book_messages: list[pb.WatchOrderBookResponse] = []
         self.requests: list[Message] = []
         self.asked = threading.Event()
         self.left = threading.Event()  # a handler was cancelled
@@ -125,6 +126,13 @@ class Fake(OrderBookServiceServicer):
         self, request: pb.WatchLevelRequest, context: Context
     ) -> AsyncIterator[pb.WatchLevelResponse]:
         for message in self.messages:
+            yield message
+        await self._answer(request, context)
+
+    async def WatchOrderBook(  # noqa: N802
+        self, request: pb.WatchOrderBookRequest, context: Context
+    ) -> AsyncIterator[pb.WatchOrderBookResponse]:
+        for message in self.book_messages:
             yield message
         await self._answer(request, context)
 

@@ -71,7 +71,7 @@ REFUSALS: list[tuple[errors.Refusal, type[ChronobookError], bool]] = [
     (errors.TooOld(age=2.0, max_age=1.0), ChronobookError, True),
     (errors.InTheFuture(1.0, Millis(0)), ChronobookError, False),
     (errors.BeforeHistory(1.0, None), ChronobookError, False),
-    (errors.SlowConsumer(7), ChronobookError, True),
+    (errors.SlowConsumer(Millis(7)), ChronobookError, True),
 ]
 
 

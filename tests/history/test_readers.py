@@ -11,7 +11,7 @@ from chronobook_server.history.files import DiskFiles
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.sealer import ProcessSealer
-from chronobook_server.service.slices import in_slices
+from chronobook_server.slices import in_slices
 from tests.support.memory import memory_history
 from tests.support.stored import PRICES, SEGMENT_MS, SYMBOL, round_of
 

@@ -168,6 +168,19 @@ class FakeService(OrderBookServiceServicer):
             raise
         yield pb.WatchLevelResponse(kind=kinds.END, symbol="ETHUSDT", price=request.price, cause=pb.Cause.SHUTDOWN)
 
+    async def WatchOrderBook(  # noqa: N802
+        self, request: pb.WatchOrderBookRequest, context: Context
+    ) -> AsyncIterator[pb.WatchOrderBookResponse]:
+        await fail(context, request.symbol)
+        yield pb.WatchOrderBookResponse(
+            kind=pb.WatchLevelResponse.STATE,
+            symbol="ETHUSDT",
+            timestamp=request.start_timestamp,
+            bid_prices=[50000.25] * request.limit,
+            bid_quantities=[1.5] * request.limit,
+        )
+        yield pb.WatchOrderBookResponse(kind=pb.WatchLevelResponse.END, symbol="ETHUSDT", cause=pb.Cause.INTERVAL_OVER)
+
 
 @contextlib.asynccontextmanager
 async def fake_server(

@@ -45,6 +45,7 @@ class Cause(StrEnum):
     EXCHANGE_SILENT = "EXCHANGE_SILENT"  # the exchange sent nothing, though there was something to send
     NOT_TRADING = "NOT_TRADING"  # the contract was not traded
     AUDIT_MISMATCH = "AUDIT_MISMATCH"  # the book was not the exchange's
+    INTERVAL_OVER = "INTERVAL_OVER"  # the interval that was asked for is over
     UNRECOGNIZED = "UNRECOGNIZED"
 
 

@@ -7,7 +7,7 @@ from .values import MAX_STEPS, Millis
 
 
 class Cause(Enum):
-    """Why something is not known, or will not be told: all but the last three begin gaps."""
+    """Why something is not known, or will not be told: all but the last four begin gaps."""
 
     DISCONNECT = "DISCONNECT"
     CHAIN_BREAK = "CHAIN_BREAK"
@@ -22,6 +22,7 @@ class Cause(Enum):
     OUTSIDE_KNOWN_RANGE = "OUTSIDE_KNOWN_RANGE"
     SHUTDOWN = "SHUTDOWN"
     SUBSCRIBER_TOO_SLOW = "SUBSCRIBER_TOO_SLOW"
+    INTERVAL_OVER = "INTERVAL_OVER"
 
 
 @dataclass(frozen=True, slots=True)

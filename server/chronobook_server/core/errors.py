@@ -86,8 +86,8 @@ class TooOld(Refusal):
 
 
 class SlowConsumer(Refusal):
-    """A subscriber did not read its stream fast enough."""
+    """A subscriber reads its stream so slowly that history does not hold any more what comes next for it."""
 
-    def __init__(self, waiting: int) -> None:
-        super().__init__(f"{waiting} messages were waiting to be read")
-        self.waiting = waiting
+    def __init__(self, read_to: Millis) -> None:
+        super().__init__("what comes next was read so late that it is not held any more")
+        self.read_to = read_to

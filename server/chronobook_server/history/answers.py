@@ -61,6 +61,16 @@ class BestRows(NamedTuple):
         return cls(*map(_concatenated, zip(*(_NO_BEST, *parts), strict=True)))
 
 
+class EventRows(NamedTuple):
+    """Events with all that they changed: the changes of event n are those from `ends[n]` up to `ends[n + 1]`."""
+
+    times: Steps
+    update_ids: Steps
+    ends: Steps
+    prices: Steps
+    quantities: Steps  # signed
+
+
 def _concatenated(columns: Sequence[Steps]) -> Steps:
     return np.concatenate(columns)
 

@@ -144,3 +144,13 @@ def unpack_rows(data: Buffer, events: Numbers, quantities: Numbers, widths: tupl
     shown[1::2] = np.maximum.accumulate(shown[1::2])
     literal_of = np.cumsum(~repeated) - 1
     quantities[:] = values[literal_of[shown]].view(f"<i{width}")
+
+
+def in_order(numbers: Numbers, first: int, last: int) -> tuple[Integers, Integers]:
+    """Return which rows are of the events after number `first`, up to `last`, event by event, and where each ends.
+
+    `numbers` are the rows' events; the second array begins with a 0.
+    """
+    rows = np.flatnonzero((numbers > first) & (numbers <= last))
+    rows = rows[np.argsort(numbers[rows], kind="stable")]
+    return rows, np.searchsorted(numbers[rows], np.arange(first, last + 1), side="right").astype(np.int64)

@@ -23,7 +23,7 @@ from chronobook_server.core.records import NO_BEST_PRICES, BestPrices, Gap, Inst
 from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView, Nearest, Steps
 
-from .answers import BestRows, ChangeRows, LevelState, Work
+from .answers import BestRows, ChangeRows, EventRows, LevelState, Work
 from .log import Entry, Start, pack_integers
 
 # Stands in a column where a quantity would, for "not known". No quantity reaches it (see values.MAX_STEPS).
@@ -291,6 +291,30 @@ class HotSegment:
             np.array((start, *self.times[first:last]), np.int64),
             np.array((self._state(first)[1], *self.update_ids[first:last]), np.int64),
             np.array(self.best_prices[4 * first : 4 * last + 4], np.int64).reshape(-1, 4),
+        )
+
+    def learned_between(self, start: Millis, end: Millis) -> list[Millis]:
+        """Return the instants after `start`, up to `end`, at which the known range moved."""
+        times = (Millis(self.times[events - 1]) for events, _ in self.ranges[1:])
+        return [time for time in times if start < time <= end]
+
+    def range_at(self, time: Millis) -> KnownRange:
+        """Return the range known at an instant."""
+        return self._range_at(bisect_right(self.times, time))
+
+    def events_between(self, after: UpdateId, start: Millis, end: Millis) -> Work[EventRows]:
+        """Return the events from `start` to `end`, both included, that come after an update id."""
+        yield from ()
+        first = max(bisect_left(self.times, start), bisect_right(self.update_ids, after))
+        last = max(bisect_right(self.times, end), first)
+        low, high = self.ends[first], self.ends[last]
+        # Slices are copies: a view would keep the columns from growing.
+        return EventRows(
+            np.array(self.times[first:last], np.int64),
+            np.array(self.update_ids[first:last], np.int64),
+            np.array(self.ends[first : last + 1], np.int64) - low,
+            np.array(self.level_prices, np.int64)[np.array(self.change_levels[low:high], np.int64)],
+            np.array(self.change_quantities[low:high], np.int64),
         )
 
     def view_at(self, time: Millis) -> Work[BookView]:

@@ -7,7 +7,6 @@ quantity at an instant is three bisects: event, level, row.
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
@@ -17,73 +16,17 @@ from chronobook_server.core.values import Millis, Price, Side, SignedQuantity, U
 from chronobook_server.core.view import BookView, Nearest, nearest_found
 
 from . import layout
-from .answers import BestRows, ChangeRows, DamagedSegment, LevelState, Work
-from .columns import DamagedBytes, Integers, Numbers, unpack, unpack_rows
+from .answers import BestRows, ChangeRows, DamagedSegment, EventRows, LevelState, Work
+from .columns import DamagedBytes, Integers, Numbers, in_order, unpack, unpack_rows
 from .files import Files
 from .layout import Kind, Section
 from .memory import Held, Memories
+from .unpacked import Chunk, Columns, Index, Mapped, Rows
 
 # Levels looked at, each way, before the whole book is unpacked to find the nearest one.
 _PROBES = 64
 # Chunks unpacked in one go, half a millisecond of them.
 _CHUNKS_A_SLICE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """The unpacked index, as memoryviews because bisect reads their items several times as fast as an array's."""
-
-    times: memoryview  # T − start of the segment
-    update_ids: memoryview  # u − that of the baseline
-    prices: memoryview
-    row_ends: memoryview  # of every level, and 0 before the first
-    chunk_levels: memoryview  # first level of every chunk
-    chunk_offsets: memoryview  # of every chunk in the file, and the end of the last
-    chunk_checksums: memoryview
-    ranges: list[tuple[int, KnownRange]]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that it takes."""
-        return sum(
-            column.nbytes
-            for column in (self.times, self.update_ids, self.prices, self.row_ends, self.chunk_levels,
-                           self.chunk_offsets, self.chunk_checksums)
-        )  # fmt: skip
-
-
-class _Index(Held):
-    """The index of one segment, once it is unpacked."""
-
-    def __init__(self, segment: "SealedSegment", columns: _Columns) -> None:
-        super().__init__(segment)
-        self.columns = columns
-        self.known_zeros: memoryview | None = None  # only where somebody asks for such a price
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """The rows of some levels; the first of them is row `first` of the segment."""
-
-    first: int
-    events: memoryview
-    quantities: memoryview
-
-
-class _Rows(Held):
-    """The rows of one segment, as far as they are unpacked: a chunk each, in memory of its own."""
-
-    def __init__(self, segment: "SealedSegment") -> None:
-        super().__init__(segment)
-        self.chunks: list[_Chunk | None] = [None] * segment.chunks
-
-
-class _Mapped(Held):
-    """The bytes of the file."""
-
-    def __init__(self, segment: "SealedSegment", data: memoryview) -> None:
-        super().__init__(segment)
-        self.data = data
 
 
 class SealedSegment:
@@ -111,9 +54,9 @@ class SealedSegment:
         self.is_recent = False  # of the newest part of the history, which is kept unpacked
         self._files = files
         self._memories = memories
-        self._mapped: _Mapped | None = None
-        self._index: _Index | None = None
-        self._rows: _Rows | None = None
+        self._mapped: Mapped | None = None
+        self._index: Index | None = None
+        self._rows: Rows | None = None
 
     # --- what is unpacked
 
@@ -134,12 +77,12 @@ class SealedSegment:
             raise DamagedSegment(f"{self.name} is damaged between bytes {offset} and {offset + length}")
         return data
 
-    def _file(self) -> _Mapped:
+    def _file(self) -> Mapped:
         """Return the file, mapped at the first use."""
         mapped = self._mapped
         if mapped is None:
             try:
-                mapped = self._mapped = _Mapped(self, self._files.map(self.name))
+                mapped = self._mapped = Mapped(self, self._files.map(self.name))
             except OSError as error:
                 raise DamagedSegment(f"{self.name}: {error.strerror}") from error
             self._memories.files.add(mapped, 1)
@@ -155,11 +98,11 @@ class SealedSegment:
         except DamagedBytes as error:
             raise DamagedSegment(f"{self.name}: {kind.name}: {error}") from error
 
-    def _columns(self) -> _Columns:
+    def _columns(self) -> Columns:
         """Return the index, unpacked at the first use."""
         if self._index is None:
             try:
-                self._index = _Index(self, self._unpacked_index())
+                self._index = Index(self, self._unpacked_index())
             except DamagedSegment as error:
                 # A file that cannot be opened now, for want of a descriptor, may be all right.
                 cause = error.__cause__
@@ -169,10 +112,10 @@ class SealedSegment:
         self._index.used = self._memories.index.clock
         return self._index.columns
 
-    def _unpacked_index(self) -> _Columns:
+    def _unpacked_index(self) -> Columns:
         ranges = self.column(Kind.RANGES).reshape(3, -1).T.tolist()
         starts = self._section(Kind.CHUNKS).offset + np.cumsum(np.append(0, self.column(Kind.CHUNK_LENGTHS)))
-        return _Columns(
+        return Columns(
             times=_narrow(self.column(Kind.TIMES)),
             update_ids=_narrow(self.column(Kind.UPDATE_IDS) - self.header.baseline_update_id),
             prices=_narrow(self.column(Kind.LEVEL_PRICES)),
@@ -183,11 +126,11 @@ class SealedSegment:
             ranges=[(events, KnownRange(lowest, highest)) for events, lowest, highest in ranges],
         )
 
-    def _chunk_of(self, index: _Columns, level: int) -> _Chunk:
+    def _chunk_of(self, index: Columns, level: int) -> Chunk:
         """Return the chunk that holds a level's rows, unpacked at the first use."""
         rows = self._rows
         if rows is None:
-            rows = self._rows = _Rows(self)
+            rows = self._rows = Rows(self)
         number = bisect_right(index.chunk_levels, level) - 1
         chunk = rows.chunks[number]
         if chunk is None:
@@ -195,7 +138,7 @@ class SealedSegment:
         rows.used = self._memories.rows.clock
         return chunk
 
-    def _unpack(self, index: _Columns, rows: _Rows, number: int) -> _Chunk:
+    def _unpack(self, index: Columns, rows: Rows, number: int) -> Chunk:
         offset, end = index.chunk_offsets[number], index.chunk_offsets[number + 1]
         data = self._bytes(offset, end - offset, index.chunk_checksums[number])
         last = index.chunk_levels[number + 1] if number + 1 < self.chunks else self.header.levels
@@ -208,7 +151,7 @@ class SealedSegment:
             unpack_rows(data, events, quantities, self.header.row_widths)
         except DamagedBytes as error:
             raise DamagedSegment(f"{self.name}: chunk {number}: {error}") from error
-        chunk = rows.chunks[number] = _Chunk(first, events.data, quantities.data)
+        chunk = rows.chunks[number] = Chunk(first, events.data, quantities.data)
         self._memories.rows.add(rows, events.nbytes + quantities.nbytes)
         return chunk
 
@@ -225,12 +168,12 @@ class SealedSegment:
         self._columns()
         return True
 
-    def _load_rows(self) -> Work[tuple[_Columns, list[_Chunk]]]:
+    def _load_rows(self) -> Work[tuple[Columns, list[Chunk]]]:
         """Unpack all rows; they are all there when this returns, whatever memory is short of."""
         index = self._columns()
-        rows = self._rows = self._rows or _Rows(self)
+        rows = self._rows = self._rows or Rows(self)
         unpacked = 0
-        chunks: list[_Chunk] = []
+        chunks: list[Chunk] = []
         for number in range(self.chunks):
             chunk = rows.chunks[number]
             if chunk is None:
@@ -266,13 +209,13 @@ class SealedSegment:
 
     # --- out
 
-    def _range_at(self, index: _Columns, events: int) -> KnownRange:
+    def _range_at(self, index: Columns, events: int) -> KnownRange:
         ranges = index.ranges
         if len(ranges) == 1:
             return ranges[0][1]
         return ranges[bisect_right(ranges, events, key=lambda entry: entry[0]) - 1][1]
 
-    def _state(self, index: _Columns, events: int) -> tuple[Millis, UpdateId]:
+    def _state(self, index: Columns, events: int) -> tuple[Millis, UpdateId]:
         if not events:
             return self.header.baseline_time, self.header.baseline_update_id
         return (
@@ -280,10 +223,10 @@ class SealedSegment:
             UpdateId(index.update_ids[events - 1] + self.header.baseline_update_id),
         )
 
-    def _times(self, index: _Columns, events: slice | Integers) -> Integers:
+    def _times(self, index: Columns, events: slice | Integers) -> Integers:
         return np.asarray(index.times)[events].astype(np.int64) + self.start
 
-    def _update_ids(self, index: _Columns, events: slice | Integers) -> Integers:
+    def _update_ids(self, index: Columns, events: slice | Integers) -> Integers:
         return np.asarray(index.update_ids)[events].astype(np.int64) + self.header.baseline_update_id
 
     def level_at(self, price: int, time: Millis) -> LevelState:
@@ -294,7 +237,7 @@ class SealedSegment:
         as_of, update_id = self._state(index, events)
         return LevelState(quantity, as_of, update_id, self._range_at(index, events))
 
-    def _quantity(self, index: _Columns, price: int, events: int) -> SignedQuantity | None:
+    def _quantity(self, index: Columns, price: int, events: int) -> SignedQuantity | None:
         prices = index.prices
         level = bisect_left(prices, price)
         if level < len(prices) and prices[level] == price:
@@ -343,6 +286,37 @@ class SealedSegment:
             np.append(np.int64(start), self._times(index, slice(first, last))),
             np.append(np.int64(self._state(index, first)[1]), self._update_ids(index, slice(first, last))),
             best[first : last + 1],
+        )
+
+    def learned_between(self, start: Millis, end: Millis) -> list[Millis]:
+        """Return the instants after `start`, up to `end`, at which the known range moved."""
+        index = self._columns()
+        times = (self._state(index, events)[0] for events, _ in index.ranges[1:])
+        return [time for time in times if start < time <= end]
+
+    def range_at(self, time: Millis) -> KnownRange:
+        """Return the range known at an instant."""
+        index = self._columns()
+        return self._range_at(index, bisect_right(index.times, time - self.start))
+
+    def events_between(self, after: UpdateId, start: Millis, end: Millis) -> Work[EventRows]:
+        """Return the events from `start` to `end`, both included, that come after an update id."""
+        index, chunks = yield from self._load_rows()
+        after_id = after - self.header.baseline_update_id
+        first = max(bisect_left(index.times, start - self.start), bisect_right(index.update_ids, after_id))
+        last = max(bisect_right(index.times, end - self.start), first)
+        numbers = np.concatenate([np.empty(0, np.uint16), *(np.asarray(chunk.events) for chunk in chunks)])
+        signed = np.concatenate([np.empty(0, np.int8), *(np.asarray(chunk.quantities) for chunk in chunks)])
+        yield
+        rows, ends = in_order(numbers, first, last)
+        yield
+        levels = np.repeat(np.arange(self.header.levels, dtype=np.int32), np.diff(np.asarray(index.row_ends)))
+        return EventRows(
+            self._times(index, slice(first, last)),
+            self._update_ids(index, slice(first, last)),
+            ends,
+            np.asarray(index.prices).astype(np.int64)[levels[rows]],
+            signed[rows].astype(np.int64),
         )
 
     def view_at(self, time: Millis) -> Work[BookView]:

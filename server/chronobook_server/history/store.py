@@ -11,14 +11,14 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from chronobook_server.core.coverage import Cause, GapInterval, Interval
+from chronobook_server.core.coverage import Cause, GapInterval, Interval, KnownRange
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import ContractChanged, Record
 from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView, Nearest, Steps
 
-from .answers import BestRows, ChangeRows, DamagedSegment, LevelState, PairState, ScaleGrew, Work
+from .answers import BestRows, ChangeRows, DamagedSegment, EventRows, LevelState, PairState, ScaleGrew, Work
 from .files import Files
 from .memory import Memories
 from .pages import BestPage, LevelPage, PageMaker, Stretch
@@ -38,13 +38,13 @@ _Answer = TypeVar("_Answer")
 _Given = ParamSpec("_Given")
 
 
-def _steady(
+def steady(
     method: "Callable[Concatenate[HistoryStore, _Given], Work[_Answer]]",
 ) -> "Callable[Concatenate[HistoryStore, _Given], Work[_Answer]]":
-    """Make a work one that is of one scale from its question to its answer. Raises ScaleGrew."""
+    """Make a work of a history one that is of one scale from its question to its answer. Raises ScaleGrew."""
 
     @wraps(method)
-    def steady(self: "HistoryStore", /, *args: _Given.args, **kwargs: _Given.kwargs) -> Work[_Answer]:
+    def made_steady(self: "HistoryStore", /, *args: _Given.args, **kwargs: _Given.kwargs) -> Work[_Answer]:
         instrument = self.instrument
         work = method(self, *args, **kwargs)
         while True:
@@ -57,7 +57,7 @@ def _steady(
             if self.instrument is not instrument:
                 raise ScaleGrew
 
-    return steady
+    return made_steady
 
 
 class HistoryStore:
@@ -79,13 +79,13 @@ class HistoryStore:
     ) -> None:
         """Open what the folder holds. Raises OSError, and log.UnknownFormat."""
         self.retention_ms = retention_ms
-        self._timeline = Timeline()
+        self.timeline = Timeline()
         self.recorder = Recorder(
             symbol,
             files,
             sealer,
             memories or Memories(),
-            self._timeline,
+            self.timeline,
             retention_ms=retention_ms,
             segment_ms=segment_ms,
         )
@@ -110,17 +110,17 @@ class HistoryStore:
 
     def newest_state(self) -> tuple[Millis, UpdateId] | None:
         """Return `T` and final update id of the newest state held; None while there is none."""
-        if not self._timeline.segments:
+        if not self.timeline.segments:
             return None
-        return self._timeline.segments[-1].last_time, self._timeline.segments[-1].last_update_id
+        return self.timeline.segments[-1].last_time, self.timeline.segments[-1].last_update_id
 
     def coverage(self) -> list[Interval]:
         """Return the intervals that can be asked about with finality, in order."""
-        return self._timeline.coverage()
+        return self.timeline.coverage()
 
     def gaps(self) -> list[GapInterval]:
         """Return what is missing in between, in order; the last one is open while no event confirms a new epoch."""
-        return self._timeline.gaps()
+        return self.timeline.gaps()
 
     def contracts(self) -> list[ContractChanged]:
         """Return what the exchange said of the contract, in order of time; the first one held at the beginning."""
@@ -128,7 +128,7 @@ class HistoryStore:
 
     def epoch(self) -> UpdateId | None:
         """Return the name of the newest epoch held, its keyframe's update id; None while there is none."""
-        return self._timeline.epoch()
+        return self.timeline.epoch()
 
     def seconds_held(self) -> int:
         """Return the whole seconds that can be asked about with finality, gaps not counted."""
@@ -137,17 +137,17 @@ class HistoryStore:
     @property
     def events(self) -> int:
         """Number of depth events held."""
-        return sum(segment.events for segment in self._timeline.segments)
+        return sum(segment.events for segment in self.timeline.segments)
 
     @property
     def level_changes(self) -> int:
         """Number of level changes held."""
-        return sum(segment.changes for segment in self._timeline.segments)
+        return sum(segment.changes for segment in self.timeline.segments)
 
     @property
     def segments(self) -> int:
         """Number of segments held."""
-        return len(self._timeline.segments)
+        return len(self.timeline.segments)
 
     @property
     def bytes(self) -> int:
@@ -156,13 +156,13 @@ class HistoryStore:
 
     def oldest_start(self) -> Millis | None:
         """Return the first instant of the oldest segment; None while there is none."""
-        return self._timeline.segments[0].start if self._timeline.segments else None
+        return self.timeline.segments[0].start if self.timeline.segments else None
 
     # --- one instant
 
     def level_at(self, price: Price, time: Millis) -> LevelState:
         """Return what rested at a price at an instant. Raises BeforeHistory or HistoryGap."""
-        segment = self._timeline.at(time)
+        segment = self.timeline.at(time)
         try:
             if segment.instrument is self.recorder.instrument:
                 return segment.level_at(price, time)
@@ -173,7 +173,7 @@ class HistoryStore:
     def _refusal(self, segment: Segment, time: Millis) -> BeforeHistory | HistoryGap:
         """Return why an instant is not answered about that a damaged segment should speak for."""
         try:
-            self._timeline.at(time)
+            self.timeline.at(time)
         except (BeforeHistory, HistoryGap) as refusal:
             return refusal  # all of it is damaged
         return HistoryGap(start=Millis(segment.start - 1), end=segment.end, cause=Cause.DAMAGED.value)
@@ -197,10 +197,10 @@ class HistoryStore:
             quantity = SignedQuantity(quantity * quantity_factor)
         return LevelState(quantity, as_of, update_id, known_range)
 
-    @_steady
+    @steady
     def book_at(self, time: Millis) -> Work[BookView]:
         """Return the whole known book at an instant. Raises BeforeHistory or HistoryGap."""
-        segment = self._timeline.at(time)
+        segment = self.timeline.at(time)
         return (yield from self._whole(segment, time, self._view(segment, time)))
 
     def _view(self, segment: Segment, time: Millis) -> Work[BookView]:
@@ -215,7 +215,7 @@ class HistoryStore:
             quantities=_finer(view.quantities, quantity_factor),
         )
 
-    @_steady
+    @steady
     def nearest_at(
         self, price: Price, time: Millis, side: Side | None = None
     ) -> Work[tuple[Nearest | None, LevelState]]:
@@ -224,7 +224,7 @@ class HistoryStore:
         Raises BeforeHistory or HistoryGap.
         """
         state = self.level_at(price, time)
-        segment = self._timeline.at(time)
+        segment = self.timeline.at(time)
         if segment.instrument == self.instrument:
             return (yield from self._whole(segment, time, segment.nearest_at(price, time, side))), state
         view = yield from self.book_at(time)
@@ -238,17 +238,17 @@ class HistoryStore:
 
     # --- many instants
 
-    @_steady
+    @steady
     def changes_of(
         self, price: Price, start: Millis, end: Millis, *, limit: int, after: Millis | None = None
     ) -> Work[LevelPage]:
         """Return about `limit` of a price's changes from `start` to `end`, both included; after a page's `next`."""
         pages: PageMaker[ChangeRows] = PageMaker(limit)
         begin, first = (start, start) if after is None else (after, Millis(after + 1))
-        for segment, low, high in self._timeline.walk(begin, end):
+        for segment, low, high in self.timeline.walk(begin, end):
             try:
                 state = self.level_at(price, low)
-                rows = self._changes_in(segment, price, max(low, first), high)
+                rows = self.changes_in(segment, price, max(low, first), high)
             except (HistoryGap, BeforeHistory):
                 continue  # damaged: no stretch says that this is known
             if pages.add(segment, Stretch(low, high, state), rows):
@@ -256,7 +256,8 @@ class HistoryStore:
             yield
         return LevelPage(self.instrument, ChangeRows.joined(pages.rows), pages.stretches, pages.next)
 
-    def _changes_in(self, segment: Segment, price: Price, start: Millis, end: Millis) -> ChangeRows:
+    def changes_in(self, segment: Segment, price: Price, start: Millis, end: Millis) -> ChangeRows:
+        """Return a price's changes in one segment. Raises HistoryGap where that is damaged."""
         price_factor, quantity_factor = self._factors(segment)
         own_price, rest = divmod(price, price_factor)
         if rest:
@@ -267,14 +268,29 @@ class HistoryStore:
         except DamagedSegment as error:
             raise self._refusal(segment, start) from error
 
-    @_steady
+    def events_in(self, segment: Segment, after: UpdateId, start: Millis, end: Millis) -> Work[EventRows]:
+        """Return a segment's events from `start` to `end`, both included, that come after an update id.
+
+        Raises DamagedSegment.
+        """
+        rows = yield from segment.events_between(after, start, end)
+        price_factor, quantity_factor = self._factors(segment)
+        return rows._replace(
+            prices=_finer(rows.prices, price_factor), quantities=_finer(rows.quantities, quantity_factor)
+        )
+
+    def range_at(self, segment: Segment, time: Millis) -> KnownRange:
+        """Return the range known at an instant of a segment. Raises DamagedSegment."""
+        return segment.range_at(time).rescaled(self._factors(segment)[0])
+
+    @steady
     def best_between(self, start: Millis, end: Millis, *, limit: int, after: Millis | None = None) -> Work[BestPage]:
         """Return about `limit` rows: the best prices at every stretch's start, and after every event that moved them.
 
         A page after another one's `next` begins with the state there, which was the last row of the one before.
         """
         pages: PageMaker[BestRows] = PageMaker(limit if after is None else limit + 1)
-        for segment, low, high in self._timeline.walk(start if after is None else after, end):
+        for segment, low, high in self.timeline.walk(start if after is None else after, end):
             try:
                 goes_on = pages.goes_on(segment, low)
                 # Events of the seam's own millisecond are rows too, where a stretch does not begin with them.
@@ -291,7 +307,7 @@ class HistoryStore:
             yield
         return BestPage(self.instrument, BestRows.joined(pages.rows), pages.stretches, pages.next)
 
-    @_steady
+    @steady
     def quantities_at(self, pairs: Sequence[tuple[Price, Millis]]) -> Work[list[PairState]]:
         """Return what rested at each of many pairs of a price and an instant, and a second before."""
         answers: list[PairState] = []
@@ -317,7 +333,7 @@ class HistoryStore:
     def warm(self) -> Iterator[None]:
         """Unpack, newest first and in slices, what is asked for most."""
         newest = self.complete_to or 0
-        for segment in reversed(tuple(self._timeline.segments)):
+        for segment in reversed(tuple(self.timeline.segments)):
             segment.is_recent = segment.end is None or segment.end > newest - WARM_MS
             with suppress(DamagedSegment):
                 if segment.is_recent:

@@ -62,6 +62,11 @@ class Timeline:
         """Return the last instant that a segment answers for with finality."""
         return segment.last_time if segment.end is None else Millis(segment.end - 1)
 
+    def last_update_id(self, time: Millis) -> UpdateId | None:
+        """Return the last update id of the segment that began last up to an instant; None where none did."""
+        index = bisect_right(self._starts, time) - 1
+        return self.segments[index].last_update_id if index >= 0 else None
+
     def _counted(self) -> list[Segment]:
         segments = self.segments if self.is_confirmed else self.segments[:-1]
         return [segment for segment in segments if not segment.is_damaged]

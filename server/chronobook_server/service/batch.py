@@ -12,9 +12,9 @@ from chronobook_server.core.instrument import MAX_EXACT, Instrument
 from chronobook_server.core.values import Millis, Price
 from chronobook_server.history.answers import PairState, Work
 from chronobook_server.market import Market
+from chronobook_server.slices import in_slices
 
 from . import convert
-from .slices import in_slices
 
 MAX_PAIRS = 10_000
 

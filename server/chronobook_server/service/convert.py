@@ -14,7 +14,6 @@ from chronobook_server.core.instrument import MAX_EXACT, Instrument
 from chronobook_server.core.sync_table import State
 from chronobook_server.core.values import Millis, Side, SignedQuantity, side_of
 from chronobook_server.core.view import BookView, Steps
-from chronobook_server.hub import Kind, LevelMessage
 
 # Levels that are turned into messages in one go, about half a millisecond of them.
 SLICE = 1000
@@ -23,7 +22,6 @@ MAX_PAGE = 10_000
 SIDES = {Side.BID: pb.BID, Side.ASK: pb.ASK}
 STATES = {state: pb.SyncState.Value(state.value) for state in State}
 CAUSES = {cause: pb.Cause.Value(cause.value) for cause in Cause}
-KINDS = {kind: pb.WatchLevelResponse.Kind.Value(kind.value) for kind in Kind}
 
 
 # The generated classes name their optional fields one by one, so what works on all requests takes Any.
@@ -32,7 +30,11 @@ def optional(request: Any, field: str) -> float | None:
     return getattr(request, field) if request.HasField(field) else None
 
 
-def check(request: Any, *checks: tuple[str, Callable[[float | None], str | None]]) -> None:
+Check = tuple[str, Callable[[float | None], str | None]]
+"""A field, and what says what is wrong with its value."""
+
+
+def check(request: Any, *checks: Check) -> None:
     """Check optional numbers of a request, all of them. Raises InvalidField with every violation."""
     found = [(field, problem) for field, test in checks if (problem := test(optional(request, field))) is not None]
     if found:
@@ -145,22 +147,3 @@ def level_unknown(what: str, known: KnownRange, instrument: Instrument) -> Level
     """Return the refusal for a level that is not known."""
     lowest, highest = bounds(known, instrument)
     return LevelUnknown(what, lowest=lowest, highest=highest)
-
-
-def level_message(symbol: str, message: LevelMessage) -> pb.WatchLevelResponse:
-    """Return a watcher's message as the contract has it."""
-    unit = 10**message.instrument.quantity_scale
-    return pb.WatchLevelResponse(
-        kind=KINDS[message.kind],
-        symbol=symbol,
-        price=message.instrument.price_to_float(message.price),
-        timestamp=message.time / 1000,
-        quantity=None if message.quantity is None else abs(message.quantity) / unit,
-        difference=None if message.difference is None else message.difference / unit,
-        change=None if message.change is None else message.change / unit,
-        side=side(message.quantity),
-        update_id=message.update_id,
-        gap_start=seconds(message.gap_start),
-        gap_end=seconds(message.gap_end),
-        cause=None if message.cause is None else CAUSES[message.cause],
-    )

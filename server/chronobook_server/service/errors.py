@@ -89,7 +89,7 @@ TABLE: dict[type[errors.Refusal], _Row] = {
     errors.SlowConsumer: _Row(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         ErrorReason.SLOW_CONSUMER,
-        lambda refusal: {"waiting": str(refusal.waiting)},
+        lambda refusal: {"read_to": _seconds(refusal.read_to)},
     ),
 }
 

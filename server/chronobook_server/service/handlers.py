@@ -7,23 +7,24 @@ from typing import Any, TypeVar
 import grpc
 
 from chronobook.v1 import order_book_service_pb2 as pb
-from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceServicer
-from chronobook_server.core.errors import NotSynced, Refusal, SlowConsumer, SymbolNotServed
+from chronobook_server.core.errors import Refusal, SlowConsumer, SymbolNotServed
 from chronobook_server.core.values import Millis, Price, Side, SignedQuantity
 from chronobook_server.core.view import Nearest
 from chronobook_server.history.answers import ScaleGrew
-from chronobook_server.hub import Kind, LevelMessage, Subscription
+from chronobook_server.hub.book import BookWatch
+from chronobook_server.hub.level import LevelWatch
+from chronobook_server.hub.messages import Message
+from chronobook_server.hub.watch import HEARTBEAT_SECONDS, Watch
 from chronobook_server.market import CurrentBook, Market
+from chronobook_server.slices import in_slices
 
-from . import batch, convert, intervals, status
+from . import batch, convert, intervals, status, streams
 from .errors import abort
-from .slices import in_slices
-
-DEFAULT_HEARTBEAT_SECONDS = 10.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
+_Message = TypeVar("_Message", bound=Message)
 _Handler = Callable[["OrderBookHandlers", _Request, Context], Awaitable[_Response]]
 
 
@@ -45,7 +46,7 @@ def _refusing(
     return handle
 
 
-class OrderBookHandlers(OrderBookServiceServicer):
+class OrderBookHandlers:
     """Answers for the markets given, which may become more. No symbol means the default one, or the first there is."""
 
     def __init__(
@@ -53,7 +54,7 @@ class OrderBookHandlers(OrderBookServiceServicer):
         markets: Mapping[str, Market],
         *,
         default_symbol: str = "",
-        heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._markets = markets
         self._default_symbol = default_symbol
@@ -234,45 +235,60 @@ class OrderBookHandlers(OrderBookServiceServicer):
         """Say which instants can be asked about."""
         return status.history(self._market(request.symbol))
 
-    async def WatchLevel(  # noqa: N802
-        self, request: pb.WatchLevelRequest, context: Context
-    ) -> AsyncIterator[pb.WatchLevelResponse]:
+    async def WatchLevel(self, request: pb.WatchLevelRequest, context: Context) -> AsyncIterator[bytes]:  # noqa: N802
         """Send what is known of a level, then every change of it, until the stream ends."""
-        try:
-            convert.check(request, ("price", convert.a_price))
-            market = self._market(request.symbol)
+
+        def watch(market: Market) -> LevelWatch:
+            span = streams.span(market, request)
             price = _steps(market, request.price)
-            if price is None:
-                raise NotSynced(market.symbol, market.state.value)
-            subscription = market.hub.subscribe(price)
+            assert price is not None, "the span was taken after the first sync"
+            return market.hub.watch_level(
+                price, span.position, is_resumed=span.is_resumed, end=span.end, min_change=streams.min_change(request)
+            )
+
+        async for message in self._stream(request, context, streams.LEVEL_CHECKS, watch, streams.level_message):
+            yield message
+
+    async def WatchOrderBook(  # noqa: N802
+        self, request: pb.WatchOrderBookRequest, context: Context
+    ) -> AsyncIterator[bytes]:
+        """Send the book, then everything that changes of it, until the stream ends."""
+
+        def watch(market: Market) -> BookWatch:
+            span = streams.span(market, request)
+            depth = request.limit if request.HasField("limit") else None
+            return market.hub.watch_book(span.position, depth=depth, is_resumed=span.is_resumed, end=span.end)
+
+        checks = (("limit", convert.a_limit), *streams.CHECKS)
+        async for message in self._stream(request, context, checks, watch, streams.book_message):
+            yield message
+
+    async def _stream(
+        self,
+        request: Any,
+        context: Context,
+        checks: tuple[convert.Check, ...],
+        begin: Callable[[Market], Watch[_Message]],
+        encode: Callable[[str, _Message], Any],
+    ) -> AsyncIterator[bytes]:
+        """Send a stream's messages."""
+        try:
+            convert.check(request, *checks)
+            market = self._market(request.symbol)
+            watch = begin(market)
         except Refusal as refusal:
             await abort(context, refusal)
+        watch.heartbeat_seconds = self._heartbeat_seconds
         try:
-            async for message in self._messages(market, subscription):
-                yield convert.level_message(market.symbol, message)
-            subscription.raise_if_too_slow()
+            while (message := await watch.next()) is not None:
+                if message.encoded is None:  # made once for all who get it
+                    message.encoded = encode(market.symbol, message).SerializeToString()
+                yield message.encoded
+            watch.raise_if_too_slow()
         except SlowConsumer as refusal:
             await abort(context, refusal)
         finally:
-            market.hub.unsubscribe(subscription)
-
-    async def _messages(self, market: Market, subscription: Subscription) -> AsyncIterator[LevelMessage]:
-        """Yield a subscription's messages, heartbeats in between while nothing comes, and END at last."""
-        while True:
-            message = await subscription.next(self._heartbeat_seconds)
-            if message is not None:
-                yield message
-                continue
-            ended_by = subscription.ended_by
-            yield LevelMessage(
-                kind=Kind.HEARTBEAT if ended_by is None else Kind.END,
-                instrument=market.history.instrument,
-                price=subscription.price,
-                time=market.known_to(),
-                cause=ended_by,
-            )
-            if ended_by is not None:
-                return
+            watch.close()
 
 
 def _steps(market: Market, price: float) -> Price | None:

@@ -10,9 +10,9 @@ from chronobook_server.core.errors import InvalidField
 from chronobook_server.core.values import Millis, Price
 from chronobook_server.core.view import Steps
 from chronobook_server.market import Market
+from chronobook_server.slices import in_slices
 
 from . import convert
-from .slices import in_slices
 
 DEFAULT_PAGE = 1000
 CHECKS = (

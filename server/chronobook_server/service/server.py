@@ -1,17 +1,19 @@
 """The gRPC server: the service, health, and reflection on one port."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import grpc
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from chronobook.v1 import order_book_service_pb2 as pb
-from chronobook.v1.order_book_service_pb2_grpc import add_OrderBookServiceServicer_to_server
 from chronobook_server.core.coverage import Cause
+from chronobook_server.hub.watch import HEARTBEAT_SECONDS
 from chronobook_server.market import Market
 
-from .handlers import DEFAULT_HEARTBEAT_SECONDS, OrderBookHandlers
+from .handlers import OrderBookHandlers
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OrderBookService"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -23,6 +25,22 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", 1 << 20),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
+
+
+def _methods(handlers: OrderBookHandlers) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
+    """Return the service's methods by name. Streams write bytes: a message is made once for all who get it."""
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in pb.DESCRIPTOR.services_by_name["OrderBookService"].methods:
+        handle = getattr(handlers, method.name)
+        read = GetMessageClass(method.input_type).FromString
+        if method.server_streaming:
+            methods[method.name] = grpc.unary_stream_rpc_method_handler(handle, request_deserializer=read)
+        else:
+            write = GetMessageClass(method.output_type).SerializeToString
+            methods[method.name] = grpc.unary_unary_rpc_method_handler(
+                handle, request_deserializer=read, response_serializer=write
+            )
+    return methods
 
 
 class PortInUse(OSError):
@@ -37,14 +55,14 @@ class Server:
         markets: Mapping[str, Market],
         *,
         default_symbol: str = "",
-        heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.port = 0
         self._markets = markets
         self._server = grpc.aio.server(options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         handlers = OrderBookHandlers(markets, default_symbol=default_symbol, heartbeat_seconds=heartbeat_seconds)
-        add_OrderBookServiceServicer_to_server(handlers, self._server)
+        self._server.add_registered_method_handlers(SERVICE, _methods(handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 

@@ -47,7 +47,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     TOO_OLD: _ErrorReason.ValueType  # 8
     """UNAVAILABLE, with RetryInfo: the answer would be older than the request's `max_age`. Metadata: `age` (seconds)."""
     SLOW_CONSUMER: _ErrorReason.ValueType  # 9
-    """RESOURCE_EXHAUSTED: the subscriber did not read its stream fast enough."""
+    """RESOURCE_EXHAUSTED: the subscriber read its stream so slowly that what comes next is not held any more. Metadata:
+    `read_to` (Unix seconds of the last message it took).
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The name of the value stands in `google.rpc.ErrorInfo.reason` (domain `chronobook`) of the
@@ -81,5 +83,7 @@ NOT_SYNCED: ErrorReason.ValueType  # 7
 TOO_OLD: ErrorReason.ValueType  # 8
 """UNAVAILABLE, with RetryInfo: the answer would be older than the request's `max_age`. Metadata: `age` (seconds)."""
 SLOW_CONSUMER: ErrorReason.ValueType  # 9
-"""RESOURCE_EXHAUSTED: the subscriber did not read its stream fast enough."""
+"""RESOURCE_EXHAUSTED: the subscriber read its stream so slowly that what comes next is not held any more. Metadata:
+`read_to` (Unix seconds of the last message it took).
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

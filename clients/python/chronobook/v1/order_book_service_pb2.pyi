@@ -132,6 +132,8 @@ class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cause.ValueType
     """The contract was not traded."""
     AUDIT_MISMATCH: _Cause.ValueType  # 13
     """The book was compared with the exchange's own, and was not the same."""
+    INTERVAL_OVER: _Cause.ValueType  # 14
+    """The interval that was asked for is over."""
 
 class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
     """Why there is a gap, or why a stream has ended or has nothing to say.
@@ -166,6 +168,8 @@ NOT_TRADING: Cause.ValueType  # 12
 """The contract was not traded."""
 AUDIT_MISMATCH: Cause.ValueType  # 13
 """The book was compared with the exchange's own, and was not the same."""
+INTERVAL_OVER: Cause.ValueType  # 14
+"""The interval that was asked for is over."""
 Global___Cause: _TypeAlias = Cause  # noqa: Y015
 
 @_typing.final
@@ -1662,23 +1666,58 @@ class WatchLevelRequest(_message.Message):
 
     PRICE_FIELD_NUMBER: _builtins.int
     SYMBOL_FIELD_NUMBER: _builtins.int
+    START_TIMESTAMP_FIELD_NUMBER: _builtins.int
+    START_UPDATE_ID_FIELD_NUMBER: _builtins.int
+    END_TIMESTAMP_FIELD_NUMBER: _builtins.int
+    MIN_CHANGE_FIELD_NUMBER: _builtins.int
     price: _builtins.float
     """The price, above 0. Required."""
     symbol: _builtins.str
     """The symbol; empty means the first one served."""
+    start_timestamp: _builtins.float
+    """Begin at this instant, with the state then, and replay what happened since. Absent: begin now."""
+    start_update_id: _builtins.float
+    """Go on after this event instead, where `start_timestamp` is its `T`: both are those of the last message received,
+    whose state is known, so the next one is what came after it. Nothing is lost or repeated.
+    """
+    end_timestamp: _builtins.float
+    """End after the last event up to this instant. Absent: go on for ever."""
+    min_change: _builtins.float
+    """Leave out changes smaller than this, each as seen from the message before. Absent: every change."""
     def __init__(
         self,
         *,
         price: _builtins.float | None = ...,
         symbol: _builtins.str = ...,
+        start_timestamp: _builtins.float | None = ...,
+        start_update_id: _builtins.float | None = ...,
+        end_timestamp: _builtins.float | None = ...,
+        min_change: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_price", b"_price", "price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp", "_min_change", b"_min_change", "_price", b"_price", "_start_timestamp", b"_start_timestamp", "_start_update_id", b"_start_update_id", "end_timestamp", b"end_timestamp", "min_change", b"min_change", "price", b"price", "start_timestamp", b"start_timestamp", "start_update_id", b"start_update_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_price", b"_price", "price", b"price", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp", "_min_change", b"_min_change", "_price", b"_price", "_start_timestamp", b"_start_timestamp", "_start_update_id", b"_start_update_id", "end_timestamp", b"end_timestamp", "min_change", b"min_change", "price", b"price", "start_timestamp", b"start_timestamp", "start_update_id", b"start_update_id", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end_timestamp: _TypeAlias = _typing.Literal["end_timestamp"]  # noqa: Y015
+    _WhichOneofArgType__end_timestamp: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp"]  # noqa: Y015
+    _WhichOneofReturnType__min_change: _TypeAlias = _typing.Literal["min_change"]  # noqa: Y015
+    _WhichOneofArgType__min_change: _TypeAlias = _typing.Literal["_min_change", b"_min_change"]  # noqa: Y015
     _WhichOneofReturnType__price: _TypeAlias = _typing.Literal["price"]  # noqa: Y015
     _WhichOneofArgType__price: _TypeAlias = _typing.Literal["_price", b"_price"]  # noqa: Y015
+    _WhichOneofReturnType__start_timestamp: _TypeAlias = _typing.Literal["start_timestamp"]  # noqa: Y015
+    _WhichOneofArgType__start_timestamp: _TypeAlias = _typing.Literal["_start_timestamp", b"_start_timestamp"]  # noqa: Y015
+    _WhichOneofReturnType__start_update_id: _TypeAlias = _typing.Literal["start_update_id"]  # noqa: Y015
+    _WhichOneofArgType__start_update_id: _TypeAlias = _typing.Literal["_start_update_id", b"_start_update_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_timestamp) -> _WhichOneofReturnType__end_timestamp | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_change) -> _WhichOneofReturnType__min_change | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__price) -> _WhichOneofReturnType__price | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_timestamp) -> _WhichOneofReturnType__start_timestamp | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_update_id) -> _WhichOneofReturnType__start_update_id | None: ...
 
 Global___WatchLevelRequest: _TypeAlias = WatchLevelRequest  # noqa: Y015
 
@@ -1752,7 +1791,9 @@ class WatchLevelResponse(_message.Message):
     price: _builtins.float
     """The price watched."""
     timestamp: _builtins.float
-    """`T` of the event that this is about; of the last event applied in STATE, HEARTBEAT and END. In Unix seconds."""
+    """`T` of the event that this is about; of the last event applied in STATE, HEARTBEAT and END. In Unix seconds. Nothing
+    is missing up to there.
+    """
     quantity: _builtins.float
     """The quantity resting there. In STATE and CHANGE only."""
     difference: _builtins.float
@@ -1823,3 +1864,159 @@ class WatchLevelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__update_id) -> _WhichOneofReturnType__update_id | None: ...
 
 Global___WatchLevelResponse: _TypeAlias = WatchLevelResponse  # noqa: Y015
+
+@_typing.final
+class WatchOrderBookRequest(_message.Message):
+    """Asks for the order book and everything that changes of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    START_TIMESTAMP_FIELD_NUMBER: _builtins.int
+    START_UPDATE_ID_FIELD_NUMBER: _builtins.int
+    END_TIMESTAMP_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """The symbol; empty means the first one served."""
+    limit: _builtins.int
+    """How many levels of each side, the best ones; at least 1. Absent: all that are known."""
+    start_timestamp: _builtins.float
+    """As in WatchLevelRequest."""
+    start_update_id: _builtins.float
+    """As in WatchLevelRequest. With a `limit`, the state comes first all the same."""
+    end_timestamp: _builtins.float
+    """As in WatchLevelRequest."""
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+        start_timestamp: _builtins.float | None = ...,
+        start_update_id: _builtins.float | None = ...,
+        end_timestamp: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp", "_limit", b"_limit", "_start_timestamp", b"_start_timestamp", "_start_update_id", b"_start_update_id", "end_timestamp", b"end_timestamp", "limit", b"limit", "start_timestamp", b"start_timestamp", "start_update_id", b"start_update_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp", "_limit", b"_limit", "_start_timestamp", b"_start_timestamp", "_start_update_id", b"_start_update_id", "end_timestamp", b"end_timestamp", "limit", b"limit", "start_timestamp", b"start_timestamp", "start_update_id", b"start_update_id", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end_timestamp: _TypeAlias = _typing.Literal["end_timestamp"]  # noqa: Y015
+    _WhichOneofArgType__end_timestamp: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__start_timestamp: _TypeAlias = _typing.Literal["start_timestamp"]  # noqa: Y015
+    _WhichOneofArgType__start_timestamp: _TypeAlias = _typing.Literal["_start_timestamp", b"_start_timestamp"]  # noqa: Y015
+    _WhichOneofReturnType__start_update_id: _TypeAlias = _typing.Literal["start_update_id"]  # noqa: Y015
+    _WhichOneofArgType__start_update_id: _TypeAlias = _typing.Literal["_start_update_id", b"_start_update_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_timestamp) -> _WhichOneofReturnType__end_timestamp | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_timestamp) -> _WhichOneofReturnType__start_timestamp | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_update_id) -> _WhichOneofReturnType__start_update_id | None: ...
+
+Global___WatchOrderBookRequest: _TypeAlias = WatchOrderBookRequest  # noqa: Y015
+
+@_typing.final
+class WatchOrderBookResponse(_message.Message):
+    """One message of a WatchOrderBook stream. A price that is named in a message rests nowhere else: the level on one side
+    replaces one on the other.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_FIELD_NUMBER: _builtins.int
+    UPDATE_ID_FIELD_NUMBER: _builtins.int
+    BID_PRICES_FIELD_NUMBER: _builtins.int
+    BID_QUANTITIES_FIELD_NUMBER: _builtins.int
+    ASK_PRICES_FIELD_NUMBER: _builtins.int
+    ASK_QUANTITIES_FIELD_NUMBER: _builtins.int
+    REMOVED_PRICES_FIELD_NUMBER: _builtins.int
+    KNOWN_RANGE_FIELD_NUMBER: _builtins.int
+    GAP_START_FIELD_NUMBER: _builtins.int
+    GAP_END_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    kind: Global___WatchLevelResponse.Kind.ValueType
+    """What this message says: STATE is the whole book, or its best levels, in place of all before; CHANGE names what is
+    other now. The others are as in WatchLevelResponse; UNKNOWN does not occur.
+    """
+    symbol: _builtins.str
+    """The symbol."""
+    timestamp: _builtins.float
+    """`T` of the event that this is about; of the last event applied in STATE, HEARTBEAT and END. In Unix seconds."""
+    update_id: _builtins.float
+    """Final update id of the event."""
+    gap_start: _builtins.float
+    """The last instant known before the gap, in Unix seconds."""
+    gap_end: _builtins.float
+    """The first instant known after the gap, in Unix seconds."""
+    cause: Global___Cause.ValueType
+    """Why, in GAP, RESYNCED and END."""
+    @_builtins.property
+    def bid_prices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Prices of bids: all of them in STATE, the best one first; in CHANGE those with another quantity than before."""
+
+    @_builtins.property
+    def bid_quantities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What rests at each of them."""
+
+    @_builtins.property
+    def ask_prices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Prices of asks, likewise."""
+
+    @_builtins.property
+    def ask_quantities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What rests at each of them."""
+
+    @_builtins.property
+    def removed_prices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Prices at which nothing rests any more, on neither side; with a `limit` also those that are not among the best any
+        more. In CHANGE only.
+        """
+
+    @_builtins.property
+    def known_range(self) -> Global___KnownRange:
+        """The prices about which everything is known. In STATE only."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___WatchLevelResponse.Kind.ValueType = ...,
+        symbol: _builtins.str = ...,
+        timestamp: _builtins.float = ...,
+        update_id: _builtins.float | None = ...,
+        bid_prices: _abc.Iterable[_builtins.float] | None = ...,
+        bid_quantities: _abc.Iterable[_builtins.float] | None = ...,
+        ask_prices: _abc.Iterable[_builtins.float] | None = ...,
+        ask_quantities: _abc.Iterable[_builtins.float] | None = ...,
+        removed_prices: _abc.Iterable[_builtins.float] | None = ...,
+        known_range: Global___KnownRange | None = ...,
+        gap_start: _builtins.float | None = ...,
+        gap_end: _builtins.float | None = ...,
+        cause: Global___Cause.ValueType | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_update_id", b"_update_id", "cause", b"cause", "gap_end", b"gap_end", "gap_start", b"gap_start", "known_range", b"known_range", "update_id", b"update_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_update_id", b"_update_id", "ask_prices", b"ask_prices", "ask_quantities", b"ask_quantities", "bid_prices", b"bid_prices", "bid_quantities", b"bid_quantities", "cause", b"cause", "gap_end", b"gap_end", "gap_start", b"gap_start", "kind", b"kind", "known_range", b"known_range", "removed_prices", b"removed_prices", "symbol", b"symbol", "timestamp", b"timestamp", "update_id", b"update_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cause: _TypeAlias = _typing.Literal["cause"]  # noqa: Y015
+    _WhichOneofArgType__cause: _TypeAlias = _typing.Literal["_cause", b"_cause"]  # noqa: Y015
+    _WhichOneofReturnType__gap_end: _TypeAlias = _typing.Literal["gap_end"]  # noqa: Y015
+    _WhichOneofArgType__gap_end: _TypeAlias = _typing.Literal["_gap_end", b"_gap_end"]  # noqa: Y015
+    _WhichOneofReturnType__gap_start: _TypeAlias = _typing.Literal["gap_start"]  # noqa: Y015
+    _WhichOneofArgType__gap_start: _TypeAlias = _typing.Literal["_gap_start", b"_gap_start"]  # noqa: Y015
+    _WhichOneofReturnType__update_id: _TypeAlias = _typing.Literal["update_id"]  # noqa: Y015
+    _WhichOneofArgType__update_id: _TypeAlias = _typing.Literal["_update_id", b"_update_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cause) -> _WhichOneofReturnType__cause | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gap_end) -> _WhichOneofReturnType__gap_end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gap_start) -> _WhichOneofReturnType__gap_start | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__update_id) -> _WhichOneofReturnType__update_id | None: ...
+
+Global___WatchOrderBookResponse: _TypeAlias = WatchOrderBookResponse  # noqa: Y015

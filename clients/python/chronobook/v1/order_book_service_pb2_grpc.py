@@ -85,6 +85,11 @@ class OrderBookServiceStub:
                 request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelRequest.SerializeToString,
                 response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelResponse.FromString,
                 _registered_method=True)
+        self.WatchOrderBook = channel.unary_stream(
+                '/chronobook.v1.OrderBookService/WatchOrderBook',
+                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchOrderBookRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchOrderBookResponse.FromString,
+                _registered_method=True)
 
 
 class OrderBookServiceServicer:
@@ -166,9 +171,21 @@ class OrderBookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchLevel(self, request, context):
-        """Every change of one price level, from now on. The first message says what is known of the level at that moment:
-        STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
-        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, SLOW_CONSUMER; NOT_SYNCED before the first sync.
+        """Every change of one price level: from now on, or from an instant on, up to another one or without an end. The first
+        message says what was known of the level at the beginning: STATE or UNKNOWN, or GAP where nothing was. The last one
+        (END) says why the stream ends. A reader may be as slow as it likes: what it has not read yet is read from history
+        later; it is too slow only when history no longer has that.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, IN_THE_FUTURE, BEFORE_HISTORY, SLOW_CONSUMER; NOT_SYNCED before the first
+        sync.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchOrderBook(self, request, context):
+        """The order book, whole or its best levels, then everything that changes of it: what `WatchLevel` is for one level.
+        Who applies the messages in order has the book as it was after each event.
+        Errors: as WatchLevel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,6 +243,11 @@ def add_OrderBookServiceServicer_to_server(servicer, server):
                     servicer.WatchLevel,
                     request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelRequest.FromString,
                     response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelResponse.SerializeToString,
+            ),
+            'WatchOrderBook': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOrderBook,
+                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchOrderBookRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchOrderBookResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -499,6 +521,33 @@ class OrderBookService:
             '/chronobook.v1.OrderBookService/WatchLevel',
             chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelRequest.SerializeToString,
             chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOrderBook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/chronobook.v1.OrderBookService/WatchOrderBook',
+            chronobook_dot_v1_dot_order__book__service__pb2.WatchOrderBookRequest.SerializeToString,
+            chronobook_dot_v1_dot_order__book__service__pb2.WatchOrderBookResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -80,9 +80,17 @@ class OrderBookServiceStub:
     ListSymbols: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.ListSymbolsRequest, _order_book_service_pb2.ListSymbolsResponse]
     """The symbols served, in the order of their names, with how each of them stands."""
     WatchLevel: _grpc.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]
-    """Every change of one price level, from now on. The first message says what is known of the level at that moment:
-    STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
-    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, SLOW_CONSUMER; NOT_SYNCED before the first sync.
+    """Every change of one price level: from now on, or from an instant on, up to another one or without an end. The first
+    message says what was known of the level at the beginning: STATE or UNKNOWN, or GAP where nothing was. The last one
+    (END) says why the stream ends. A reader may be as slow as it likes: what it has not read yet is read from history
+    later; it is too slow only when history no longer has that.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, IN_THE_FUTURE, BEFORE_HISTORY, SLOW_CONSUMER; NOT_SYNCED before the first
+    sync.
+    """
+    WatchOrderBook: _grpc.UnaryStreamMultiCallable[_order_book_service_pb2.WatchOrderBookRequest, _order_book_service_pb2.WatchOrderBookResponse]
+    """The order book, whole or its best levels, then everything that changes of it: what `WatchLevel` is for one level.
+    Who applies the messages in order has the book as it was after each event.
+    Errors: as WatchLevel.
     """
 
 @_typing.type_check_only
@@ -126,9 +134,17 @@ class OrderBookServiceAsyncStub(OrderBookServiceStub):
     ListSymbols: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.ListSymbolsRequest, _order_book_service_pb2.ListSymbolsResponse]  # type: ignore[assignment]
     """The symbols served, in the order of their names, with how each of them stands."""
     WatchLevel: _aio.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]  # type: ignore[assignment]
-    """Every change of one price level, from now on. The first message says what is known of the level at that moment:
-    STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
-    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, SLOW_CONSUMER; NOT_SYNCED before the first sync.
+    """Every change of one price level: from now on, or from an instant on, up to another one or without an end. The first
+    message says what was known of the level at the beginning: STATE or UNKNOWN, or GAP where nothing was. The last one
+    (END) says why the stream ends. A reader may be as slow as it likes: what it has not read yet is read from history
+    later; it is too slow only when history no longer has that.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, IN_THE_FUTURE, BEFORE_HISTORY, SLOW_CONSUMER; NOT_SYNCED before the first
+    sync.
+    """
+    WatchOrderBook: _aio.UnaryStreamMultiCallable[_order_book_service_pb2.WatchOrderBookRequest, _order_book_service_pb2.WatchOrderBookResponse]  # type: ignore[assignment]
+    """The order book, whole or its best levels, then everything that changes of it: what `WatchLevel` is for one level.
+    Who applies the messages in order has the book as it was after each event.
+    Errors: as WatchLevel.
     """
 
 class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -229,9 +245,23 @@ class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_book_service_pb2.WatchLevelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_order_book_service_pb2.WatchLevelResponse], _abc.AsyncIterator[_order_book_service_pb2.WatchLevelResponse]]:
-        """Every change of one price level, from now on. The first message says what is known of the level at that moment:
-        STATE or UNKNOWN, or GAP while the book is being synchronised anew. The last one (END) says why the stream ends.
-        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, SLOW_CONSUMER; NOT_SYNCED before the first sync.
+        """Every change of one price level: from now on, or from an instant on, up to another one or without an end. The first
+        message says what was known of the level at the beginning: STATE or UNKNOWN, or GAP where nothing was. The last one
+        (END) says why the stream ends. A reader may be as slow as it likes: what it has not read yet is read from history
+        later; it is too slow only when history no longer has that.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, IN_THE_FUTURE, BEFORE_HISTORY, SLOW_CONSUMER; NOT_SYNCED before the first
+        sync.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchOrderBook(
+        self,
+        request: _order_book_service_pb2.WatchOrderBookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_order_book_service_pb2.WatchOrderBookResponse], _abc.AsyncIterator[_order_book_service_pb2.WatchOrderBookResponse]]:
+        """The order book, whole or its best levels, then everything that changes of it: what `WatchLevel` is for one level.
+        Who applies the messages in order has the book as it was after each event.
+        Errors: as WatchLevel.
         """
 
 def add_OrderBookServiceServicer_to_server(servicer: OrderBookServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from chronobook_server.history.answers import Work
-from chronobook_server.service.slices import in_slices
+from chronobook_server.slices import in_slices
 
 
 async def test_others_go_on_between_the_slices_of_a_work() -> None:

@@ -1,0 +1,249 @@
+"""What happened after a position, in order and without a hole that is not told: what streams are made of.
+
+A position is the event that somebody was told of last. Whoever stands behind it reads on here, however far behind, so
+that a stream needs no memory of what it has not sent yet. Work is done a segment at a time.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeAlias
+
+from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
+from chronobook_server.core.errors import HistoryGap
+from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
+from chronobook_server.core.view import BookView
+
+from .answers import ChangeRows, DamagedSegment, EventRows, Work
+from .store import HistoryStore, steady
+from .timeline import Segment
+
+
+class Position(NamedTuple):
+    """After which event: its `T`, and its final update id (0: before all events of that instant)."""
+
+    time: Millis
+    update_id: UpdateId
+
+
+@dataclass(frozen=True, slots=True)
+class LevelStep:
+    """What rests at a price from an event on; `quantity` is None where that is not known.
+
+    `is_change`: the event says so; otherwise it is the state that was wanted, or has become known without an event.
+    """
+
+    time: Millis
+    update_id: UpdateId
+    quantity: SignedQuantity | None
+    is_change: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GapStep:
+    """A gap, with the update id of the last event before it."""
+
+    gap: GapInterval
+    update_id: UpdateId
+
+
+LevelSteps: TypeAlias = list[LevelStep | GapStep]
+BookSteps: TypeAlias = list[BookView | EventRows | GapStep]
+
+
+class _Stretch(NamedTuple):
+    """A segment's part of what is known after a position; `gap` is what is missing before it."""
+
+    segment: Segment
+    first: Millis
+    last: Millis
+    gap: GapStep | None
+
+
+def _stretches(store: HistoryStore, after: Position, end: Millis) -> Iterator[_Stretch]:
+    """Yield what is known after a position. Raises BeforeHistory."""
+    timeline = store.timeline
+    with suppress(HistoryGap):  # which is told with what follows it
+        timeline.at(after.time)
+    known_to = after.time
+    before: Segment | None = None
+    for segment, first, last in timeline.walk(after.time, end):
+        goes_on = first == after.time if before is None else before.ended_by is None and before.end == segment.start
+        gap = None
+        if not goes_on:
+            ending = (gap for gap in timeline.gaps() if gap.end == segment.start)
+            missing = next(ending, GapInterval(known_to, first, Cause.DAMAGED))
+            gap = GapStep(missing, timeline.last_update_id(missing.start) or after.update_id)
+        yield _Stretch(segment, first, last, gap)
+        known_to, before = last, segment
+
+
+class _Reading:
+    """One reading on from a position; `damaged_since` is where what cannot be read began."""
+
+    def __init__(self, store: HistoryStore, after: Position, end: Millis) -> None:
+        self.store = store
+        self.after = after
+        self.end = end
+        self.update_id = after.update_id
+        self.damaged_since: Millis | None = None
+
+    def stretches(self, *, is_in_gap: bool) -> Iterator[_Stretch]:
+        """Yield what is known after the position; to who was told of a gap there, from the end of that gap on."""
+        for stretch in _stretches(self.store, self.after, self.end):
+            if is_in_gap and stretch.gap is None:
+                if stretch.segment.last_update_id <= self.after.update_id:
+                    continue
+                # A connection was lost, and nothing was missed: the epoch went on.
+                nothing = GapInterval(self.after.time, self.after.time, Cause.DISCONNECT)
+                stretch = stretch._replace(gap=GapStep(nothing, self.after.update_id))
+            is_in_gap = False
+            yield stretch
+
+    def gap_before(self, stretch: _Stretch) -> GapStep | None:
+        """Return what is missing before a stretch."""
+        if self.damaged_since is not None:
+            return GapStep(GapInterval(self.damaged_since, stretch.first, Cause.DAMAGED), self.update_id)
+        return stretch.gap
+
+    def damaged(self, stretch: _Stretch) -> None:
+        """Take note that a stretch cannot be read."""
+        if self.damaged_since is None:
+            self.damaged_since = stretch.first if stretch.gap is None else stretch.gap.gap.start
+
+    def open_gap(self) -> Iterator[GapStep]:
+        """Yield the gap that history ends with, if that begins before the end."""
+        gaps, newest = self.store.gaps(), self.store.newest_state()
+        if newest is not None and gaps and gaps[-1].end is None and gaps[-1].start < self.end:
+            yield GapStep(gaps[-1], newest[1])
+
+
+@steady
+def level_steps(
+    store: HistoryStore,
+    price: Price,
+    after: Position,
+    end: Millis,
+    *,
+    is_known: bool | None,
+    is_in_gap: bool = False,
+    limit: int = 1000,
+) -> Work[LevelSteps]:
+    """Return a price's next steps, about `limit` of them; none where there are no more up to `end`.
+
+    `is_known`: whether the one who asks knows the quantity at the position; None where the state is wanted first.
+    `is_in_gap`: that one was told of the gap that the position lies at. Raises BeforeHistory and ScaleGrew.
+    """
+    reading = _LevelReading(store, after, end)
+    return (yield from reading.read(price, is_known=is_known, is_in_gap=is_in_gap, limit=limit))
+
+
+class _LevelReading(_Reading):
+    """Reading on about a price."""
+
+    def read(self, price: Price, *, is_known: bool | None, is_in_gap: bool, limit: int) -> Work[LevelSteps]:
+        steps: LevelSteps = []
+        for stretch in self.stretches(is_in_gap=is_in_gap):
+            gap = self.gap_before(stretch)
+            try:
+                found = self._of(stretch, price, None if gap is not None else is_known)
+            except HistoryGap:
+                self.damaged(stretch)
+                continue
+            self.damaged_since = None
+            if gap is not None:
+                steps.append(gap)
+            steps += found
+            if found:
+                is_known = found[-1].quantity is not None
+            if len(steps) >= limit:
+                return steps
+            yield
+        if steps or not is_in_gap:
+            steps += self.open_gap()
+        return steps
+
+    def _of(self, stretch: _Stretch, price: Price, is_known: bool | None) -> list[LevelStep]:
+        """Return the steps of a stretch. Raises HistoryGap where the part of the file that has them is damaged."""
+        segment, first, last, _ = stretch
+        update_id = self.update_id if is_known is not None else UpdateId(0)
+        rows = self.store.changes_in(segment, price, first, last)
+        steps: list[LevelStep] = []
+        for number, time in enumerate((first, *segment.learned_between(first, last), last)):
+            if number:
+                for row in _rows_until(rows, update_id, time):
+                    steps.append(row)
+                    is_known, update_id = True, row.update_id
+            state = self.store.level_at(price, time)
+            # It may become known, or cease to be, without an event: by a snapshot that came later.
+            if is_known != (state.quantity is not None):
+                steps.append(LevelStep(_within(segment, state.as_of), state.update_id, state.quantity))
+                is_known, update_id = state.quantity is not None, max(update_id, state.update_id)
+        self.update_id = update_id
+        return steps
+
+
+def _within(segment: Segment, as_of: Millis) -> Millis:
+    """Return an instant of a segment's epoch: the first state may be of an event that the epoch before ended at."""
+    return as_of if segment.continued else max(as_of, segment.start)
+
+
+def _rows_until(rows: ChangeRows, after: UpdateId, time: Millis) -> Iterator[LevelStep]:
+    new = (rows.update_ids > after) & (rows.times <= time)
+    for at, update_id, quantity in zip(*(column[new].tolist() for column in rows), strict=True):
+        yield LevelStep(Millis(at), UpdateId(update_id), SignedQuantity(quantity), is_change=True)
+
+
+@steady
+def book_steps(
+    store: HistoryStore, after: Position, end: Millis, *, known_range: KnownRange | None, is_in_gap: bool = False
+) -> Work[BookSteps]:
+    """Return the book's next steps, a segment of them; none where there are no more up to `end`.
+
+    A whole book comes where a stretch begins, and where the known range has moved. `known_range` is what the one who
+    asks knows at the position; None where the book is wanted first. Raises BeforeHistory and ScaleGrew.
+    """
+    reading = _BookReading(store, after, end)
+    return (yield from reading.read(known_range=known_range, is_in_gap=is_in_gap))
+
+
+class _BookReading(_Reading):
+    """Reading on about the whole book."""
+
+    def read(self, *, known_range: KnownRange | None, is_in_gap: bool) -> Work[BookSteps]:
+        steps: BookSteps = []
+        for stretch in self.stretches(is_in_gap=is_in_gap):
+            gap = self.gap_before(stretch)
+            try:
+                found = yield from self._of(stretch, None if gap is not None else known_range)
+            except (HistoryGap, DamagedSegment):
+                self.damaged(stretch)
+                continue
+            self.damaged_since = None
+            if gap is not None:
+                steps.append(gap)
+            steps += found
+            if found:
+                return steps
+            yield
+        if steps or not is_in_gap:
+            steps += self.open_gap()
+        return steps
+
+    def _of(self, stretch: _Stretch, known_range: KnownRange | None) -> Work[list[BookView | EventRows]]:
+        """Return a stretch's books and events."""
+        segment, first, last, _ = stretch
+        update_id = self.update_id if known_range is not None else UpdateId(0)
+        steps: list[BookView | EventRows] = []
+        for number, time in enumerate((first, *segment.learned_between(first, last), last)):
+            if number:
+                rows = yield from self.store.events_in(segment, update_id, first, time)
+                if len(rows.times):
+                    steps.append(rows)
+                    update_id = UpdateId(int(rows.update_ids[-1]))
+            if known_range != self.store.range_at(segment, time):
+                view = yield from self.store.book_at(time)
+                view = replace(view, transaction_time=_within(segment, view.transaction_time))
+                known_range, update_id = view.known_range, max(update_id, view.update_id)
+                steps.append(view)
+        return steps

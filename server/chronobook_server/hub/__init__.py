@@ -1,0 +1,1 @@
+"""Streams: who is told what, when, and from where on."""

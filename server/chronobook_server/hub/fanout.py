@@ -1,0 +1,377 @@
+"""Fan-out of one symbol's records to the streams that watch it.
+
+A depth event costs what it changed, not how many watch: watches stand under their price, or their depth, and a message
+is made once for all of them.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
+from chronobook_server.core.errors import BeforeHistory, HistoryGap
+from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.records import (
+    Gap,
+    InstrumentChanged,
+    Keyframe,
+    RangeWidened,
+    Record,
+    Resumed,
+    Suspended,
+    Update,
+    epoch_start,
+)
+from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
+from chronobook_server.core.view import BookView
+from chronobook_server.history.answers import DamagedSegment, LevelState, finish
+from chronobook_server.history.replay import GapStep, Position, level_steps
+from chronobook_server.history.store import HistoryStore
+
+from .book import BookWatch, Top
+from .level import LevelWatch
+from .messages import BookMessage, Kind, LevelMessage
+from .watch import Watch
+
+# Messages that may wait for one reader: seconds of the busiest level. After that it reads on in the history.
+QUEUE_LIMIT = 256
+
+
+@dataclass(slots=True)
+class _Level:
+    """A price that is watched, with what is known to rest there (None: nothing is known)."""
+
+    quantity: SignedQuantity | None
+    watches: set[LevelWatch] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Book:
+    """A depth that is watched; `top` is None while no book is in sync."""
+
+    top: Top | None
+    watches: set[BookWatch] = field(default_factory=set)
+
+
+class Hub:
+    """The watches of one symbol. Records must have reached the history before they are published here.
+
+    `level_now` and `book_now` say what is in the book that is in sync, None while there is none.
+    """
+
+    def __init__(
+        self,
+        history: HistoryStore,
+        level_now: Callable[[Price], LevelState | None],
+        book_now: Callable[[], BookView | None],
+        *,
+        queue_limit: int = QUEUE_LIMIT,
+    ) -> None:
+        self.history = history
+        self.level_now = level_now
+        self.book_now = book_now
+        self.queue_limit = queue_limit
+        self.instrument: Instrument = history.instrument
+        # What an earlier server wrote ends in a gap, until the first sync.
+        self.gap = next((gap for gap in history.gaps() if gap.end is None), None)
+        self.newest = Position(*(history.newest_state() or (Millis(0), UpdateId(0))))
+        self._levels: dict[int, _Level] = {}
+        self._books: dict[int | None, _Book] = {}
+        self._all: set[Watch[Any]] = set()
+        self._last_time = history.complete_to
+        self.start = Millis(0)  # of the epoch; its first events may be of the instant that the one before ended at
+        self._is_suspended = False
+        self._keyframe: Keyframe | None = None  # of the epoch that begins, until its first event
+
+    def __len__(self) -> int:
+        """Return the number of watches."""
+        return len(self._all)
+
+    @property
+    def lagging(self) -> int:
+        """Number of watches that read in the history."""
+        return sum(not watch.is_live for watch in self._all)
+
+    # --- watches
+
+    def watch_level(
+        self,
+        price: Price,
+        position: Position | None = None,
+        *,
+        is_resumed: bool = False,
+        end: Millis | None = None,
+        min_change: Decimal | None = None,
+    ) -> LevelWatch:
+        """Return a stream about a price. Not before the first sync. Raises BeforeHistory.
+
+        It begins now, or with the state at a position; with `is_resumed`, with the first change after it.
+        """
+        is_resumed = self._is_certain(position) and is_resumed
+        quantity = self._quantity_at(price, position) if is_resumed and position is not None else None
+        watch = LevelWatch(
+            self, price, position, resumed_with=quantity, is_resumed=is_resumed, end=end, min_change=min_change
+        )
+        self._all.add(watch)
+        if position is None:
+            watch.go_live()
+        return watch
+
+    def watch_book(
+        self,
+        position: Position | None = None,
+        *,
+        depth: int | None = None,
+        is_resumed: bool = False,
+        end: Millis | None = None,
+    ) -> BookWatch:
+        """Return a stream about the book; one of the best levels begins with the state, also where it is resumed."""
+        is_resumed = self._is_certain(position) and is_resumed
+        watch = BookWatch(self, position, depth=depth, is_resumed=is_resumed, end=end)
+        self._all.add(watch)
+        if position is None:
+            watch.go_live()
+        return watch
+
+    def _is_certain(self, position: Position | None) -> bool:
+        """Return whether who was told of the event at a position knows what was known then. Raises BeforeHistory.
+
+        A snapshot that came later may have taught something at that very event, before it was told of or after.
+        """
+        if position is None:
+            return False
+        with suppress(HistoryGap, DamagedSegment):  # the gap will be told of
+            segment = self.history.timeline.at(position.time)
+            return not segment.learned_between(Millis(position.time - 1), position.time)
+        return True
+
+    def _quantity_at(self, price: Price, position: Position) -> SignedQuantity | None:
+        """Return what rested at a price after the event of a position."""
+        before = Position(Millis(position.time - 1), UpdateId(0))
+        with suppress(BeforeHistory):
+            steps = finish(level_steps(self.history, price, before, position.time, is_known=None))
+            for step in reversed(steps):
+                if not isinstance(step, GapStep) and step.update_id <= position.update_id:
+                    return step.quantity
+        with suppress(BeforeHistory, HistoryGap):
+            return self.history.level_at(price, position.time).quantity
+        return None
+
+    def known_range_at(self, position: Position) -> KnownRange | None:
+        """Return the range known at a position; None where nothing is."""
+        with suppress(BeforeHistory, HistoryGap, DamagedSegment):
+            return self.history.range_at(self.history.timeline.at(position.time), position.time)
+        return None
+
+    def join(self, watch: Watch[Any]) -> None:
+        """Tell a watch what is new from now on."""
+        if isinstance(watch, LevelWatch):
+            level = self._levels.get(watch.price)
+            if level is None:
+                now = None if self.gap is not None else self.level_now(watch.price)
+                level = self._levels[watch.price] = _Level(None if now is None else now.quantity)
+            level.watches.add(watch)
+        elif isinstance(watch, BookWatch):
+            book = self._books.get(watch.depth)
+            if book is None:
+                view = None if self.gap is not None else self.book_now()
+                book = self._books[watch.depth] = _Book(None if view is None else Top(view, watch.depth))
+            book.watches.add(watch)
+
+    def leave(self, watch: Watch[Any]) -> None:
+        """Tell a watch nothing more."""
+        if isinstance(watch, LevelWatch):
+            level = self._levels.get(watch.price)
+            if level is not None:
+                level.watches.discard(watch)
+                if not level.watches:
+                    del self._levels[watch.price]
+        elif isinstance(watch, BookWatch):
+            book = self._books.get(watch.depth)
+            if book is not None:
+                book.watches.discard(watch)
+                if not book.watches:
+                    del self._books[watch.depth]
+
+    def forget(self, watch: Watch[Any]) -> None:
+        """Forget a watch: its reader has left."""
+        self._all.discard(watch)
+        self.leave(watch)
+
+    def end_all(self, cause: Cause) -> None:
+        """End every stream."""
+        for watch in tuple(self._all):
+            watch.end(cause)
+
+    # --- what happens
+
+    def publish(self, record: Record) -> None:
+        """Tell the watches what a record means for them."""
+        match record:
+            case Update():
+                if self._keyframe is not None:
+                    self.start = epoch_start(self._keyframe, record, self._last_time)
+                    self._note(record)
+                    self._tell_resynced(self.start)
+                else:
+                    self._note(record)
+                    self._tell_changes(record)
+            case Suspended():
+                self._is_suspended = True
+                self._tell_gap(record)
+            case Resumed():
+                self._is_suspended = False
+                # Nothing was missed: the gap ends where it began. Not in an epoch that is not confirmed yet.
+                if self._keyframe is None and self.gap is not None:
+                    self._tell_resynced(self.gap.start)
+            case Gap():
+                self._keyframe = None
+                if self._is_suspended:
+                    self._is_suspended = False  # it has been told, if perhaps with another cause
+                    self.gap = self.gap and replace(self.gap, cause=record.cause)
+                else:
+                    self._tell_gap(record)
+            case RangeWidened():
+                self._tell_learned()
+            case Keyframe():
+                self._keyframe = record
+                if self.gap is None:
+                    self.newest = Position(record.transaction_time, record.update_id)
+                self._rescale(record.instrument)  # the scale may have grown while the events were only kept
+            case InstrumentChanged():
+                self._rescale(record.instrument)
+            case _:
+                pass
+
+    def _note(self, update: Update) -> None:
+        self._last_time = update.transaction_time
+        self.newest = Position(max(update.transaction_time, self.start), update.final_update_id)
+
+    def _tell_changes(self, update: Update) -> None:
+        changes, (time, update_id) = update.changes, self.newest
+        for price in changes.keys() & self._levels.keys():
+            level = self._levels[price]
+            quantity = SignedQuantity(changes[price])
+            before = level.quantity
+            level.quantity = quantity
+            message = LevelMessage(
+                kind=Kind.CHANGE,
+                instrument=self.instrument,
+                price=Price(price),
+                time=time,
+                quantity=quantity,
+                difference=self.difference(Price(price), quantity, time),
+                change=None if before is None else abs(quantity) - abs(before),
+                update_id=update_id,
+            )
+            for watch in tuple(level.watches):
+                watch.offer(message)
+        for book in tuple(self._books.values()):
+            told = changes if book.top is None else book.top.apply(changes)
+            if told:
+                change = self.book_change(told, time, update_id)
+                for follower in tuple(book.watches):
+                    follower.offer(change)
+
+    def _tell_gap(self, record: Gap | Suspended) -> None:
+        # An epoch that no event confirmed leaves no gap of its own: the one before it goes on.
+        self.gap = self.gap or GapInterval(record.start, None, record.cause)
+        for level in self._levels.values():
+            level.quantity = None
+        self._tell_all(Kind.GAP, self.gap)
+
+    def _tell_resynced(self, start: Millis) -> None:
+        self._keyframe = None
+        closed, self.gap = self.gap and replace(self.gap, end=start), None
+        if closed is not None:
+            self._tell_all(Kind.RESYNCED, closed)
+        self._tell_states(is_all=True)
+
+    def _tell_all(self, kind: Kind, gap: GapInterval) -> None:
+        for watch in [watch for watch in self._all if watch.is_live]:
+            watch.about_gap(kind, gap)
+
+    def _tell_learned(self) -> None:
+        """Say what has become known, or has ceased to be, by a later snapshot."""
+        if self.gap is None:
+            self._tell_states(is_all=False)
+
+    def _tell_states(self, *, is_all: bool) -> None:
+        """Tell the books, and the levels' states: all, or those that are known now and were not, or the other way."""
+        for price, level in tuple(self._levels.items()):
+            now = self.level_now(Price(price))
+            if now is not None and (is_all or (now.quantity is None) != (level.quantity is None)):
+                level.quantity = now.quantity
+                message = self.level_state(Price(price), now.quantity, max(now.as_of, self.start), now.update_id)
+                for watch in tuple(level.watches):
+                    watch.offer(message)
+        view = self.book_now() if self._books else None
+        if view is not None:
+            for depth, book in tuple(self._books.items()):
+                book.top = Top(view, depth)
+                state = self.book_now_message(view, depth)
+                for follower in tuple(book.watches):
+                    follower.offer(state)
+
+    def _rescale(self, instrument: Instrument) -> None:
+        """Move every watched price, and what was told of it, to the instrument's finer steps."""
+        price_factor = 10 ** (instrument.price_scale - self.instrument.price_scale)
+        quantity_factor = 10 ** (instrument.quantity_scale - self.instrument.quantity_scale)
+        if instrument == self.instrument:
+            return
+        self.instrument = instrument
+        for watch in self._all:
+            watch.rescale(price_factor, quantity_factor)
+        self._levels = {price * price_factor: level for price, level in self._levels.items()}
+        for level in self._levels.values():
+            if level.quantity is not None:
+                level.quantity = SignedQuantity(level.quantity * quantity_factor)
+        for book in self._books.values():
+            if book.top is not None:
+                book.top.rescale(price_factor, quantity_factor)
+
+    # --- messages
+
+    def difference(self, price: Price, quantity: SignedQuantity, time: Millis) -> int | None:
+        """Return a quantity minus that of a second before; None where that one is not known."""
+        before = self.history.quantity_before(price, time)
+        return None if before is None else abs(quantity) - abs(before)
+
+    def level_state(
+        self, price: Price, quantity: SignedQuantity | None, time: Millis, update_id: UpdateId
+    ) -> LevelMessage:
+        """Return what is known of a level."""
+        is_known = quantity is not None
+        return LevelMessage(
+            kind=Kind.STATE if is_known else Kind.UNKNOWN,
+            instrument=self.instrument,
+            price=price,
+            time=time,
+            quantity=quantity,
+            difference=None if quantity is None else self.difference(price, quantity, time),
+            update_id=update_id,
+            cause=None if is_known else Cause.OUTSIDE_KNOWN_RANGE,
+        )
+
+    def book_now_message(self, view: BookView, depth: int | None) -> BookMessage:
+        """Return the book of now."""
+        return self.book_state(replace(view, transaction_time=max(view.transaction_time, self.start)), depth)
+
+    def book_state(self, view: BookView, depth: int | None) -> BookMessage:
+        """Return a whole book, or its best levels."""
+        return BookMessage(
+            kind=Kind.STATE,
+            instrument=self.instrument,
+            time=view.transaction_time,
+            update_id=view.update_id,
+            view=view,
+            depth=depth,
+        )
+
+    def book_change(self, changes: Mapping[int, int], time: Millis, update_id: UpdateId) -> BookMessage:
+        """Return what an event changed."""
+        return BookMessage(
+            kind=Kind.CHANGE, instrument=self.instrument, time=time, update_id=update_id, changes=changes
+        )

@@ -1,0 +1,129 @@
+"""A stream about one price."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from chronobook_server.core.coverage import Cause, GapInterval
+from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
+from chronobook_server.history.answers import Work
+from chronobook_server.history.replay import GapStep, LevelStep, LevelSteps, Position, level_steps
+
+from .messages import Kind, LevelMessage
+from .watch import Watch
+
+if TYPE_CHECKING:
+    from .fanout import Hub
+
+
+class LevelWatch(Watch[LevelMessage]):
+    """The state of a level, then its changes; those of less than `min_change` are left out, in decimal quantities."""
+
+    def __init__(
+        self,
+        hub: "Hub",
+        price: Price,
+        position: Position | None,
+        *,
+        resumed_with: SignedQuantity | None = None,
+        is_resumed: bool = False,
+        end: Millis | None = None,
+        min_change: Decimal | None = None,
+    ) -> None:
+        super().__init__(hub, position, is_resumed=is_resumed, end=end)
+        self.price = price  # in the steps of today; moves with the scale
+        self._quantity = resumed_with  # as the reader knows it
+        self._min_change = min_change
+
+    def rescale(self, price_factor: int, quantity_factor: int) -> None:
+        """Move what is kept to finer steps."""
+        self.price = Price(self.price * price_factor)
+        if self._quantity is not None:
+            self._quantity = SignedQuantity(self._quantity * quantity_factor)
+
+    def _read_on(self, position: Position, end: Millis) -> Work[LevelSteps]:
+        is_known = None if self._wants_state else self._quantity is not None
+        return level_steps(
+            self._hub.history, self.price, position, end, is_known=is_known, is_in_gap=self._gap is not None
+        )
+
+    def _messages_of(self, steps: LevelSteps) -> Iterator[LevelMessage]:
+        for step in steps:
+            if isinstance(step, GapStep):
+                yield from self._gap_messages(step)
+            elif step.is_change:
+                yield self._change(step)
+            else:
+                yield self._hub.level_state(self.price, step.quantity, step.time, step.update_id)
+            if isinstance(step, LevelStep):
+                self._position = Position(step.time, step.update_id)  # also where it was left out
+
+    def _change(self, step: LevelStep) -> LevelMessage:
+        assert step.quantity is not None
+        before = self._quantity
+        return LevelMessage(
+            kind=Kind.CHANGE,
+            instrument=self._hub.instrument,
+            price=self.price,
+            time=step.time,
+            quantity=step.quantity,
+            difference=self._hub.difference(self.price, step.quantity, step.time),
+            change=None if before is None else abs(step.quantity) - abs(before),
+            update_id=step.update_id,
+        )
+
+    def _state_now(self) -> Iterator[LevelMessage]:
+        level = self._hub.level_now(self.price)
+        assert level is not None, "the hub tells of a gap while there is none"
+        if self._wants_state or self._gap is not None or level.quantity != self._quantity:
+            time = max(level.as_of, self._hub.start)
+            yield self._hub.level_state(self.price, level.quantity, time, level.update_id)
+
+    def _wanted(self, message: LevelMessage) -> LevelMessage | None:
+        """Leave out changes that are too small, and tell the others as seen from the last one told."""
+        wanted = super()._wanted(message)
+        if wanted is None or self._min_change is None or self._quantity is None:
+            return wanted
+        if message.kind is not Kind.CHANGE or message.quantity is None:
+            return message
+        factor = 10 ** (self.instrument.quantity_scale - message.instrument.quantity_scale)
+        quantity = SignedQuantity(message.quantity * factor)
+        if Decimal(abs(quantity - self._quantity)).scaleb(-self.instrument.quantity_scale) < self._min_change:
+            return None
+        return replace(
+            message,
+            instrument=self.instrument,
+            price=self.price,
+            quantity=quantity,
+            difference=None if message.difference is None else message.difference * factor,
+            change=abs(quantity) - abs(self._quantity),
+            encoded=None,
+        )
+
+    def _told(self, message: LevelMessage) -> None:
+        super()._told(message)
+        if message.quantity is not None:
+            factor = 10 ** (self.instrument.quantity_scale - message.instrument.quantity_scale)
+            self._quantity = SignedQuantity(message.quantity * factor)
+        elif message.kind in (Kind.GAP, Kind.UNKNOWN):
+            self._quantity = None
+
+    def _about(
+        self,
+        kind: Kind,
+        time: Millis,
+        update_id: UpdateId | None = None,
+        *,
+        gap: GapInterval | None = None,
+        cause: Cause | None = None,
+    ) -> LevelMessage:
+        return LevelMessage(
+            kind=kind,
+            instrument=self._hub.instrument,
+            price=self.price,
+            time=time,
+            update_id=update_id,
+            gap=gap,
+            cause=cause,
+        )

@@ -1,0 +1,54 @@
+"""What streams are told. Prices and quantities are in steps of `instrument`; what is None is not said."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from chronobook_server.core.coverage import Cause, GapInterval
+from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
+from chronobook_server.core.view import BookView
+
+
+class Kind(Enum):
+    """What a message says."""
+
+    STATE = "STATE"
+    CHANGE = "CHANGE"
+    HEARTBEAT = "HEARTBEAT"
+    GAP = "GAP"
+    UNKNOWN = "UNKNOWN"
+    RESYNCED = "RESYNCED"
+    END = "END"
+
+
+@dataclass(slots=True, kw_only=True)
+class Message:
+    """One message. It is made once for all who get it, and `encoded`, as it goes over the wire, is kept with it."""
+
+    kind: Kind
+    instrument: Instrument
+    time: Millis
+    update_id: UpdateId | None = None
+    gap: GapInterval | None = None
+    cause: Cause | None = None
+    encoded: bytes | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class LevelMessage(Message):
+    """One message about a level."""
+
+    price: Price
+    quantity: SignedQuantity | None = None
+    difference: int | None = None
+    change: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class BookMessage(Message):
+    """One message about the book: in STATE the `depth` best levels of each side, in CHANGE those that are other now."""
+
+    changes: Mapping[int, int] | None = None
+    view: BookView | None = None
+    depth: int | None = None

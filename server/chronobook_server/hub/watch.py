@@ -1,0 +1,251 @@
+"""One stream, from wherever it begins: what is behind comes from history, what is new from the hub.
+
+A watch is live, or it is behind. A live one stands at the end of the history and is handed every new message; a few may
+wait for its reader. Where more would have to wait, they are all forgotten and the watch is behind: it reads on in the
+history, from the last message that its reader took, until it stands at the end again. So nothing is lost or repeated
+at the seam, and a slow reader costs nobody anything. It is too slow only where history no longer has what comes next.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from chronobook_server.core.coverage import Cause, GapInterval
+from chronobook_server.core.errors import BeforeHistory, SlowConsumer
+from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.values import MAX_STEPS, Millis, UpdateId
+from chronobook_server.history.answers import ScaleGrew, Work
+from chronobook_server.history.replay import GapStep, Position
+from chronobook_server.slices import in_slices
+
+from .messages import Kind, Message
+
+if TYPE_CHECKING:
+    from .fanout import Hub
+
+_Message = TypeVar("_Message", bound=Message)
+FAR = Millis(MAX_STEPS)
+HEARTBEAT_SECONDS = 10.0
+
+
+class Watch(ABC, Generic[_Message]):
+    """A stream. It begins after `position`, None for now, and ends with the last event up to `end`, None for never.
+
+    With `is_resumed` its reader knows what was at the position; otherwise the state there comes first.
+    """
+
+    def __init__(self, hub: "Hub", position: Position | None, *, is_resumed: bool = False, end: Millis | None) -> None:
+        self.heartbeat_seconds = HEARTBEAT_SECONDS
+        self.ended_by: Cause | None = None
+        self.is_live = False
+        self._hub = hub
+        self._position = position
+        self._wants_state = not is_resumed
+        self._end = end
+        self._gap: GapInterval | None = None  # of which the reader was told, and not yet of its end
+        self._queue: deque[_Message] = deque()
+        self._pending: Iterator[_Message] = iter(())  # comes before what is in the queue
+        self._pending_in: Instrument | None = None  # the steps that it was read in
+        self._waiter: asyncio.Future[None] | None = None
+        self._has_said_end = False
+
+    # --- in, from the hub
+
+    def offer(self, message: _Message) -> None:
+        """Hand on a new message. Only while the watch is live."""
+        if self._end is not None and message.time > self._end:
+            self.end(Cause.INTERVAL_OVER)
+        elif len(self._queue) >= self._hub.queue_limit:
+            self._fall_behind()
+        else:
+            self._queue.append(message)
+            self._wake()
+
+    def about_gap(self, kind: Kind, gap: GapInterval) -> None:
+        """Hand on that a gap has begun, or has ended."""
+        if gap.end is None:
+            self.offer(self._about(kind, gap.start, self._hub.newest.update_id, gap=gap, cause=gap.cause))
+        else:
+            self.offer(self._about(kind, gap.end, gap=gap, cause=gap.cause))
+
+    def end(self, cause: Cause) -> None:
+        """Say that nothing more will come."""
+        self.ended_by = self.ended_by or cause
+        self._wake()
+
+    def rescale(self, price_factor: int, quantity_factor: int) -> None:
+        """Move what is kept to finer steps."""
+
+    def _fall_behind(self) -> None:
+        self._queue.clear()
+        self._pending, self._pending_in = iter(()), None
+        self.is_live = False
+        self._hub.leave(self)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- out, to the reader
+
+    async def next(self) -> _Message | None:
+        """Return the next message: a heartbeat where none comes for a while, END as the last one, None after that."""
+        while True:
+            message = self._take()
+            if message is not None:
+                self._told(message)
+                return message
+            if self.ended_by is not None:
+                return self._last()
+            if not self.is_live:
+                await self._read_further()
+            elif not await self._has_news():
+                self._pending = iter([self._about(Kind.HEARTBEAT, *self._hub.newest)])
+
+    def _take(self) -> _Message | None:
+        """Return the next message that is there already and wanted."""
+        while True:
+            if self._pending_in is not None and self._pending_in is not self._hub.instrument:
+                self._pending, self._pending_in = iter(()), None  # the rest is read once more, in the new steps
+            message = next(self._pending, None)
+            if message is None:
+                if not self._queue:
+                    return None
+                message = self._queue.popleft()
+            wanted = self._wanted(message)
+            if wanted is not None:
+                return wanted
+
+    def _last(self) -> _Message | None:
+        if self._has_said_end:
+            return None
+        self._has_said_end = True
+        return self._about(Kind.END, self._hub.newest.time, cause=self.ended_by)
+
+    async def _has_news(self) -> bool:
+        """Wait until there is something to tell; return whether that came before it was time for a heartbeat."""
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(self.heartbeat_seconds, self._wake)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+        if self._is_over():
+            self.end(Cause.INTERVAL_OVER)
+        return bool(self._queue) or self.ended_by is not None or not self.is_live
+
+    async def _read_further(self) -> None:
+        """Read on in the history; where it has no more, go live."""
+        steps: list[Any] = []
+        if self._position is not None:
+            try:
+                steps = await in_slices(self._read_on(self._position, FAR if self._end is None else self._end))
+            except ScaleGrew:
+                return
+            except BeforeHistory:
+                self.end(Cause.SUBSCRIBER_TOO_SLOW)
+                return
+        if self.ended_by is not None:
+            return
+        if steps:
+            self._pending, self._pending_in = self._messages_of(steps), self._hub.instrument
+        elif self._is_over():
+            self.end(Cause.INTERVAL_OVER)
+        else:
+            self.go_live()  # nothing has come between the look that found nothing more and this
+
+    def go_live(self) -> None:
+        """Be told from now on, after what leads from what the reader knows to what is the case now."""
+        self.is_live = True
+        self._hub.join(self)
+        self._pending, self._pending_in = iter(list(self._present())), None
+
+    def _is_over(self) -> bool:
+        return self._end is not None and self._hub.newest.time > self._end
+
+    def _gap_messages(self, step: GapStep) -> Iterator[_Message]:
+        """Yield what tells of a gap."""
+        gap = step.gap
+        if self._gap is None:
+            begun = GapInterval(gap.start, None, gap.cause)
+            yield self._about(Kind.GAP, gap.start, step.update_id, gap=begun, cause=gap.cause)
+        if gap.end is not None:
+            yield self._about(Kind.RESYNCED, gap.end, gap=gap, cause=gap.cause)
+
+    def _present(self) -> Iterator[_Message]:
+        """Yield what leads from what the reader knows to what is the case now."""
+        gap = self._hub.gap
+        if gap is not None:
+            if self._gap is None:
+                yield from self._gap_messages(GapStep(gap, self._hub.newest.update_id))
+            return
+        if self._gap is not None:
+            closed = GapInterval(self._gap.start, self._hub.newest.time, self._gap.cause)
+            yield from self._gap_messages(GapStep(closed, self._hub.newest.update_id))
+        yield from self._state_now()
+
+    def _told(self, message: _Message) -> None:
+        """Take note of what the reader is about to get."""
+        if message.kind is Kind.GAP:
+            self._gap, self._wants_state = message.gap, True
+            if message.update_id is not None:
+                self._position = Position(message.time, message.update_id)
+        elif message.kind is Kind.RESYNCED:
+            self._gap = None
+            self._position = Position(message.time, UpdateId(0))
+        elif message.update_id is not None and self._gap is None:
+            self._position = Position(message.time, message.update_id)
+            if message.kind is not Kind.HEARTBEAT:
+                self._wants_state = False
+
+    def raise_if_too_slow(self) -> None:
+        """Raise SlowConsumer where that is why the stream has ended."""
+        if self.ended_by is Cause.SUBSCRIBER_TOO_SLOW:
+            raise SlowConsumer(Millis(0) if self._position is None else self._position.time)
+
+    def close(self) -> None:
+        """Forget the stream: its reader has left."""
+        self._hub.forget(self)
+
+    # --- what it is about
+
+    @property
+    def instrument(self) -> Instrument:
+        """The scales of today."""
+        return self._hub.instrument
+
+    @abstractmethod
+    def _read_on(self, position: Position, end: Millis) -> "Work[list[Any]]":
+        """Return the next steps after a position; none where history has no more."""
+
+    @abstractmethod
+    def _messages_of(self, steps: list[Any]) -> Iterator[_Message]:
+        """Yield the messages that steps make. What the reader knows has changed after each."""
+
+    @abstractmethod
+    def _state_now(self) -> Iterator[_Message]:
+        """Yield the state of now, in sync, if the reader does not know it."""
+
+    @abstractmethod
+    def _about(
+        self,
+        kind: Kind,
+        time: Millis,
+        update_id: UpdateId | None = None,
+        *,
+        gap: GapInterval | None = None,
+        cause: Cause | None = None,
+    ) -> _Message:
+        """Return a message without quantities."""
+
+    def _wanted(self, message: _Message) -> _Message | None:
+        """Return a message as its reader wants it; None where it is to be left out."""
+        # Where several events came at once, the state that was told of may have had this one in it.
+        if message.kind is Kind.CHANGE and self._position is not None and message.update_id is not None:
+            return message if message.update_id > self._position.update_id else None
+        return message

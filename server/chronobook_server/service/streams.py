@@ -1,0 +1,128 @@
+"""The streaming RPCs: from where on a stream is asked for, and its messages as they go over the wire."""
+
+from decimal import Decimal
+from typing import NamedTuple
+
+import numpy as np
+
+from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook_server.core.errors import InvalidField, NotSynced
+from chronobook_server.core.instrument import MAX_EXACT, Instrument
+from chronobook_server.core.values import Millis, UpdateId
+from chronobook_server.core.view import Steps
+from chronobook_server.history.replay import Position
+from chronobook_server.hub.messages import BookMessage, Kind, LevelMessage, Message
+from chronobook_server.market import Market
+
+from . import convert
+
+KINDS = {kind: pb.WatchLevelResponse.Kind.Value(kind.value) for kind in Kind}
+
+
+class Span(NamedTuple):
+    """What part of time a stream is about; `is_resumed`: its reader knows the state at the position."""
+
+    position: Position | None
+    end: Millis | None
+    is_resumed: bool
+
+
+def _an_update_id(value: float | None) -> str | None:
+    return None if value is None or (value.is_integer() and 0 < value <= MAX_EXACT) else "must be an update id"
+
+
+def _a_change(value: float | None) -> str | None:
+    return None if value is None or 0 <= value <= MAX_EXACT else "must be a finite number, 0 or more"
+
+
+CHECKS = (
+    ("start_timestamp", convert.a_timestamp),
+    ("end_timestamp", convert.a_timestamp),
+    ("start_update_id", _an_update_id),
+)
+LEVEL_CHECKS = (("price", convert.a_price), *CHECKS, ("min_change", _a_change))
+
+
+def span(market: Market, request: pb.WatchLevelRequest | pb.WatchOrderBookRequest) -> Span:
+    """Return what part of time a request is about. Raises InvalidField, NotSynced, InTheFuture."""
+    start, end, update_id = (
+        convert.optional(request, field) for field in ("start_timestamp", "end_timestamp", "start_update_id")
+    )
+    if start is None and update_id is not None:
+        raise InvalidField(("start_timestamp", "is required with start_update_id"))
+    if start is not None and end is not None and end < start:
+        raise InvalidField(("end_timestamp", "must not be before start_timestamp"))
+    if market.instrument is None:
+        raise NotSynced(market.symbol, market.state.value)
+    position = None
+    if start is not None:
+        position = Position(market.instant(convert.milliseconds(start)), UpdateId(int(update_id or 0)))
+    last = None if end is None else Millis(round(convert.milliseconds(end)))
+    return Span(position, last, update_id is not None)
+
+
+def min_change(request: pb.WatchLevelRequest) -> Decimal | None:
+    """Return the least change that is of interest, as its user wrote it."""
+    value = convert.optional(request, "min_change")
+    return None if value is None else Decimal(repr(value))
+
+
+def level_message(symbol: str, message: LevelMessage) -> pb.WatchLevelResponse:
+    """Return a level's message as the contract has it."""
+    unit = 10**message.instrument.quantity_scale
+    response = pb.WatchLevelResponse(
+        kind=KINDS[message.kind],
+        symbol=symbol,
+        price=message.instrument.price_to_float(message.price),
+        timestamp=message.time / 1000,
+        quantity=None if message.quantity is None else abs(message.quantity) / unit,
+        difference=None if message.difference is None else message.difference / unit,
+        change=None if message.change is None else message.change / unit,
+        side=convert.side(message.quantity),
+        update_id=message.update_id,
+    )
+    _set_gap(response, message)
+    return response
+
+
+def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse:
+    """Return a book's message as the contract has it."""
+    response = pb.WatchOrderBookResponse(
+        kind=KINDS[message.kind], symbol=symbol, timestamp=message.time / 1000, update_id=message.update_id
+    )
+    instrument, view = message.instrument, message.view
+    if view is not None:
+        bids, asks = view.bids(message.depth), view.asks(message.depth)
+        response.known_range.CopyFrom(convert.known_range(view))
+    else:
+        changes = message.changes or {}
+        prices = np.fromiter(changes.keys(), np.int64, len(changes))
+        quantities = np.fromiter(changes.values(), np.int64, len(changes))
+        bids = prices[quantities > 0], quantities[quantities > 0]
+        asks = prices[quantities < 0], -quantities[quantities < 0]
+        response.removed_prices.extend((prices[quantities == 0] / 10**instrument.price_scale).tolist())
+    response.bid_prices.extend(_prices(bids[0], instrument))
+    response.bid_quantities.extend(_quantities(bids[1], instrument))
+    response.ask_prices.extend(_prices(asks[0], instrument))
+    response.ask_quantities.extend(_quantities(asks[1], instrument))
+    _set_gap(response, message)
+    return response
+
+
+def _prices(steps: Steps, instrument: Instrument) -> list[float]:
+    values: list[float] = (steps / 10**instrument.price_scale).tolist()
+    return values
+
+
+def _quantities(steps: Steps, instrument: Instrument) -> list[float]:
+    values: list[float] = (steps / 10**instrument.quantity_scale).tolist()
+    return values
+
+
+def _set_gap(response: pb.WatchLevelResponse | pb.WatchOrderBookResponse, message: Message) -> None:
+    if message.gap is not None:
+        response.gap_start = message.gap.start / 1000
+        if message.gap.end is not None:
+            response.gap_end = message.gap.end / 1000
+    if message.cause is not None:
+        response.cause = convert.CAUSES[message.cause]

@@ -1,0 +1,224 @@
+"""Streams of every kind, read at every pace, from every start, across gaps, cuts and restarts: always the truth."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.values import Millis, Price, UpdateId
+from chronobook_server.history.replay import Position
+from chronobook_server.hub.messages import BookMessage, Kind, LevelMessage, Message
+from chronobook_server.hub.watch import Watch
+from tests.simulation.loop import run
+from tests.support.judge import Moment, NaiveArchive, Signed
+from tests.support.line import Line
+
+QUEUE = 5
+
+
+def decimal(steps: int, scale: int) -> Decimal:
+    return Decimal(steps).scaleb(-scale)
+
+
+def moments_after(judge: NaiveArchive, start: Position) -> Iterator[tuple[int, Moment, bool]]:
+    """Yield the number of its epoch, and every moment after a position; of several with one update id the last.
+
+    And whether it is told of by itself: what is learned between two events of one millisecond may be told with the
+    second one.
+    """
+    for number, epoch in enumerate(judge.epochs):
+        for moment, following in zip(epoch.moments, (*epoch.moments[1:], None), strict=True):
+            is_last = following is None or following.update_id != moment.update_id
+            if is_last and (max(moment.time, epoch.start), moment.update_id) > start:
+                is_alone = not moment.is_widening or following is None or following.time != moment.time
+                yield number, moment, is_alone
+
+
+class Reader:
+    """A client: it reads at its own pace, keeps what it is told, and goes on with the next server where it stood."""
+
+    def __init__(self, line: Line, random: Random) -> None:
+        self.line = line
+        self.random = random
+        self.told: list[Message] = []
+        self.watch: Watch[Any] | None = None
+        self.position: Position | None = None
+
+    def begin(self, position: Position | None, *, is_resumed: bool) -> Watch[Any]:
+        raise NotImplementedError
+
+    def open(self) -> None:
+        """Ask a server, from where this reader stands."""
+        position, is_resumed = self.position, self.position is not None and self.position.update_id > 0
+        if position is None and self.random.random() < 0.6:
+            oldest, newest = self.line.history.oldest_start(), self.line.history.complete_to
+            assert oldest is not None
+            assert newest is not None
+            position = Position(Millis(self.random.randrange(oldest, newest + 1)), UpdateId(0))
+        self.watch = self.begin(position, is_resumed=is_resumed)
+        self.watch.heartbeat_seconds = 0
+
+    def close(self) -> None:
+        if self.watch is not None:
+            self.watch.close()
+        self.watch = None
+
+    async def read(self, most: int) -> None:
+        """Read so many messages, as long as there are any."""
+        if self.watch is None:
+            self.open()
+        assert self.watch is not None
+        for _ in range(most):
+            message = await self.watch.next()
+            assert message is not None
+            if message.kind is Kind.HEARTBEAT:
+                return
+            assert message.kind is not Kind.END, message.cause
+            self.told.append(message)
+            if message.kind is Kind.RESYNCED:
+                self.position = Position(message.time, UpdateId(0))
+            elif message.update_id is not None and message.kind is not Kind.GAP:
+                self.position = Position(message.time, message.update_id)
+
+    def gaps(self) -> list[tuple[int, int | None]]:
+        """Return the gaps that were told of, as far as they have ended."""
+        return [
+            (message.gap.start, message.gap.end)
+            for message in self.told
+            if message.kind is Kind.RESYNCED and message.gap is not None
+        ]
+
+    def check(self) -> None:
+        """Compare what was told with what the judge has seen."""
+        first = next(message for message in self.told if message.update_id is not None and message.kind is not Kind.GAP)
+        start = Position(first.time, UpdateId((first.update_id or 0) - 1))
+        starts = [epoch.start for epoch in self.line.judge.epochs]
+        told: dict[tuple[int, int], list[Any]] = {}
+        for message in self.told:
+            if message.update_id is not None and message.kind is not Kind.GAP:
+                epoch = bisect_right(starts, message.time) - 1
+                told.setdefault((epoch, message.update_id), []).append(message)
+        state: Any = None
+        last_epoch = -1
+        for number, moment, is_alone in moments_after(self.line.judge, start):
+            if number != last_epoch:
+                last_epoch, state = number, None
+            for message in told.pop((number, moment.update_id), ()):
+                state = self.after(state, message)
+            if state is not None and is_alone:
+                self.compare(state, moment)
+        assert not told, "told of what never was"
+        known = {(start, end) for start, end, _ in self.line.judge.gaps()}
+        assert set(self.gaps()) <= known, (self.gaps(), known)
+        assert len(set(self.gaps())) == len(self.gaps())
+
+    def after(self, state: Any, message: Any) -> Any:
+        raise NotImplementedError
+
+    def compare(self, state: Any, moment: Moment) -> None:
+        raise NotImplementedError
+
+
+class LevelReader(Reader):
+    def __init__(self, line: Line, random: Random, price: Decimal) -> None:
+        super().__init__(line, random)
+        self.price = price
+
+    def begin(self, position: Position | None, *, is_resumed: bool) -> Watch[Any]:
+        scale = self.line.history.instrument.price_scale
+        return self.line.market.hub.watch_level(Price(int(self.price.scaleb(scale))), position, is_resumed=is_resumed)
+
+    def after(self, state: Any, message: LevelMessage) -> Signed | str:
+        assert decimal(message.price, message.instrument.price_scale) == self.price
+        if message.kind is Kind.UNKNOWN:
+            return "unknown"
+        assert message.quantity is not None
+        quantity = decimal(message.quantity, message.instrument.quantity_scale)
+        if message.kind is Kind.CHANGE and isinstance(state, Decimal):
+            assert quantity != state, "a change that is none"
+            assert message.change is not None
+            assert decimal(message.change, message.instrument.quantity_scale) == abs(quantity) - abs(state)
+        return quantity
+
+    def compare(self, state: Any, moment: Moment) -> None:
+        held = moment.book.quantity(self.price)
+        assert state == ("unknown" if held is None else held), (moment.update_id, self.price)
+
+
+class BookReader(Reader):
+    def __init__(self, line: Line, random: Random, depth: int | None) -> None:
+        super().__init__(line, random)
+        self.depth = depth
+
+    def begin(self, position: Position | None, *, is_resumed: bool) -> Watch[Any]:
+        return self.line.market.hub.watch_book(position, depth=self.depth, is_resumed=is_resumed)
+
+    def after(self, state: Any, message: BookMessage) -> dict[Decimal, Decimal]:
+        def levels(changes: Mapping[int, int], instrument: Instrument) -> dict[Decimal, Decimal]:
+            return {
+                decimal(price, instrument.price_scale): decimal(quantity, instrument.quantity_scale)
+                for price, quantity in changes.items()
+            }
+
+        if message.view is not None:
+            (bids, bought), (asks, sold) = message.view.bids(message.depth), message.view.asks(message.depth)
+            shown = dict(zip(bids.tolist(), bought.tolist(), strict=True))
+            shown |= {price: -quantity for price, quantity in zip(asks.tolist(), sold.tolist(), strict=True)}
+            return levels(shown, message.instrument)
+        assert message.changes
+        assert state is not None, "changes of nothing"
+        joined = {**state, **levels(message.changes, message.instrument)}
+        return {price: quantity for price, quantity in joined.items() if quantity}
+
+    def compare(self, state: Any, moment: Moment) -> None:
+        bids = sorted(moment.book.bids, reverse=True)[: self.depth]
+        asks = sorted(moment.book.asks)[: self.depth]
+        assert state == {price: moment.levels[price] for price in (*bids, *asks)}, moment.update_id
+
+
+async def live(seed: int) -> None:
+    random = Random(seed)
+    line = Line(seed)
+    line.market.hub.queue_limit = QUEUE
+    readers: list[Reader] = []
+    for _ in range(random.randrange(3, 8)):
+        for _ in range(random.randrange(1, 5)):
+            line.run(random.randrange(1, 25))
+            middle = Decimal(line.exchange.middle + random.randrange(-8, 9)) / 10
+            readers.append(
+                random.choice(
+                    (
+                        LevelReader(line, random, middle),
+                        BookReader(line, random, None),
+                        BookReader(line, random, random.choice((1, 2, 5))),
+                    )
+                )
+            )
+            for reader in readers:
+                await reader.read(random.choice((0, 1, 3, 1000)))
+        event = random.choice((line.lose_event, line.lose_connection, line.restart, line.change_tick, line.widen))
+        if event == line.restart:
+            for reader in readers:
+                reader.close()
+        event()
+        line.market.hub.queue_limit = QUEUE
+    line.run(5)
+    for reader in readers:
+        await reader.read(100_000)
+        assert reader.watch is not None
+        assert reader.watch.is_live
+        reader.check()
+        reader.close()
+    assert len(line.market.hub) == 0
+    assert (line.market.hub._levels, line.market.hub._books) == ({}, {})
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32))
+def test_every_stream_tells_everything_once_and_in_order(seed: int) -> None:
+    run(live(seed))
