@@ -61,6 +61,10 @@ BEST = pb.ListBestPricesRequest
             BEST(symbol="ETHUSDT", start_timestamp=0, end_timestamp=2, page_size=10_000),
         ),
         ("watch ETHUSDT 5", pb.WatchLevelRequest(symbol="ETHUSDT", price=5)),
+        (
+            "watch 5 --from 1.5 --to 2 --min-change 0.5",
+            pb.WatchLevelRequest(price=5, start_timestamp=1.5, end_timestamp=2, min_change=0.5),
+        ),
     ],
 )
 def test_what_is_asked(
@@ -68,6 +72,7 @@ def test_what_is_asked(
 ) -> None:
     monkeypatch.setenv("CHRONOBOOK_SERVER", fake.target)
     fake.answer = ANSWERS[type(request_sent)]
+    fake.messages = [pb.WatchLevelResponse(kind=pb.WatchLevelResponse.END, cause=pb.INTERVAL_OVER)]
 
     assert cli.main(command.split()) == 0
     assert fake.requests == [request_sent]

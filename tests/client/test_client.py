@@ -183,7 +183,7 @@ async def test_watching_goes_on_until_the_end_and_leaving_early_ends_it() -> Non
 
         kinds = []
         stopping: asyncio.Task[None] | None = None
-        async for message in client.watch_level(99):
+        async for message in client.watch_level(99, resume=0):
             kinds.append((message.kind, message.cause))
             stopping = stopping or asyncio.create_task(running.server.stop(1))
         assert kinds == [("STATE", None), ("END", "SHUTDOWN")]

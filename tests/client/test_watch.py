@@ -16,7 +16,7 @@ from tests.client.fake import Fake, refusal
 KIND = pb.WatchLevelResponse
 STATE = pb.WatchLevelResponse(kind=KIND.STATE, symbol="ETHUSDT", price=5, timestamp=1, quantity=0, update_id=7)
 HEARTBEAT = pb.WatchLevelResponse(kind=KIND.HEARTBEAT, symbol="ETHUSDT", price=5, timestamp=2)
-END = pb.WatchLevelResponse(kind=KIND.END, symbol="ETHUSDT", price=5, timestamp=3, cause=pb.SHUTDOWN)
+END = pb.WatchLevelResponse(kind=KIND.END, symbol="ETHUSDT", price=5, timestamp=3, cause=pb.INTERVAL_OVER)
 TOO_SLOW = refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
 
 
@@ -48,8 +48,8 @@ async def test_a_stream_ends_after_end(fake: Fake, watch: Watch) -> None:
     assert [message.kind for message in seen] == [Kind.STATE, Kind.HEARTBEAT, Kind.END]
     assert (seen[0].quantity, seen[0].difference, seen[0].side, seen[0].update_id) == (0.0, None, None, 7)
     assert (seen[1].quantity, seen[1].update_id, seen[1].cause) == (None, None, None)
-    assert seen[2].cause is Cause.SHUTDOWN
-    assert fake.requests == [pb.WatchLevelRequest(price=5, symbol="eth")]
+    assert seen[2].cause is Cause.INTERVAL_OVER
+    assert [request.price for request in fake.requests] == [5]  # type: ignore[attr-defined]
 
 
 @both

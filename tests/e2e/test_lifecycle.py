@@ -84,7 +84,7 @@ async def test_a_server_ends_cleanly_while_it_streams(number: signal.Signals, tm
                         await asyncio.sleep(0.01)
                 book = await client.order_book(limit=1)
                 kinds: list[tuple[str, str | None]] = []
-                async for message in client.watch_level(book.bids[0].price):
+                async for message in client.watch_level(book.bids[0].price, resume=0):
                     if not kinds:
                         running.send_signal(number)
                     kinds.append((message.kind, message.cause))

@@ -50,3 +50,11 @@ def four_symbols() -> tuple[dict[str, dict[str, Any]], list[tuple[int, bytes]]]:
             if body.startswith('{"stream"'):
                 frames.append((int(float(received) * 1e9), body.strip().encode()))
     return snapshots, frames
+
+
+def book_and_events() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the snapshot of the capture of ETHUSDT, and the depth events that continue it."""
+    read = list(bodies())
+    snapshot = next(body for body in read if "lastUpdateId" in body)
+    held = snapshot["lastUpdateId"]
+    return snapshot, [body for body in read if body.get("e") == "depthUpdate" and body["u"] >= held]

@@ -2,7 +2,7 @@
 
 from .async_client import AsyncClient
 from .client import Client
-from .columns import BestPrices, LevelChanges, Outcome, Quantities, Stretch
+from .columns import BestPrices, BookMessage, LevelChanges, Outcome, Quantities, Stretch
 from .errors import (
     ChronobookError,
     ConnectionFailed,
@@ -13,6 +13,7 @@ from .errors import (
     NotSynced,
     SymbolNotServed,
 )
+from .local_book import LocalOrderBook
 from .results import (
     Audits,
     Cause,
@@ -38,6 +39,7 @@ __all__ = [
     "AsyncClient",
     "Audits",
     "BestPrices",
+    "BookMessage",
     "Cause",
     "ChronobookError",
     "Client",
@@ -54,6 +56,7 @@ __all__ = [
     "LevelChanges",
     "LevelMessage",
     "LevelUnknown",
+    "LocalOrderBook",
     "NearestLevel",
     "NotSynced",
     "OrderBook",

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 from chronobook.v1 import order_book_service_pb2 as pb
 
 from . import results
-from .columns import Floats, Integers, Outcome, Stretch
+from .columns import BookMessage, Floats, Integers, Outcome, Stretch
 
 Price: TypeAlias = float | Decimal
 Instant: TypeAlias = float | datetime
@@ -301,6 +301,49 @@ def nearest_level_request(
     )
 
 
-def watch_level_request(price: Price, *, symbol: str) -> pb.WatchLevelRequest:
-    """Write a WatchLevel request."""
-    return pb.WatchLevelRequest(price=float(price), symbol=symbol)
+def watch_level_request(
+    price: Price,
+    *,
+    symbol: str,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    min_change: float | Decimal | None = None,
+) -> pb.WatchLevelRequest:
+    """Write a WatchLevel request. Raises ValueError for a naive datetime."""
+    return pb.WatchLevelRequest(
+        price=float(price),
+        symbol=symbol,
+        start_timestamp=seconds(start),
+        end_timestamp=seconds(end),
+        min_change=None if min_change is None else float(min_change),
+    )
+
+
+def watch_order_book_request(
+    symbol: str, *, limit: int | None, start: Instant | None, end: Instant | None
+) -> pb.WatchOrderBookRequest:
+    """Write a WatchOrderBook request. Raises ValueError for a naive datetime, and for a limit beyond uint32."""
+    return pb.WatchOrderBookRequest(
+        symbol=symbol, limit=limit, start_timestamp=seconds(start), end_timestamp=seconds(end)
+    )
+
+
+def book_message(message: pb.WatchOrderBookResponse) -> BookMessage:
+    """Read a message of WatchOrderBook."""
+    cause = present(message, "cause")
+    known_range = present(message, "known_range")
+    return BookMessage(
+        kind=_named(results.Kind, pb.WatchLevelResponse.Kind, message.kind),
+        symbol=message.symbol,
+        timestamp=message.timestamp,
+        update_id=_whole(present(message, "update_id")),
+        bid_prices=array("d", message.bid_prices),
+        bid_quantities=array("d", message.bid_quantities),
+        ask_prices=array("d", message.ask_prices),
+        ask_quantities=array("d", message.ask_quantities),
+        removed_prices=array("d", message.removed_prices),
+        known_range=None if known_range is None else _range(known_range),
+        gap_start=present(message, "gap_start"),
+        gap_end=present(message, "gap_end"),
+        cause=None if cause is None else _named(results.Cause, pb.Cause, cause),
+    )

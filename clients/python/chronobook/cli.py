@@ -36,7 +36,9 @@ COMMANDS = {
     "changes": _Command("every change of a level over an interval", "[SYMBOL] PRICE", ("--from", "--to")),
     "best": _Command("the best prices over an interval, wherever they moved", "[SYMBOL]", ("--from", "--to")),
     "history": _Command("which instants can be asked about, and which are missing", "[SYMBOL]"),
-    "watch": _Command("every change of a level, until Ctrl+C", "[SYMBOL] PRICE"),
+    "watch": _Command(
+        "every change of a level, from now or from an instant on", "[SYMBOL] PRICE", ("--from", "--to", "--min-change")
+    ),
 }
 _INTERRUPTED = 130
 
@@ -80,8 +82,11 @@ FLAGS = {
     "--limit": _Flag("N", _limit, "levels a side", "limit"),
     "--at": _Flag("TIME", _instant, _TIME, "at"),
     "--side": _Flag("bid|ask", _side, "look at this side only", "side"),
-    "--from": _Flag("TIME", _instant, f"{_TIME}; default: the oldest instant held", "start"),
-    "--to": _Flag("TIME", _instant, f"{_TIME}; default: the newest instant whose answers are final", "end"),
+    "--from": _Flag("TIME", _instant, f"{_TIME}; default: the oldest instant held; of watch: now", "start"),
+    "--min-change": _Flag("QUANTITY", float, "leave out smaller changes", "min_change"),
+    "--to": _Flag(
+        "TIME", _instant, f"{_TIME}; default: the newest instant whose answers are final; of watch: no end", "end"
+    ),
 }
 
 
@@ -164,7 +169,10 @@ def _ask(client: Client, given: argparse.Namespace) -> Any:
 
 def _run(client: Client, given: argparse.Namespace, *, as_json: bool) -> None:
     if given.command == "watch":
-        for message in client.watch_level(given.price, symbol=given.symbol):
+        messages = client.watch_level(
+            given.price, start=given.start, end=given.end, min_change=given.min_change, symbol=given.symbol
+        )
+        for message in messages:
             print(_render.json_line(message) if as_json else _render.message_line(message), flush=True)
         return
     result = _ask(client, given)

@@ -6,9 +6,11 @@ the last good book while none is in sync; `max_age`, in seconds, refuses an answ
 `end` are instants too; None means the oldest one held, and the newest one whose answers are final.
 """
 
-from collections.abc import Collection, Generator
+import time
+from collections.abc import Callable, Collection, Generator
+from decimal import Decimal
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 
@@ -19,12 +21,15 @@ from . import _convert as convert
 from . import _pages
 from ._call import DEFAULT_TARGET, DEFAULT_TIMEOUT, OPTIONS, raising
 from ._convert import Instant, Price
-from .columns import BestPrices, LevelChanges, Quantities
+from ._streams import DEFAULT_RESUME, Request, Resuming
+from .columns import BestPrices, BookMessage, LevelChanges, Quantities
+from .errors import ChronobookError
 from .results import History, LevelMessage, NearestLevel, OrderBook, Quantity, Side, Status, Symbols
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 _Result = TypeVar("_Result")
+_Message = TypeVar("_Message")
 
 
 class Client:
@@ -168,21 +173,66 @@ class Client:
             result: _Result = done.value
             return result
 
-    def watch_level(self, price: Price, *, symbol: str | None = None) -> Generator[LevelMessage, None, None]:
-        """Yield what is known of a level, then every change of it; END is the last message.
+    def watch_level(
+        self,
+        price: Price,
+        *,
+        start: Instant | None = None,
+        end: Instant | None = None,
+        min_change: float | Decimal | None = None,
+        symbol: str | None = None,
+        resume: float = DEFAULT_RESUME,
+    ) -> Generator[LevelMessage, None, None]:
+        """Yield what is known of a level, then every change of it of at least `min_change`; END is the last message.
 
-        The stream begins with the first `next` and has no time limit. `close()` ends it; so does leaving the loop.
+        Without a `start` it begins now; from a `start` on, what happened since is replayed first. With an `end` it ends
+        after the last event up to there. Where the connection breaks, it goes on exactly after the last message, also
+        on a server that was started anew; that is tried for `resume` seconds, 0 for never.
+
+        It begins with the first `next` and has no time limit. `close()` ends it; so does leaving the loop.
 
             with contextlib.closing(client.watch_level(2681.62)) as messages:
                 for message in messages: ...
         """
-        return self._watch(convert.watch_level_request(price, symbol=symbol or self._symbol))
+        request = convert.watch_level_request(
+            price, symbol=symbol or self._symbol, start=start, end=end, min_change=min_change
+        )
+        return self._watch(Resuming(request, resume), self._stub.WatchLevel, convert.level_message)
 
-    def _watch(self, request: pb.WatchLevelRequest) -> Generator[LevelMessage, None, None]:
-        call = self._stub.WatchLevel(request)
-        try:
-            with raising():
-                for message in call:
-                    yield convert.level_message(message)
-        finally:
-            call.cancel()
+    def watch_order_book(
+        self,
+        *,
+        limit: int | None = None,
+        start: Instant | None = None,
+        end: Instant | None = None,
+        symbol: str | None = None,
+        resume: float = DEFAULT_RESUME,
+    ) -> Generator[BookMessage, None, None]:
+        """Yield the book, or the `limit` best levels of each side, then what changes of it, as `watch_level` does.
+
+        A LocalOrderBook that takes the messages in is the book after each event. With a `limit`, the STATE comes once
+        more where the stream was resumed.
+        """
+        request = convert.watch_order_book_request(symbol or self._symbol, limit=limit, start=start, end=end)
+        return self._watch(Resuming(request, resume), self._stub.WatchOrderBook, convert.book_message)
+
+    def _watch(
+        self, resuming: Resuming[Request], ask: Callable[[Request], Any], read: Callable[[Any], _Message]
+    ) -> Generator[_Message, None, None]:
+        """Yield a stream's messages, whatever becomes of the connection."""
+        while True:
+            error: ChronobookError | None = None
+            call = ask(resuming.request)
+            try:
+                with raising():
+                    for message in call:
+                        if resuming.take(message):
+                            yield read(message)
+            except ChronobookError as raised:
+                error = raised
+            finally:
+                call.cancel()
+            wait = resuming.delay(error, time.monotonic())
+            if wait is None:
+                return
+            time.sleep(wait)

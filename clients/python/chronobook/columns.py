@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias
 
-from .results import Gap, Interval, Side
+from .results import Cause, Gap, Interval, Kind, KnownRange, Side
 
 # An array has a type of its entries for the checker only: Python 3.11 refuses to write it at run time.
 Floats: TypeAlias = "array[float]"
@@ -117,3 +117,32 @@ class Quantities:
     as_of: Floats
     update_ids: Floats
     complete_to: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BookMessage:
+    """One message of a watched book; what a kind does not speak of is empty or None. `LocalOrderBook` takes them.
+
+    timestamp       time of the event that this is about; of the last event applied in STATE, HEARTBEAT and END
+    bid_prices      STATE: of all bids, the best one first; CHANGE: of those with another quantity now
+    bid_quantities  what rests at each of them; asks likewise
+    removed_prices  where nothing rests any more, on neither side; with a limit also what is not among the best any more
+    known_range     the prices about which everything is known, in STATE
+    gap_start       the last instant known before the gap, in GAP and RESYNCED
+    gap_end         the first instant known after the gap, in RESYNCED
+    cause           in GAP, RESYNCED and END
+    """
+
+    kind: Kind
+    symbol: str
+    timestamp: float
+    update_id: int | None
+    bid_prices: Floats
+    bid_quantities: Floats
+    ask_prices: Floats
+    ask_quantities: Floats
+    removed_prices: Floats
+    known_range: KnownRange | None
+    gap_start: float | None
+    gap_end: float | None
+    cause: Cause | None

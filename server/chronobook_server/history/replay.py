@@ -68,7 +68,10 @@ def _stretches(store: HistoryStore, after: Position, end: Millis) -> Iterator[_S
     known_to = after.time
     before: Segment | None = None
     for segment, first, last in timeline.walk(after.time, end):
-        goes_on = first == after.time if before is None else before.ended_by is None and before.end == segment.start
+        if before is None:
+            goes_on = first == after.time
+        else:  # the newest one may have grown meanwhile
+            goes_on = segment is before or (before.ended_by is None and before.end == segment.start)
         gap = None
         if not goes_on:
             ending = (gap for gap in timeline.gaps() if gap.end == segment.start)
@@ -143,7 +146,9 @@ class _LevelReading(_Reading):
 
     def read(self, price: Price, *, is_known: bool | None, is_in_gap: bool, limit: int) -> Work[LevelSteps]:
         steps: LevelSteps = []
-        for stretch in self.stretches(is_in_gap=is_in_gap):
+        for number, stretch in enumerate(self.stretches(is_in_gap=is_in_gap)):
+            if number:
+                yield  # not after the last one: who finds nothing more must be able to act on that at once
             gap = self.gap_before(stretch)
             try:
                 found = self._of(stretch, price, None if gap is not None else is_known)
@@ -158,7 +163,6 @@ class _LevelReading(_Reading):
                 is_known = found[-1].quantity is not None
             if len(steps) >= limit:
                 return steps
-            yield
         if steps or not is_in_gap:
             steps += self.open_gap()
         return steps
@@ -212,7 +216,9 @@ class _BookReading(_Reading):
 
     def read(self, *, known_range: KnownRange | None, is_in_gap: bool) -> Work[BookSteps]:
         steps: BookSteps = []
-        for stretch in self.stretches(is_in_gap=is_in_gap):
+        for number, stretch in enumerate(self.stretches(is_in_gap=is_in_gap)):
+            if number:
+                yield  # not after the last one: who finds nothing more must be able to act on that at once
             gap = self.gap_before(stretch)
             try:
                 found = yield from self._of(stretch, None if gap is not None else known_range)
@@ -225,7 +231,6 @@ class _BookReading(_Reading):
             steps += found
             if found:
                 return steps
-            yield
         if steps or not is_in_gap:
             steps += self.open_gap()
         return steps

@@ -33,7 +33,7 @@ from chronobook_server.history.store import HistoryStore
 from .book import BookWatch, Top
 from .level import LevelWatch
 from .messages import BookMessage, Kind, LevelMessage
-from .watch import Watch
+from .watch import FAR, Watch
 
 # Messages that may wait for one reader: seconds of the busiest level. After that it reads on in the history.
 QUEUE_LIMIT = 256
@@ -80,6 +80,7 @@ class Hub:
         self._levels: dict[int, _Level] = {}
         self._books: dict[int | None, _Book] = {}
         self._all: set[Watch[Any]] = set()
+        self._next_end = FAR  # the first instant after which a watch is over
         self._last_time = history.complete_to
         self.start = Millis(0)  # of the epoch; its first events may be of the instant that the one before ended at
         self._is_suspended = False
@@ -167,6 +168,8 @@ class Hub:
 
     def join(self, watch: Watch[Any]) -> None:
         """Tell a watch what is new from now on."""
+        if watch.last is not None:
+            self._next_end = min(self._next_end, watch.last)
         if isinstance(watch, LevelWatch):
             level = self._levels.get(watch.price)
             if level is None:
@@ -248,6 +251,15 @@ class Hub:
     def _note(self, update: Update) -> None:
         self._last_time = update.transaction_time
         self.newest = Position(max(update.transaction_time, self.start), update.final_update_id)
+        if self.newest.time > self._next_end:
+            self._end_what_is_over()
+
+    def _end_what_is_over(self) -> None:
+        ends = {watch: watch.last for watch in self._all if watch.is_live and watch.last is not None}
+        for watch, last in ends.items():
+            if last < self.newest.time:
+                watch.end(Cause.INTERVAL_OVER)
+        self._next_end = min((last for last in ends.values() if last >= self.newest.time), default=FAR)
 
     def _tell_changes(self, update: Update) -> None:
         changes, (time, update_id) = update.changes, self.newest

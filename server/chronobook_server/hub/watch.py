@@ -43,7 +43,7 @@ class Watch(ABC, Generic[_Message]):
         self._hub = hub
         self._position = position
         self._wants_state = not is_resumed
-        self._end = end
+        self.last = end
         self._gap: GapInterval | None = None  # of which the reader was told, and not yet of its end
         self._queue: deque[_Message] = deque()
         self._pending: Iterator[_Message] = iter(())  # comes before what is in the queue
@@ -55,9 +55,9 @@ class Watch(ABC, Generic[_Message]):
 
     def offer(self, message: _Message) -> None:
         """Hand on a new message. Only while the watch is live."""
-        if self._end is not None and message.time > self._end:
-            self.end(Cause.INTERVAL_OVER)
-        elif len(self._queue) >= self._hub.queue_limit:
+        if self.last is not None and message.time > self.last:
+            return  # the end comes with it
+        if len(self._queue) >= self._hub.queue_limit:
             self._fall_behind()
         else:
             self._queue.append(message)
@@ -135,8 +135,6 @@ class Watch(ABC, Generic[_Message]):
         finally:
             timer.cancel()
             self._waiter = None
-        if self._is_over():
-            self.end(Cause.INTERVAL_OVER)
         return bool(self._queue) or self.ended_by is not None or not self.is_live
 
     async def _read_further(self) -> None:
@@ -144,7 +142,7 @@ class Watch(ABC, Generic[_Message]):
         steps: list[Any] = []
         if self._position is not None:
             try:
-                steps = await in_slices(self._read_on(self._position, FAR if self._end is None else self._end))
+                steps = await in_slices(self._read_on(self._position, FAR if self.last is None else self.last))
             except ScaleGrew:
                 return
             except BeforeHistory:
@@ -154,7 +152,7 @@ class Watch(ABC, Generic[_Message]):
             return
         if steps:
             self._pending, self._pending_in = self._messages_of(steps), self._hub.instrument
-        elif self._is_over():
+        elif self.last is not None and self._hub.newest.time > self.last:
             self.end(Cause.INTERVAL_OVER)
         else:
             self.go_live()  # nothing has come between the look that found nothing more and this
@@ -164,9 +162,6 @@ class Watch(ABC, Generic[_Message]):
         self.is_live = True
         self._hub.join(self)
         self._pending, self._pending_in = iter(list(self._present())), None
-
-    def _is_over(self) -> bool:
-        return self._end is not None and self._hub.newest.time > self._end
 
     def _gap_messages(self, step: GapStep) -> Iterator[_Message]:
         """Yield what tells of a gap."""

@@ -1,0 +1,74 @@
+"""Streams that go on after a broken connection, exactly where they were: pure, shared by both clients."""
+
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from chronobook.v1 import order_book_service_pb2 as pb
+
+from .errors import ChronobookError, ConnectionFailed, NotSynced
+
+Request = TypeVar("Request", pb.WatchLevelRequest, pb.WatchOrderBookRequest)
+_KIND = pb.WatchLevelResponse
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 2.0
+
+DEFAULT_RESUME = 60.0
+
+
+class Resuming(Generic[Request]):
+    """What to ask for next, from what came so far. `resume`: for how many seconds a broken stream is tried again."""
+
+    def __init__(self, request: Request, resume: float) -> None:
+        self.request: Request = request
+        self._resume = resume
+        self._has_begun = False
+        self._is_in_gap = False
+        self._is_over = False
+        self._broken_at: float | None = None
+        self._attempts = 0
+        # Seen from another message than the last one told, small changes would add up to other ones.
+        self._skips_heartbeats = isinstance(request, pb.WatchLevelRequest) and request.HasField("min_change")
+
+    def take(self, message: Any) -> bool:
+        """Take note of a message; return whether its reader gets it."""
+        self._has_begun, self._broken_at, self._attempts = True, None, 0
+        kind = message.kind
+        if kind == _KIND.END:
+            self._is_over = not (self._resume and message.cause == pb.SHUTDOWN)
+            return self._is_over
+        was_in_gap = self._is_in_gap
+        if kind == _KIND.GAP:
+            self._is_in_gap = True
+            return not was_in_gap
+        if kind == _KIND.RESYNCED:
+            self._is_in_gap = False
+            self.request.start_timestamp = message.gap_end
+            self.request.ClearField("start_update_id")
+        elif message.HasField("update_id") and not (kind == _KIND.HEARTBEAT and (was_in_gap or self._skips_heartbeats)):
+            self._is_in_gap = False
+            self.request.start_timestamp = message.timestamp
+            self.request.start_update_id = message.update_id
+        return True
+
+    def delay(self, error: ChronobookError | None, now: float) -> float | None:
+        """Return how many seconds to wait before the stream goes on; None where it is over.
+
+        `error` is what it has ended with, `now` in seconds of a clock that never runs backwards. Raises the error where
+        it is none that passes, or has not passed for so long.
+        """
+        if error is not None and not isinstance(error, ConnectionFailed | NotSynced):
+            raise error
+        if self._is_over:
+            return None
+        lost = error or ConnectionFailed(
+            "UNREACHABLE", "the stream ended without a reason", grpc.StatusCode.UNAVAILABLE
+        )
+        if not self._has_begun or not self._resume:
+            raise lost
+        if self._broken_at is None:
+            self._broken_at = now
+        if now - self._broken_at >= self._resume:
+            raise lost
+        self._attempts += 1
+        return min(_FIRST_DELAY * 2.0 ** (self._attempts - 1), _LONGEST_DELAY)

@@ -1,0 +1,155 @@
+"""Streams that break and go on: what is asked for next, and what the reader gets."""
+
+from typing import Any
+
+import grpc
+import pytest
+
+from chronobook import AsyncClient, Client, ConnectionFailed, HistoryGap, Kind, LocalOrderBook, NotSynced, Side
+from chronobook._streams import Resuming
+from chronobook.v1 import order_book_service_pb2 as pb
+from tests.client.fake import Fake, refusal
+
+KIND = pb.WatchLevelResponse
+
+
+def level(kind: Any, timestamp: float, update_id: int | None = None, **fields: Any) -> pb.WatchLevelResponse:
+    return pb.WatchLevelResponse(kind=kind, price=5, timestamp=timestamp, update_id=update_id, **fields)
+
+
+def resuming(resume: float = 60.0, **fields: Any) -> Resuming[pb.WatchLevelRequest]:
+    return Resuming(pb.WatchLevelRequest(price=5, **fields), resume)
+
+
+def asked(stream: Resuming[pb.WatchLevelRequest]) -> tuple[float | None, float | None]:
+    request = stream.request
+    return (
+        request.start_timestamp if request.HasField("start_timestamp") else None,
+        request.start_update_id if request.HasField("start_update_id") else None,
+    )
+
+
+LOST = ConnectionFailed("UNREACHABLE", "", grpc.StatusCode.UNAVAILABLE)
+
+
+def test_a_stream_goes_on_after_the_last_message_that_names_an_event() -> None:
+    stream = resuming(start_timestamp=1)
+    assert asked(stream) == (1, None)
+    assert stream.take(level(KIND.STATE, 2, 20))
+    assert asked(stream) == (2, 20)
+    assert stream.take(level(KIND.CHANGE, 3, 30))
+    assert stream.take(level(KIND.HEARTBEAT, 4, 40))
+    assert asked(stream) == (4, 40)
+    assert stream.take(level(KIND.GAP, 4, 40, gap_start=4))
+    assert asked(stream) == (4, 40)
+    assert stream.delay(LOST, 0) == 0.1
+    assert not stream.take(level(KIND.GAP, 4, 40, gap_start=4))  # it has been told of
+    assert stream.take(level(KIND.RESYNCED, 6, gap_start=4, gap_end=6))
+    assert asked(stream) == (6, None)
+    assert stream.take(level(KIND.UNKNOWN, 6, 60))
+    assert asked(stream) == (6, 60)
+
+
+def test_what_small_changes_are_seen_from_is_never_a_heartbeat() -> None:
+    stream = resuming(min_change=2)
+    stream.take(level(KIND.STATE, 2, 20))
+    stream.take(level(KIND.HEARTBEAT, 4, 40))
+    assert asked(stream) == (2, 20)
+
+
+def test_a_broken_stream_is_tried_again_for_a_while_and_later_and_later() -> None:
+    stream = resuming(10)
+    with pytest.raises(ConnectionFailed):
+        stream.delay(LOST, 0)  # nothing has ever come
+    stream.take(level(KIND.STATE, 2, 20))
+    assert [stream.delay(LOST, now) for now in range(7)] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    stream.take(level(KIND.HEARTBEAT, 4, 40))
+    assert stream.delay(NotSynced("NOT_SYNCED", "", grpc.StatusCode.UNAVAILABLE), 100) == 0.1
+    assert stream.delay(None, 109.9) == 0.2
+    with pytest.raises(ConnectionFailed):
+        stream.delay(LOST, 110)
+    with pytest.raises(HistoryGap):
+        stream.delay(HistoryGap("HISTORY_GAP", "", grpc.StatusCode.NOT_FOUND), 0)
+
+
+def test_a_server_that_shuts_down_is_no_end_unless_nobody_wants_to_go_on() -> None:
+    stream = resuming()
+    stream.take(level(KIND.STATE, 2, 20))
+    assert not stream.take(level(KIND.END, 3, cause=pb.SHUTDOWN))
+    assert stream.delay(None, 0) == 0.1
+    assert stream.take(level(KIND.END, 3, cause=pb.INTERVAL_OVER))
+    assert stream.delay(None, 0) is None
+    alone = resuming(0)
+    assert alone.take(level(KIND.END, 3, cause=pb.SHUTDOWN))
+    assert alone.delay(None, 0) is None
+
+
+async def test_a_broken_stream_goes_on_by_itself(fake: Fake) -> None:
+    fake.messages = [level(KIND.STATE, 2, 20)]
+    passing, lasting = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND
+    fake.answers = [refusal(passing, "NOT_SYNCED"), refusal(lasting, "HISTORY_GAP")]
+    async with AsyncClient(fake.target) as client:
+        stream = client.watch_level(5, start=1)
+        assert [(await anext(stream)).kind for _ in range(2)] == [Kind.STATE, Kind.STATE]
+        with pytest.raises(HistoryGap):
+            await anext(stream)
+    _, second = fake.requests
+    assert isinstance(second, pb.WatchLevelRequest)
+    assert (second.start_timestamp, second.start_update_id) == (2, 20)
+
+
+def test_a_book_is_kept_from_a_blocking_stream(fake: Fake) -> None:
+    def book(kind: Any, timestamp: float, **fields: Any) -> pb.WatchOrderBookResponse:
+        return pb.WatchOrderBookResponse(kind=kind, timestamp=timestamp, update_id=timestamp * 10, **fields)
+
+    fake.book_messages = [
+        book(
+            KIND.STATE, 1, bid_prices=[9, 8], bid_quantities=[1, 2], ask_prices=[10, 11], ask_quantities=[3, 4],
+            known_range=pb.KnownRange(lowest=8, highest=11),
+        ),
+        book(
+            KIND.CHANGE, 2, bid_prices=[10], bid_quantities=[5], ask_prices=[12], ask_quantities=[6],
+            removed_prices=[8, 7],
+        ),
+        book(KIND.GAP, 3, gap_start=3, cause=pb.DISCONNECT),
+        book(KIND.RESYNCED, 4, gap_start=3, gap_end=4),
+        book(KIND.STATE, 4, bid_prices=[1], bid_quantities=[1]),
+        book(KIND.END, 5, cause=pb.INTERVAL_OVER),
+    ]  # fmt: skip
+    fake.answer = refusal(grpc.StatusCode.OK, "")
+    states = []
+    kept = LocalOrderBook()
+    with Client(fake.target) as client:
+        for message in client.watch_order_book():
+            kept.apply(message)
+            states.append(
+                (kept.is_current, kept.best_bid and kept.best_bid.price, kept.best_ask and kept.best_ask.price)
+            )
+            if message.timestamp == 2:
+                assert [(each.price, each.quantity) for each in kept.levels(Side.BID)] == [(10, 5), (9, 1)]
+                assert [each.price for each in kept.levels(Side.ASK, 1)] == [11]
+                assert [kept.quantity(price) for price in (10, 8, 7, 8.5, 12, 6, 13)] == [5, 0, 0, 0, 6, None, None]
+                assert (kept.timestamp, kept.update_id) == (2, 20)
+    assert states == [
+        (True, 9, 10), (True, 10, 11), (False, 10, 11), (False, 10, 11), (True, 1, None), (True, 1, None),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="without a STATE"):
+        LocalOrderBook().apply(_change())
+
+
+def _change() -> Any:
+    from chronobook import _convert
+
+    return _convert.book_message(pb.WatchOrderBookResponse(kind=KIND.CHANGE))
+
+
+def test_of_the_best_levels_only_what_lies_between_them_is_known() -> None:
+    from chronobook import _convert
+
+    kept = LocalOrderBook(limit=2)
+    state = pb.WatchOrderBookResponse(
+        kind=KIND.STATE, bid_prices=[9, 7], bid_quantities=[1, 2], ask_prices=[10], ask_quantities=[3],
+        known_range=pb.KnownRange(lowest=1, highest=20),
+    )  # fmt: skip
+    kept.apply(_convert.book_message(state))
+    assert [kept.quantity(price) for price in (9, 8, 6, 15, 21)] == [1, 0, None, 0, None]
