@@ -267,12 +267,12 @@ async def test_waiting_ends_with_a_message_with_a_heartbeat_or_with_the_end() ->
     message = await waiting
     assert message is not None
     assert message.quantity == 1
-    watch.heartbeat_seconds = 0
+    quiet = line.hub.watch_level(Price(100))
+    await drain(quiet)
     line.feed(line.change(11_600, {99: 1}))
-    heartbeat = await watch.next()
+    heartbeat = await quiet.next()
     assert heartbeat is not None
     assert (heartbeat.kind, heartbeat.time, heartbeat.update_id) == (Kind.HEARTBEAT, 11_600, 11_600)
-    watch.heartbeat_seconds = 60
     waiting = asyncio.create_task(watch.next())
     await asyncio.sleep(0)
     line.hub.end_all(Cause.SHUTDOWN)

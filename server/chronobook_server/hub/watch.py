@@ -49,6 +49,8 @@ class Watch(ABC, Generic[_Message]):
         self._pending: Iterator[_Message] = iter(())  # comes before what is in the queue
         self._pending_in: Instrument | None = None  # the steps that it was read in
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of the next heartbeat
+        self._quiet_since = 0.0  # loop time
         self._has_said_end = False
 
     # --- in, from the hub
@@ -129,13 +131,26 @@ class Watch(ABC, Generic[_Message]):
         """Wait until there is something to tell; return whether that came before it was time for a heartbeat."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        timer = loop.call_later(self.heartbeat_seconds, self._wake)
+        if self._timer is None:  # one for many waits: to set and cancel one for each would cost more than the rest
+            self._timer = loop.call_later(self.heartbeat_seconds, self._beat)
+        self._quiet_since = loop.time()
         try:
             await self._waiter
         finally:
-            timer.cancel()
             self._waiter = None
         return bool(self._queue) or self.ended_by is not None or not self.is_live
+
+    def _beat(self) -> None:
+        """Wake who has waited for long enough."""
+        self._timer = None
+        if self._waiter is None:
+            return  # busy; the next wait sets a timer
+        loop = asyncio.get_running_loop()
+        left = self._quiet_since + self.heartbeat_seconds - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._beat)
+        else:
+            self._wake()
 
     async def _read_further(self) -> None:
         """Read on in the history; where it has no more, go live."""
@@ -205,6 +220,8 @@ class Watch(ABC, Generic[_Message]):
 
     def close(self) -> None:
         """Forget the stream: its reader has left."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._hub.forget(self)
 
     # --- what it is about

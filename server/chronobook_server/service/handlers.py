@@ -1,6 +1,6 @@
 """The RPCs of OrderBookService: check the request, ask the market, write the answer. No rules of their own."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -235,7 +235,7 @@ class OrderBookHandlers:
         """Say which instants can be asked about."""
         return status.history(self._market(request.symbol))
 
-    async def WatchLevel(self, request: pb.WatchLevelRequest, context: Context) -> AsyncIterator[bytes]:  # noqa: N802
+    async def WatchLevel(self, request: pb.WatchLevelRequest, context: Context) -> None:  # noqa: N802
         """Send what is known of a level, then every change of it, until the stream ends."""
 
         def watch(market: Market) -> LevelWatch:
@@ -246,12 +246,9 @@ class OrderBookHandlers:
                 price, span.position, is_resumed=span.is_resumed, end=span.end, min_change=streams.min_change(request)
             )
 
-        async for message in self._stream(request, context, streams.LEVEL_CHECKS, watch, streams.level_message):
-            yield message
+        await self._stream(request, context, streams.LEVEL_CHECKS, watch, streams.level_message)
 
-    async def WatchOrderBook(  # noqa: N802
-        self, request: pb.WatchOrderBookRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    async def WatchOrderBook(self, request: pb.WatchOrderBookRequest, context: Context) -> None:  # noqa: N802
         """Send the book, then everything that changes of it, until the stream ends."""
 
         def watch(market: Market) -> BookWatch:
@@ -260,8 +257,7 @@ class OrderBookHandlers:
             return market.hub.watch_book(span.position, depth=depth, is_resumed=span.is_resumed, end=span.end)
 
         checks = (("limit", convert.a_limit), *streams.CHECKS)
-        async for message in self._stream(request, context, checks, watch, streams.book_message):
-            yield message
+        await self._stream(request, context, checks, watch, streams.book_message)
 
     async def _stream(
         self,
@@ -270,8 +266,8 @@ class OrderBookHandlers:
         checks: tuple[convert.Check, ...],
         begin: Callable[[Market], Watch[_Message]],
         encode: Callable[[str, _Message], Any],
-    ) -> AsyncIterator[bytes]:
-        """Send a stream's messages."""
+    ) -> None:
+        """Send a stream's messages. Written, not yielded: every generator on the way costs each message some time."""
         try:
             convert.check(request, *checks)
             market = self._market(request.symbol)
@@ -283,7 +279,7 @@ class OrderBookHandlers:
             while (message := await watch.next()) is not None:
                 if message.encoded is None:  # made once for all who get it
                     message.encoded = encode(market.symbol, message).SerializeToString()
-                yield message.encoded
+                await context.write(message.encoded)
             watch.raise_if_too_slow()
         except SlowConsumer as refusal:
             await abort(context, refusal)
