@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
-from chronobook_server.core.errors import HistoryGap
+from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView
 
@@ -152,7 +152,7 @@ class _LevelReading(_Reading):
             gap = self.gap_before(stretch)
             try:
                 found = self._of(stretch, price, None if gap is not None else is_known)
-            except HistoryGap:
+            except (HistoryGap, BeforeHistory, DamagedSegment):
                 self.damaged(stretch)
                 continue
             self.damaged_since = None
@@ -168,7 +168,7 @@ class _LevelReading(_Reading):
         return steps
 
     def _of(self, stretch: _Stretch, price: Price, is_known: bool | None) -> list[LevelStep]:
-        """Return the steps of a stretch. Raises HistoryGap where the part of the file that has them is damaged."""
+        """Return the steps of a stretch. Raises where the part of the file that has them is damaged."""
         segment, first, last, _ = stretch
         update_id = self.update_id if is_known is not None else UpdateId(0)
         rows = self.store.changes_in(segment, price, first, last)
@@ -222,7 +222,7 @@ class _BookReading(_Reading):
             gap = self.gap_before(stretch)
             try:
                 found = yield from self._of(stretch, None if gap is not None else known_range)
-            except (HistoryGap, DamagedSegment):
+            except (HistoryGap, BeforeHistory, DamagedSegment):
                 self.damaged(stretch)
                 continue
             self.damaged_since = None

@@ -2,15 +2,15 @@
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
+from chronobook_server.core.coverage import KnownRange
 from chronobook_server.core.values import Millis, UpdateId
 from chronobook_server.core.view import BookView
 from chronobook_server.history.answers import EventRows, Work
 from chronobook_server.history.replay import BookSteps, GapStep, Position, book_steps
 
-from .messages import BookMessage, Kind
+from .messages import BookMessage
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -148,15 +148,5 @@ class BookWatch(Watch[BookMessage]):
         if message.view is not None:
             self._known_range = message.view.known_range
 
-    def _about(
-        self,
-        kind: Kind,
-        time: Millis,
-        update_id: UpdateId | None = None,
-        *,
-        gap: GapInterval | None = None,
-        cause: Cause | None = None,
-    ) -> BookMessage:
-        return BookMessage(
-            kind=kind, instrument=self._hub.instrument, time=time, update_id=update_id, gap=gap, cause=cause
-        )
+    def _message(self, **fields: Any) -> BookMessage:
+        return BookMessage(**fields)

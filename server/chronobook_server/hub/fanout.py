@@ -90,11 +90,6 @@ class Hub:
         """Return the number of watches."""
         return len(self._all)
 
-    @property
-    def lagging(self) -> int:
-        """Number of watches that read in the history."""
-        return sum(not watch.is_live for watch in self._all)
-
     # --- watches
 
     def watch_level(

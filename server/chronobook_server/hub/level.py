@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from chronobook_server.core.coverage import Cause, GapInterval
-from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
+from chronobook_server.core.values import Millis, Price, SignedQuantity
 from chronobook_server.history.answers import Work
 from chronobook_server.history.replay import GapStep, LevelStep, LevelSteps, Position, level_steps
 
@@ -109,21 +108,5 @@ class LevelWatch(Watch[LevelMessage]):
         elif message.kind in (Kind.GAP, Kind.UNKNOWN):
             self._quantity = None
 
-    def _about(
-        self,
-        kind: Kind,
-        time: Millis,
-        update_id: UpdateId | None = None,
-        *,
-        gap: GapInterval | None = None,
-        cause: Cause | None = None,
-    ) -> LevelMessage:
-        return LevelMessage(
-            kind=kind,
-            instrument=self._hub.instrument,
-            price=self.price,
-            time=time,
-            update_id=update_id,
-            gap=gap,
-            cause=cause,
-        )
+    def _message(self, **fields: Any) -> LevelMessage:
+        return LevelMessage(price=self.price, **fields)

@@ -244,6 +244,9 @@ class Watch(ABC, Generic[_Message]):
         """Yield the state of now, in sync, if the reader does not know it."""
 
     @abstractmethod
+    def _message(self, **fields: Any) -> _Message:
+        """Return a message of the stream's kind with these fields."""
+
     def _about(
         self,
         kind: Kind,
@@ -254,6 +257,9 @@ class Watch(ABC, Generic[_Message]):
         cause: Cause | None = None,
     ) -> _Message:
         """Return a message without quantities."""
+        return self._message(
+            kind=kind, instrument=self._hub.instrument, time=time, update_id=update_id, gap=gap, cause=cause
+        )
 
     def _wanted(self, message: _Message) -> _Message | None:
         """Return a message as its reader wants it; None where it is to be left out."""
