@@ -84,9 +84,9 @@ def running(*, queue_limit: int = 100) -> Line:
 async def drain(watch: LevelWatch) -> list[LevelMessage]:
     """Return what is there to be read."""
     watch.heartbeat_seconds = 0
-    messages = []
-    while (message := await watch.next()) is not None and message.kind is not Kind.HEARTBEAT:
-        messages.append(message)
+    messages: list[LevelMessage] = []
+    while (more := await watch.next()) and more[0].kind is not Kind.HEARTBEAT:
+        messages += more
     return messages
 
 
@@ -181,10 +181,9 @@ async def test_a_reader_slower_than_the_history_is_long_is_told_so() -> None:
     await drain(watch)
     for time in range(12_000, 8_000_000, 60_000):
         line.feed(line.change(time, {100: time}))
-    end = await watch.next()
-    assert end is not None
+    (end,) = await watch.next()
     assert (end.kind, end.cause) == (Kind.END, Cause.SUBSCRIBER_TOO_SLOW)
-    assert await watch.next() is None
+    assert await watch.next() == []
     with pytest.raises(SlowConsumer):
         watch.raise_if_too_slow()
 
@@ -264,22 +263,19 @@ async def test_waiting_ends_with_a_message_with_a_heartbeat_or_with_the_end() ->
     waiting = asyncio.create_task(watch.next())
     await asyncio.sleep(0)
     line.feed(line.change(11_500, {100: 1}))
-    message = await waiting
-    assert message is not None
+    (message,) = await waiting
     assert message.quantity == 1
     quiet = line.hub.watch_level(Price(100))
     await drain(quiet)
     line.feed(line.change(11_600, {99: 1}))
-    heartbeat = await quiet.next()
-    assert heartbeat is not None
+    (heartbeat,) = await quiet.next()
     assert (heartbeat.kind, heartbeat.time, heartbeat.update_id) == (Kind.HEARTBEAT, 11_600, 11_600)
     waiting = asyncio.create_task(watch.next())
     await asyncio.sleep(0)
     line.hub.end_all(Cause.SHUTDOWN)
-    end = await waiting
-    assert end is not None
+    (end,) = await waiting
     assert (end.kind, end.cause) == (Kind.END, Cause.SHUTDOWN)
-    assert await watch.next() is None
+    assert await watch.next() == []
 
 
 @given(st.integers(0, 2**32), st.integers(1, 6))

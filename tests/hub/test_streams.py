@@ -73,17 +73,19 @@ class Reader:
         if self.watch is None:
             self.open()
         assert self.watch is not None
-        for _ in range(most):
-            message = await self.watch.next()
-            assert message is not None
-            if message.kind is Kind.HEARTBEAT:
-                return
-            assert message.kind is not Kind.END, message.cause
-            self.told.append(message)
-            if message.kind is Kind.RESYNCED:
-                self.position = Position(message.time, UpdateId(0))
-            elif message.update_id is not None and message.kind is not Kind.GAP:
-                self.position = Position(message.time, message.update_id)
+        while most > 0:
+            messages = await self.watch.next(self.random.randint(1, most))
+            assert messages
+            most -= len(messages)
+            for message in messages:
+                if message.kind is Kind.HEARTBEAT:
+                    return
+                assert message.kind is not Kind.END, message.cause
+                self.told.append(message)
+                if message.kind is Kind.RESYNCED:
+                    self.position = Position(message.time, UpdateId(0))
+                elif message.update_id is not None and message.kind is not Kind.GAP:
+                    self.position = Position(message.time, message.update_id)
 
     def gaps(self) -> list[tuple[int, int | None]]:
         """Return the gaps that were told of, as far as they have ended."""

@@ -242,6 +242,8 @@ class HotSegment:
         return known
 
     def _range_at(self, events: int) -> KnownRange:
+        if len(self.ranges) == 1:
+            return self.ranges[0][1]  # nearly always, and asked for with every quantity
         return self.ranges[bisect_right(self.ranges, events, key=lambda entry: entry[0]) - 1][1]
 
     def _state(self, events: int) -> tuple[Millis, UpdateId]:

@@ -86,7 +86,7 @@ class LevelWatch(Watch[LevelMessage]):
             return wanted
         if message.kind is not Kind.CHANGE or message.quantity is None:
             return message
-        factor = 10 ** (self.instrument.quantity_scale - message.instrument.quantity_scale)
+        factor = self._finer_by(message)
         quantity = SignedQuantity(message.quantity * factor)
         if Decimal(abs(quantity - self._quantity)).scaleb(-self.instrument.quantity_scale) < self._min_change:
             return None
@@ -103,10 +103,15 @@ class LevelWatch(Watch[LevelMessage]):
     def _told(self, message: LevelMessage) -> None:
         super()._told(message)
         if message.quantity is not None:
-            factor = 10 ** (self.instrument.quantity_scale - message.instrument.quantity_scale)
-            self._quantity = SignedQuantity(message.quantity * factor)
+            self._quantity = SignedQuantity(message.quantity * self._finer_by(message))
         elif message.kind in (Kind.GAP, Kind.UNKNOWN):
             self._quantity = None
+
+    def _finer_by(self, message: LevelMessage) -> int:
+        """Return how many steps of today make one of a message's."""
+        if message.instrument is self._hub.instrument:
+            return 1
+        return int(10 ** (self.instrument.quantity_scale - message.instrument.quantity_scale))
 
     def _message(self, **fields: Any) -> LevelMessage:
         return LevelMessage(price=self.price, **fields)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from chronobook_server.core.coverage import Cause, GapInterval
 from chronobook_server.core.instrument import Instrument
@@ -10,7 +10,7 @@ from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateI
 from chronobook_server.core.view import BookView
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """What a message says."""
 
     STATE = "STATE"

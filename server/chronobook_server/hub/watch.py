@@ -29,6 +29,9 @@ _Message = TypeVar("_Message", bound=Message)
 FAR = Millis(MAX_STEPS)
 HEARTBEAT_SECONDS = 10.0
 
+# Messages that a reader is handed in one go, so that a backlog costs little for each.
+AT_ONCE = 32
+
 
 class Watch(ABC, Generic[_Message]):
     """A stream. It begins after `position`, None for now, and ends with the last event up to `end`, None for never.
@@ -93,13 +96,12 @@ class Watch(ABC, Generic[_Message]):
 
     # --- out, to the reader
 
-    async def next(self) -> _Message | None:
-        """Return the next message: a heartbeat where none comes for a while, END as the last one, None after that."""
+    async def next(self, at_most: int = AT_ONCE) -> list[_Message]:
+        """Return the next messages: a heartbeat where none comes for a while, END as the last one, none after that."""
         while True:
-            message = self._take()
-            if message is not None:
-                self._told(message)
-                return message
+            messages = self._take(at_most)
+            if messages:
+                return messages
             if self.ended_by is not None:
                 return self._last()
             if not self.is_live:
@@ -107,25 +109,28 @@ class Watch(ABC, Generic[_Message]):
             elif not await self._has_news():
                 self._pending = iter([self._about(Kind.HEARTBEAT, *self._hub.newest)])
 
-    def _take(self) -> _Message | None:
-        """Return the next message that is there already and wanted."""
-        while True:
+    def _take(self, at_most: int) -> list[_Message]:
+        """Return the next messages that are there already and wanted."""
+        taken: list[_Message] = []
+        while len(taken) < at_most:
             if self._pending_in is not None and self._pending_in is not self._hub.instrument:
                 self._pending, self._pending_in = iter(()), None  # the rest is read once more, in the new steps
             message = next(self._pending, None)
             if message is None:
                 if not self._queue:
-                    return None
+                    break
                 message = self._queue.popleft()
             wanted = self._wanted(message)
             if wanted is not None:
-                return wanted
+                self._told(wanted)
+                taken.append(wanted)
+        return taken
 
-    def _last(self) -> _Message | None:
+    def _last(self) -> list[_Message]:
         if self._has_said_end:
-            return None
+            return []
         self._has_said_end = True
-        return self._about(Kind.END, self._hub.newest.time, cause=self.ended_by)
+        return [self._about(Kind.END, self._hub.newest.time, cause=self.ended_by)]
 
     async def _has_news(self) -> bool:
         """Wait until there is something to tell; return whether that came before it was time for a heartbeat."""
@@ -201,16 +206,17 @@ class Watch(ABC, Generic[_Message]):
 
     def _told(self, message: _Message) -> None:
         """Take note of what the reader is about to get."""
-        if message.kind is Kind.GAP:
+        kind, update_id = message.kind, message.update_id
+        if kind is Kind.GAP:
             self._gap, self._wants_state = message.gap, True
-            if message.update_id is not None:
-                self._position = Position(message.time, message.update_id)
-        elif message.kind is Kind.RESYNCED:
+            if update_id is not None:
+                self._position = Position(message.time, update_id)
+        elif kind is Kind.RESYNCED:
             self._gap = None
             self._position = Position(message.time, UpdateId(0))
-        elif message.update_id is not None and self._gap is None:
-            self._position = Position(message.time, message.update_id)
-            if message.kind is not Kind.HEARTBEAT:
+        elif update_id is not None and self._gap is None:
+            self._position = Position(message.time, update_id)
+            if kind is not Kind.HEARTBEAT:
                 self._wants_state = False
 
     def raise_if_too_slow(self) -> None:

@@ -12,7 +12,7 @@ from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.core.errors import InvalidField, LevelUnknown
 from chronobook_server.core.instrument import MAX_EXACT, Instrument
 from chronobook_server.core.sync_table import State
-from chronobook_server.core.values import Millis, Side, SignedQuantity, side_of
+from chronobook_server.core.values import Millis, Side, SignedQuantity
 from chronobook_server.core.view import BookView, Steps
 
 # Levels that are turned into messages in one go, about half a millisecond of them.
@@ -101,8 +101,9 @@ def sides(quantities: Steps) -> list[int]:
 
 def side(quantity: SignedQuantity | None) -> pb.Side.ValueType | None:
     """Return the side of a quantity; None where nothing rests, or nothing is known."""
-    found = None if quantity is None else side_of(quantity)
-    return None if found is None else SIDES[found]
+    if not quantity:
+        return None
+    return pb.BID if quantity > 0 else pb.ASK
 
 
 async def levels(instrument: Instrument, rows: tuple[Steps, Steps]) -> list[pb.PriceLevel]:

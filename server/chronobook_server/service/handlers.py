@@ -276,10 +276,11 @@ class OrderBookHandlers:
             await abort(context, refusal)
         watch.heartbeat_seconds = self._heartbeat_seconds
         try:
-            while (message := await watch.next()) is not None:
-                if message.encoded is None:  # made once for all who get it
-                    message.encoded = encode(market.symbol, message).SerializeToString()
-                await context.write(message.encoded)
+            while messages := await watch.next():
+                for message in messages:
+                    if message.encoded is None:  # made once for all who get it
+                        message.encoded = encode(market.symbol, message).SerializeToString()
+                    await context.write(message.encoded)
             watch.raise_if_too_slow()
         except SlowConsumer as refusal:
             await abort(context, refusal)

@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook_server.core.coverage import GapInterval
 from chronobook_server.core.errors import InvalidField, NotSynced
 from chronobook_server.core.instrument import MAX_EXACT, Instrument
 from chronobook_server.core.values import Millis, UpdateId
 from chronobook_server.core.view import Steps
 from chronobook_server.history.replay import Position
-from chronobook_server.hub.messages import BookMessage, Kind, LevelMessage, Message
+from chronobook_server.hub.messages import BookMessage, Kind, LevelMessage
 from chronobook_server.market import Market
 
 from . import convert
@@ -69,26 +70,33 @@ def min_change(request: pb.WatchLevelRequest) -> Decimal | None:
 
 def level_message(symbol: str, message: LevelMessage) -> pb.WatchLevelResponse:
     """Return a level's message as the contract has it."""
-    unit = 10**message.instrument.quantity_scale
+    instrument, quantity = message.instrument, message.quantity
+    unit = 10**instrument.quantity_scale
     response = pb.WatchLevelResponse(
         kind=KINDS[message.kind],
         symbol=symbol,
-        price=message.instrument.price_to_float(message.price),
+        price=message.price / 10**instrument.price_scale,
         timestamp=message.time / 1000,
-        quantity=None if message.quantity is None else abs(message.quantity) / unit,
+        quantity=None if quantity is None else abs(quantity) / unit,
         difference=None if message.difference is None else message.difference / unit,
         change=None if message.change is None else message.change / unit,
-        side=convert.side(message.quantity),
+        side=convert.side(quantity),
         update_id=message.update_id,
+        cause=None if message.cause is None else convert.CAUSES[message.cause],
     )
-    _set_gap(response, message)
+    if message.gap is not None:
+        _set_gap(response, message.gap)
     return response
 
 
 def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse:
     """Return a book's message as the contract has it."""
     response = pb.WatchOrderBookResponse(
-        kind=KINDS[message.kind], symbol=symbol, timestamp=message.time / 1000, update_id=message.update_id
+        kind=KINDS[message.kind],
+        symbol=symbol,
+        timestamp=message.time / 1000,
+        update_id=message.update_id,
+        cause=None if message.cause is None else convert.CAUSES[message.cause],
     )
     instrument, view = message.instrument, message.view
     if view is not None:
@@ -105,7 +113,8 @@ def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse
     response.bid_quantities.extend(_quantities(bids[1], instrument))
     response.ask_prices.extend(_prices(asks[0], instrument))
     response.ask_quantities.extend(_quantities(asks[1], instrument))
-    _set_gap(response, message)
+    if message.gap is not None:
+        _set_gap(response, message.gap)
     return response
 
 
@@ -119,10 +128,7 @@ def _quantities(steps: Steps, instrument: Instrument) -> list[float]:
     return values
 
 
-def _set_gap(response: pb.WatchLevelResponse | pb.WatchOrderBookResponse, message: Message) -> None:
-    if message.gap is not None:
-        response.gap_start = message.gap.start / 1000
-        if message.gap.end is not None:
-            response.gap_end = message.gap.end / 1000
-    if message.cause is not None:
-        response.cause = convert.CAUSES[message.cause]
+def _set_gap(response: pb.WatchLevelResponse | pb.WatchOrderBookResponse, gap: GapInterval) -> None:
+    response.gap_start = gap.start / 1000
+    if gap.end is not None:
+        response.gap_end = gap.end / 1000
