@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROTOS := .build/googleapis/google/rpc/status.proto
 
-.PHONY: demo test sim mutants run install lint types generate check bench bench-streams bench-history
+.PHONY: demo test sim mutants run install lint types generate check bench bench-history
 
 demo: $(INSTALLED)
 	@$(BIN)/chronobook-server demo
@@ -57,9 +57,8 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.cold
 	$(BIN)/python -m benchmarks.market
-
-bench-streams: $(INSTALLED)
-	$(BIN)/python -m benchmarks.streams $(ARGS)
+	$(BIN)/python -m benchmarks.streams
+	$(BIN)/python -m benchmarks.subscribers
 
 bench-history: $(INSTALLED)
 	$(BIN)/python -m benchmarks.history $(ARGS)

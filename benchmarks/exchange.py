@@ -1,8 +1,9 @@
-"""A market of many symbols, sent from a process of its own: `python -m benchmarks.exchange SYMBOLS SECONDS`.
+"""A market of many symbols, sent from a process of its own: `python -m benchmarks.exchange SYMBOLS SECONDS [FILE]`.
 
 Events are made before the start, from a fixed seed, and sent at their times, each with the nanosecond of the machine's
 monotonic clock at which it was sent in a field of its own. Prints {"port", "events", "changes", "bytes"}, and serves
-until its standard input ends. Rates are as uneven as real ones: a few symbols make most of the events.
+until its standard input ends; then writes into the file, a line an event, what was sent: symbol, update id, nanosecond.
+Rates are as uneven as real ones: a few symbols make most of the events.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import heapq
 import json
 import sys
 import time
+from pathlib import Path
 from random import Random
 
 import orjson
@@ -61,6 +63,7 @@ class Exchange:
         self._sockets: dict[web.WebSocketResponse, set[str]] = {}
         self._runner = web.AppRunner(self._app(), access_log=None)
         self._sending: asyncio.Task[None] | None = None
+        self.sent: list[tuple[str, int, int]] = []  # symbol, update id, nanosecond
 
     def _app(self) -> web.Application:
         app = web.Application()
@@ -113,15 +116,17 @@ class Exchange:
                 await asyncio.sleep(delay)
             event = orjson.loads(frame % 0)["data"]
             self._made.books[name].apply(event)
-            text = (frame % time.monotonic_ns()).decode()
+            now = time.monotonic_ns()
+            self.sent.append((name, event["u"], now))
+            text = (frame % now).decode()
             for socket, streams in tuple(self._sockets.items()):
                 if name in streams:
                     with contextlib.suppress(ConnectionError):
                         await socket.send_str(text)
 
 
-async def main(count: int, seconds: float) -> None:
-    """Serve until standard input ends."""
+async def serve(count: int, seconds: float) -> list[tuple[str, int, int]]:
+    """Serve until standard input ends; return what was sent."""
     made = Made(count, seconds)
     exchange = Exchange(made)
     port = await exchange.start()
@@ -129,7 +134,10 @@ async def main(count: int, seconds: float) -> None:
     print(json.dumps({"port": port, "events": len(made.events), "changes": made.changes, "bytes": size}), flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await exchange.stop()
+    return exchange.sent
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), float(sys.argv[2])))
+    sent = asyncio.run(serve(int(sys.argv[1]), float(sys.argv[2])))
+    for file in sys.argv[3:]:
+        Path(file).write_text("".join(f"{name} {update_id} {nanosecond}\n" for name, update_id, nanosecond in sent))

@@ -32,7 +32,7 @@ from chronobook_server.service.server import SERVICE, Server
 from tests.support.memory import PatientSealer
 
 ROOT = Path(__file__).resolve().parent.parent
-MESSAGES = 60_000
+MESSAGES = 40_000
 LEAST = 0.8
 
 

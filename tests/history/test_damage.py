@@ -96,8 +96,8 @@ def test_every_question_notices_a_damaged_index_by_itself() -> None:
     best = finish(opened(folder.files).best_between(*everything, limit=1000))
     assert [(each.start, each.end) for each in best.stretches] == whole
     assert {start - 1 < time < end for time in best.rows.times.tolist()} == {False}
-    (pair,) = finish(opened(folder.files).quantities_at([(Price(1000), Millis(start))]))
-    assert isinstance(pair.refusal, HistoryGap)
+    pair = finish(opened(folder.files).quantities_at([Price(1000)], [Millis(start)]))
+    assert pair.refusals == {0: HistoryGap}
     assert opened(folder.files).quantity_before(Price(1000), Millis(start + 1000)) is None
     history = opened(folder.files)
     list(history.warm())

@@ -46,7 +46,7 @@ class Reader:
             level = self.history.level_at(price, time)
             view = await in_slices(self.history.book_at(time))
             nearest, _ = await in_slices(self.history.nearest_at(price, time))
-            (pair,) = await in_slices(self.history.quantities_at([(price, time)]))
+            pair = await in_slices(self.history.quantities_at([price], [time]))
         except BeforeHistory:
             self.too_old += 1
             return
@@ -55,7 +55,14 @@ class Reader:
         assert view.prices.tolist() == expected.prices.tolist()
         assert view.quantities.tolist() == expected.quantities.tolist()
         assert nearest == expected.nearest(price)
-        assert pair.state == level or isinstance(pair.refusal, BeforeHistory)
+        if pair.refusals:
+            assert pair.refusals == {0: BeforeHistory}
+        else:
+            assert (pair.quantities, pair.as_of, pair.update_ids) == (
+                [level.quantity],
+                [level.as_of],
+                [level.update_id],
+            )
         page = await in_slices(self.history.changes_of(price, time, Millis(time + 2500), limit=1000))
         listed = await in_slices(self.reference.changes_of(price, time, Millis(time + 2500), limit=1000))
         # Events come while the pages are made, and old ones go: what both speak for is the same.

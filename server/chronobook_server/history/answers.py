@@ -80,12 +80,18 @@ _NO_CHANGES = ChangeRows(_NONE, _NONE, _NONE)
 _NO_BEST = BestRows(_NONE, _NONE, _NONE.reshape(0, 4))
 
 
-class PairState(NamedTuple):
-    """What rested at a price at an instant and a second before, or why that is not said."""
+class PairStates(NamedTuple):
+    """What rested at many pairs of a price and an instant, and a second before, as columns.
 
-    refusal: Refusal | None
-    state: LevelState | None
-    before: SignedQuantity | None
+    Numbers, not an object a pair: ten thousand objects that live for a moment set off the collector, which looks at
+    every stream. A pair's place in `refusals` says why it is not answered; its other columns mean nothing then.
+    """
+
+    quantities: list[SignedQuantity | None]
+    before: list[SignedQuantity | None]
+    as_of: list[Millis]
+    update_ids: list[UpdateId]
+    refusals: dict[int, type[Refusal]]
 
 
 class ScaleGrew(Exception):

@@ -18,7 +18,7 @@ from chronobook_server.core.records import ContractChanged, Record
 from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView, Nearest, Steps
 
-from .answers import BestRows, ChangeRows, DamagedSegment, EventRows, LevelState, PairState, ScaleGrew, Work
+from .answers import BestRows, ChangeRows, DamagedSegment, EventRows, LevelState, PairStates, ScaleGrew, Work
 from .files import Files
 from .memory import Memories
 from .pages import BestPage, LevelPage, PageMaker, Stretch
@@ -308,20 +308,24 @@ class HistoryStore:
         return BestPage(self.instrument, BestRows.joined(pages.rows), pages.stretches, pages.next)
 
     @steady
-    def quantities_at(self, pairs: Sequence[tuple[Price, Millis]]) -> Work[list[PairState]]:
+    def quantities_at(self, prices: Sequence[Price], times: Sequence[Millis]) -> Work[PairStates]:
         """Return what rested at each of many pairs of a price and an instant, and a second before."""
-        answers: list[PairState] = []
-        for number, (price, time) in enumerate(pairs, 1):
+        states = PairStates([], [], [], [], {})
+        quantities, befores, as_of, update_ids, refusals = states
+        for place, (price, time) in enumerate(zip(prices, times, strict=True)):
+            quantity, before, event_time, update_id = None, None, Millis(0), UpdateId(0)
             try:
-                state = self.level_at(price, time)
+                quantity, event_time, update_id, _ = self.level_at(price, time)
+                before = None if quantity is None else self.quantity_before(price, time)
             except (BeforeHistory, HistoryGap) as refusal:
-                answers.append(PairState(refusal, None, None))
-            else:
-                before = None if state.quantity is None else self.quantity_before(price, time)
-                answers.append(PairState(None, state, before))
-            if number % PAIRS_A_SLICE == 0:
+                refusals[place] = type(refusal)
+            quantities.append(quantity)
+            befores.append(before)
+            as_of.append(event_time)
+            update_ids.append(update_id)
+            if place % PAIRS_A_SLICE == PAIRS_A_SLICE - 1:
                 yield
-        return answers
+        return states
 
     def quantity_before(self, price: Price, time: Millis) -> SignedQuantity | None:
         """Return what rested at a price a second before an instant; None where that is unknown."""

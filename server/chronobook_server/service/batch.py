@@ -9,8 +9,8 @@ import numpy.typing as npt
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.errors import BeforeHistory, HistoryGap, InTheFuture, InvalidField, Refusal
 from chronobook_server.core.instrument import MAX_EXACT, Instrument
-from chronobook_server.core.values import Millis, Price
-from chronobook_server.history.answers import PairState, Work
+from chronobook_server.core.values import SignedQuantity
+from chronobook_server.history.answers import PairStates, Work
 from chronobook_server.market import Market
 from chronobook_server.slices import in_slices
 
@@ -52,12 +52,8 @@ async def quantities(market: Market, request: pb.BatchGetQuantityRequest) -> pb.
     asked = np.flatnonzero(outcomes == 0)
     # In order of time, so that each segment is looked at once.
     asked = asked[np.argsort(instants[asked], kind="stable")]
-    pairs = [
-        (Price(price), Millis(time))
-        for price, time in zip(steps[asked].tolist(), instants[asked].tolist(), strict=True)
-    ]
-    answers = await in_slices(market.history.quantities_at(pairs))
-    return await in_slices(_response(market, outcomes, asked.tolist(), answers))
+    states = await in_slices(market.history.quantities_at(steps[asked].tolist(), instants[asked].tolist()))
+    return await in_slices(_response(market, outcomes, asked.tolist(), states))
 
 
 # An enum's attributes are looked up anew every time, which in ten thousand pairs is most of the work.
@@ -80,7 +76,7 @@ def _steps(prices: Doubles, outcomes: npt.NDArray[np.int64], instrument: Instrum
 
 
 def _response(
-    market: Market, outcomes: npt.NDArray[np.int64], asked: Sequence[int], answers: Sequence[PairState]
+    market: Market, outcomes: npt.NDArray[np.int64], asked: Sequence[int], states: PairStates
 ) -> Work[pb.BatchGetQuantityResponse]:
     """Write the answer, in slices: ten thousand pairs are many."""
     unit = 10**market.history.instrument.quantity_scale
@@ -90,16 +86,15 @@ def _response(
     quantity, difference, as_of, update_id = ([math.nan] * count for _ in range(4))
     side, previous_side = [0] * count, [0] * count
     outcome: list[int] = outcomes.tolist()
-    for number, (place, (refusal, state, before)) in enumerate(zip(asked, answers, strict=True), 1):
-        if number % ROWS_A_SLICE == 0:
+    signed: SignedQuantity | None
+    for number, (place, signed, before, time, event) in enumerate(zip(asked, *states[:4], strict=True)):
+        if number % ROWS_A_SLICE == ROWS_A_SLICE - 1:
             yield
-        if refusal is not None:
-            outcome[place] = OUTCOMES[type(refusal)]
+        if number in states.refusals:
+            outcome[place] = OUTCOMES[states.refusals[number]]
             continue
-        assert state is not None
-        signed = state.quantity
-        as_of[place] = state.as_of / 1000
-        update_id[place] = state.update_id
+        as_of[place] = time / 1000
+        update_id[place] = event
         if signed is None:
             outcome[place] = _LEVEL_UNKNOWN
             continue

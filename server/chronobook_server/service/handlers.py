@@ -103,21 +103,21 @@ class OrderBookHandlers:
             view, age, is_stale = await in_slices(market.history.book_at(instant)), market.age_at(instant), False
             epoch = None
         limit = request.limit if request.HasField("limit") else None
-        # Taken now: while the levels are written, later events may come, of which this book knows nothing.
-        complete_to = convert.seconds(market.history.complete_to)
-        return pb.GetOrderBookResponse(
+        response = pb.GetOrderBookResponse(
             symbol=market.symbol,
             last_update_id=view.update_id,
             timestamp=instant / 1000,
-            bids=await convert.levels(view.instrument, view.bids(limit)),
-            asks=await convert.levels(view.instrument, view.asks(limit)),
             as_of=view.transaction_time / 1000,
-            complete_to=complete_to,
+            # Taken now: while the levels are written, later events may come, of which this book knows nothing.
+            complete_to=convert.seconds(market.history.complete_to),
             age=age,
             is_stale=is_stale,
             known_range=convert.known_range(view),
             epoch=epoch,
         )
+        await convert.add_levels(response.bids, view.instrument, view.bids(limit))
+        await convert.add_levels(response.asks, view.instrument, view.asks(limit))
+        return response
 
     @_refusing
     async def GetQuantity(self, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:  # noqa: N802
