@@ -19,6 +19,7 @@ from chronobook.v1.order_book_service_pb2_grpc import (
     OrderBookServiceServicer,
     add_OrderBookServiceServicer_to_server,
 )
+from chronobook_server.service.errors import NOT_AGAIN
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -36,8 +37,10 @@ def refusal(
 
 
 async def _abort(context: Context, status: Status) -> NoReturn:
+    """End a call; one without details is not the service's, but of something on the way to it."""
     sent = rpc_status.to_status(status)
-    await context.abort(sent.code, sent.details or "", sent.trailing_metadata or ())
+    pushback = [NOT_AGAIN] if status.details else []
+    await context.abort(sent.code, sent.details or "", (*(sent.trailing_metadata or ()), *pushback))
     raise AssertionError("abort does not return")
 
 

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from google.rpc.status_pb2 import Status
 
 from chronobook import (
     AsyncClient,
@@ -26,6 +27,7 @@ from chronobook import (
 )
 from chronobook.v1 import order_book_service_pb2 as pb
 from tests.client.fake import Fake, refusal
+from tests.support.served import HandFed, served
 
 CODES = grpc.StatusCode
 BOOK = pb.GetOrderBookResponse(symbol="ETHUSDT", bids=[pb.PriceLevel(price=1, quantity=0.5)], last_update_id=7)
@@ -173,6 +175,39 @@ async def test_nobody_there(nobody: str) -> None:
             await client.status()
     with pytest.raises(ConnectionFailed, match="UNREACHABLE"):
         await asyncio.to_thread(blocking)
+
+
+async def test_a_question_that_got_no_answer_is_asked_again_and_a_refused_one_is_not(client: Any, fake: Fake) -> None:
+    lost = Status(code=CODES.UNAVAILABLE.value[0], message="the connection broke")
+    fake.answers = [lost, lost, pb.GetStatusResponse(symbol="ETHUSDT")]
+    assert (await client.status()).symbol == "ETHUSDT"
+    assert len(fake.requests) == 3
+    fake.answer = refusal(CODES.UNAVAILABLE, "NOT_SYNCED", state="BUFFERING")
+    with pytest.raises(NotSynced):
+        await client.quantity(5)
+    assert len(fake.requests) == 4
+
+
+async def test_grpc_does_not_repeat_a_stream(fake: Fake) -> None:
+    fake.answer = Status(code=CODES.UNAVAILABLE.value[0], message="the connection broke")
+    async with AsyncClient(fake.target) as client:
+        with pytest.raises(ConnectionFailed):
+            await anext(client.watch_level(5))
+    assert len(fake.requests) == 1
+
+
+async def test_a_question_outlives_a_server_that_is_started_anew() -> None:
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as running:
+        address = running.address
+        client = AsyncClient(address)
+        assert (await client.status()).symbol == "ETHUSDT"
+    async with client:
+        asking = asyncio.create_task(client.status())
+        await asyncio.sleep(0)  # it is asked while nobody is there
+        async with served(fed, address=address):
+            assert (await asking).symbol == "ETHUSDT"
 
 
 async def test_closing_a_client_ends_its_calls_and_cancels_no_task(fake: Fake) -> None:

@@ -74,10 +74,12 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(*markets: HandFed, heartbeat_seconds: float = 60.0) -> AsyncIterator[Served]:
+async def served(
+    *markets: HandFed, heartbeat_seconds: float = 60.0, address: str = "127.0.0.1:0"
+) -> AsyncIterator[Served]:
     """Serve these markets around a block."""
     server = Server({each.market.symbol: each.market for each in markets}, heartbeat_seconds=heartbeat_seconds)
-    await server.start("127.0.0.1:0")
+    await server.start(address)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield Served(server, OrderBookServiceStub(channel), channel)

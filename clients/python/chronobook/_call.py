@@ -1,18 +1,50 @@
 """What the two clients share: how a channel is made, and what failed calls raise."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
+from chronobook.v1 import order_book_service_pb2 as pb
+
 from .errors import error_from
 
+_SERVICE = pb.DESCRIPTOR.services_by_name["OrderBookService"]
 DEFAULT_TARGET = "localhost:50051"
 DEFAULT_TIMEOUT = 5.0
-# A book of 60,000 levels takes about 1.2 MB; gRPC's own bound is 4 MB.
-OPTIONS = (("grpc.max_receive_message_length", 64 << 20),)
+# A question that got no answer is asked again, within its timeout: all of them only read. Not one that the server has
+# refused, which says so itself, and never a stream, which has to go on where it was. Throttled while most fail.
+_RETRIES = {
+    "methodConfig": [
+        {
+            "name": [
+                {"service": _SERVICE.full_name, "method": method.name}
+                for method in _SERVICE.methods
+                if not method.server_streaming
+            ],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.5},
+}
+OPTIONS = (
+    # A book of 60,000 levels takes about 1.2 MB; gRPC's own bound is 4 MB.
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.service_config", json.dumps(_RETRIES)),
+    # A server that is started anew is back within a second or two.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
 
 
 @contextmanager

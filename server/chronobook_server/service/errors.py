@@ -107,8 +107,14 @@ def status_of(refusal: errors.Refusal) -> Status:
     return status
 
 
+NOT_AGAIN = ("grpc-retry-pushback-ms", "-1")
+
+
 async def abort(context: grpc.aio.ServicerContext[Any, Any], refusal: errors.Refusal) -> NoReturn:
-    """End a call with a refusal's status."""
+    """End a call with a refusal's status.
+
+    Asking again at once would get the same: clients whose gRPC repeats what is UNAVAILABLE are told not to.
+    """
     status = rpc_status.to_status(status_of(refusal))
-    await context.abort(status.code, status.details or "", status.trailing_metadata or ())
+    await context.abort(status.code, status.details or "", (*(status.trailing_metadata or ()), NOT_AGAIN))
     raise AssertionError("abort does not return")
