@@ -1,15 +1,18 @@
 import asyncio
+import contextlib
 import json
 import os
+import pty
 import signal
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from chronobook.cli import main
 from tests.support.served import HandFed, served
-from tests.support.system import free_port
+from tests.support.system import free_port, until
 
 COMMAND = Path(sys.executable).with_name("chronobook")
 
@@ -99,6 +102,10 @@ async def test_a_refusal_is_one_line_and_exit_code_1() -> None:
         (["nearest", "ETHUSDT", "much"], "the last word must be the PRICE, and 'much' is not a number"),
         (["book", "--at", "2026-01-01T00:00:00"], "has no offset"),
         (["book", "--at", "yesterday"], "neither Unix seconds nor a date"),
+        (["book", "--live", "--at", "1"], "--live begins now"),
+        (["book", "--live"], "--live draws on a terminal"),
+        (["export"], "a FILE is needed"),
+        (["export", "ETHUSDT"], "the last word must be a FILE that ends in .parquet or .npz"),
     ],
 )
 def test_what_cannot_be_understood_is_exit_code_2(
@@ -144,3 +151,83 @@ async def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         )  # fmt: skip
         output, errors = await process.communicate()
         assert (len(output.splitlines()), errors) == (2, b"")
+
+
+async def test_an_interval_goes_into_a_file(tmp_path: Path) -> None:
+    fed = HandFed()
+    fed.sync()
+    fed.change(time=10_500, bids=[("99.00", "4.00")])
+    fed.change(time=11_000, asks=[("101.00", "0.00")])
+    async with served(fed) as running:
+        for name in ("book.parquet", "book.npz"):
+            code, output, errors = await chronobook(running.address, "export", "ETHUSDT", str(tmp_path / name))
+            assert (code, errors) == (0, "")
+            # The newest millisecond may still get another event; with --to it is waited for.
+            assert output.splitlines()[1].split() == ["rows", "5"]
+        frame = pd.read_parquet(tmp_path / "book.parquet")
+        assert frame[["kind", "side", "price", "quantity"]].to_numpy().tolist() == [
+            ["STATE", "BID", 99.0, 1.5],
+            ["STATE", "BID", 98.0, 2.0],
+            ["STATE", "ASK", 101.0, 3.25],
+            ["STATE", "ASK", 102.0, 4.0],
+            ["CHANGE", "BID", 99.0, 4.0],
+        ]
+        code, output, _ = await chronobook(
+            running.address, "export", str(tmp_path / "part.npz"), "--from", "10.4", "--to", "10.9", "--json"
+        )
+        assert (code, json.loads(output)["rows"], json.loads(output)["end"]) == (0, 5, 10.5)
+        code, output, errors = await chronobook(running.address, "export", "BTCUSDT", str(tmp_path / "not.npz"))
+        assert (code, output, errors.split(":")[1]) == (1, "", " SYMBOL_NOT_SERVED")
+        code, output, errors = await chronobook(running.address, "export", str(tmp_path / "no" / "folder.npz"))
+        assert (code, output, errors.count("\n")) == (1, "", 1)
+    assert sorted(os.listdir(tmp_path)) == ["book.npz", "book.parquet", "part.npz"]
+
+
+async def test_a_live_book_is_drawn_in_place_and_ends_quietly() -> None:
+    fed = HandFed()
+    fed.sync()
+    screen, terminal = pty.openpty()
+    os.set_blocking(screen, False)
+    seen = ""
+    async with served(fed) as running:
+        process = await asyncio.create_subprocess_exec(
+            str(COMMAND), "book", "--live", "--server", running.address,
+            stdout=terminal, stderr=terminal, env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
+        )  # fmt: skip
+
+        def shows(text: str) -> bool:
+            nonlocal seen
+            with contextlib.suppress(BlockingIOError):
+                seen += os.read(screen, 1 << 16).decode()
+            return text in seen
+
+        await until(lambda: shows("live"))
+        fed.change(time=10_500, bids=[("99.00", "77.00")])
+        await until(lambda: shows("77"))
+        assert "\x1b[1A" in seen, "it did not go up again, to draw in the same place"
+        fed.market.closed()
+        fed.clock.seconds += 60
+        fed.market.tick()
+        await until(lambda: shows("lost: "))
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+        shows("")
+        assert "Traceback" not in seen
+    os.close(screen)
+    os.close(terminal)
+
+
+async def test_a_live_book_for_programs() -> None:
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as running:
+        process = await asyncio.create_subprocess_exec(
+            str(COMMAND), "book", "--live", "--limit", "1", "--json", "--server", running.address,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        state = json.loads(await process.stdout.readline())
+        assert (state["kind"], state["bid_prices"], state["ask_prices"]) == ("STATE", [99.0], [101.0])
+        process.send_signal(signal.SIGINT)
+        _, errors = await process.communicate()
+        assert (process.returncode, errors) == (0, b"")

@@ -1,6 +1,7 @@
 import json
 import math
 from array import array
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -43,6 +44,11 @@ BOOK = OrderBook(
 )
 
 
+def plain(result: Any) -> Iterator[str]:
+    """Yield the lines of a result without their colours."""
+    return map(str, _render.lines(result))
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -78,7 +84,7 @@ def test_instants_are_utc_to_the_millisecond(seconds: float | None, text: str) -
 
 
 def test_a_book_for_people() -> None:
-    assert list(_render.lines(BOOK)) == [
+    assert list(plain(BOOK)) == [
         "symbol          ETHUSDT",
         "last_update_id  7",
         "timestamp       2023-12-21T01:50:56.250Z",
@@ -112,7 +118,7 @@ def test_a_book_for_programs() -> None:
 def test_an_empty_book_has_a_heading_only() -> None:
     empty = OrderBook("X", 0, 0.0, (), (), 0.0, None, None, False, KnownRange(None, None), None)
 
-    assert list(_render.lines(empty))[-1] == "bid quantity  bid  ask  ask quantity"
+    assert list(plain(empty))[-1] == "bid quantity  bid  ask  ask quantity"
 
 
 def test_a_status_for_people() -> None:
@@ -138,7 +144,7 @@ def test_a_status_for_people() -> None:
         audits=Audits(2, 1, 0, 3, 0),
         suspensions_count=0,
     )
-    shown = dict(line.split(maxsplit=1) for line in _render.lines(status))
+    shown = dict(line.split(maxsplit=1) for line in plain(status))
 
     assert (shown["is_connected"], shown["state"], shown["age"]) == ("yes", "BUFFERING", "0 s")
     assert (shown["tick_size"], shown["step_size"]) == ("0.01", "-")
@@ -148,7 +154,7 @@ def test_a_status_for_people() -> None:
 
 def test_symbols_for_people() -> None:
     line = Symbol("ETHUSDT", True, SyncState.IN_SYNC, "TRADING", 7, 0.0, 0.25, 0.01, None)
-    shown = list(_render.lines(Symbols((line,), "ETHUSDT")))
+    shown = list(plain(Symbols((line,), "ETHUSDT")))
 
     assert shown[0] == "default_symbol  ETHUSDT"
     assert shown[2].split()[:3] == ["symbol", "is_connected", "state"]
@@ -173,7 +179,7 @@ def test_a_history_for_people() -> None:
         contract_changes=(ContractChange(2.0, "BREAK", 0.1, None),),
     )
 
-    assert list(_render.lines(history)) == [
+    assert list(plain(history)) == [
         "symbol             ETHUSDT",
         "history_count      3",
         "oldest_timestamp   1970-01-01T00:00:00.000Z",
@@ -217,7 +223,7 @@ BEST = BestPrices(
 
 
 def test_changes_of_a_level_for_people() -> None:
-    assert list(_render.lines(CHANGES)) == [
+    assert list(plain(CHANGES)) == [
         "symbol       ETHUSDT",
         "price        5",
         "complete_to  1970-01-01T00:00:11.000Z",
@@ -252,7 +258,7 @@ def test_changes_of_a_level_for_programs() -> None:
 
 
 def test_best_prices_for_people() -> None:
-    assert list(_render.lines(BEST)) == [
+    assert list(plain(BEST)) == [
         "symbol       ETHUSDT",
         "complete_to  -",
         "held     1970-01-01T00:00:01.000Z .. 1970-01-01T00:00:04.000Z",

@@ -1,5 +1,7 @@
 """Client of chronobook: exact order books and their history."""
 
+from ._export import Exported, export
+from ._extras import ExtraMissing
 from .async_client import AsyncClient
 from .client import Client
 from .columns import BestPrices, BookMessage, LevelChanges, Outcome, Quantities, Stretch
@@ -45,6 +47,8 @@ __all__ = [
     "Client",
     "ConnectionFailed",
     "ContractChange",
+    "Exported",
+    "ExtraMissing",
     "FieldViolation",
     "Gap",
     "History",
@@ -71,4 +75,5 @@ __all__ = [
     "SymbolNotServed",
     "Symbols",
     "SyncState",
+    "export",
 ]

@@ -1,4 +1,4 @@
-"""Results as text: for people in aligned lines, for other programs as JSON with the contract's field names."""
+"""Results as text: for people in aligned and coloured lines, for programs as JSON with the contract's field names."""
 
 import json
 import math
@@ -9,6 +9,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
+
+from rich.highlighter import RegexHighlighter
+from rich.text import Text
+from rich.theme import Theme
 
 from .columns import BestPrices, LevelChanges, Stretch
 from .results import (
@@ -29,7 +33,23 @@ _TIMES = frozenset(
     {"timestamp", "as_of", "complete_to", "oldest_timestamp", "newest_timestamp", "gap_start", "gap_end"}
 )
 _DURATIONS = frozenset({"age", "retention_seconds"})
+THEME = Theme({"say.bid": "green", "say.ask": "red", "say.good": "green", "say.bad": "bold red", "say.heading": "bold"})
+BID, ASK, HEADING = "say.bid", "say.ask", "say.heading"
 _SIDES = {0: None, 1: Side.BID, -1: Side.ASK, 2: Side.UNRECOGNIZED}
+
+
+class Words(RegexHighlighter):
+    """Colours the words that mean the same everywhere."""
+
+    base_style = "say."
+    highlights = (
+        r"\b(?P<bid>BID)\b",
+        r"\b(?P<ask>ASK)\b",
+        r"\b(?P<good>IN_SYNC|RESYNCED)\b",
+        r"^(?P<good>held)\b",
+        r"\b(?P<bad>DISCONNECTED|BUFFERING|WAITING_FOR_BRIDGE|SUSPENDED|RESUMING|GAP|UNKNOWN)\b",
+        r"^(?P<bad>missing)\b",
+    )
 
 
 def json_line(result: Any) -> str:
@@ -96,13 +116,15 @@ def _value(name: str, value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
-def _table(rows: Sequence[Sequence[str]], aligned: str) -> Iterator[str]:
-    """Yield lines of columns, each aligned to the left ("<") or right (">")."""
+def _table(rows: Sequence[Sequence[str]], aligned: str, styles: Sequence[str] | None = None) -> Iterator[Text]:
+    """Yield lines of columns, each aligned to the left ("<") or right (">"); with styles, the first is a heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(
-            f"{text:{side}{width}}" for text, side, width in zip(row, aligned, widths, strict=True)
-        ).rstrip()
+    for number, row in enumerate(rows):
+        line = Text()
+        for text, side, width, style in zip(row, aligned, widths, styles or [""] * len(aligned), strict=True):
+            line.append(f"{text:{side}{width}}", HEADING if styles and not number else style).append("  ")
+        line.rstrip()
+        yield line
 
 
 def _sides(book: OrderBook) -> Iterator[tuple[str, str, str, str]]:
@@ -147,7 +169,7 @@ def _known(held: Iterable[Interval | Stretch], gaps: Iterable[Gap]) -> Iterator[
         yield f"missing  {instant(gap.start)} .. {instant(gap.end)}  {gap.cause}"
 
 
-def lines(result: Any) -> Iterable[str]:
+def lines(result: Any) -> Iterable[str | Text]:
     """Yield the lines of a result: a field each, then what there are many of."""
     plain = ((field.name, getattr(result, field.name)) for field in fields(result))
     single = [(name, _value(name, value)) for name, value in plain if not isinstance(value, tuple | array)]
@@ -155,10 +177,11 @@ def lines(result: Any) -> Iterable[str]:
     match result:
         case OrderBook():
             yield ""
-            yield from _table(list(_sides(result)), ">><<")
+            yield from _table(list(_sides(result)), ">><<", (BID, BID, ASK, ASK))
         case Symbols():
             yield ""
-            yield from _table(list(_symbol_rows(result)), "<" * len(fields(Symbol)))
+            count = len(fields(Symbol))
+            yield from _table(list(_symbol_rows(result)), "<" * count, [""] * count)
         case History():
             yield from _known(result.coverage, result.gaps)
             for change in result.contract_changes:
@@ -167,11 +190,11 @@ def lines(result: Any) -> Iterable[str]:
         case LevelChanges():
             yield from _known(result.stretches, result.gaps)
             yield ""
-            yield from _table(list(_level_rows(result)), "<><>")
+            yield from _table(list(_level_rows(result)), "<><>", [""] * 4)
         case BestPrices():
             yield from _known(result.stretches, result.gaps)
             yield ""
-            yield from _table(list(_best_rows(result)), "<>><<>")
+            yield from _table(list(_best_rows(result)), "<>><<>", ("", BID, BID, ASK, ASK, ""))
 
 
 def message_line(message: LevelMessage) -> str:

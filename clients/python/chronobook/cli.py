@@ -3,16 +3,21 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import _render
 from ._call import DEFAULT_TARGET
+from ._export import EXPORTS, Exported, export
+from ._extras import ExtraMissing
+from ._terminal import DEPTH, Terminal, live
 from .client import Client
+from .columns import BookMessage
 from .errors import ChronobookError
-from .results import Side
+from .results import LevelMessage, Side
 
 
 class _Command(NamedTuple):
@@ -21,14 +26,17 @@ class _Command(NamedTuple):
     flags: tuple[str, ...] = ()
 
     @property
-    def has_price(self) -> bool:
-        return "PRICE" in self.words
+    def last(self) -> str:
+        """What the last word must be, PRICE or FILE; "" where nothing must be said."""
+        return self.words.rpartition(" ")[2].strip("[]").replace("SYMBOL", "")
 
 
 COMMANDS = {
     "symbols": _Command("which symbols are served, and how each of them stands", ""),
     "status": _Command("how a symbol's book stands", "[SYMBOL]"),
-    "book": _Command("the book, now or at an instant", "[SYMBOL]", ("--limit", "--at")),
+    "book": _Command(
+        "the book, now, at an instant, or with --live as it changes", "[SYMBOL]", ("--limit", "--at", "--live")
+    ),
     "quantity": _Command(
         "what rests at the level nearest to a price; at exactly it with --at", "[SYMBOL] PRICE", ("--at",)
     ),
@@ -39,15 +47,27 @@ COMMANDS = {
     "watch": _Command(
         "every change of a level, from now or from an instant on", "[SYMBOL] PRICE", ("--from", "--to", "--min-change")
     ),
+    "export": _Command(
+        "every change of the book over an interval, into a .parquet or .npz file", "[SYMBOL] FILE", ("--from", "--to")
+    ),
 }
 _INTERRUPTED = 130
 
 
 class _Flag(NamedTuple):
+    """An option; one without a `metavar` takes no value."""
+
     metavar: str
     type: Callable[[str], Any]
     help: str
     dest: str
+
+    def add_to(self, parser: argparse.ArgumentParser, name: str) -> None:
+        """Let a command take this option."""
+        if self.metavar:
+            parser.add_argument(name, metavar=self.metavar, type=self.type, help=self.help, dest=self.dest)
+        else:
+            parser.add_argument(name, action="store_true", help=self.help, dest=self.dest)
 
 
 def _instant(text: str) -> float:
@@ -81,6 +101,7 @@ _TIME = "Unix seconds, or ISO 8601 with an offset or Z"
 FLAGS = {
     "--limit": _Flag("N", _limit, "levels a side", "limit"),
     "--at": _Flag("TIME", _instant, _TIME, "at"),
+    "--live": _Flag("", bool, "go on, with every change", "live"),
     "--side": _Flag("bid|ask", _side, "look at this side only", "side"),
     "--from": _Flag("TIME", _instant, f"{_TIME}; default: the oldest instant held; of watch: now", "start"),
     "--min-change": _Flag("QUANTITY", float, "leave out smaller changes", "min_change"),
@@ -111,31 +132,37 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         usage = " ".join(f"chronobook {name} {command.words} [--server HOST:PORT] [--json]".split())
-        usage += "".join(f" [{flag} {FLAGS[flag].metavar}]" for flag in command.flags)
+        usage += "".join(f" [{f'{flag} {FLAGS[flag].metavar}'.strip()}]" for flag in command.flags)
         each = commands.add_parser(name, usage=usage, help=command.help, description=command.help, parents=[common])
         each.set_defaults(parser=each)
         each.add_argument("words", nargs="*", metavar=command.words, help=argparse.SUPPRESS)
         for flag in command.flags:
-            each.add_argument(flag, **FLAGS[flag]._asdict())
+            FLAGS[flag].add_to(each, flag)
     return parser
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the arguments, with `symbol` ("" for none) and `price`. Exits with 2 where they make no sense."""
+    """Return the arguments, with `symbol` ("" for none), `price` or `file`. Exits with 2 where they make no sense."""
     given, others = _parser().parse_known_args(argv)
     # argparse stops reading words at the first option between them, and leaves the rest here.
     unknown = [text for text in others if text.startswith("-") and _number(text) is None]
     if unknown:
         given.parser.error(f"unknown option {unknown[0]}")
     words = [*given.words, *others]
-    given.price = None
-    if COMMANDS[given.command].has_price:
-        if not words:
-            given.parser.error("a PRICE is needed")
+    last = COMMANDS[given.command].last
+    if last and not words:
+        given.parser.error(f"a {last} is needed")
+    if last == "PRICE":
         given.price = _number(words[-1])
         if given.price is None:
             given.parser.error(f"the last word must be the PRICE, and {words[-1]!r} is not a number")
         words.pop()
+    elif last == "FILE":
+        given.file = Path(words.pop())
+        if given.file.suffix not in EXPORTS:
+            given.parser.error(f"the last word must be a FILE that ends in {' or '.join(EXPORTS)}")
+    if getattr(given, "live", False) and given.at is not None:
+        given.parser.error("--live begins now: without --at")
     if len(words) > ("SYMBOL" in COMMANDS[given.command].words):
         given.parser.error(f"one word too many: {words[-1]!r}")
     given.symbol = words[0] if words else ""
@@ -167,37 +194,78 @@ def _ask(client: Client, given: argparse.Namespace) -> Any:
             return client.history(given.symbol)
 
 
-def _run(client: Client, given: argparse.Namespace, *, as_json: bool) -> None:
+def _watch(client: Client, given: argparse.Namespace, terminal: Terminal, *, as_json: bool) -> None:
+    """Show the messages of a stream until it ends."""
     if given.command == "watch":
-        messages = client.watch_level(
+        levels = client.watch_level(
             given.price, start=given.start, end=given.end, min_change=given.min_change, symbol=given.symbol
         )
-        for message in messages:
-            print(_render.json_line(message) if as_json else _render.message_line(message), flush=True)
+        if as_json:
+            _print_each(levels)
+        else:
+            terminal.say(map(_render.message_line, levels))
         return
-    result = _ask(client, given)
-    print(_render.json_line(result) if as_json else "\n".join(_render.lines(result)), flush=True)
+    depth = given.limit or DEPTH
+    books = client.watch_order_book(limit=depth, symbol=given.symbol)
+    if as_json:
+        _print_each(books)
+    else:
+        live(terminal, books, depth)
+
+
+def _print_each(messages: Iterable[LevelMessage] | Iterable[BookMessage]) -> None:
+    for message in messages:
+        print(_render.json_line(message), flush=True)
+
+
+def _export(client: Client, given: argparse.Namespace) -> Exported:
+    """Write what the history has of an interval, all of it where none is given."""
+    history = client.history(given.symbol)
+    start = (history.oldest_timestamp or 0.0) if given.start is None else given.start
+    # Another event may still come in the newest millisecond; before it, the history is complete at once.
+    newest = history.newest_timestamp and history.newest_timestamp - 0.001
+    end = newest if given.end is None else given.end
+    return export(client.watch_order_book(start=start, end=end, symbol=given.symbol), given.file)
+
+
+def _run(client: Client, given: argparse.Namespace, *, as_json: bool) -> None:
+    terminal = Terminal()
+    if _is_stream(given):
+        _watch(client, given, terminal, as_json=as_json)
+        return
+    result = _export(client, given) if given.command == "export" else _ask(client, given)
+    if as_json:
+        print(_render.json_line(result), flush=True)
+    else:
+        terminal.say(_render.lines(result))
+
+
+def _is_stream(given: argparse.Namespace) -> bool:
+    return given.command == "watch" or getattr(given, "live", False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    Returns 0; 1 where the server refused or could not be reached, after one line on stderr; 130 after Ctrl+C, but 0 for
-    `watch`, which has no other end. Exits with 2 for arguments that make no sense.
+    Returns 0; 1 where the server refused or could not be reached, or a file not be written, after one line on stderr;
+    130 after Ctrl+C, but 0 for streams, which have no other end. Exits with 2 for arguments that make no sense.
     """
     given = _arguments(argv)
+    as_json = getattr(given, "json", False)
+    if getattr(given, "live", False) and not as_json and not sys.stdout.isatty():
+        given.parser.error("--live draws on a terminal; use --json elsewhere")
     target = getattr(given, "server", "") or os.environ.get("CHRONOBOOK_SERVER") or DEFAULT_TARGET
     try:
         with Client(target) as client:
-            _run(client, given, as_json=getattr(given, "json", False))
-    except ChronobookError as error:
-        print(f"chronobook: {error}", file=sys.stderr)
-        return 1
+            _run(client, given, as_json=as_json)
     except BrokenPipeError:
         # Whoever read this has seen enough; nothing may be written any more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ChronobookError, ExtraMissing, OSError) as error:
+        print(f"chronobook: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        return 0 if given.command == "watch" else _INTERRUPTED
+        return 0 if _is_stream(given) else _INTERRUPTED
     return 0
 
 

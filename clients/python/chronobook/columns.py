@@ -1,18 +1,23 @@
 """Answers about many instants, as columns: parallel arrays with one entry a row.
 
-Every column is an `array.array`. It has the buffer protocol, so that `numpy.asarray(result.quantities)` is an array
-over the same memory. Units are those of `results`; in a column of floats, NaN stands for what is not there.
+Every column is an `array.array`; `to_numpy` and `to_pandas` make arrays and frames of them. Units are those of
+`results`; in a column of floats, NaN stands for what is not there.
 
 Columns of sides hold 1 for a bid, -1 for an ask and 0 for none; 2 is a side that only a newer version of this package
 knows.
 """
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ._extras import extra
 from .results import Cause, Gap, Interval, Kind, KnownRange, Side
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas
 
 # An array has a type of its entries for the checker only: Python 3.11 refuses to write it at run time.
 Floats: TypeAlias = "array[float]"
@@ -31,6 +36,42 @@ class Outcome(IntEnum):
     UNRECOGNIZED = -1  # a value that only a newer version of this package knows
 
 
+class Columns:
+    """A result whose arrays are the columns of one table."""
+
+    __slots__ = ()
+
+    def to_numpy(self) -> "dict[str, npt.NDArray[Any]]":
+        """Return the columns by name, over the same memory. Raises ExtraMissing without numpy."""
+        numpy = extra("numpy", "numpy")
+        columns = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+        return {name: numpy.asarray(column) for name, column in columns.items() if isinstance(column, array)}
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the columns as a frame. Raises ExtraMissing without pandas.
+
+        Instants are in UTC, to the millisecond; `timestamps` is the index where there is one. Sides and outcomes are
+        categories by their names, no side is missing.
+        """
+        pd = extra("pandas", "pandas")
+        columns: dict[str, Any] = self.to_numpy()
+        for name, column in columns.items():
+            if name in ("timestamps", "as_of"):
+                columns[name] = pd.to_datetime((column * 1000).round(), unit="ms", utc=True)
+            elif name.endswith("sides"):
+                columns[name] = _categories(pd, column, {1: Side.BID, -1: Side.ASK, 2: Side.UNRECOGNIZED})
+            elif name == "outcomes":
+                columns[name] = _categories(pd, column, {int(each): each.name for each in Outcome})
+        frame: pandas.DataFrame = pd.DataFrame(columns)
+        return frame.set_index("timestamps") if "timestamps" in columns else frame
+
+
+def _categories(pd: Any, codes: "npt.NDArray[Any]", names: dict[int, str]) -> Any:
+    places = {code: place for place, code in enumerate(names)}
+    known = [places.get(code, -1) for code in codes.tolist()]
+    return pd.Categorical.from_codes(known, categories=list(map(str, names.values())))
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """Instants, both ends included, at which a level is followed: nothing happened but the changes listed.
@@ -46,7 +87,7 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class LevelChanges:
+class LevelChanges(Columns):
     """Every change of one price level over an interval.
 
     timestamps   times of the events, in order
@@ -70,7 +111,7 @@ class LevelChanges:
 
 
 @dataclass(frozen=True, slots=True)
-class BestPrices:
+class BestPrices(Columns):
     """The best prices over an interval: a row for the start of every stretch, and one for every event that moved them.
 
     timestamps                      times of the events, in order; in the first row of a stretch its start
@@ -95,7 +136,7 @@ class BestPrices:
 
 
 @dataclass(frozen=True, slots=True)
-class Quantities:
+class Quantities(Columns):
     """What rested at pairs of a price and an instant, in the order of the question.
 
     outcomes        what became of each pair, as numbers of `Outcome`

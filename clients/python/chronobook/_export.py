@@ -1,0 +1,224 @@
+"""An interval of a book in a file, for pandas, polars, DuckDB or numpy: every change of every level, a row each.
+
+    timestamp  `T` of the event; Parquet: milliseconds in UTC, npz: Unix seconds
+    update_id  final update id of the event; null (npz: 0) in RESYNCED
+    kind       STATE: a level of the whole book, which begins anew here; CHANGE: a level that is other now; GAP: nothing
+               is known from here on; RESYNCED: until here. STATE follows
+    side       BID or ASK; null where nothing rests any more, which is a CHANGE with the quantity 0
+    price      null (npz: NaN) in GAP and RESYNCED
+    quantity   likewise
+    cause      in GAP and RESYNCED
+
+In an npz file, `kind`, `side` and `cause` are numbers: the places of their names in the arrays `kinds`, `sides` and
+`causes`, the first of which is empty. Outside the range of prices that a STATE knows, absence says nothing: the ranges
+are the arrays `range_timestamps`, `range_lowest` and `range_highest` (NaN: without bound), in Parquet the metadata
+`known_ranges`, as JSON.
+"""
+
+import json
+import shutil
+import tempfile
+import zipfile
+from array import array
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
+
+from ._extras import extra
+from .columns import BookMessage
+from .results import Cause, Kind, Side
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+# Rows that are held in memory before they go to the file.
+_ROWS = 500_000
+KINDS = ("", Kind.STATE, Kind.CHANGE, Kind.GAP, Kind.RESYNCED)
+SIDES = ("", Side.BID, Side.ASK)
+CAUSES = ("", *Cause)
+_NAMES = {"kind": KINDS, "side": SIDES, "cause": CAUSES}
+_TYPES = {"timestamp": "d", "update_id": "q", "kind": "b", "side": "b", "price": "d", "quantity": "d", "cause": "b"}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written: so many messages that said so many things, the first and the last one about these instants."""
+
+    file: str
+    rows: int
+    events: int
+    gaps: int
+    start: float | None
+    end: float | None
+    bytes: int
+
+
+class _Rows:
+    """Rows as columns, and the known ranges beside them."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, array[Any]] = {name: array(code) for name, code in _TYPES.items()}
+        self.ranges: list[tuple[float, float | None, float | None]] = []
+
+    def __len__(self) -> int:
+        return len(self.columns["price"])
+
+    def take(self, message: BookMessage) -> int:
+        """Add a message; return how many rows that made."""
+        before = len(self)
+        for prices, quantities, side in (
+            (message.bid_prices, message.bid_quantities, 1),
+            (message.ask_prices, message.ask_quantities, 2),
+            (message.removed_prices, array("d", bytes(8 * len(message.removed_prices))), 0),
+        ):
+            self._extend(message, prices, quantities, side)
+        if message.kind in (Kind.GAP, Kind.RESYNCED):
+            nothing = array("d", (float("nan"),))
+            self._extend(message, nothing, nothing, 0)
+        if message.known_range is not None:
+            self.ranges.append((message.timestamp, message.known_range.lowest, message.known_range.highest))
+        return len(self) - before
+
+    def _extend(self, message: BookMessage, prices: "array[float]", quantities: "array[float]", side: int) -> None:
+        count = len(prices)
+        if not count:
+            return
+        columns = self.columns
+        columns["timestamp"].extend(repeat(message.timestamp, count))
+        columns["update_id"].extend(repeat(message.update_id or 0, count))
+        columns["kind"].extend(repeat(KINDS.index(message.kind), count))
+        columns["side"].extend(repeat(side, count))
+        columns["price"].extend(prices)
+        columns["quantity"].extend(quantities)
+        columns["cause"].extend(repeat(0 if message.cause is None else CAUSES.index(message.cause), count))
+
+    def cut(self) -> "dict[str, npt.NDArray[Any]]":
+        """Return the columns, and begin new ones."""
+        numpy = extra("numpy", "numpy")
+        taken, self.columns = self.columns, {name: array(code) for name, code in _TYPES.items()}
+        return {name: numpy.asarray(column) for name, column in taken.items()}
+
+
+class _File(Protocol):
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def write(self, columns: "dict[str, npt.NDArray[Any]]") -> None:
+        """Write more rows."""
+
+    def finish(self, ranges: list[tuple[float, float | None, float | None]]) -> None:
+        """Write what comes last."""
+
+
+class _Parquet:
+    def __init__(self, path: Path) -> None:
+        self._pa, self._np = extra("pyarrow", "parquet"), extra("numpy", "parquet")
+        names = {name: self._pa.dictionary(self._pa.int8(), self._pa.string()) for name in _NAMES}
+        plain = {"update_id": self._pa.int64(), "price": self._pa.float64(), "quantity": self._pa.float64()}
+        types = {"timestamp": self._pa.timestamp("ms", tz="UTC"), **plain, **names}
+        self._schema = self._pa.schema([(name, types[name]) for name in _TYPES])
+        self._writer = extra("pyarrow.parquet", "parquet").ParquetWriter(path, self._schema, compression="zstd")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.close()
+
+    def write(self, columns: "dict[str, npt.NDArray[Any]]") -> None:
+        made = [self._column(name, columns[name]) for name in _TYPES]
+        self._writer.write_table(self._pa.table(made, schema=self._schema))
+
+    def _column(self, name: str, values: "npt.NDArray[Any]") -> Any:
+        pa, np = self._pa, self._np
+        if name in _NAMES:
+            codes = pa.array(values - 1, mask=values == 0)
+            return pa.DictionaryArray.from_arrays(codes, [str(each) for each in _NAMES[name][1:]])
+        if name == "timestamp":
+            return pa.array(np.rint(values * 1000).astype(np.int64)).cast(self._schema.field(name).type)
+        return pa.array(values, mask=values == 0 if name == "update_id" else np.isnan(values))
+
+    def finish(self, ranges: list[tuple[float, float | None, float | None]]) -> None:
+        named = [dict(zip(("timestamp", "lowest", "highest"), each, strict=True)) for each in ranges]
+        self._writer.add_key_value_metadata({"known_ranges": json.dumps(named)})
+
+
+class _Npz:
+    """Columns go to files of their own first: an array's length stands before its entries."""
+
+    def __init__(self, path: Path) -> None:
+        self._np, self._path = extra("numpy", "numpy"), path
+        self._stack = ExitStack()
+        self._columns: dict[str, IO[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        for name in _TYPES:
+            self._columns[name] = self._stack.enter_context(tempfile.TemporaryFile(dir=self._path.parent))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def write(self, columns: "dict[str, npt.NDArray[Any]]") -> None:
+        for name, values in columns.items():
+            self._columns[name].write(values.tobytes())
+
+    def finish(self, ranges: list[tuple[float, float | None, float | None]]) -> None:
+        np = self._np
+        with zipfile.ZipFile(self._path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+            for name, values in self._columns.items():
+                dtype = np.dtype(_TYPES[name])
+                header = {"descr": dtype.str, "fortran_order": False, "shape": (values.tell() // dtype.itemsize,)}
+                values.seek(0)
+                with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array_header_1_0(entry, header)
+                    shutil.copyfileobj(values, entry, 1 << 20)
+            others = {f"{name}s": np.array([str(each) for each in names]) for name, names in _NAMES.items()}
+            table = np.array(ranges, np.float64).reshape(-1, 3)
+            others |= {f"range_{name}": table[:, at] for at, name in enumerate(("timestamps", "lowest", "highest"))}
+            for name, short in others.items():
+                with file.open(f"{name}.npy", "w") as entry:
+                    np.lib.format.write_array(entry, short)
+
+
+EXPORTS: dict[str, Callable[[Path], _File]] = {".parquet": _Parquet, ".npz": _Npz}
+
+
+def export(messages: Iterable[BookMessage], file: str | Path) -> Exported:
+    """Write the messages of `watch_order_book`, up to an `end`, into a file that ends in .parquet or .npz.
+
+    A file of that name is replaced when all is written, and not touched before. Takes some 50 MB, however long the
+    interval is. Raises ExtraMissing without pyarrow or numpy, OSError where the file cannot be written, ValueError for
+    another ending, and what the stream raises.
+
+        messages = client.watch_order_book(start=start, end=end)
+        print(export(messages, "ETHUSDT.parquet").rows)
+    """
+    path = Path(file)
+    if path.suffix not in EXPORTS:
+        raise ValueError(f"{path.name} ends in neither of {' and '.join(EXPORTS)}")
+    rows, total, events, gaps = _Rows(), 0, 0, 0
+    first: float | None = None
+    last: float | None = None
+    # In a folder of its own, so that whatever goes wrong leaves nothing behind.
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        with EXPORTS[path.suffix](part) as written:
+            for message in messages:
+                made = rows.take(message)
+                total += made
+                events += bool(made)
+                gaps += message.kind is Kind.GAP
+                if made:
+                    first, last = message.timestamp if first is None else first, message.timestamp
+                if len(rows) >= _ROWS:
+                    written.write(rows.cut())
+            written.write(rows.cut())
+            written.finish(rows.ranges)
+        size = part.stat().st_size
+        part.replace(path)
+    return Exported(str(path), total, events, gaps, first, last, size)

@@ -1,0 +1,17 @@
+"""Libraries that only some users want: imported where they are first needed."""
+
+from importlib import import_module
+from typing import Any
+
+
+class ExtraMissing(ImportError):
+    """A library is needed that this package does not bring along unless it is asked to."""
+
+
+def extra(module: str, name: str) -> Any:
+    """Return a module that the extra `name` of this package installs. Raises ExtraMissing."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        needed = f"this needs {module.partition('.')[0]}: pip install 'chronobook[{name}]'"
+        raise ExtraMissing(needed, name=error.name) from error
