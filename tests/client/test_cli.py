@@ -28,6 +28,10 @@ async def chronobook(address: str, *arguments: str) -> tuple[int, str, str]:
     return process.returncode, output.decode(), errors.decode()
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
 def fed_market() -> HandFed:
     fed = HandFed()
     fed.sync()
@@ -180,7 +184,7 @@ async def test_an_interval_goes_into_a_file(tmp_path: Path) -> None:
         assert (code, output, errors.split(":")[1]) == (1, "", " SYMBOL_NOT_SERVED")
         code, output, errors = await chronobook(running.address, "export", str(tmp_path / "no" / "folder.npz"))
         assert (code, output, errors.count("\n")) == (1, "", 1)
-    assert sorted(os.listdir(tmp_path)) == ["book.npz", "book.parquet", "part.npz"]
+    assert names_in(tmp_path) == ["book.npz", "book.parquet", "part.npz"]
 
 
 async def test_a_live_book_is_drawn_in_place_and_ends_quietly() -> None:
