@@ -195,8 +195,9 @@ def export(messages: Iterable[BookMessage], file: str | Path) -> Exported:
     interval is. Raises ExtraMissing without pyarrow or numpy, OSError where the file cannot be written, ValueError for
     another ending, and what the stream raises.
 
-        messages = client.watch_order_book(start=start, end=end)
-        print(export(messages, "ETHUSDT.parquet").rows)
+    >>> messages = client.watch_order_book(start=1703123250, end=1703123400)
+    >>> export(messages, "ETHUSDT.parquet").rows
+    4
     """
     path = Path(file)
     if path.suffix not in EXPORTS:

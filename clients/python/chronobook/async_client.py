@@ -44,8 +44,11 @@ class AsyncClient:
     Every method raises ChronobookError or a subclass, and ValueError for a datetime without a time zone. One event
     loop a client.
 
-        async with AsyncClient("localhost:50051") as client:
-            answer = await client.quantity(2681.62, symbol="ETHUSDT")
+    >>> async def ask() -> float:
+    ...     async with AsyncClient("localhost:50051", symbol="ETHUSDT") as client:
+    ...         return (await client.quantity(2681.62, timestamp=1703123456)).quantity
+    >>> asyncio.run(ask())
+    5.25
     """
 
     def __init__(
@@ -205,8 +208,16 @@ class AsyncClient:
 
         It begins with the first `anext` and has no time limit. `aclose()` ends it; so does leaving the loop.
 
-            async with contextlib.aclosing(client.watch_level(2681.62)) as messages:
-                async for message in messages: ...
+        >>> async def watch() -> None:
+        ...     async with AsyncClient("localhost:50051") as client:
+        ...         async with contextlib.aclosing(client.watch_level(2681.62, start=1703123250)) as messages:
+        ...             async for message in messages:
+        ...                 print(message.kind, message.timestamp, message.quantity)
+        ...                 if message.kind is Kind.CHANGE:
+        ...                     break
+        >>> asyncio.run(watch())
+        STATE 1703123200.0 0.0
+        CHANGE 1703123300.0 5.25
         """
         request = convert.watch_level_request(
             price, symbol=symbol or self._symbol, start=start, end=end, min_change=min_change

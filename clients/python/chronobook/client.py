@@ -38,8 +38,9 @@ class Client:
     `symbol` is the default of every question. `timeout`, in seconds, bounds each call; a long answer takes several.
     Every method raises ChronobookError or a subclass, and ValueError for a datetime without a time zone.
 
-        with Client("localhost:50051") as client:
-            answer = client.quantity(2681.62, symbol="ETHUSDT")
+    >>> with Client("localhost:50051", symbol="ETHUSDT") as client:
+    ...     client.quantity(2681.62, timestamp=1703123456).quantity
+    5.25
     """
 
     def __init__(
@@ -63,13 +64,22 @@ class Client:
         self.close()
 
     def status(self, symbol: str | None = None) -> Status:
-        """Return how a symbol's book stands."""
+        """Return how a symbol's book stands.
+
+        >>> status = client.status()
+        >>> status.state, status.best_bid
+        (<SyncState.IN_SYNC: 'IN_SYNC'>, PriceLevel(price=2681.62, quantity=5.25))
+        """
         request = pb.GetStatusRequest(symbol=symbol or self._symbol)
         with raising():
             return convert.status(self._stub.GetStatus(request, timeout=self._timeout))
 
     def symbols(self) -> Symbols:
-        """Return the symbols that the server keeps, and how each of them stands."""
+        """Return the symbols that the server keeps, and how each of them stands.
+
+        >>> [each.symbol for each in client.symbols().symbols]
+        ['ETHUSDT']
+        """
         with raising():
             return convert.symbols(self._stub.ListSymbols(pb.ListSymbolsRequest(), timeout=self._timeout))
 
@@ -82,7 +92,11 @@ class Client:
         allow_stale: bool = False,
         max_age: float | None = None,
     ) -> OrderBook:
-        """Return the book, now or at an instant; `limit` levels a side, None for all that are known."""
+        """Return the book, now or at an instant; `limit` levels a side, None for all that are known.
+
+        >>> client.order_book(limit=1, timestamp=1703123001).asks
+        (PriceLevel(price=2681.62, quantity=3.25),)
+        """
         request = convert.order_book_request(
             symbol or self._symbol, limit=limit, timestamp=timestamp, allow_stale=allow_stale, max_age=max_age
         )
@@ -98,7 +112,14 @@ class Client:
         allow_stale: bool = False,
         max_age: float | None = None,
     ) -> Quantity:
-        """Return what rested at exactly a price at an instant; without one, at the level nearest to it now."""
+        """Return what rested at exactly a price at an instant; without one, at the level nearest to it now.
+
+        >>> then = client.quantity(2681.62, timestamp=1703123300)
+        >>> then.quantity, then.side, then.difference, then.previous_side, then.is_final
+        (5.25, <Side.BID: 'BID'>, 5.25, None, True)
+        >>> client.quantity(2681).actual_price  # now, the nearest level
+        2681.6
+        """
         request = convert.quantity_request(
             price, symbol=symbol or self._symbol, timestamp=timestamp, allow_stale=allow_stale, max_age=max_age
         )
@@ -115,7 +136,11 @@ class Client:
         allow_stale: bool = False,
         max_age: float | None = None,
     ) -> NearestLevel:
-        """Return the level nearest to a price, of one side or of both; of two equally near, the lower one."""
+        """Return the level nearest to a price, of one side or of both; of two equally near, the lower one.
+
+        >>> client.nearest_level(2680, side=Side.ASK).nearest_price
+        2681.63
+        """
         request = convert.nearest_level_request(
             price,
             symbol=symbol or self._symbol,
@@ -128,7 +153,12 @@ class Client:
             return convert.nearest_level(self._stub.NearestLevel(request, timeout=self._timeout))
 
     def history(self, symbol: str | None = None) -> History:
-        """Return which instants can be asked about, and which are missing and why."""
+        """Return which instants can be asked about, and which are missing and why.
+
+        >>> history = client.history()
+        >>> history.coverage, history.gaps
+        ((Interval(start=1703123000.0, end=1703123456.25),), ())
+        """
         request = pb.GetHistoryRequest(symbol=symbol or self._symbol)
         with raising():
             return convert.history(self._stub.GetHistory(request, timeout=self._timeout))
@@ -136,14 +166,28 @@ class Client:
     def level_changes(
         self, price: Price, *, start: Instant | None = None, end: Instant | None = None, symbol: str | None = None
     ) -> LevelChanges:
-        """Return every change of a price level from `start` to `end`, both included, and what was not known."""
+        """Return every change of a price level from `start` to `end`, both included, and what was not known.
+
+        >>> changes = client.level_changes(2681.62, start=1703123000, end=1703123400)
+        >>> changes.timestamps, changes.quantities, changes.sides
+        (array('d', [1703123200.0, 1703123300.0]), array('d', [0.0, 5.25]), array('b', [0, 1]))
+        >>> changes.stretches[0].quantity  # what rested there at first
+        3.25
+        >>> changes.to_pandas()["quantities"].max()
+        np.float64(5.25)
+        """
         steps = _pages.level_changes(price, start=start, end=end, symbol=symbol or self._symbol)
         return self._all(steps, self._stub.ListLevelChanges)
 
     def best_prices(
         self, *, start: Instant | None = None, end: Instant | None = None, symbol: str | None = None
     ) -> BestPrices:
-        """Return the best bid and ask after every event that moved them, from `start` to `end`, both included."""
+        """Return the best bid and ask after every event that moved them, from `start` to `end`, both included.
+
+        >>> best = client.best_prices(start=1703123100, end=1703123400).to_numpy()
+        >>> (best["ask_prices"] - best["bid_prices"]).round(2)
+        array([0.01, 0.02, 0.01])
+        """
         steps = _pages.best_prices(start=start, end=end, symbol=symbol or self._symbol)
         return self._all(steps, self._stub.ListBestPrices)
 
@@ -153,6 +197,10 @@ class Client:
         """Return what rested at each pair of a price and an instant, or why that cannot be answered.
 
         Raises ValueError where there are not as many prices as timestamps. Arrays of numbers are taken as they are.
+
+        >>> answer = client.quantities([2681.62, 2681.62, 2500], [1703123001, 1703123250, 1703123001])
+        >>> answer.quantities, [Outcome(each).name for each in answer.outcomes]
+        (array('d', [3.25, 0.0, nan]), ['ANSWERED', 'ANSWERED', 'LEVEL_UNKNOWN'])
         """
         steps = _pages.quantities(prices, timestamps, symbol=symbol or self._symbol)
         return self._all(steps, self._stub.BatchGetQuantity)
@@ -191,8 +239,12 @@ class Client:
 
         It begins with the first `next` and has no time limit. `close()` ends it; so does leaving the loop.
 
-            with contextlib.closing(client.watch_level(2681.62)) as messages:
-                for message in messages: ...
+        >>> for message in client.watch_level(2681.62, start=1703123100, end=1703123400):
+        ...     print(message.kind, message.timestamp, message.quantity, message.change)
+        STATE 1703123000.0 3.25 None
+        CHANGE 1703123200.0 0.0 -3.25
+        CHANGE 1703123300.0 5.25 5.25
+        END 1703123456.25 None None
         """
         request = convert.watch_level_request(
             price, symbol=symbol or self._symbol, start=start, end=end, min_change=min_change
@@ -212,6 +264,12 @@ class Client:
 
         A LocalOrderBook that takes the messages in is the book after each event. With a `limit`, the STATE comes once
         more where the stream was resumed.
+
+        >>> book = LocalOrderBook()
+        >>> for message in client.watch_order_book(start=1703123250, end=1703123400):
+        ...     book.apply(message)
+        >>> book.best_bid, book.best_ask, book.quantity(2681.61)
+        (PriceLevel(price=2681.62, quantity=5.25), PriceLevel(price=2681.63, quantity=7.0), 12.5)
         """
         request = convert.watch_order_book_request(symbol or self._symbol, limit=limit, start=start, end=end)
         return self._watch(Resuming(request, resume), self._stub.WatchOrderBook, convert.book_message)

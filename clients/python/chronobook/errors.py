@@ -34,10 +34,11 @@ class ChronobookError(Exception):
     violations   of INVALID_FIELD: the fields
     retry_delay  seconds to wait before asking again, as advised by the server; None where it advises nothing
 
-        try:
-            client.quantity(2681.62)
-        except ChronobookError as error:
-            if error.is_retryable: ...
+    >>> try:
+    ...     client.quantity(2500, timestamp=1703123456)
+    ... except ChronobookError as error:
+    ...     error.reason, error.is_retryable, error.metadata
+    ('LEVEL_UNKNOWN', False, {'known_highest': '2681.63', 'known_lowest': '2681.6'})
     """
 
     reason: str

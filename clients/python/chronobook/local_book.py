@@ -9,10 +9,11 @@ class LocalOrderBook:
 
     `is_current` is false before the first STATE and inside gaps: then this is the last good book.
 
-        book = LocalOrderBook()
-        async for message in client.watch_order_book():
-            book.apply(message)
-            print(book.timestamp, book.best_bid, book.best_ask)
+    >>> book = LocalOrderBook()
+    >>> for message in client.watch_order_book(start=1703123250, end=1703123400):
+    ...     book.apply(message)
+    >>> book.timestamp, book.best_ask
+    (1703123300.0, PriceLevel(price=2681.63, quantity=7.0))
     """
 
     def __init__(self, limit: int | None = None) -> None:

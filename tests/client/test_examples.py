@@ -1,0 +1,136 @@
+"""The examples in docstrings and in the README, asked of a real server: they must be right, or at least run."""
+
+import asyncio
+import contextlib
+import doctest
+import io
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import chronobook
+from chronobook import (
+    Client,
+    _export,
+    _render,
+    async_client,
+    client,
+    columns,
+    errors,
+    local_book,
+    results,
+)
+from tests.support.depth import snapshot
+from tests.support.served import HandFed, served
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+START = 1_703_123_000_000
+LINES_SHOWN = 3
+MODULES = (async_client, client, columns, errors, _export, local_book, _render, results)
+
+
+class Example(HandFed):
+    """A book of two levels a side, of which 2681.62 is an ask, then empty, then a bid."""
+
+    def sync(self, *, time: int = START, limit: int = 2) -> None:
+        wanted = self.market.opened()
+        assert wanted is not None
+        reply = snapshot(
+            self.last,
+            bids=[("2681.61", "12.50"), ("2681.60", "4.00")],
+            asks=[("2681.62", "3.25"), ("2681.63", "7.00")],
+            limit=limit,
+            time=time,
+        )
+        self.market.snapshot(wanted.number, reply)
+        self.change(time=time)
+
+
+def example() -> Example:
+    fed = Example()
+    fed.sync()
+    fed.change(time=START + 200_000, asks=[("2681.62", "0.00")])
+    fed.change(time=START + 300_000, bids=[("2681.62", "5.25")])
+    fed.change(time=START + 456_250, bids=[("2681.60", "3.50")])
+    return fed
+
+
+class Seen(Exception):
+    """An example has printed enough: it would go on for ever."""
+
+
+def run_doctests(module: ModuleType, address: str) -> tuple[int, int, str]:
+    """Return how many examples there are in a module, how many fail, and what is said of those."""
+    said = io.StringIO()
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    with Client(address, symbol="ETHUSDT") as asking, contextlib.redirect_stdout(said):
+        for test in doctest.DocTestFinder().find(module, extraglobs={**vars(chronobook), "client": asking}):
+            test.globs |= {"asyncio": asyncio, "contextlib": contextlib}
+            for each in test.examples:
+                each.source = each.source.replace("localhost:50051", address)
+            runner.run(test)
+    return runner.tries, runner.failures, said.getvalue()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+async def test_the_examples_of_docstrings_are_right(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with served(example()) as running:
+        tried, failed, said = await asyncio.to_thread(run_doctests, module, running.address)
+    assert failed == 0, said
+    assert tried or module in (columns, results)
+
+
+def blocks(path: Path) -> list[str]:
+    """Return the blocks of Python in a file."""
+    found = re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+    assert found
+    return found
+
+
+def run_block(source: str, address: str) -> list[str]:
+    """Run a block as a program; return what it prints, a few lines where it would go on for ever."""
+    printed: list[str] = []
+
+    def show(*values: Any) -> None:
+        printed.append(" ".join(map(str, values)))
+        if "watch" in source and len(printed) == LINES_SHOWN:
+            raise Seen
+
+    source = source.replace("localhost:50051", address).replace("Client()", f'Client("{address}")')
+    with contextlib.suppress(Seen):
+        exec(compile(source, "README.md", "exec"), {"print": show, "__name__": "__main__"})
+    return printed
+
+
+BLOCKS = [
+    pytest.param(source, id=f"{path.parent.name}-{number}")
+    for path in (ROOT / "clients" / "python" / "README.md", ROOT / "README.md")
+    for number, source in enumerate(blocks(path))
+]
+
+
+async def change_again_and_again(fed: Example) -> None:
+    """Change a level that streams are about, so that those which begin now have something to tell."""
+    for number in range(1000):
+        await asyncio.sleep(0.05)
+        # Later, and elsewhere than where the examples ask what rests now.
+        fed.change(time=START + 457_000 + number, bids=[("2681.61", f"{number + 1}.00")])
+
+
+@pytest.mark.parametrize("source", BLOCKS)
+async def test_the_examples_of_readmes_run(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fed = example()
+    async with served(fed) as running:
+        changing = asyncio.create_task(change_again_and_again(fed))
+        printed = await asyncio.to_thread(run_block, source, running.address)
+        changing.cancel()
+    assert printed
+    promised = [line.removeprefix("# ") for line in source.splitlines() if line.startswith("# ")]
+    assert not promised or printed == promised
