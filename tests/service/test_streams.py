@@ -1,4 +1,6 @@
 import asyncio
+import signal
+import sys
 from collections.abc import Awaitable
 from typing import Any
 
@@ -9,6 +11,7 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from tests.support.depth import snapshot
 from tests.support.errors import Refused, from_rpc
 from tests.support.served import HandFed, served
+from tests.support.system import until
 
 Kind = pb.WatchLevelResponse.Kind
 
@@ -233,3 +236,28 @@ async def test_what_a_stream_cannot_begin_with_is_refused() -> None:
         assert (await book(start_timestamp=5)).reason == "BEFORE_HISTORY"
         assert (await book(symbol="NONE")).reason == "SYMBOL_NOT_SERVED"
         assert (await book(symbol="BTCUSDT")).reason == "NOT_SYNCED"
+
+
+VANISHING = """
+import sys
+from chronobook import Client
+for message in Client(sys.argv[1]).watch_level(99):
+    print(message.kind, flush=True)
+"""
+
+
+async def test_a_reader_that_is_gone_without_a_word_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chronobook_server.service.server._PING_MS", 1000)
+    monkeypatch.setattr("chronobook_server.service.server._PONG_MS", 500)
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as running:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", VANISHING, running.address, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"STATE\n"
+        process.send_signal(signal.SIGSTOP)  # its sockets stay open, and nobody is at them
+        await until(lambda: len(fed.market.hub) == 0)
+        process.kill()
+        await process.wait()

@@ -22,9 +22,15 @@ _OPTIONS = (
     # Two servers on one port would each get half of the calls; the second one is to fail instead.
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 10_000),
+    # By default some of the calls that come while a thousand wait to be begun are thrown away, by chance, as CANCELLED.
+    ("grpc.server.max_pending_requests", 10_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
     ("grpc.max_receive_message_length", 1 << 20),
+    # Clients may ask as often as every ten seconds whether we are still there.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
+# A reader that is gone without a word (its machine has stopped, its network is cut) is noticed after these two.
+_PING_MS, _PONG_MS = 30_000, 20_000
 
 
 def _methods(handlers: OrderBookHandlers) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
@@ -59,7 +65,13 @@ class Server:
     ) -> None:
         self.port = 0
         self._markets = markets
-        self._server = grpc.aio.server(options=_OPTIONS)
+        pings = (
+            ("grpc.keepalive_time_ms", _PING_MS),
+            ("grpc.keepalive_timeout_ms", _PONG_MS),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.http2.ping_timeout_ms", _PONG_MS),
+        )
+        self._server = grpc.aio.server(options=(*_OPTIONS, *pings))
         self._health = health.aio.HealthServicer()
         handlers = OrderBookHandlers(markets, default_symbol=default_symbol, heartbeat_seconds=heartbeat_seconds)
         self._server.add_registered_method_handlers(SERVICE, _methods(handlers))
