@@ -37,8 +37,8 @@ class ChronobookError(Exception):
     >>> try:
     ...     client.quantity(2500, timestamp=1703123456)
     ... except ChronobookError as error:
-    ...     error.reason, error.is_retryable, error.metadata
-    ('LEVEL_UNKNOWN', False, {'known_highest': '2681.63', 'known_lowest': '2681.6'})
+    ...     error.reason, error.is_retryable, error.metadata["known_highest"]
+    ('LEVEL_UNKNOWN', False, '2681.63')
     """
 
     reason: str
