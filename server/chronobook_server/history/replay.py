@@ -112,7 +112,8 @@ class _Reading:
     def damaged(self, stretch: _Stretch) -> None:
         """Take note that a stretch cannot be read."""
         if self.damaged_since is None:
-            self.damaged_since = stretch.first if stretch.gap is None else stretch.gap.gap.start
+            known_to = Millis(max(stretch.first - 1, self.after.time))
+            self.damaged_since = known_to if stretch.gap is None else stretch.gap.gap.start
 
     def open_gap(self) -> Iterator[GapStep]:
         """Yield the gap that history ends with, if that begins before the end."""
