@@ -3,14 +3,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
+import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.app import StartFailed, serving
 from chronobook_server.core.coverage import Cause
 from chronobook_server.settings import Address, ServeSettings
 from tests.exchange.test_feed import stepped
-from tests.support.served import HandFed
+from tests.support.served import HandFed, served
 from tests.support.system import free_port, settings_for, until
 
 
@@ -85,3 +87,24 @@ def test_a_gap_is_counted_once_with_its_cause_and_length() -> None:
     fed.change(time=16_000)
     assert fed.market.counts.gaps == {Cause.DISCONNECT: 1}
     assert fed.market.counts.gap_seconds == {Cause.DISCONNECT: 3.0}
+
+
+async def test_calls_are_counted_by_how_they_end() -> None:
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as running:
+        calls, stub = running.server.calls, running.stub
+        await stub.GetQuantity(pb.GetQuantityRequest(price=99))
+        for refused in (pb.GetQuantityRequest(price=-1), pb.GetQuantityRequest(price=5, timestamp=10)):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.GetQuantity(refused)
+        watching = stub.WatchLevel(pb.WatchLevelRequest(price=99))
+        await watching.read()
+        assert (calls["WatchLevel"].open, len(fed.market.hub), fed.market.hub.behind) == (1, 1, 0)
+        watching.cancel()
+        await until(lambda: not calls["WatchLevel"].open)
+    assert calls["GetQuantity"].codes == {"OK": 1, "INVALID_ARGUMENT": 1, "NOT_FOUND": 1}
+    assert (sum(calls["GetQuantity"].buckets), calls["GetQuantity"].open) == (3, 0)
+    assert calls["GetQuantity"].seconds > 0
+    assert calls["WatchLevel"].codes == {"CANCELLED": 1}
+    assert sum(calls["WatchLevel"].buckets) == 0

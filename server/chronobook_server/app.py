@@ -20,7 +20,7 @@ from chronobook_server.exchange.network import RealNetwork
 from chronobook_server.history.directory import DirectoryRefused
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
-from chronobook_server.metrics import serve_metrics
+from chronobook_server.metrics import Counted, serve_metrics
 from chronobook_server.net import AddressTaken, resolve_free
 from chronobook_server.process import use_all_descriptors
 from chronobook_server.service.server import PortInUse, Server
@@ -147,7 +147,9 @@ class Application:
         self._feeding = asyncio.create_task(self._run_feed(self.feed))
         if settings.metrics is not None:
             try:
-                self._stop_metrics = serve_metrics(settings.metrics, self.markets, self.feed)
+                self._stop_metrics = serve_metrics(
+                    settings.metrics, Counted(self.markets, self.feed, self._archive, self.server.calls)
+                )
             except OSError as error:
                 await self.stop()
                 raise StartFailed(f"cannot serve metrics on {settings.metrics}: {error.strerror}") from error

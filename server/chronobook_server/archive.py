@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from functools import partial
 
 import structlog
@@ -30,7 +31,8 @@ class Archive:
         self._sync_seconds = settings.sync_interval_ms / 1000
         self._retention_ms = settings.retention_ms
         self._sealed: asyncio.Queue[str] = asyncio.Queue()
-        self._sealer = ProcessSealer()
+        self.sealer = ProcessSealer()
+        self.durable_at = time.monotonic()  # all that was written by then is
         self._tasks: list[asyncio.Task[None]] = []
         self._memories = Memories()
         self.histories: dict[str, HistoryStore] = {}
@@ -44,7 +46,7 @@ class Archive:
 
     def open(self, symbol: str) -> HistoryStore:
         """Open the history of one more symbol. Raises DirectoryRefused."""
-        history = self.directory.open(symbol, self._sealer, retention_ms=self._retention_ms, memories=self._memories)
+        history = self.directory.open(symbol, self.sealer, retention_ms=self._retention_ms, memories=self._memories)
         self.histories[symbol] = history
         history.recorder.sealed = partial(self._sealed.put_nowait, symbol)
         for name in history.recorder.damaged_files:
@@ -65,11 +67,13 @@ class Archive:
 
     async def _sync_all(self) -> None:
         # Several at once: a disk that is asked to makes many files durable in about the time of one.
+        begun = time.monotonic()
         histories = list(self.histories.values())
         parts = [histories[first::_SYNCERS] for first in range(min(_SYNCERS, len(histories)))]
         for failed in await asyncio.gather(*(asyncio.to_thread(_sync, part) for part in parts)):
             for history, error in failed:
                 history.recorder.fail(error)
+        self.durable_at = begun
 
     async def _retry(self) -> None:
         while True:
@@ -99,8 +103,8 @@ class Archive:
         self.close()
         await self._sync_all()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._sealer.drain(), _STOP_SECONDS)
-        await self._sealer.stop()
+            await asyncio.wait_for(self.sealer.drain(), _STOP_SECONDS)
+        await self.sealer.stop()
         self.directory.close()
 
 

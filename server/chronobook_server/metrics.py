@@ -1,15 +1,19 @@
 """What the server counts, for Prometheus: read from where it is counted, at the moment when it is asked for."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from chronobook_server.archive import Archive
 from chronobook_server.exchange.feed import Feed
 from chronobook_server.exchange.group import FeedCounts
 from chronobook_server.market import Market
+from chronobook_server.service.calls import BUCKETS, MethodCounts
 from chronobook_server.settings import Address
 
 _Value = float | int | None
@@ -41,6 +45,12 @@ _GAUGES: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
     ("epoch", "Update id of the snapshot that the book began with.", lambda market: market.epoch),
     ("waiting_events", "Events that wait for a snapshot, or for others.", lambda market: market.waiting),
     ("history_bytes", "Bytes of history on disk.", lambda market: market.history.bytes),
+    ("history_segments", "Segments held.", lambda market: market.history.segments),
+    ("history_events", "Depth events held.", lambda market: market.history.events),
+    ("history_level_changes", "Level changes held.", lambda market: market.history.level_changes),
+    ("history_unsealed", "Segments that wait to be sealed.", lambda market: market.history.recorder.unsealed),
+    ("watches", "Streams open.", lambda market: len(market.hub)),
+    ("watches_behind", "Streams that read on in the history.", lambda market: market.hub.behind),
     ("history_failing", "1 while history cannot be written.", lambda market: int(_is_failing(market))),
 )
 _FEED = {
@@ -58,14 +68,20 @@ _FEED = {
 class Counted(Collector):
     """The metrics of one server, all named `chronobook_...`."""
 
-    def __init__(self, markets: Mapping[str, Market], feed: Feed) -> None:
+    def __init__(
+        self, markets: Mapping[str, Market], feed: Feed, archive: Archive, calls: Mapping[str, MethodCounts]
+    ) -> None:
         self._markets = markets
         self._feed = feed
+        self._archive = archive
+        self._calls = calls
 
     def collect(self) -> Iterable[Metric]:
         """Return all metrics as they are now. Called from another thread."""
         yield from self._of_symbols(tuple(self._markets.items()))
         yield from self._of_feed()
+        yield from self._of_history()
+        yield from self._of_calls()
 
     def _of_symbols(self, markets: tuple[tuple[str, Market], ...]) -> Iterator[Metric]:
         for kind, entries in ((CounterMetricFamily, _COUNTS), (GaugeMetricFamily, _GAUGES)):
@@ -109,11 +125,37 @@ class Counted(Collector):
             "chronobook_held_until_seconds", "Unix time until which the exchange wants no request.", budget.held_until
         )
 
+    def _of_history(self) -> Iterator[Metric]:
+        archive, sealer = self._archive, self._archive.sealer
+        yield CounterMetricFamily("chronobook_seals", "Segments sealed.", sealer.sealed)
+        yield CounterMetricFamily("chronobook_seal_failures", "Segments that could not be sealed.", sealer.failed)
+        yield CounterMetricFamily("chronobook_seal_seconds", "Time from a segment's end to its seal.", sealer.seconds)
+        lag = time.monotonic() - archive.durable_at
+        yield GaugeMetricFamily("chronobook_log_lag_seconds", "What a loss of power would cost now.", lag)
 
-def serve_metrics(address: Address, markets: Mapping[str, Market], feed: Feed) -> Callable[[], None]:
+    def _of_calls(self) -> Iterator[Metric]:
+        made = CounterMetricFamily("chronobook_calls", "Calls that have ended.", labels=("method", "code"))
+        under_way = GaugeMetricFamily("chronobook_calls_open", "Calls under way.", labels=("method",))
+        seconds = HistogramMetricFamily(
+            "chronobook_call_seconds", "How long questions took in the server.", labels=("method",)
+        )
+        for method, counts in self._calls.items():
+            for code, count in tuple(counts.codes.items()):
+                made.add_metric((method, code), count)
+            under_way.add_metric((method,), counts.open)
+            sums = list(accumulate(counts.buckets))
+            if sums[-1]:
+                bounds = (*map(str, BUCKETS), "+Inf")
+                seconds.add_metric((method,), list(zip(bounds, sums, strict=True)), counts.seconds)
+        yield from (made, under_way, seconds)
+
+
+def serve_metrics(address: Address, counted: Counted) -> Callable[[], None]:
     """Serve the metrics in a thread of its own; return what ends that. Raises OSError."""
     registry = CollectorRegistry()
-    registry.register(Counted(markets, feed))
+    registry.register(counted)
+    ProcessCollector(registry=registry)
+    GCCollector(registry)
     server, thread = start_http_server(address.port, address.host, registry)
 
     def stop() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sys
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,12 +21,15 @@ log = structlog.get_logger(__name__)
 class _Waiting(NamedTuple):
     line: bytes
     done: Callable[[str | None], None]
+    since: float
 
 
 class ProcessSealer:
     """Seals segments of files on a disk, one after the other, in a process that is started again when it ends."""
 
     def __init__(self) -> None:
+        self.sealed = self.failed = 0
+        self.seconds = 0.0  # from when each was asked for to its end
         self._number = 0
         self._waiting: dict[int, _Waiting] = {}
         self._process: asyncio.subprocess.Process | None = None
@@ -37,7 +41,7 @@ class ProcessSealer:
         """Do a job; then call `done`, with what went wrong or None."""
         assert isinstance(files, DiskFiles), "another process sees only what is on a disk"
         self._number += 1
-        waiting = _Waiting(job_line(self._number, files.folder, job), done)
+        waiting = _Waiting(job_line(self._number, files.folder, job), done, time.monotonic())
         self._waiting[self._number] = waiting
         self._idle.clear()
         if self._process is not None:
@@ -87,6 +91,11 @@ class ProcessSealer:
         if not self._waiting:
             self._idle.set()
         if waiting is not None:
+            if error is None:
+                self.sealed += 1
+                self.seconds += time.monotonic() - waiting.since
+            else:
+                self.failed += 1
             waiting.done(error)
 
     def _fail_all(self, error: str) -> None:

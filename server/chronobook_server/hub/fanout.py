@@ -90,6 +90,11 @@ class Hub:
         """Return the number of watches."""
         return len(self._all)
 
+    @property
+    def behind(self) -> int:
+        """The number of watches that read on in the history."""
+        return sum(not watch.is_live for watch in tuple(self._all))
+
     # --- watches
 
     def watch_level(

@@ -13,6 +13,7 @@ from chronobook_server.core.coverage import Cause
 from chronobook_server.hub.watch import HEARTBEAT_SECONDS
 from chronobook_server.market import Market
 
+from .calls import MethodCounts, counted
 from .handlers import OrderBookHandlers
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OrderBookService"].full_name
@@ -33,11 +34,14 @@ _OPTIONS = (
 _PING_MS, _PONG_MS = 30_000, 20_000
 
 
-def _methods(handlers: OrderBookHandlers) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
+def _methods(
+    handlers: OrderBookHandlers, calls: dict[str, MethodCounts]
+) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
     """Return the service's methods by name. Streams write bytes: a message is made once for all who get it."""
     methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method in pb.DESCRIPTOR.services_by_name["OrderBookService"].methods:
-        handle = getattr(handlers, method.name)
+        counts = calls[method.name] = MethodCounts()
+        handle = counted(counts, getattr(handlers, method.name), is_stream=method.server_streaming)
         read = GetMessageClass(method.input_type).FromString
         if method.server_streaming:
             methods[method.name] = grpc.unary_stream_rpc_method_handler(handle, request_deserializer=read)
@@ -74,7 +78,8 @@ class Server:
         self._server = grpc.aio.server(options=(*_OPTIONS, *pings))
         self._health = health.aio.HealthServicer()
         handlers = OrderBookHandlers(markets, default_symbol=default_symbol, heartbeat_seconds=heartbeat_seconds)
-        self._server.add_registered_method_handlers(SERVICE, _methods(handlers))
+        self.calls: dict[str, MethodCounts] = {}
+        self._server.add_registered_method_handlers(SERVICE, _methods(handlers, self.calls))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 

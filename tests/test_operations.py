@@ -1,0 +1,71 @@
+"""Dashboard, alerts and the operators' guide: made for the metrics that there are."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from chronobook_server.app import serving
+from tests.exchange.test_feed import stepped
+from tests.support.system import free_port, until
+from tests.test_metrics import scraped, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+ALERTS = ROOT / "deploy" / "alerts.yml"
+NAME = re.compile(r"\b(?:chronobook|process|python)_[a-z_]+")
+
+
+def rules() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load(ALERTS.read_text())["groups"]
+    return list(group["rules"])
+
+
+def expressions() -> list[str]:
+    """Return every expression of the dashboard and of the alerts."""
+    board = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
+    shown = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    assert len(shown) > 20
+    return [*shown, *(rule["expr"] for rule in rules())]
+
+
+async def test_every_metric_that_is_shown_or_watched_exists(tmp_path: Path) -> None:
+    simulator = stepped()
+    await simulator.start()
+    port = free_port()
+    try:
+        async with serving(settings(tmp_path, simulator.rest_url, simulator.stream_url, port)) as application:
+            market = application.markets["ETHUSDT"]
+            await until(lambda: market.is_synced)
+            simulator.symbols["ETHUSDT"].drop_next = 1
+            await simulator.step(2)
+            await until(lambda: market.counts.resyncs == 1 and market.is_synced)
+            await simulator.step(1)
+            await until(lambda: market.counts.gap_seconds)
+            application.server.calls["GetStatus"].took(0.001)
+            application.server.calls["GetStatus"].codes["OK"] += 1
+            found = {name for name, _ in await scraped(port)}
+    finally:
+        await simulator.stop()
+    wanted = {name for expression in expressions() for name in NAME.findall(expression)}
+    assert wanted - found == set()
+    ours = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in found if name.startswith("chronobook_")}
+    assert len(ours) > 40
+
+
+def test_the_guide_says_of_every_alert_what_to_do() -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    assert re.findall(r"^\*\*(\w+)\.\*\*", guide, re.MULTILINE) == [rule["alert"] for rule in rules()]
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool, of Debian's package prometheus, is not installed"
+)
+def test_prometheus_takes_the_rules() -> None:
+    done = subprocess.run(["promtool", "check", "rules", ALERTS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(rules())} rules found" in done.stdout
