@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from chronobook_server.core.errors import InvalidField
 from chronobook_server.core.instrument import (
+    MAX_EXACT,
     MAX_SCALE,
     DecimalReader,
     FinerThanScale,
@@ -97,3 +98,21 @@ def test_a_price_that_cannot_be_is_refused_by_name(value: float) -> None:
     with pytest.raises(InvalidField) as caught:
         ETH.price_from_float(value)
     assert caught.value.violations[0][0] == "price"
+
+
+@given(
+    st.integers(0, 12),
+    st.one_of(
+        st.floats(allow_nan=True, allow_infinity=True),
+        st.tuples(st.integers(1, 2**54), st.integers(0, 12)).map(lambda pair: pair[0] / 10 ** pair[1]),
+    ),
+)
+def test_a_double_is_read_as_its_shortest_text(scale: int, value: float) -> None:
+    instrument = Instrument("X", price_scale=scale)
+    text = Decimal(repr(value))
+    steps = text.scaleb(scale) if text.is_finite() else Decimal(0)
+    if 0 < steps <= MAX_EXACT and steps == steps.to_integral_value():
+        assert instrument.price_from_float(value) == int(steps)
+    else:
+        with pytest.raises(InvalidField):
+            instrument.price_from_float(value)

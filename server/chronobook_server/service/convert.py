@@ -39,7 +39,11 @@ Check = tuple[str, Callable[[float | None], str | None]]
 
 def check(request: Any, *checks: Check) -> None:
     """Check optional numbers of a request, all of them. Raises InvalidField with every violation."""
-    found = [(field, problem) for field, test in checks if (problem := test(optional(request, field))) is not None]
+    found = []
+    for field, test in checks:
+        problem = test(getattr(request, field) if request.HasField(field) else None)
+        if problem is not None:
+            found.append((field, problem))
     if found:
         raise InvalidField(*found)
 
