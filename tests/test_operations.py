@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from chronobook_server import cli
 from chronobook_server.app import serving
 from tests.exchange.test_feed import stepped
 from tests.support.system import free_port, until
@@ -69,3 +70,21 @@ def test_prometheus_takes_the_rules() -> None:
     done = subprocess.run(["promtool", "check", "rules", ALERTS], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(rules())} rules found" in done.stdout
+
+
+def commands() -> list[list[str]]:
+    """Return the command lines in the files for Docker and systemd."""
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yml").read_text())["services"]
+    units = [path.read_text() for path in sorted((ROOT / "deploy").glob("*.service"))]
+    image = (ROOT / "deploy" / "Dockerfile").read_text()
+    started = [line.split()[1:] for unit in units for line in re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)]
+    default = json.loads(re.findall(r"^CMD (.*)$", image, re.MULTILINE)[0])
+    assert len(started) == 2
+    return [*(service["command"] for service in services.values()), *started, default]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_what_is_deployed_is_a_command_that_there_is(words: list[str]) -> None:
+    name, *options = words
+    command = cli.main.commands[name]
+    command.make_context(name, options)
