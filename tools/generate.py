@@ -1,17 +1,22 @@
-"""Generate everything that is made from the contract: the Python stubs and Envoy's descriptor set.
+"""Generate everything that is made from the contract: stubs, Envoy's descriptor set, the OpenAPI description.
 
 `python tools/generate.py` writes into the tree. `--check` writes nothing and exits 1 when the tree differs.
 """
 
 import argparse
 import filecmp
+import json
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import google.rpc
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tools import openapi
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOGLE = ROOT / ".build" / "googleapis"
@@ -24,6 +29,7 @@ GOOGLE_PROTOS = (
 )
 STUBS = Path("clients/python/chronobook/v1")
 DESCRIPTOR = Path("envoy/descriptor.binpb")
+OPENAPI = Path("envoy/openapi.json")
 
 
 def copy_google_protos() -> None:
@@ -64,6 +70,11 @@ def generate(target: Path) -> None:
     run_protoc(
         f"--descriptor_set_out={target / DESCRIPTOR}", "--include_imports", *protos, "google/rpc/error_details.proto"
     )
+    with tempfile.TemporaryDirectory() as folder:
+        described = Path(folder) / "described"
+        run_protoc(f"--descriptor_set_out={described}", "--include_imports", "--include_source_info", *protos)
+        made = openapi.document(FileDescriptorSet.FromString(described.read_bytes()), "v1")
+    (target / OPENAPI).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 def differences(fresh: Path) -> list[str]:

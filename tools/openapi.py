@@ -1,0 +1,187 @@
+"""The REST face as OpenAPI 3.1, from the contract: its HTTP bindings, its types and its comments."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from google.api import annotations_pb2
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+    FileDescriptorSet,
+    MethodDescriptorProto,
+)
+
+Json = dict[str, Any]
+_FIELD = FieldDescriptorProto
+_NUMBERS: dict[int, Json] = {
+    _FIELD.TYPE_DOUBLE: {"type": "number", "format": "double"},
+    _FIELD.TYPE_UINT32: {"type": "integer", "format": "int64", "minimum": 0, "maximum": 2**32 - 1},
+    _FIELD.TYPE_INT32: {"type": "integer", "format": "int32"},
+    _FIELD.TYPE_BOOL: {"type": "boolean"},
+    _FIELD.TYPE_STRING: {"type": "string"},
+}
+# What is not known stands in arrays as NaN, which JSON has no number for.
+_OR_NAN: Json = {"anyOf": [_NUMBERS[_FIELD.TYPE_DOUBLE], {"const": "NaN"}]}
+_ERROR: Json = {
+    "type": "object",
+    "description": "google.rpc.Status: why there is no answer. `details` has a google.rpc.ErrorInfo with a `reason`.",
+    "required": ["code", "message", "details"],
+    "properties": {
+        "code": {"type": "integer", "description": "The gRPC status."},
+        "message": {"type": "string", "description": "For people."},
+        "details": {
+            "type": "array",
+            "description": "A google.rpc.ErrorInfo, and where they help a BadRequest and a RetryInfo.",
+            "items": {"type": "object", "required": ["@type"]},
+        },
+    },
+}
+_REFUSALS = {
+    "400": "A field is missing or out of bounds, or no such instant is held.",
+    "404": "The symbol is not served, the instant lies in a gap, or the level is not known.",
+    "413": "The body is too large.",
+    "429": "The subscriber is slower than history is long.",
+    "503": "No server, or no book in sync; try again.",
+}
+
+
+class Contract:
+    """The messages, enums and comments of a set of files that was made with source information."""
+
+    def __init__(self, files: FileDescriptorSet) -> None:
+        self._comments: dict[str, str] = {}
+        self.schemas: Json = {"Error": _ERROR}
+        self._messages: dict[str, DescriptorProto] = {}
+        for file in files.file:
+            if file.package == "chronobook.v1":
+                self._read(file)
+        self.service = next(file.service[0] for file in files.file if file.service)
+
+    def _read(self, file: FileDescriptorProto) -> None:
+        comments = {tuple(each.path): _text(each.leading_comments) for each in file.source_code_info.location}
+        for number, service in enumerate(file.service):
+            for place, method in enumerate(service.method):
+                self._comments[method.name] = comments.get((6, number, 2, place), "")
+        for number, enum in enumerate(file.enum_type):
+            self._enum(enum, f"{enum.name}", comments, (5, number))
+        for number, message in enumerate(file.message_type):
+            self._message(message, message.name, f".{file.package}.{message.name}", comments, (4, number))
+
+    def _enum(self, enum: EnumDescriptorProto, name: str, comments: dict[Any, str], path: tuple[int, ...]) -> None:
+        values = [f"- `{value.name}`: {comments.get((*path, 2, at), '')}" for at, value in enumerate(enum.value)]
+        says = "\n".join([comments.get(path, ""), "", *values])
+        self.schemas[name] = {"type": "string", "description": says, "enum": [value.name for value in enum.value]}
+
+    def _message(
+        self, message: DescriptorProto, name: str, full: str, comments: dict[Any, str], path: tuple[int, ...]
+    ) -> None:
+        self._messages[full] = message
+        for number, enum in enumerate(message.enum_type):
+            self._enum(enum, f"{name}.{enum.name}", comments, (*path, 4, number))
+        for number, nested in enumerate(message.nested_type):
+            self._message(nested, f"{name}.{nested.name}", f"{full}.{nested.name}", comments, (*path, 3, number))
+        properties = {}
+        for number, field in enumerate(message.field):
+            says = comments.get((*path, 2, number), "")
+            self._comments[f"{name}.{field.name}"] = says
+            properties[field.name] = {**_schema(field), "description": says}
+        always = [field.name for field in message.field if not _may_miss(field)]
+        self.schemas[name] = {"type": "object", "description": comments.get(path, ""), "properties": properties}
+        if always and not name.endswith("Request"):
+            self.schemas[name]["required"] = always
+
+    def says(self, name: str) -> str:
+        """Return the comment of a method, or of a field as MESSAGE.FIELD."""
+        return self._comments[name]
+
+    def fields(self, method: MethodDescriptorProto) -> Iterator[tuple[FieldDescriptorProto, str]]:
+        """Yield the fields of a method's request, each with its comment."""
+        name = method.input_type.rpartition(".")[2]
+        for field in self._messages[method.input_type].field:
+            yield field, self.says(f"{name}.{field.name}")
+
+
+def _text(comment: str) -> str:
+    return re.sub(r"\n(?!\n|-|$)", " ", comment.strip().replace("\n ", "\n"))
+
+
+def _may_miss(field: FieldDescriptorProto) -> bool:
+    return field.proto3_optional or field.type == _FIELD.TYPE_MESSAGE
+
+
+def _schema(field: FieldDescriptorProto) -> Json:
+    if field.type in (_FIELD.TYPE_MESSAGE, _FIELD.TYPE_ENUM):
+        one: Json = {"$ref": "#/components/schemas/" + field.type_name.removeprefix(".chronobook.v1.")}
+    else:
+        one = _NUMBERS[field.type]
+    if field.label != _FIELD.LABEL_REPEATED:
+        return dict(one)
+    return {"type": "array", "items": _OR_NAN if field.type == _FIELD.TYPE_DOUBLE else one}
+
+
+def _operation(contract: Contract, method: MethodDescriptorProto, path: str, *, has_body: bool) -> Json:
+    summary, _, more = contract.says(method.name).partition(". ")
+    answer = {"schema": {"$ref": "#/components/schemas/" + method.output_type.rpartition(".")[2]}}
+    kinds = ("text/event-stream", "application/json") if method.server_streaming else ("application/json",)
+    possible = {"413": has_body, "429": method.server_streaming}
+    refusals = {status: says for status, says in _REFUSALS.items() if possible.get(status, True)}
+    operation: Json = {
+        "operationId": method.name,
+        "summary": summary.rstrip("."),
+        "description": more or summary,
+        "responses": {
+            "200": {"description": "The answer.", "content": dict.fromkeys(kinds, answer)},
+            **{
+                status: {
+                    "description": says,
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+                }
+                for status, says in refusals.items()
+            },
+        },
+    }
+    if has_body:
+        name = method.input_type.rpartition(".")[2]
+        schema: Json = {"$ref": f"#/components/schemas/{name}"}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        return operation
+    operation["parameters"] = [
+        {
+            "name": field.name,
+            "in": "path" if f"{{{field.name}}}" in path else "query",
+            "required": f"{{{field.name}}}" in path,
+            "description": says,
+            "schema": _schema(field),
+        }
+        for field, says in contract.fields(method)
+    ]
+    return operation
+
+
+def document(files: FileDescriptorSet, version: str) -> Json:
+    """Return the description of the REST face."""
+    contract, paths = Contract(files), {}
+    for method in contract.service.method:
+        rule = method.options.Extensions[annotations_pb2.http]
+        verb = rule.WhichOneof("pattern")
+        path = getattr(rule, verb)
+        paths[path] = {verb: _operation(contract, method, path, has_body=bool(rule.body))}
+    used = {name: schema for name, schema in contract.schemas.items() if not _is_query(name, paths)}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "chronobook",
+            "version": version,
+            "summary": "How much rested at a price at an instant, and how did that differ from a second before?",
+        },
+        "paths": dict(sorted(paths.items())),
+        "components": {"schemas": dict(sorted(used.items()))},
+    }
+
+
+def _is_query(name: str, paths: Json) -> bool:
+    """Return whether a schema is of a request whose fields are parameters."""
+    return name.endswith("Request") and f'"#/components/schemas/{name}"' not in str(paths).replace("'", '"')
