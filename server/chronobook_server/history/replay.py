@@ -4,10 +4,11 @@ A position is the event that somebody was told of last. Whoever stands behind it
 that a stream needs no memory of what it has not sent yet. Work is done a segment at a time.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
@@ -47,6 +48,8 @@ class GapStep:
     update_id: UpdateId
 
 
+_Known = TypeVar("_Known")
+_Step = TypeVar("_Step")
 LevelSteps: TypeAlias = list[LevelStep | GapStep]
 BookSteps: TypeAlias = list[BookView | EventRows | GapStep]
 
@@ -81,8 +84,11 @@ def _stretches(store: HistoryStore, after: Position, end: Millis) -> Iterator[_S
         known_to, before = last, segment
 
 
-class _Reading:
-    """One reading on from a position; `damaged_since` is where what cannot be read began."""
+class _Reading(ABC, Generic[_Known, _Step]):
+    """One reading on from a position; `damaged_since` is where what cannot be read began.
+
+    What the one who asks knows at the position is None where the state is wanted first.
+    """
 
     def __init__(self, store: HistoryStore, after: Position, end: Millis) -> None:
         self.store = store
@@ -115,6 +121,32 @@ class _Reading:
             known_to = Millis(max(stretch.first - 1, self.after.time))
             self.damaged_since = known_to if stretch.gap is None else stretch.gap.gap.start
 
+    def read(self, known: _Known | None, *, is_in_gap: bool, limit: int) -> Work[list[_Step | GapStep]]:
+        """Return the next steps: those of so many stretches that there are about `limit` of them."""
+        steps: list[_Step | GapStep] = []
+        for number, stretch in enumerate(self.stretches(is_in_gap=is_in_gap)):
+            if number:
+                yield  # not after the last one: who finds nothing more must be able to act on that at once
+            gap = self.gap_before(stretch)
+            try:
+                found, known = yield from self._of(stretch, None if gap is not None else known)
+            except (HistoryGap, BeforeHistory, DamagedSegment):
+                self.damaged(stretch)
+                continue
+            self.damaged_since = None
+            if gap is not None:
+                steps.append(gap)
+            steps += found
+            if found and len(steps) >= limit:
+                return steps
+        if steps or not is_in_gap:
+            steps += self.open_gap()
+        return steps
+
+    @abstractmethod
+    def _of(self, stretch: _Stretch, known: _Known | None) -> Work[tuple[list[_Step], _Known | None]]:
+        """Return a stretch's steps, and what is known after them. Raises where what has them is damaged."""
+
     def open_gap(self) -> Iterator[GapStep]:
         """Yield the gap that history ends with, if that begins before the end."""
         gaps, newest = self.store.gaps(), self.store.newest_state()
@@ -138,39 +170,20 @@ def level_steps(
     `is_known`: whether the one who asks knows the quantity at the position; None where the state is wanted first.
     `is_in_gap`: that one was told of the gap that the position lies at. Raises BeforeHistory and ScaleGrew.
     """
-    reading = _LevelReading(store, after, end)
-    return (yield from reading.read(price, is_known=is_known, is_in_gap=is_in_gap, limit=limit))
+    reading = _LevelReading(store, after, end, price)
+    return (yield from reading.read(is_known, is_in_gap=is_in_gap, limit=limit))
 
 
-class _LevelReading(_Reading):
-    """Reading on about a price."""
+class _LevelReading(_Reading[bool, LevelStep]):
+    """Reading on about a price; known is whether its quantity is."""
 
-    def read(self, price: Price, *, is_known: bool | None, is_in_gap: bool, limit: int) -> Work[LevelSteps]:
-        steps: LevelSteps = []
-        for number, stretch in enumerate(self.stretches(is_in_gap=is_in_gap)):
-            if number:
-                yield  # not after the last one: who finds nothing more must be able to act on that at once
-            gap = self.gap_before(stretch)
-            try:
-                found = self._of(stretch, price, None if gap is not None else is_known)
-            except (HistoryGap, BeforeHistory, DamagedSegment):
-                self.damaged(stretch)
-                continue
-            self.damaged_since = None
-            if gap is not None:
-                steps.append(gap)
-            steps += found
-            if found:
-                is_known = found[-1].quantity is not None
-            if len(steps) >= limit:
-                return steps
-        if steps or not is_in_gap:
-            steps += self.open_gap()
-        return steps
+    def __init__(self, store: HistoryStore, after: Position, end: Millis, price: Price) -> None:
+        super().__init__(store, after, end)
+        self.price = price
 
-    def _of(self, stretch: _Stretch, price: Price, is_known: bool | None) -> list[LevelStep]:
-        """Return the steps of a stretch. Raises where the part of the file that has them is damaged."""
-        segment, first, last, _ = stretch
+    def _of(self, stretch: _Stretch, known: bool | None) -> Work[tuple[list[LevelStep], bool | None]]:
+        yield from ()
+        (segment, first, last, _), price, is_known = stretch, self.price, known
         update_id = self.update_id if is_known is not None else UpdateId(0)
         rows = self.store.changes_in(segment, price, first, last)
         steps: list[LevelStep] = []
@@ -185,7 +198,7 @@ class _LevelReading(_Reading):
                 steps.append(LevelStep(_within(segment, state.as_of), state.update_id, state.quantity))
                 is_known, update_id = state.quantity is not None, max(update_id, state.update_id)
         self.update_id = update_id
-        return steps
+        return steps, is_known
 
 
 def _within(segment: Segment, as_of: Millis) -> Millis:
@@ -209,36 +222,16 @@ def book_steps(
     asks knows at the position; None where the book is wanted first. Raises BeforeHistory and ScaleGrew.
     """
     reading = _BookReading(store, after, end)
-    return (yield from reading.read(known_range=known_range, is_in_gap=is_in_gap))
+    return (yield from reading.read(known_range, is_in_gap=is_in_gap, limit=1))
 
 
-class _BookReading(_Reading):
-    """Reading on about the whole book."""
+class _BookReading(_Reading[KnownRange, BookView | EventRows]):
+    """Reading on about the whole book; known is the range about which everything is."""
 
-    def read(self, *, known_range: KnownRange | None, is_in_gap: bool) -> Work[BookSteps]:
-        steps: BookSteps = []
-        for number, stretch in enumerate(self.stretches(is_in_gap=is_in_gap)):
-            if number:
-                yield  # not after the last one: who finds nothing more must be able to act on that at once
-            gap = self.gap_before(stretch)
-            try:
-                found = yield from self._of(stretch, None if gap is not None else known_range)
-            except (HistoryGap, BeforeHistory, DamagedSegment):
-                self.damaged(stretch)
-                continue
-            self.damaged_since = None
-            if gap is not None:
-                steps.append(gap)
-            steps += found
-            if found:
-                return steps
-        if steps or not is_in_gap:
-            steps += self.open_gap()
-        return steps
-
-    def _of(self, stretch: _Stretch, known_range: KnownRange | None) -> Work[list[BookView | EventRows]]:
-        """Return a stretch's books and events."""
-        segment, first, last, _ = stretch
+    def _of(
+        self, stretch: _Stretch, known: KnownRange | None
+    ) -> Work[tuple[list[BookView | EventRows], KnownRange | None]]:
+        (segment, first, last, _), known_range = stretch, known
         update_id = self.update_id if known_range is not None else UpdateId(0)
         steps: list[BookView | EventRows] = []
         for number, time in enumerate((first, *segment.learned_between(first, last), last)):
@@ -252,4 +245,4 @@ class _BookReading(_Reading):
                 view = replace(view, transaction_time=_within(segment, view.transaction_time))
                 known_range, update_id = view.known_range, max(update_id, view.update_id)
                 steps.append(view)
-        return steps
+        return steps, known_range
