@@ -103,7 +103,6 @@ class Symbol:
     # --- sending
 
     async def _wait_until(self, receive_ns: int) -> None:
-        await self._pace.running.wait()
         if self._pace.speed == 0:
             await self.permits.acquire()
         elif self._pace.speed is not None:
@@ -114,6 +113,7 @@ class Symbol:
             await asyncio.sleep(max(due - now, 0))
         else:
             await asyncio.sleep(0)
+        await self._pace.running.wait()  # last, so that a pause holds the event that was already due
 
     async def _send_depth(self, event: Event, receive_ns: int, send: Send) -> None:
         self._pending = event
