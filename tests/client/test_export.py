@@ -124,6 +124,14 @@ def test_a_stream_that_breaks_leaves_what_was_there(tmp_path: Path, name: str) -
     assert [each.read_text() for each in tmp_path.iterdir()] == ["of yesterday"]
 
 
+@pytest.mark.parametrize("cause", [Cause.SHUTDOWN, Cause.UNRECOGNIZED, None])
+def test_a_part_is_not_passed_off_as_the_whole(tmp_path: Path, cause: Cause | None) -> None:
+    ended = (*MESSAGES[:2], message(Kind.END, 1.2, cause=cause))
+    with pytest.raises(ConnectionError, match="ended before its interval did"):
+        export(ended, tmp_path / "book.npz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_later_server_sends_is_no_row_and_no_error(tmp_path: Path) -> None:
     written = export([message(Kind.UNRECOGNIZED, 1.0)], tmp_path / "book.npz")
     assert (written.rows, written.start) == (0, None)

@@ -191,9 +191,10 @@ EXPORTS: dict[str, Callable[[Path], _File]] = {".parquet": _Parquet, ".npz": _Np
 def export(messages: Iterable[BookMessage], file: str | Path) -> Exported:
     """Write the messages of `watch_order_book`, up to an `end`, into a file that ends in .parquet or .npz.
 
-    A file of that name is replaced when all is written, and not touched before. Takes some 50 MB, however long the
-    interval is. Raises ExtraMissing without pyarrow or numpy, OSError where the file cannot be written, ValueError for
-    another ending, and what the stream raises.
+    A file of that name is replaced when all is written, and not touched before. Memory holds half a million rows at
+    most, however long the interval is. Raises ExtraMissing without pyarrow or numpy, OSError where the file cannot be
+    written, ConnectionError where the stream ends before its interval does, ValueError for another ending of the name,
+    and what the stream raises.
 
     >>> messages = client.watch_order_book(start=1703123250, end=1703123400)
     >>> export(messages, "ETHUSDT.parquet").rows
@@ -210,6 +211,8 @@ def export(messages: Iterable[BookMessage], file: str | Path) -> Exported:
         part = Path(folder) / path.name
         with EXPORTS[path.suffix](part) as written:
             for message in messages:
+                if message.kind is Kind.END and message.cause is not Cause.INTERVAL_OVER:
+                    raise ConnectionError(f"the stream ended before its interval did: {message.cause}")
                 made = rows.take(message)
                 total += made
                 events += bool(made)
