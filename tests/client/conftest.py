@@ -1,14 +1,16 @@
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeAlias
 
 import pytest
 import pytest_asyncio
 
 from chronobook import AsyncClient, Client
 from tests.client.fake import Fake, serving
+
+Made: TypeAlias = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +53,38 @@ async def client(request: pytest.FixtureRequest, fake: Fake) -> AsyncIterator[An
     else:
         with Client(fake.target) as blocking:
             yield Threaded(blocking)
+
+
+class _Streams(Threaded):
+    """Threaded, with streams that can be read one message after the other."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("watch"):
+            return super().__getattr__(name)
+
+        async def watch(*args: Any, **keywords: Any) -> AsyncIterator[Any]:
+            messages = getattr(self._client, name)(*args, **keywords)
+            while (message := await asyncio.to_thread(next, messages, None)) is not None:
+                yield message
+
+        return watch
+
+
+@pytest_asyncio.fixture(params=["asynchronous", "blocking"])
+async def made(request: pytest.FixtureRequest) -> AsyncIterator[Made]:
+    """Makes clients of either kind, with the methods of the asynchronous one, and closes them in the end."""
+    blocking: list[Client] = []
+    asynchronous: list[AsyncClient] = []
+
+    def make(target: str, **keywords: Any) -> Any:
+        if request.param == "blocking":
+            blocking.append(Client(target, **keywords))
+            return _Streams(blocking[-1])
+        asynchronous.append(AsyncClient(target, **keywords))
+        return asynchronous[-1]
+
+    yield make
+    for each in blocking:
+        each.close()
+    for other in asynchronous:
+        await other.close()

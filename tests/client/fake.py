@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, NoReturn
 
@@ -140,10 +140,19 @@ class Fake(OrderBookServiceServicer):
         await self._answer(request, context)
 
 
-async def _serve(fake: Fake, started: "Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]]") -> None:
-    server, stop = grpc.aio.server(), asyncio.Event()
+Started = Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]]
+
+
+async def _serve(
+    fake: Fake,
+    started: Started,
+    credentials: grpc.ServerCredentials | None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor],
+) -> None:
+    server, stop = grpc.aio.server(interceptors=interceptors), asyncio.Event()
     add_OrderBookServiceServicer_to_server(fake, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = "127.0.0.1:0"
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     await server.start()
     started.set_result((port, asyncio.get_running_loop(), stop))
     await stop.wait()
@@ -151,11 +160,13 @@ async def _serve(fake: Fake, started: "Future[tuple[int, asyncio.AbstractEventLo
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Fake]:
+def serving(
+    credentials: grpc.ServerCredentials | None = None, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
+) -> Iterator[Fake]:
     """Serve a Fake on a free port of loopback, in a thread and loop of its own, so that blocking clients can ask it."""
     fake = Fake()
-    started: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(fake, started)), daemon=True)
+    started: Started = Future()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(fake, started, credentials, interceptors)), daemon=True)
     thread.start()
     port, loop, stop = started.result(10)
     fake.target = f"127.0.0.1:{port}"

@@ -100,6 +100,8 @@ ANSWERS: dict[type[Message], Message] = {
         (["quantity", "A", "B", "5"], "one word too many: 'B'"),
         (["quantity", "5", "ETHUSDT"], "'ETHUSDT' is not a number"),
         (["quantity", "5", "--limit", "3"], "unknown option --limit"),
+        (["status", "--to", "3"], "unknown option --to"),
+        (["status", "--token", "secret"], "unknown option --token"),
         (["status", "--frobnicate"], "unknown option --frobnicate"),
         (["nearest", "5", "--side", "left"], "'left' is neither bid nor ask"),
         (["nearest", "5", "--from", "3"], "unknown option --from"),

@@ -18,12 +18,13 @@ from chronobook import (
     LevelUnknown,
     NotSynced,
     SymbolNotServed,
+    Unauthenticated,
 )
 from chronobook.errors import error_from
 from chronobook.v1.errors_pb2 import ErrorReason
 from chronobook_server.core import errors
 from chronobook_server.core.values import Millis
-from chronobook_server.service.errors import TABLE, status_of
+from chronobook_server.service.errors import TABLE, fault, status_of
 from tests.client.fake import refusal
 
 CODES = grpc.StatusCode
@@ -39,6 +40,7 @@ CASES: list[tuple[str, CODES, list[Message], type[ChronobookError], bool]] = [
     ("NOT_SYNCED", CODES.UNAVAILABLE, [RETRY], NotSynced, True),
     ("TOO_OLD", CODES.UNAVAILABLE, [RETRY], ChronobookError, True),
     ("SLOW_CONSUMER", CODES.RESOURCE_EXHAUSTED, [], ChronobookError, True),
+    ("SERVER_FAULT", CODES.INTERNAL, [], ChronobookError, False),
     ("OF_A_NEWER_SERVER", CODES.NOT_FOUND, [], ChronobookError, False),
     ("EDGE_UPSTREAM", CODES.UNAVAILABLE, [], ChronobookError, True),
 ]
@@ -139,7 +141,9 @@ def test_a_symbol_not_served_has_those_that_are() -> None:
         (CODES.DEADLINE_EXCEEDED, ChronobookError, "DEADLINE_EXCEEDED", False),
         (CODES.CANCELLED, ChronobookError, "CANCELLED", False),
         (CODES.UNIMPLEMENTED, ChronobookError, "UNIMPLEMENTED", False),
-        (CODES.RESOURCE_EXHAUSTED, ChronobookError, "RESOURCE_EXHAUSTED", False),
+        (CODES.RESOURCE_EXHAUSTED, ChronobookError, "RESOURCE_EXHAUSTED", True),
+        (CODES.UNAUTHENTICATED, Unauthenticated, "UNAUTHENTICATED", False),
+        (CODES.PERMISSION_DENIED, ChronobookError, "PERMISSION_DENIED", False),
     ],
 )
 def test_without_details_the_code_speaks(
@@ -149,6 +153,19 @@ def test_without_details_the_code_speaks(
 
     assert type(error) is kind
     assert (error.reason, error.message, error.is_retryable) == (reason, "", is_retryable)
+
+
+def test_a_call_that_the_other_end_gave_up_is_a_connection_that_broke() -> None:
+    error = error_from(CODES.INTERNAL, "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))")
+
+    assert (type(error), error.reason, error.code) == (ConnectionFailed, "UNREACHABLE", CODES.INTERNAL)
+    assert error.is_retryable
+
+
+def test_who_is_not_let_in_has_one_type_whatever_the_reason() -> None:
+    error = read(CODES.UNAUTHENTICATED, refusal(CODES.UNAUTHENTICATED, "EDGE_UNAUTHENTICATED"))
+
+    assert (type(error), error.reason) == (Unauthenticated, "EDGE_UNAUTHENTICATED")
 
 
 def test_details_of_somebody_else_are_not_ours() -> None:
@@ -164,8 +181,21 @@ def test_details_that_cannot_be_read_do_not_hide_the_failure() -> None:
     assert (error.reason, error.message) == ("NOT_FOUND", "gone")
 
 
+def test_the_name_that_the_server_logs_a_fault_under_has_the_last_word() -> None:
+    status = fault("7-8-9")
+    error = error_from(
+        CODES.INTERNAL, status.message, [(DETAILS, status.SerializeToString())], request_id="not what its log says"
+    )
+
+    assert (error.reason, error.request_id) == ("SERVER_FAULT", "7-8-9")
+
+
 def test_an_error_survives_pickling() -> None:
-    error = pickle.loads(pickle.dumps(read(CODES.NOT_FOUND, refusal(CODES.NOT_FOUND, "HISTORY_GAP", gap_start="1"))))
+    bad = BadRequest(field_violations=[BadRequest.FieldViolation(field="price", description="is required")])
+    status = refusal(CODES.NOT_FOUND, "HISTORY_GAP", bad, RETRY, gap_start="1")
+    sent = error_from(CODES.NOT_FOUND, "gone", [(DETAILS, status.SerializeToString())], request_id="7-8-9")
+    error = pickle.loads(pickle.dumps(sent))
 
     assert isinstance(error, HistoryGap)
-    assert (error.reason, error.code, error.start) == ("HISTORY_GAP", CODES.NOT_FOUND, 1.0)
+    assert vars(error) == vars(sent)
+    assert (error.reason, error.code, error.start, error.request_id) == ("HISTORY_GAP", CODES.NOT_FOUND, 1.0, "7-8-9")

@@ -5,6 +5,7 @@ import contextlib
 import doctest
 import io
 import re
+import ssl
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,8 +24,10 @@ from chronobook import (
     local_book,
     results,
 )
+from tests.client.guarded import relay
 from tests.support.depth import snapshot
 from tests.support.served import HandFed, served
+from tests.support.tls import LOOPBACK, make_authority
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START = 1_703_123_000_000
@@ -93,7 +96,7 @@ def blocks(path: Path) -> list[str]:
     return found
 
 
-def run_block(source: str, address: str) -> list[str]:
+def run_block(source: str, address: str, edge_address: str) -> list[str]:
     """Run a block as a program; return what it prints, a few lines where it would go on for ever."""
     printed: list[str] = []
 
@@ -103,6 +106,7 @@ def run_block(source: str, address: str) -> list[str]:
             raise Seen
 
     source = source.replace("localhost:50051", address).replace("Client()", f'Client("{address}")')
+    source = source.replace("books.example.com:443", edge_address)
     with contextlib.suppress(Seen):
         exec(compile(source, "README.md", "exec"), {"print": show, "__name__": "__main__"})
     return printed
@@ -113,6 +117,19 @@ BLOCKS = [
     for path in (ROOT / "clients" / "python" / "README.md", ROOT / "README.md")
     for number, source in enumerate(blocks(path))
 ]
+
+
+def tls_context(folder: Path) -> ssl.SSLContext:
+    """Return the TLS of an edge that wants a certificate; a folder gets the files that the example names."""
+    authority = make_authority(folder)
+    certificate, key = authority.issue("server", hosts=LOOPBACK)
+    authority.issue("reader")
+    (folder / "token").write_text("a.b.c")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["h2"])
+    return context
 
 
 async def change_again_and_again(fed: Example) -> None:
@@ -127,9 +144,9 @@ async def change_again_and_again(fed: Example) -> None:
 async def test_the_examples_of_readmes_run(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fed = example()
-    async with served(fed) as running:
+    async with served(fed) as running, relay(running.address, context=tls_context(tmp_path)) as edge_address:
         changing = asyncio.create_task(change_again_and_again(fed))
-        printed = await asyncio.to_thread(run_block, source, running.address)
+        printed = await asyncio.to_thread(run_block, source, running.address, edge_address)
         changing.cancel()
     assert printed
     promised = [line.removeprefix("# ") for line in source.splitlines() if line.startswith("# ")]

@@ -5,8 +5,19 @@ from typing import Any
 import grpc
 import pytest
 
-from chronobook import AsyncClient, Client, ConnectionFailed, HistoryGap, Kind, LocalOrderBook, NotSynced, Side
+from chronobook import (
+    AsyncClient,
+    ChronobookError,
+    Client,
+    ConnectionFailed,
+    HistoryGap,
+    Kind,
+    LocalOrderBook,
+    NotSynced,
+    Side,
+)
 from chronobook._streams import Resuming
+from chronobook.errors import error_from
 from chronobook.v1 import order_book_service_pb2 as pb
 from tests.client.fake import Fake, refusal
 
@@ -82,6 +93,18 @@ def test_a_server_that_shuts_down_is_no_end_unless_nobody_wants_to_go_on() -> No
     alone = resuming(0)
     assert alone.take(level(KIND.END, 3, cause=pb.SHUTDOWN))
     assert alone.delay(None, 0) is None
+
+
+def test_a_stream_goes_on_after_a_rate_limit_and_not_for_who_is_not_let_in() -> None:
+    stream = resuming()
+    stream.take(level(KIND.STATE, 2, 20))
+    codes = grpc.StatusCode
+    assert stream.delay(error_from(codes.RESOURCE_EXHAUSTED, "local_rate_limited"), 0) == 0.1
+    for code in (codes.UNAUTHENTICATED, codes.PERMISSION_DENIED):
+        with pytest.raises(ChronobookError, match=code.name):
+            stream.delay(error_from(code, "Jwt is expired"), 0)
+    with pytest.raises(ChronobookError, match="SLOW_CONSUMER"):
+        stream.delay(ChronobookError("SLOW_CONSUMER", "", codes.RESOURCE_EXHAUSTED), 0)
 
 
 async def test_a_broken_stream_goes_on_by_itself(fake: Fake) -> None:

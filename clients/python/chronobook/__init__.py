@@ -2,6 +2,7 @@
 
 from ._export import Exported, export
 from ._extras import ExtraMissing
+from ._tls import Tls
 from .async_client import AsyncClient
 from .client import Client
 from .columns import BestPrices, BookMessage, LevelChanges, Outcome, Quantities, Stretch
@@ -14,6 +15,7 @@ from .errors import (
     LevelUnknown,
     NotSynced,
     SymbolNotServed,
+    Unauthenticated,
 )
 from .local_book import LocalOrderBook
 from .results import (
@@ -75,5 +77,7 @@ __all__ = [
     "SymbolNotServed",
     "Symbols",
     "SyncState",
+    "Tls",
+    "Unauthenticated",
     "export",
 ]

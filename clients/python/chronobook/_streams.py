@@ -16,6 +16,11 @@ _LONGEST_DELAY = 2.0
 DEFAULT_RESUME = 60.0
 
 
+def _passes(error: ChronobookError) -> bool:
+    """Return whether a stream goes on after an error. Without a reason, RESOURCE_EXHAUSTED is an edge's rate limit."""
+    return isinstance(error, ConnectionFailed | NotSynced) or error.reason == "RESOURCE_EXHAUSTED"
+
+
 class Resuming(Generic[Request]):
     """What to ask for next, from what came so far. `resume`: for how many seconds a broken stream is tried again."""
 
@@ -57,7 +62,7 @@ class Resuming(Generic[Request]):
         `error` is what it has ended with, `now` in seconds of a clock that never runs backwards. Raises the error where
         it is none that passes, or has not passed for so long.
         """
-        if error is not None and not isinstance(error, ConnectionFailed | NotSynced):
+        if error is not None and not _passes(error):
             raise error
         if self._is_over:
             return None

@@ -21,9 +21,10 @@ from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 
 from . import _convert as convert
 from . import _pages
-from ._call import DEFAULT_TARGET, DEFAULT_TIMEOUT, OPTIONS, raising
+from ._call import DEFAULT_TARGET, DEFAULT_TIMEOUT, OPTIONS, Token, accompany, raising
 from ._convert import Instant, Price
 from ._streams import DEFAULT_RESUME, Request, Resuming
+from ._tls import Tls, channel_credentials
 from .columns import BestPrices, BookMessage, LevelChanges, Quantities
 from .errors import ChronobookError
 from .results import History, LevelMessage, NearestLevel, OrderBook, Quantity, Side, Status, Symbols
@@ -41,6 +42,9 @@ class AsyncClient:
     """Asks a chronobook server at `target` ("host:port"), from asyncio.
 
     `symbol` is the default of every question. `timeout`, in seconds, bounds each call; a long answer takes several.
+    With `tls` it talks TLS. `token` is sent with every call, as a bearer token, and except on this machine with `tls`
+    only; a function is called for it at every call, and whenever a stream goes on, and must not keep anyone waiting.
+
     Every method raises ChronobookError or a subclass, and ValueError for a datetime without a time zone. One event
     loop a client.
 
@@ -52,16 +56,26 @@ class AsyncClient:
     """
 
     def __init__(
-        self, target: str = DEFAULT_TARGET, *, symbol: str | None = None, timeout: float = DEFAULT_TIMEOUT
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        symbol: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        tls: Tls | None = None,
+        token: Token | None = None,
     ) -> None:
         self._target = target
         self._symbol = symbol or ""
         self._timeout = timeout
+        self._token = token
+        self._credentials = channel_credentials(target, tls, has_token=token is not None)
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
         # Made at the first question: a channel belongs to the event loop that runs at that moment.
-        return grpc.aio.insecure_channel(self._target, options=OPTIONS)
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._target, options=OPTIONS)
+        return grpc.aio.secure_channel(self._target, self._credentials, options=OPTIONS)
 
     @cached_property
     def _stub(self) -> "OrderBookServiceAsyncStub":
@@ -82,13 +96,11 @@ class AsyncClient:
     async def status(self, symbol: str | None = None) -> Status:
         """Return how a symbol's book stands."""
         request = pb.GetStatusRequest(symbol=symbol or self._symbol)
-        with raising():
-            return convert.status(await self._stub.GetStatus(request, timeout=self._timeout))
+        return convert.status(await self._ask(self._stub.GetStatus, request))
 
     async def symbols(self) -> Symbols:
         """Return the symbols that the server keeps, and how each of them stands."""
-        with raising():
-            return convert.symbols(await self._stub.ListSymbols(pb.ListSymbolsRequest(), timeout=self._timeout))
+        return convert.symbols(await self._ask(self._stub.ListSymbols, pb.ListSymbolsRequest()))
 
     async def order_book(
         self,
@@ -103,8 +115,7 @@ class AsyncClient:
         request = convert.order_book_request(
             symbol or self._symbol, limit=limit, timestamp=timestamp, allow_stale=allow_stale, max_age=max_age
         )
-        with raising():
-            return convert.order_book(await self._stub.GetOrderBook(request, timeout=self._timeout))
+        return convert.order_book(await self._ask(self._stub.GetOrderBook, request))
 
     async def quantity(
         self,
@@ -119,8 +130,7 @@ class AsyncClient:
         request = convert.quantity_request(
             price, symbol=symbol or self._symbol, timestamp=timestamp, allow_stale=allow_stale, max_age=max_age
         )
-        with raising():
-            return convert.quantity(await self._stub.GetQuantity(request, timeout=self._timeout))
+        return convert.quantity(await self._ask(self._stub.GetQuantity, request))
 
     async def nearest_level(
         self,
@@ -141,14 +151,12 @@ class AsyncClient:
             allow_stale=allow_stale,
             max_age=max_age,
         )
-        with raising():
-            return convert.nearest_level(await self._stub.NearestLevel(request, timeout=self._timeout))
+        return convert.nearest_level(await self._ask(self._stub.NearestLevel, request))
 
     async def history(self, symbol: str | None = None) -> History:
         """Return which instants can be asked about, and which are missing and why."""
         request = pb.GetHistoryRequest(symbol=symbol or self._symbol)
-        with raising():
-            return convert.history(await self._stub.GetHistory(request, timeout=self._timeout))
+        return convert.history(await self._ask(self._stub.GetHistory, request))
 
     async def level_changes(
         self, price: Price, *, start: Instant | None = None, end: Instant | None = None, symbol: str | None = None
@@ -174,6 +182,12 @@ class AsyncClient:
         steps = _pages.quantities(prices, timestamps, symbol=symbol or self._symbol)
         return await self._all(steps, self._stub.BatchGetQuantity)
 
+    async def _ask(self, ask: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request) -> _Response:
+        """Make one call."""
+        request_id, metadata = accompany(self._token)
+        with raising(request_id):
+            return await ask(request, timeout=self._timeout, metadata=metadata)
+
     async def _all(
         self,
         steps: Generator[_Request, _Response, _Result],
@@ -183,9 +197,7 @@ class AsyncClient:
         try:
             request = next(steps)
             while True:
-                with raising():
-                    response = await ask(request, timeout=self._timeout)
-                request = steps.send(response)
+                request = steps.send(await self._ask(ask, request))
         except StopIteration as done:
             result: _Result = done.value
             return result
@@ -242,14 +254,15 @@ class AsyncClient:
         return self._watch(Resuming(request, resume), self._stub.WatchOrderBook, convert.book_message)
 
     async def _watch(
-        self, resuming: Resuming[Request], ask: Callable[[Request], Any], read: Callable[[Any], _Message]
+        self, resuming: Resuming[Request], ask: Callable[..., Any], read: Callable[[Any], _Message]
     ) -> AsyncGenerator[_Message, None]:
         """Yield a stream's messages, whatever becomes of the connection."""
         while True:
             error: ChronobookError | None = None
-            call = ask(resuming.request)
+            request_id, metadata = accompany(self._token)
+            call = ask(resuming.request, metadata=metadata)
             try:
-                with raising():
+                with raising(request_id):
                     async for message in call:
                         if resuming.take(message):
                             yield read(message)

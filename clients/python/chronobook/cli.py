@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import _render
-from ._call import DEFAULT_TARGET
+from ._call import DEFAULT_TARGET, Token
 from ._export import EXPORTS, Exported, export
 from ._extras import ExtraMissing
 from ._terminal import DEPTH, Terminal, live
+from ._tls import Tls
 from .client import Client
 from .columns import BookMessage
 from .errors import ChronobookError
@@ -111,6 +113,17 @@ FLAGS = {
 }
 
 
+_TLS_FILES = {
+    "--ca": "talk TLS, and trust these certificates (PEM); default: CHRONOBOOK_CA",
+    "--cert": "talk TLS, and show this certificate (PEM); default: CHRONOBOOK_CERT",
+    "--key": "its private key (PEM); default: CHRONOBOOK_KEY",
+}
+_TOKEN_FILE = (
+    "send the token in this file, read anew for every call; default: the token in CHRONOBOOK_TOKEN. "
+    "It is never an argument, because other users of this machine see those"
+)
+
+
 def _number(text: str) -> float | None:
     """Read a number; None where the text is not one."""
     try:
@@ -121,19 +134,27 @@ def _number(text: str) -> float | None:
 
 def _parser() -> argparse.ArgumentParser:
     # Accepted before and after the command; what is not given leaves no trace, so neither place resets the other.
+    # Abbreviations are not accepted: --to, where a command has none, would be --token-file.
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--server", metavar="HOST:PORT", help=f"default: CHRONOBOOK_SERVER, or else {DEFAULT_TARGET}")
     common.add_argument("--json", action="store_true", help="one JSON object, or one a line")
+    common.add_argument("--tls", action="store_true", help="talk TLS; default: CHRONOBOOK_TLS=1")
+    for name, help_text in _TLS_FILES.items():
+        common.add_argument(name, metavar="FILE", help=help_text)
+    common.add_argument("--token-file", metavar="FILE", help=_TOKEN_FILE)
     parser = argparse.ArgumentParser(
         prog="chronobook",
         description="Ask a chronobook server. Without a SYMBOL, the question is about the first one that it keeps.",
         parents=[common],
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         usage = " ".join(f"chronobook {name} {command.words} [--server HOST:PORT] [--json]".split())
         usage += "".join(f" [{f'{flag} {FLAGS[flag].metavar}'.strip()}]" for flag in command.flags)
-        each = commands.add_parser(name, usage=usage, help=command.help, description=command.help, parents=[common])
+        each = commands.add_parser(
+            name, usage=usage, help=command.help, description=command.help, parents=[common], allow_abbrev=False
+        )
         each.set_defaults(parser=each)
         each.add_argument("words", nargs="*", metavar=command.words, help=argparse.SUPPRESS)
         for flag in command.flags:
@@ -171,6 +192,29 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     except UnicodeEncodeError:
         given.parser.error(f"{given.symbol!a} is not text")
     return given
+
+
+def _token_in(path: str) -> str:
+    """Return the token in a file. Raises OSError where it cannot be read, or holds something else."""
+    words = Path(path).read_text(errors="replace").split()
+    if len(words) != 1 or not words[0].isascii():
+        raise OSError(f"{path} does not hold a token")
+    return words[0]
+
+
+def _client(given: argparse.Namespace) -> Client:
+    """Return a client of the server given. Raises OSError and ValueError as `Tls` does, and where a token is no use."""
+
+    def told(name: str) -> str | None:
+        return getattr(given, name, None) or os.environ.get(f"CHRONOBOOK_{name.upper()}") or None
+
+    ca, certificate, key = told("ca"), told("cert"), told("key")
+    wants_tls = any((ca, certificate, key)) or told("tls") not in (None, "0")
+    token: Token | None = os.environ.get("CHRONOBOOK_TOKEN") or None
+    if path := getattr(given, "token_file", None):
+        token = partial(_token_in, path)
+        token()  # so that a file that is no use is told of before anything is asked
+    return Client(told("server") or DEFAULT_TARGET, tls=Tls(ca, certificate, key) if wants_tls else None, token=token)
 
 
 def _ask(client: Client, given: argparse.Namespace) -> Any:
@@ -244,26 +288,38 @@ def _is_stream(given: argparse.Namespace) -> bool:
     return given.command == "watch" or getattr(given, "live", False)
 
 
+def _failed(error: Exception) -> int:
+    """Say in one line why there is no answer; return the exit code."""
+    line = f"chronobook: {error}"
+    if isinstance(error, ChronobookError) and error.reason == error.code.name:
+        # The contract has no reason for it: only the logs of the edge and the server can say more.
+        line += f" (request {error.request_id})"
+    print(line, file=sys.stderr)
+    return 1
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    Returns 0; 1 where the server refused or could not be reached, or a file not be written, after one line on stderr;
+    Returns 0; 1 where the server refused or could not be reached, or a file is no use, after one line on stderr;
     130 after Ctrl+C, but 0 for streams, which have no other end. Exits with 2 for arguments that make no sense.
     """
     given = _arguments(argv)
     as_json = getattr(given, "json", False)
     if getattr(given, "live", False) and not as_json and not sys.stdout.isatty():
         given.parser.error("--live draws on a terminal; use --json elsewhere")
-    target = getattr(given, "server", "") or os.environ.get("CHRONOBOOK_SERVER") or DEFAULT_TARGET
     try:
-        with Client(target) as client:
+        client = _client(given)
+    except (OSError, ValueError) as error:
+        return _failed(error)
+    try:
+        with client:
             _run(client, given, as_json=as_json)
     except BrokenPipeError:
         # Whoever read this has seen enough; nothing may be written any more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ChronobookError, ExtraMissing, OSError) as error:
-        print(f"chronobook: {error}", file=sys.stderr)
-        return 1
+        return _failed(error)
     except KeyboardInterrupt:
         return 0 if _is_stream(given) else _INTERRUPTED
     return 0

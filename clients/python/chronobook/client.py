@@ -19,9 +19,10 @@ from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 
 from . import _convert as convert
 from . import _pages
-from ._call import DEFAULT_TARGET, DEFAULT_TIMEOUT, OPTIONS, raising
+from ._call import DEFAULT_TARGET, DEFAULT_TIMEOUT, OPTIONS, Token, accompany, raising
 from ._convert import Instant, Price
 from ._streams import DEFAULT_RESUME, Request, Resuming
+from ._tls import Tls, channel_credentials
 from .columns import BestPrices, BookMessage, LevelChanges, Quantities
 from .errors import ChronobookError
 from .results import History, LevelMessage, NearestLevel, OrderBook, Quantity, Side, Status, Symbols
@@ -36,6 +37,9 @@ class Client:
     """Asks a chronobook server at `target` ("host:port"), blocking; threads may share it.
 
     `symbol` is the default of every question. `timeout`, in seconds, bounds each call; a long answer takes several.
+    With `tls` it talks TLS. `token` is sent with every call, as a bearer token, and except on this machine with `tls`
+    only; a function is called for it at every call, and whenever a stream goes on, and must not keep anyone waiting.
+
     Every method raises ChronobookError or a subclass, and ValueError for a datetime without a time zone.
 
     >>> with Client("localhost:50051", symbol="ETHUSDT") as client:
@@ -44,11 +48,22 @@ class Client:
     """
 
     def __init__(
-        self, target: str = DEFAULT_TARGET, *, symbol: str | None = None, timeout: float = DEFAULT_TIMEOUT
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        symbol: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        tls: Tls | None = None,
+        token: Token | None = None,
     ) -> None:
         self._symbol = symbol or ""
         self._timeout = timeout
-        self._channel = grpc.insecure_channel(target, options=OPTIONS)
+        self._token = token
+        credentials = channel_credentials(target, tls, has_token=token is not None)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(target, options=OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(target, credentials, options=OPTIONS)
         self._stub = OrderBookServiceStub(self._channel)
 
     def close(self) -> None:
@@ -71,8 +86,7 @@ class Client:
         (<SyncState.IN_SYNC: 'IN_SYNC'>, PriceLevel(price=2681.62, quantity=5.25))
         """
         request = pb.GetStatusRequest(symbol=symbol or self._symbol)
-        with raising():
-            return convert.status(self._stub.GetStatus(request, timeout=self._timeout))
+        return convert.status(self._ask(self._stub.GetStatus, request))
 
     def symbols(self) -> Symbols:
         """Return the symbols that the server keeps, and how each of them stands.
@@ -80,8 +94,7 @@ class Client:
         >>> [each.symbol for each in client.symbols().symbols]
         ['ETHUSDT']
         """
-        with raising():
-            return convert.symbols(self._stub.ListSymbols(pb.ListSymbolsRequest(), timeout=self._timeout))
+        return convert.symbols(self._ask(self._stub.ListSymbols, pb.ListSymbolsRequest()))
 
     def order_book(
         self,
@@ -100,8 +113,7 @@ class Client:
         request = convert.order_book_request(
             symbol or self._symbol, limit=limit, timestamp=timestamp, allow_stale=allow_stale, max_age=max_age
         )
-        with raising():
-            return convert.order_book(self._stub.GetOrderBook(request, timeout=self._timeout))
+        return convert.order_book(self._ask(self._stub.GetOrderBook, request))
 
     def quantity(
         self,
@@ -123,8 +135,7 @@ class Client:
         request = convert.quantity_request(
             price, symbol=symbol or self._symbol, timestamp=timestamp, allow_stale=allow_stale, max_age=max_age
         )
-        with raising():
-            return convert.quantity(self._stub.GetQuantity(request, timeout=self._timeout))
+        return convert.quantity(self._ask(self._stub.GetQuantity, request))
 
     def nearest_level(
         self,
@@ -149,8 +160,7 @@ class Client:
             allow_stale=allow_stale,
             max_age=max_age,
         )
-        with raising():
-            return convert.nearest_level(self._stub.NearestLevel(request, timeout=self._timeout))
+        return convert.nearest_level(self._ask(self._stub.NearestLevel, request))
 
     def history(self, symbol: str | None = None) -> History:
         """Return which instants can be asked about, and which are missing and why.
@@ -160,8 +170,7 @@ class Client:
         ((Interval(start=1703123000.0, end=1703123456.25),), ())
         """
         request = pb.GetHistoryRequest(symbol=symbol or self._symbol)
-        with raising():
-            return convert.history(self._stub.GetHistory(request, timeout=self._timeout))
+        return convert.history(self._ask(self._stub.GetHistory, request))
 
     def level_changes(
         self, price: Price, *, start: Instant | None = None, end: Instant | None = None, symbol: str | None = None
@@ -205,6 +214,12 @@ class Client:
         steps = _pages.quantities(prices, timestamps, symbol=symbol or self._symbol)
         return self._all(steps, self._stub.BatchGetQuantity)
 
+    def _ask(self, ask: "grpc.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request) -> _Response:
+        """Make one call."""
+        request_id, metadata = accompany(self._token)
+        with raising(request_id):
+            return ask(request, timeout=self._timeout, metadata=metadata)
+
     def _all(
         self,
         steps: Generator[_Request, _Response, _Result],
@@ -214,9 +229,7 @@ class Client:
         try:
             request = next(steps)
             while True:
-                with raising():
-                    response = ask(request, timeout=self._timeout)
-                request = steps.send(response)
+                request = steps.send(self._ask(ask, request))
         except StopIteration as done:
             result: _Result = done.value
             return result
@@ -275,14 +288,15 @@ class Client:
         return self._watch(Resuming(request, resume), self._stub.WatchOrderBook, convert.book_message)
 
     def _watch(
-        self, resuming: Resuming[Request], ask: Callable[[Request], Any], read: Callable[[Any], _Message]
+        self, resuming: Resuming[Request], ask: Callable[..., Any], read: Callable[[Any], _Message]
     ) -> Generator[_Message, None, None]:
         """Yield a stream's messages, whatever becomes of the connection."""
         while True:
             error: ChronobookError | None = None
-            call = ask(resuming.request)
+            request_id, metadata = accompany(self._token)
+            call = ask(resuming.request, metadata=metadata)
             try:
-                with raising():
+                with raising(request_id):
                     for message in call:
                         if resuming.take(message):
                             yield read(message)

@@ -1,7 +1,7 @@
 """What a client raises: the server's refusals with their reason and details, and connections that did not hold."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -12,6 +12,8 @@ from .results import Cause, KnownRange
 
 DOMAIN = "chronobook"
 _DETAILS = "grpc-status-details-bin"
+# How gRPC says that the other end has given up a call, which is how an edge passes on that the server is gone.
+_RESET = "Received RST_STREAM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class ChronobookError(Exception):
     metadata     what belongs to the reason, as text; the contract lists the keys
     violations   of INVALID_FIELD: the fields
     retry_delay  seconds to wait before asking again, as advised by the server; None where it advises nothing
+    request_id   what the request is called in the logs of the edge and the server; "" where there was none
 
     >>> try:
     ...     client.quantity(2500, timestamp=1703123456)
@@ -47,18 +50,23 @@ class ChronobookError(Exception):
     metadata: dict[str, str] = field(default_factory=dict)
     violations: tuple[FieldViolation, ...] = ()
     retry_delay: float | None = None
+    request_id: str = ""
 
     def __post_init__(self) -> None:
         # An exception is pickled and copied as its class called with `args`.
-        self.args = (self.reason, self.message, self.code, self.metadata, self.violations, self.retry_delay)
+        self.args = tuple(getattr(self, each.name) for each in fields(self))
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same call may succeed a little later, `retry_delay` says when. All calls only read."""
-        return self.code is grpc.StatusCode.UNAVAILABLE or self.reason == "SLOW_CONSUMER"
+        """Whether the same call may succeed a little later, `retry_delay` says when. All calls only read.
+
+        That goes for RESOURCE_EXHAUSTED too: too many calls in a short time, or a stream that was read too slowly.
+        """
+        passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        return self.code in passing or isinstance(self, ConnectionFailed)
 
     def _seconds(self, key: str) -> float | None:
         """Return a number of the metadata; None where it is missing or not one."""
@@ -118,6 +126,10 @@ class ConnectionFailed(ChronobookError):
     """The server could not be reached, or the connection broke."""
 
 
+class Unauthenticated(ChronobookError):
+    """The edge wants a token or a certificate, and has seen none, or one that it does not accept."""
+
+
 # The reasons that users tell apart by type; all others are plain ChronobookErrors.
 _TYPES: dict[str, type[ChronobookError]] = {
     "INVALID_FIELD": InvalidField,
@@ -148,16 +160,23 @@ def _details(trailing_metadata: Iterable[tuple[str, str | bytes]]) -> tuple[Erro
 
 
 def error_from(
-    code: grpc.StatusCode, message: str | None, trailing_metadata: Iterable[tuple[str, str | bytes]] = ()
+    code: grpc.StatusCode,
+    message: str | None,
+    trailing_metadata: Iterable[tuple[str, str | bytes]] = (),
+    *,
+    request_id: str = "",
 ) -> ChronobookError:
     """Return the error that a failed call means."""
     info, bad_request, retry = _details(trailing_metadata)
-    reason = info.reason or ("UNREACHABLE" if code is grpc.StatusCode.UNAVAILABLE else code.name)
-    return _TYPES.get(reason, ChronobookError)(
+    is_broken = code is grpc.StatusCode.UNAVAILABLE or _RESET in (message or "")
+    reason = info.reason or ("UNREACHABLE" if is_broken else code.name)
+    kind = Unauthenticated if code is grpc.StatusCode.UNAUTHENTICATED else _TYPES.get(reason, ChronobookError)
+    return kind(
         reason=reason,
         message=message or "",
         code=code,
         metadata=dict(info.metadata),
         violations=tuple(FieldViolation(each.field, each.description) for each in bad_request.field_violations),
         retry_delay=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,
+        request_id=info.metadata.get("request_id", request_id),
     )

@@ -50,6 +50,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: the subscriber read its stream so slowly that what comes next is not held any more. Metadata:
     `read_to` (Unix seconds of the last message it took).
     """
+    SERVER_FAULT: _ErrorReason.ValueType  # 10
+    """INTERNAL: a fault of the server's, which its log tells of under the same request id. Metadata: `request_id`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The name of the value stands in `google.rpc.ErrorInfo.reason` (domain `chronobook`) of the
@@ -86,4 +88,6 @@ SLOW_CONSUMER: ErrorReason.ValueType  # 9
 """RESOURCE_EXHAUSTED: the subscriber read its stream so slowly that what comes next is not held any more. Metadata:
 `read_to` (Unix seconds of the last message it took).
 """
+SERVER_FAULT: ErrorReason.ValueType  # 10
+"""INTERNAL: a fault of the server's, which its log tells of under the same request id. Metadata: `request_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
