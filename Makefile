@@ -51,6 +51,7 @@ generate: $(INSTALLED)
 
 check: lint types
 	$(BIN)/python tools/generate.py --check
+	$(BIN)/python tools/licences.py --check
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.ingest

@@ -1,4 +1,4 @@
-"""Generate everything that is made from the contract: stubs, Envoy's descriptor set, the OpenAPI description.
+"""Generate what is made from the contract: stubs, Envoy's descriptor set, the OpenAPI description and its page.
 
 `python tools/generate.py` writes into the tree. `--check` writes nothing and exits 1 when the tree differs.
 """
@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tools import openapi
+from tools import openapi, openapi_page, variants
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOGLE = ROOT / ".build" / "googleapis"
@@ -30,6 +30,8 @@ GOOGLE_PROTOS = (
 STUBS = Path("clients/python/chronobook/v1")
 DESCRIPTOR = Path("envoy/descriptor.binpb")
 OPENAPI = Path("envoy/openapi.json")
+PAGE = Path("envoy/docs.html")
+ENVOY = Path("envoy/envoy.in.yaml")
 
 
 def copy_google_protos() -> None:
@@ -50,7 +52,7 @@ def run_protoc(*arguments: str) -> None:
 
 
 def generate(target: Path) -> None:
-    """Write the stubs and the descriptor set below `target`."""
+    """Write all of it below `target`."""
     python = target / STUBS.parent.parent
     python.mkdir(parents=True, exist_ok=True)
     (target / DESCRIPTOR).parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +77,10 @@ def generate(target: Path) -> None:
         run_protoc(f"--descriptor_set_out={described}", "--include_imports", "--include_source_info", *protos)
         made = openapi.document(FileDescriptorSet.FromString(described.read_bytes()), "v1")
     (target / OPENAPI).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    (target / PAGE).write_text(openapi_page.page(made), encoding="utf-8")
+    source = (ROOT / ENVOY).read_text(encoding="utf-8")
+    for name, file in variants.VARIANTS.items():
+        (target / ENVOY.parent / file).write_text(variants.variant(source, name), encoding="utf-8")
 
 
 def differences(fresh: Path) -> list[str]:

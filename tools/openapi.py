@@ -39,12 +39,40 @@ _ERROR: Json = {
         },
     },
 }
+_ABOUT = """Times are Unix seconds, read to the nearest millisecond; prices and quantities are the exchange's own. A
+zero means that the exchange had nothing there. What is not known is absent, or the string `"NaN"` in arrays, or refused
+with a reason.
+
+An answer whose `timestamp` is not above its `complete_to` is final: no restart and no resync changes it.
+
+Every error is an `Error`, whose reason is one of `ErrorReason`, or begins with `EDGE_` where Envoy itself refused.
+
+The edge on your own machine asks for no credentials; one that does takes a token with every call, as
+`Authorization: Bearer TOKEN`."""
+_STREAM = (
+    "Message after message: server-sent events, or JSON lines where the request says `Accept: application/x-ndjson`."
+)
 _REFUSALS = {
     "400": "A field is missing or out of bounds, or no such instant is held.",
+    "401": "This edge wants a token, and there is none, or not a good one.",
+    "403": "The token is for somebody else, or the name in the address is not of this machine.",
     "404": "The symbol is not served, the instant lies in a gap, or the level is not known.",
     "413": "The body is too large.",
-    "429": "The subscriber is slower than history is long.",
+    "415": "The content type is not application/json.",
+    "429": "Too many requests from one address; of a stream also: it is read too slowly for history to hold the rest.",
+    "431": "The headers are too large, or too many.",
     "503": "No server, or no book in sync; try again.",
+}
+_OF_BODIES = ("413", "415")
+# What a request may say, as the server checks it.
+_BOUNDS: dict[str, Json] = {
+    "symbol": {"maxLength": 64},
+    "price": {"exclusiveMinimum": 0},
+    "limit": {"minimum": 1},
+    "page_size": {"minimum": 1, "maximum": 10_000},
+    "max_age": {"minimum": 0},
+    "prices": {"maxItems": 10_000},
+    "timestamps": {"maxItems": 10_000},
 }
 
 
@@ -87,10 +115,12 @@ class Contract:
         for number, field in enumerate(message.field):
             says = comments.get((*path, 2, number), "")
             self._comments[f"{name}.{field.name}"] = says
-            properties[field.name] = {**_schema(field), "description": says}
-        always = [field.name for field in message.field if not _may_miss(field)]
+            schema = _asked(field) if name.endswith("Request") else _schema(field)
+            properties[field.name] = {**schema, "description": says}
+        missable = _may_be_left_out if name.endswith("Request") else _may_miss
+        always = [field.name for field in message.field if not missable(field, properties[field.name]["description"])]
         self.schemas[name] = {"type": "object", "description": comments.get(path, ""), "properties": properties}
-        if always and not name.endswith("Request"):
+        if always:
             self.schemas[name]["required"] = always
 
     def says(self, name: str) -> str:
@@ -105,10 +135,16 @@ class Contract:
 
 
 def _text(comment: str) -> str:
-    return re.sub(r"\n(?!\n|-|$)", " ", comment.strip().replace("\n ", "\n"))
+    told = re.sub(r"^ *buf:lint:.*$", "", comment, flags=re.MULTILINE)
+    return re.sub(r"\n(?!\n|-|$)", " ", told.strip().replace("\n ", "\n"))
 
 
-def _may_miss(field: FieldDescriptorProto) -> bool:
+def _may_be_left_out(field: FieldDescriptorProto, says: str) -> bool:
+    """Return whether a request may be without a field; arrays are what a request with some is about."""
+    return not says.endswith("Required.") and field.label != _FIELD.LABEL_REPEATED
+
+
+def _may_miss(field: FieldDescriptorProto, _says: str) -> bool:
     return field.proto3_optional or field.type == _FIELD.TYPE_MESSAGE
 
 
@@ -122,18 +158,25 @@ def _schema(field: FieldDescriptorProto) -> Json:
     return {"type": "array", "items": _OR_NAN if field.type == _FIELD.TYPE_DOUBLE else one}
 
 
+def _asked(field: FieldDescriptorProto) -> Json:
+    """Return the schema of a field of a request."""
+    return {**_schema(field), **_BOUNDS.get(field.name, {})}
+
+
 def _operation(contract: Contract, method: MethodDescriptorProto, path: str, *, has_body: bool) -> Json:
     summary, _, more = contract.says(method.name).partition(". ")
     answer = {"schema": {"$ref": "#/components/schemas/" + method.output_type.rpartition(".")[2]}}
     kinds = ("text/event-stream", "application/json") if method.server_streaming else ("application/json",)
-    possible = {"413": has_body, "429": method.server_streaming}
-    refusals = {status: says for status, says in _REFUSALS.items() if possible.get(status, True)}
+    refusals = {status: says for status, says in _REFUSALS.items() if has_body or status not in _OF_BODIES}
     operation: Json = {
         "operationId": method.name,
         "summary": summary.rstrip("."),
         "description": more or summary,
         "responses": {
-            "200": {"description": "The answer.", "content": dict.fromkeys(kinds, answer)},
+            "200": {
+                "description": _STREAM if method.server_streaming else "The answer.",
+                "content": dict.fromkeys(kinds, answer),
+            },
             **{
                 status: {
                     "description": says,
@@ -154,7 +197,7 @@ def _operation(contract: Contract, method: MethodDescriptorProto, path: str, *, 
             "in": "path" if f"{{{field.name}}}" in path else "query",
             "required": f"{{{field.name}}}" in path,
             "description": says,
-            "schema": _schema(field),
+            "schema": _asked(field),
         }
         for field, says in contract.fields(method)
     ]
@@ -176,6 +219,7 @@ def document(files: FileDescriptorSet, version: str) -> Json:
             "title": "chronobook",
             "version": version,
             "summary": "How much rested at a price at an instant, and how did that differ from a second before?",
+            "description": re.sub(r"(?<!\n)\n(?!\n)", " ", _ABOUT),
         },
         "paths": dict(sorted(paths.items())),
         "components": {"schemas": dict(sorted(used.items()))},

@@ -21,12 +21,14 @@ from chronobook_server.history.directory import DirectoryRefused
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
 from chronobook_server.metrics import Counted, serve_metrics
-from chronobook_server.net import AddressTaken, resolve_free
+from chronobook_server.net import AddressTaken, BadFiles, check_files, free_endpoint
 from chronobook_server.process import use_all_descriptors
 from chronobook_server.service.server import PortInUse, Server
-from chronobook_server.settings import ALL_SYMBOLS, DEFAULT_SYMBOL, ServeSettings
+from chronobook_server.settings import ALL_SYMBOLS, DEFAULT_SYMBOL, Address, ServeSettings, is_loopback
 
 GRACE_SECONDS = 2.0
+# Where several servers answer, one that begins leaves questions to the others until it has books, but not for longer.
+HOLD_SECONDS = 3.0
 
 log = structlog.get_logger(__name__)
 
@@ -91,6 +93,7 @@ class Application:
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
         self._any_synced = asyncio.Event()
+        self._named_synced = asyncio.Event()
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._feeding: asyncio.Task[None] | None = None
         self._stop_metrics: Callable[[], None] = lambda: None
@@ -101,7 +104,9 @@ class Application:
         self.markets: dict[str, Market] = {}
         for symbol, history in self._archive.histories.items():
             self._add_market(symbol, history)
-        self.server = Server(self.markets, default_symbol=next(iter(settings.symbols), DEFAULT_SYMBOL))
+        self.server = Server(
+            self.markets, default_symbol=next(iter(settings.symbols), DEFAULT_SYMBOL), log_calls=settings.log_calls
+        )
 
     def _add_market(self, symbol: str, history: HistoryStore) -> None:
         audit = self._settings.audit_interval_ms
@@ -110,9 +115,15 @@ class Application:
             history,
             monotonic=time.monotonic,
             audit_seconds=None if audit is None else audit / 1000,
-            synced=self._any_synced.set,
+            synced=self._synced,
             refused=self._refuse,
         )
+
+    def _synced(self) -> None:
+        """Take note that a book has come in sync."""
+        self._any_synced.set()
+        if not self._named_synced.is_set() and all(self.markets[each].is_synced for each in self._settings.symbols):
+            self._named_synced.set()
 
     def _add_symbol(self, symbol: str) -> None:
         """Serve one more symbol, if its history can be opened."""
@@ -124,8 +135,10 @@ class Application:
     async def start(self) -> None:
         """Listen, and begin to feed the markets. Raises StartFailed."""
         try:
-            await self.server.start(str(resolve_free(self._settings.listen)))
-        except (AddressTaken, PortInUse, ValueError) as error:
+            if self._settings.tls is not None:
+                check_files(self._settings.tls)
+            await self.server.start(str(free_endpoint(self._settings.listen)), self._settings.tls, is_ready=False)
+        except (AddressTaken, BadFiles, PortInUse, ValueError) as error:
             await self._archive.stop()
             raise StartFailed(str(error)) from error
         self._archive.start()
@@ -148,11 +161,19 @@ class Application:
         if settings.metrics is not None:
             try:
                 self._stop_metrics = serve_metrics(
-                    settings.metrics, Counted(self.markets, self.feed, self._archive, self.server.calls)
+                    settings.metrics,
+                    Counted(self.markets, self.feed, self._archive, self.server.calls),
+                    tls=None if is_loopback(settings.metrics) else settings.tls,
                 )
             except OSError as error:
                 await self.stop()
                 raise StartFailed(f"cannot serve metrics on {settings.metrics}: {error.strerror}") from error
+
+    @property
+    def address(self) -> str:
+        """Where it listens; where any port was good, the one that it has got."""
+        listen = self._settings.listen
+        return str(listen._replace(port=self.server.port) if isinstance(listen, Address) else listen)
 
     async def failed(self) -> None:
         """Wait until the server cannot go on. Raises StartFailed."""
@@ -169,17 +190,25 @@ class Application:
     async def _run_feed(self, feed: Feed) -> None:
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._announce_ready())
                 group.create_task(self._announce_sync())
                 group.create_task(feed.run())
         except* SymbolNotListed as errors:
             raise StartFailed(str(errors.exceptions[0])) from None
+
+    async def _announce_ready(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._named_synced.wait(), HOLD_SECONDS)
+        self._named_synced.set()
+        await self.server.ready()
 
     async def _announce_sync(self) -> None:
         await self._any_synced.wait()
         await self.server.synced()
 
     async def stop(self) -> None:
-        """Turn health, end streams with a reason, let calls finish, close the sockets."""
+        """Turn health, wait for that to be seen, end streams with a reason, let calls finish, close the sockets."""
+        await self.server.drain(self._settings.drain_ms / 1000)
         self._stop_metrics()
         # The feed goes last, so that the streams end for the reason there is and not for a lost connection.
         await self.server.stop(GRACE_SECONDS)
@@ -215,7 +244,7 @@ async def serve(settings: ServeSettings) -> None:
     gc.freeze()
     async with serving(settings) as application:
         print(
-            f"chronobook server: gRPC on {settings.listen.host}:{application.server.port},"
+            f"chronobook server: gRPC on {application.address},"
             f" {','.join((*settings.symbols, *[ALL_SYMBOLS] * settings.all_symbols))} from {settings.stream_url}",
             flush=True,
         )

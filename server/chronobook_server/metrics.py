@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -14,7 +15,7 @@ from chronobook_server.exchange.feed import Feed
 from chronobook_server.exchange.group import FeedCounts
 from chronobook_server.market import Market
 from chronobook_server.service.calls import BUCKETS, MethodCounts
-from chronobook_server.settings import Address
+from chronobook_server.settings import Address, Tls
 
 _Value = float | int | None
 
@@ -150,13 +151,13 @@ class Counted(Collector):
         yield from (made, under_way, seconds)
 
 
-def serve_metrics(address: Address, counted: Counted) -> Callable[[], None]:
-    """Serve the metrics in a thread of its own; return what ends that. Raises OSError."""
+def serve_metrics(address: Address, counted: Counted, tls: Tls | None = None) -> Callable[[], None]:
+    """Serve the metrics in a thread of its own, with the server's TLS; return what ends that. Raises OSError."""
     registry = CollectorRegistry()
     registry.register(counted)
     ProcessCollector(registry=registry)
     GCCollector(registry)
-    server, thread = start_http_server(address.port, address.host, registry)
+    server, thread = start_http_server(address.port, address.host, registry, **_tls_options(tls))
 
     def stop() -> None:
         server.shutdown()
@@ -164,3 +165,12 @@ def serve_metrics(address: Address, counted: Counted) -> Callable[[], None]:
         thread.join()
 
     return stop
+
+
+def _tls_options(tls: Tls | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    files: dict[str, Any] = {"certfile": str(tls.certificate), "keyfile": str(tls.key)}
+    return (
+        files if tls.authority is None else {**files, "client_cafile": str(tls.authority), "client_auth_required": True}
+    )

@@ -1,12 +1,31 @@
-"""Addresses to listen on, looked at before anything is started there."""
+"""Addresses to listen on and what to show there, looked at before anything is started."""
 
 import socket
+import ssl
 
-from chronobook_server.settings import Address
+from chronobook_server.settings import Address, Endpoint, Tls, UnixSocket
 
 
 class AddressTaken(OSError):
     """An address that cannot be listened on; the text is one line that says why."""
+
+
+class BadFiles(OSError):
+    """Files of TLS that cannot be used; the text is one line that says why."""
+
+
+def check_files(tls: Tls) -> None:
+    """Read certificate, key and authority as a server would. Raises BadFiles."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+    except OSError as error:
+        raise BadFiles(f"cannot use {tls.certificate} with {tls.key}: {error.args[-1]}") from error
+    if tls.authority is not None:
+        try:
+            context.load_verify_locations(tls.authority)
+        except OSError as error:
+            raise BadFiles(f"cannot use {tls.authority}: {error.args[-1]}") from error
 
 
 def resolve_free(address: Address) -> Address:
@@ -20,3 +39,35 @@ def resolve_free(address: Address) -> Address:
     except OSError as error:
         raise AddressTaken(f"cannot listen on {address}: {error.strerror}") from error
     return Address(str(found[0]), address.port)
+
+
+def free_endpoint(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint to listen on; a socket that a killed process left behind is removed. Raises AddressTaken."""
+    if isinstance(endpoint, Address):
+        return resolve_free(endpoint)
+    try:
+        _remove_abandoned(endpoint)
+    except OSError as error:
+        raise AddressTaken(f"cannot listen on {endpoint}: {error.strerror}") from error
+    return endpoint
+
+
+def _remove_abandoned(unix: UnixSocket) -> None:
+    if not unix.path.exists():
+        # That it cannot be made is found out now.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.bind(str(unix.path))
+    elif not unix.path.is_socket():
+        raise OSError(0, "there is a file of that name")
+    elif _is_listening(unix):
+        raise OSError(0, "another process listens there")
+    unix.path.unlink()
+
+
+def _is_listening(unix: UnixSocket) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(unix.path))
+        except ConnectionRefusedError:
+            return False
+    return True

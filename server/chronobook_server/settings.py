@@ -3,11 +3,14 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 LIVE_REST_URL = "https://fapi.binance.com"
 LIVE_STREAM_URL = "wss://fstream.binance.com/public"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_UNIX = "unix:"
+# What the kernel has room for.
+_LONGEST_PATH = 107
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(MB|GB|TB)")
@@ -25,6 +28,64 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class UnixSocket(NamedTuple):
+    """A socket in the file system, to listen on or to connect to."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{_UNIX}{self.path}"
+
+
+Endpoint: TypeAlias = Address | UnixSocket
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files of PEM: what one side shows, and the authority of the other side; None: whoever it is."""
+
+    certificate: Path
+    key: Path
+    authority: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Which tokens are taken: signed with one of these keys (a JWKS file), by this issuer, for this audience."""
+
+    keys: Path
+    issuer: str
+    audience: str
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """The settings of `gateway`.
+
+    `tls` is for callers; with `upstream_tls` servers are asked over TLS, whose certificates bear `upstream_name`.
+    `rate_limit` in requests a second of one address, twice as many at once.
+    """
+
+    listen: Address
+    upstreams: tuple[Endpoint, ...]
+    tls: Tls | None = None
+    tokens: Tokens | None = None
+    upstream_tls: Tls | None = None
+    upstream_name: str = ""
+    rate_limit: int = 100
+    metrics: Address | None = None
+
+    @property
+    def is_edge(self) -> bool:
+        """Whether it faces more than this machine, or is to behave as if it did."""
+        return not is_loopback(self.listen) or self.tls is not None or self.tokens is not None
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether nobody reads along, and nobody is answered who is not known."""
+        return self.tls is not None and (self.tls.authority is not None or self.tokens is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
     """The settings of `serve`. The first symbol is the default of every question.
@@ -36,7 +97,7 @@ class ServeSettings:
     rest_url: str
     stream_url: str
     update_speed: str
-    listen: Address
+    listen: Endpoint
     data_dir: Path
     retention_ms: int
     retention_bytes: int | None = None
@@ -45,6 +106,29 @@ class ServeSettings:
     connections: int = 1
     audit_interval_ms: int | None = None
     metrics: Address | None = None
+    tls: Tls | None = None
+    drain_ms: int = 0
+    log_calls: bool = False
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether nobody reads along, and nobody is answered who is not known."""
+        return self.tls is not None and self.tls.authority is not None
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `HOST:PORT`, `[HOST]:PORT` or `unix:/PATH`."""
+    if not text.startswith(_UNIX):
+        return parse_address(text)
+    path = text.removeprefix(_UNIX)
+    if not path.startswith("/") or len(path.encode()) > _LONGEST_PATH:
+        raise ValueError(f"{text!r} is not unix: and an absolute path of {_LONGEST_PATH} bytes at most")
+    return UnixSocket(Path(path))
+
+
+def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
+    """Read a comma-separated list of endpoints."""
+    return tuple(parse_endpoint(part.strip()) for part in text.split(","))
 
 
 def parse_address(text: str) -> Address:
@@ -96,6 +180,6 @@ def parse_url(text: str, *schemes: str) -> str:
     return text.rstrip("/")
 
 
-def is_loopback(address: Address) -> bool:
+def is_loopback(address: Endpoint) -> bool:
     """Return whether only this machine reaches an address."""
-    return address.host in LOOPBACK or address.host.startswith("127.")
+    return isinstance(address, UnixSocket) or address.host in LOOPBACK or address.host.startswith("127.")

@@ -9,8 +9,8 @@ import aiohttp
 import grpc
 import pytest
 
-from chronobook_server.gateway import config_folder, envoy_config, envoy_path
-from chronobook_server.settings import Address
+from chronobook_server.envoy_config import config_folder, envoy_config
+from chronobook_server.gateway import envoy_path
 from tests.support.fake_service import DETAILS_JSON, LEVELS, FakeService, assert_edge, fake_server, get
 from tests.support.gateway import running_gateway
 
@@ -361,8 +361,8 @@ async def test_the_servers_errors_pass_with_their_details_and_are_not_tried_agai
 async def test_a_server_that_does_not_answer_is_504(
     http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hasty(**addresses: Address) -> Any:
-        return json.loads(json.dumps(envoy_config(**addresses)).replace('"timeout": "10s"', '"timeout": "0.05s"'))
+    def hasty(*given: Any, **more: Any) -> Any:
+        return json.loads(json.dumps(envoy_config(*given, **more)).replace('"timeout": "10s"', '"timeout": "0.05s"'))
 
     monkeypatch.setattr("chronobook_server.gateway.envoy_config", hasty)
     async with fake_server(FakeService()) as port, running_gateway(port) as base:
@@ -374,8 +374,8 @@ async def test_a_server_that_does_not_answer_is_504(
 async def test_small_buffers_let_a_large_book_pass(
     http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def small(**addresses: Address) -> Any:
-        config = envoy_config(**addresses)
+    def small(*given: Any, **more: Any) -> Any:
+        config = envoy_config(*given, **more)
         for place in ("listeners", "clusters"):
             config["static_resources"][place][0]["per_connection_buffer_limit_bytes"] = 16_384
         return config

@@ -19,7 +19,7 @@ from chronobook.v1.order_book_service_pb2_grpc import (
 )
 from chronobook_server.gateway import gateway
 from chronobook_server.net import AddressTaken
-from chronobook_server.settings import Address
+from chronobook_server.settings import Address, GatewaySettings
 from tests.support.fake_service import LEVELS, SERVICE, FakeService, assert_edge, fake_server, get
 from tests.support.gateway import is_unavailable, running_gateway, until_available
 from tests.support.system import free_port
@@ -166,7 +166,7 @@ async def test_without_a_server_everyone_gets_unavailable_and_a_server_that_come
 ) -> None:
     listen, port = Address("127.0.0.1", free_port()), free_port()
     base = f"http://{listen}"
-    async with gateway(listen=listen, upstream=Address("127.0.0.1", port)):
+    async with gateway(GatewaySettings(listen, (Address("127.0.0.1", port),))):
         for path in ("/status", "/watch-level/5"):
             status, body = await get(http, base + path)
             assert status == 503
@@ -202,7 +202,7 @@ async def test_a_server_that_says_it_is_not_ready_is_not_asked(http: aiohttp.Cli
 async def test_the_names_localhost_work_on_both_sides(http: aiohttp.ClientSession) -> None:
     async with fake_server(FakeService()) as port:
         listen = Address("localhost", free_port())
-        async with gateway(listen=listen, upstream=Address("localhost", port)):
+        async with gateway(GatewaySettings(listen, (Address("localhost", port),))):
             await until_available(f"http://{listen}")
 
 
@@ -226,5 +226,5 @@ async def test_a_port_in_use_is_one_clear_line() -> None:
         holder.listen()
         listen = Address(*holder.getsockname())
         with pytest.raises(AddressTaken, match=f"cannot listen on {listen}: .*in use"):
-            async with gateway(listen=listen, upstream=Address("127.0.0.1", 1)):
+            async with gateway(GatewaySettings(listen, (Address("127.0.0.1", 1),))):
                 pass

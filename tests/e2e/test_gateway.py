@@ -10,9 +10,9 @@ import pytest
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
-from chronobook_server.gateway import config_folder, envoy_config, gateway, run_gateway
+from chronobook_server.gateway import gateway, run_gateway
 from chronobook_server.net import AddressTaken
-from chronobook_server.settings import Address
+from chronobook_server.settings import Address, GatewaySettings
 from tests.support.errors import from_json, from_rpc
 from tests.support.served import HandFed, served
 from tests.support.system import free_port
@@ -32,21 +32,12 @@ async def ask(http: aiohttp.ClientSession, method: str, url: str, **options: Any
         return reply.status, await reply.json()
 
 
-def test_two_addresses_are_all_that_is_set() -> None:
-    config = envoy_config(listen=Address("127.0.0.1", 1234), upstream=Address("somewhere", 5678))
-    plain = envoy_config(listen=Address("127.0.0.1", 8000), upstream=Address("127.0.0.1", 50051))
-    assert str(config).replace("1234", "8000").replace("5678", "50051").replace("somewhere", "127.0.0.1") == str(plain)
-    text = (config_folder() / "envoy.yaml").read_text(encoding="utf-8")
-    assert "port_value: 8000" in text
-    assert "port_value: 50051" in text
-
-
 async def test_grpc_and_grpc_web_go_through_the_same_port() -> None:
     fed = HandFed()
     fed.sync()
     async with served(fed) as running, aiohttp.ClientSession() as http:
         listen = Address("127.0.0.1", free_port())
-        async with gateway(listen=listen, upstream=Address("127.0.0.1", running.server.port)):
+        async with gateway(GatewaySettings(listen, (Address("127.0.0.1", running.server.port),))):
             await until_served(http, f"http://{listen}")
             async with grpc.aio.insecure_channel(str(listen)) as channel:
                 stub = OrderBookServiceStub(channel)
@@ -85,7 +76,7 @@ async def test_intervals_and_pairs_are_asked_about_over_http() -> None:
     async with served(fed) as running, aiohttp.ClientSession() as http:
         listen = Address("127.0.0.1", free_port())
         base = f"http://{listen}"
-        async with gateway(listen=listen, upstream=Address("127.0.0.1", running.server.port)):
+        async with gateway(GatewaySettings(listen, (Address("127.0.0.1", running.server.port),))):
             await until_served(http, base)
             status, first = await ask(http, "GET", f"{base}/level-changes/99?start_timestamp=10&page_size=1")
             token = first["next_page_token"]
@@ -117,7 +108,7 @@ async def test_a_level_is_watched_over_http_and_leaving_is_noticed(accept: str, 
     fed.sync()
     async with served(fed) as running, aiohttp.ClientSession() as http:
         listen = Address("127.0.0.1", free_port())
-        async with gateway(listen=listen, upstream=Address("127.0.0.1", running.server.port)):
+        async with gateway(GatewaySettings(listen, (Address("127.0.0.1", running.server.port),))):
             await until_served(http, f"http://{listen}")
             async with http.get(f"http://{listen}/watch-level/99", headers={"accept": accept}) as reply:
                 assert reply.status == 200
@@ -150,7 +141,7 @@ async def test_a_port_in_use_is_refused_before_anything_starts() -> None:
     async with served(HandFed()) as running:
         taken = Address("127.0.0.1", running.server.port)
         with pytest.raises(AddressTaken, match=f"cannot listen on {taken}"):
-            await run_gateway(listen=taken, upstream=taken, stopping=asyncio.Event())
+            await run_gateway(GatewaySettings(taken, (taken,)), stopping=asyncio.Event())
 
 
 async def test_the_gateway_ends_when_told_and_says_so_when_envoy_ends_by_itself(
@@ -159,10 +150,10 @@ async def test_the_gateway_ends_when_told_and_says_so_when_envoy_ends_by_itself(
     stopping = asyncio.Event()
     stopping.set()
     listen = Address("localhost", free_port())
-    await run_gateway(listen=listen, upstream=Address("127.0.0.1", 1), stopping=stopping)
+    await run_gateway(GatewaySettings(listen, (Address("127.0.0.1", 1),)), stopping=stopping)
     assert capfd.readouterr().out == (
         f"chronobook gateway: REST and gRPC on http://localhost:{listen.port}, from 127.0.0.1:1\n"
     )
-    async with gateway(listen=listen, upstream=Address("127.0.0.1", 1)) as running:
+    async with gateway(GatewaySettings(listen, (Address("127.0.0.1", 1),))) as running:
         await running.stop()
         assert await running.wait() is not None

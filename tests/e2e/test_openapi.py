@@ -38,6 +38,13 @@ def test_the_description_is_valid_and_has_every_call() -> None:
         assert all(each["description"] for each in schema.get("properties", {}).values()), name
 
 
+def test_a_request_says_which_fields_it_must_have_and_nothing_is_told_to_linters() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert schemas["GetQuantityRequest"]["required"] == ["price"]
+    assert schemas["BatchGetQuantityRequest"]["required"] == ["prices", "timestamps"]
+    assert "buf:" not in json.dumps(DOCUMENT)
+
+
 async def ask(running: System, verb: str, path: str, body: Any = None) -> tuple[int, Any]:
     return await (running.get(path) if verb == "get" else running.post(path, body))
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 
 from chronobook_server.gateway import gateway
-from chronobook_server.settings import Address
+from chronobook_server.settings import Address, GatewaySettings
 from tests.support.system import free_port
 
 PATIENCE = 10.0
@@ -30,7 +30,7 @@ async def until_available(base: str) -> None:
 async def running_gateway(upstream_port: int) -> AsyncIterator[str]:
     """Run Envoy around a block; gives the base URL, through which the server is reachable when the block begins."""
     listen = Address("127.0.0.1", free_port())
-    async with gateway(listen=listen, upstream=Address("127.0.0.1", upstream_port)):
+    async with gateway(GatewaySettings(listen, (Address("127.0.0.1", upstream_port),))):
         base = f"http://{listen}"
         await until_available(base)
         yield base

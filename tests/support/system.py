@@ -15,7 +15,7 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 from chronobook_server.app import Application, serving
 from chronobook_server.gateway import gateway
-from chronobook_server.settings import Address, ServeSettings
+from chronobook_server.settings import Address, GatewaySettings, ServeSettings
 from chronobook_server.simulator import Simulator
 
 if TYPE_CHECKING:  # the type of an asynchronous stub has no class of its own
@@ -95,7 +95,7 @@ async def system(settings: ServeSettings) -> AsyncIterator[System]:
     base, address = f"http://{listen}", str(settings.listen)
     async with (
         serving(settings) as application,
-        gateway(listen=listen, upstream=settings.listen),
+        gateway(GatewaySettings(listen, (settings.listen,))),
         aiohttp.ClientSession() as http,
         grpc.aio.insecure_channel(address) as channel,
     ):

@@ -107,6 +107,16 @@ def status_of(refusal: errors.Refusal) -> Status:
     return status
 
 
+def fault(request_id: str) -> Status:
+    """Return the status of a call that failed by a fault of ours. What it was is for the log, not for the caller."""
+    info = ErrorInfo(
+        reason=ErrorReason.Name(ErrorReason.SERVER_FAULT), domain=DOMAIN, metadata={"request_id": request_id}
+    )
+    status = Status(code=grpc.StatusCode.INTERNAL.value[0], message=f"a fault of the server, logged as {request_id}")
+    status.details.add().Pack(info)
+    return status
+
+
 NOT_AGAIN = ("grpc-retry-pushback-ms", "-1")
 
 
@@ -115,6 +125,15 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], refusal: errors.Ref
 
     Asking again at once would get the same: clients whose gRPC repeats what is UNAVAILABLE are told not to.
     """
-    status = rpc_status.to_status(status_of(refusal))
+    await _abort(context, status_of(refusal))
+
+
+async def abort_by_fault(context: grpc.aio.ServicerContext[Any, Any], request_id: str) -> NoReturn:
+    """End a call that failed by a fault of ours; asking again would bring it out again."""
+    await _abort(context, fault(request_id))
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], refused: Status) -> NoReturn:
+    status = rpc_status.to_status(refused)
     await context.abort(status.code, status.details or "", (*(status.trailing_metadata or ()), NOT_AGAIN))
     raise AssertionError("abort does not return")

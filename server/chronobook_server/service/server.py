@@ -1,5 +1,7 @@
 """The gRPC server: the service, health, and reflection on one port."""
 
+import asyncio
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,7 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.coverage import Cause
 from chronobook_server.hub.watch import HEARTBEAT_SECONDS
 from chronobook_server.market import Market
+from chronobook_server.settings import Tls
 
 from .calls import MethodCounts, counted
 from .handlers import OrderBookHandlers
@@ -35,13 +38,19 @@ _PING_MS, _PONG_MS = 30_000, 20_000
 
 
 def _methods(
-    handlers: OrderBookHandlers, calls: dict[str, MethodCounts]
+    handlers: OrderBookHandlers, calls: dict[str, MethodCounts], *, log_calls: bool
 ) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
     """Return the service's methods by name. Streams write bytes: a message is made once for all who get it."""
     methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method in pb.DESCRIPTOR.services_by_name["OrderBookService"].methods:
         counts = calls[method.name] = MethodCounts()
-        handle = counted(counts, getattr(handlers, method.name), is_stream=method.server_streaming)
+        handle = counted(
+            counts,
+            getattr(handlers, method.name),
+            method=method.name,
+            is_stream=method.server_streaming,
+            log_calls=log_calls,
+        )
         read = GetMessageClass(method.input_type).FromString
         if method.server_streaming:
             methods[method.name] = grpc.unary_stream_rpc_method_handler(handle, request_deserializer=read)
@@ -51,6 +60,28 @@ def _methods(
                 handle, request_deserializer=read, response_serializer=write
             )
     return methods
+
+
+class _Health(health.aio.HealthServicer):
+    """The health service; it knows whether anybody relies on it."""
+
+    is_asked = False
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Answer how things stand."""
+        self.is_asked = True
+        return await super().Check(request, context)
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
+        """Tell how things stand, and whenever that changes."""
+        self.is_asked = True
+        await super().Watch(request, context)
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    shown = (tls.key.read_bytes(), tls.certificate.read_bytes())
+    clients = None if tls.authority is None else tls.authority.read_bytes()
+    return grpc.ssl_server_credentials([shown], clients, require_client_auth=clients is not None)
 
 
 class PortInUse(OSError):
@@ -66,6 +97,7 @@ class Server:
         *,
         default_symbol: str = "",
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        log_calls: bool = False,
     ) -> None:
         self.port = 0
         self._markets = markets
@@ -76,28 +108,45 @@ class Server:
             ("grpc.http2.ping_timeout_ms", _PONG_MS),
         )
         self._server = grpc.aio.server(options=(*_OPTIONS, *pings))
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
         handlers = OrderBookHandlers(markets, default_symbol=default_symbol, heartbeat_seconds=heartbeat_seconds)
         self.calls: dict[str, MethodCounts] = {}
-        self._server.add_registered_method_handlers(SERVICE, _methods(handlers, self.calls))
+        self._server.add_registered_method_handlers(SERVICE, _methods(handlers, self.calls, log_calls=log_calls))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
-    async def start(self, address: str) -> None:
-        """Listen, and say that questions can be answered. Raises PortInUse."""
+    async def start(self, address: str, tls: Tls | None = None, *, is_ready: bool = True) -> None:
+        """Listen, and say whether questions can be answered. Raises PortInUse."""
+        # A socket in the file system is for this user and its group.
+        before = os.umask(0o117)
         try:
-            self.port = self._server.add_insecure_port(address)
+            if tls is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, _credentials(tls))
         except RuntimeError:
             self.port = 0
+        finally:
+            os.umask(before)
         if self.port == 0:
             raise PortInUse(f"cannot listen on {address}: the port is in use, or the address is not of this machine")
         await self._health.set(SERVICE, _NOT_SERVING)
+        await self._health.set("", _SERVING if is_ready else _NOT_SERVING)
         await self._server.start()
+
+    async def ready(self) -> None:
+        """Say that questions can be answered."""
         await self._health.set("", _SERVING)
 
     async def synced(self) -> None:
         """Say that a first symbol is in sync."""
         await self._health.set(SERVICE, _SERVING)
+
+    async def drain(self, seconds: float) -> None:
+        """Turn health, and go on for as long as those who ask about it may take to see that. At once if nobody asks."""
+        await self._health.enter_graceful_shutdown()
+        if self._health.is_asked:
+            await asyncio.sleep(seconds)
 
     async def stop(self, grace: float) -> None:
         """Turn health, end the streams with a reason, and let calls finish for up to `grace` seconds."""

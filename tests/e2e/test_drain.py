@@ -1,0 +1,168 @@
+"""Ending without cutting anybody off: servers and gateways as processes, under constant load."""
+
+import asyncio
+import contextlib
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+
+from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
+from chronobook_server.simulator import Simulator
+from tests.support.command import COMMAND, Command, command, listening
+from tests.support.gateway import until_available
+from tests.support.system import free_port, until
+
+WORKERS = 4
+
+
+class Load:
+    """Questions without a pause through a gateway, over REST and gRPC, until it is told to end."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self.answers: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._ended = False
+
+    @property
+    def count(self) -> int:
+        return sum(self.answers.values())
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Ask around a block."""
+        target = self.base.removeprefix("http://")
+        async with aiohttp.ClientSession() as http, grpc.aio.insecure_channel(target) as channel:
+            stub = OrderBookServiceStub(channel)
+            tasks = [asyncio.create_task(self._over_rest(http)) for _ in range(WORKERS)]
+            tasks += [asyncio.create_task(self._over_grpc(stub)) for _ in range(WORKERS)]
+            yield
+            self._ended = True
+            await asyncio.gather(*tasks)
+
+    async def goes_on(self, answers: int = 200) -> None:
+        """Return once so many more questions were answered."""
+        wanted = self.count + answers
+        await until(lambda: self.count >= wanted or self.failures)
+
+    async def _over_rest(self, http: aiohttp.ClientSession) -> None:
+        questions: list[tuple[str, str, Any]] = [
+            ("GET", "/status", None),
+            ("GET", "/history", None),
+            ("GET", "/orderbook?limit=5", None),
+            ("POST", "/quantity", {"price": 2680}),
+            ("GET", "/nearest-level/2680", None),
+        ]
+        while not self._ended:
+            for method, path, body in questions:
+                try:
+                    async with http.request(method, self.base + path, json=body) as reply:
+                        text = await reply.text()
+                        self._note(path, "" if reply.status == 200 else f"{reply.status} {text}")
+                except aiohttp.ClientError as error:
+                    self._note(path, repr(error))
+
+    async def _over_grpc(self, stub: Any) -> None:
+        while not self._ended:
+            try:
+                await stub.NearestLevel(pb.NearestLevelRequest(price=2680))
+                self._note("NearestLevel", "")
+            except grpc.aio.AioRpcError as error:
+                self._note("NearestLevel", f"{error.code()} {error.details()}")
+
+    def _note(self, what: str, failure: str) -> None:
+        self.answers[what] += 1
+        if failure:
+            self.failures.append(f"{what}: {failure}")
+
+
+@contextlib.asynccontextmanager
+async def gateway_process(listen: int, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run the command `gateway` around a block, which begins when servers can be asked through it."""
+    process = await asyncio.create_subprocess_exec(
+        str(COMMAND), "gateway", "--listen", f"127.0.0.1:{listen}", *options, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    await until_available(f"http://127.0.0.1:{listen}")
+                    break
+                await asyncio.sleep(0.05)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def ready(running: Command) -> None:
+    """Return once a server says so of itself; its book is in sync then."""
+    await listening(running)
+    await running.reached(1)
+
+
+async def test_a_rolling_restart_of_two_servers_fails_no_request(tmp_path: Path) -> None:
+    simulator = Simulator(seed=11)
+    await simulator.start()
+    sockets = [f"unix:{tmp_path}/{name}.sock" for name in "ab"]
+    port = free_port()
+    load = Load(f"http://127.0.0.1:{port}")
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(simulator.stop)
+
+        async def started(number: int) -> Command:
+            folder = tmp_path / f"data-{number}"
+            running = await stack.enter_async_context(command(simulator, folder, address=sockets[number]))
+            await ready(running)
+            return running
+
+        servers = [await started(0), await started(1)]
+        await stack.enter_async_context(gateway_process(port, "--upstream", ",".join(sockets)))
+        async with load.running():
+            await load.goes_on()
+            for number in (0, 1):
+                servers[number].process.send_signal(signal.SIGTERM)
+                code, errors = await servers[number].ended()
+                assert code == 0, errors
+                await load.goes_on()
+                servers[number] = await started(number)
+                await load.goes_on()
+    assert load.failures == []
+    assert load.count > 1000
+    assert len(load.answers) == 6
+
+
+async def test_a_gateway_that_ends_cuts_nobody_off(tmp_path: Path) -> None:
+    simulator = Simulator(seed=12)
+    await simulator.start()
+    port, address = free_port(), f"127.0.0.1:{free_port()}"
+    base = f"http://127.0.0.1:{port}"
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(simulator.stop)
+        await ready(await stack.enter_async_context(command(simulator, tmp_path / "data", address=address)))
+        process = await stack.enter_async_context(gateway_process(port, "--upstream", address))
+        async with aiohttp.ClientSession() as http:
+            asked = 0
+            process.send_signal(signal.SIGTERM)
+            # Whoever asks is answered, and told to close: until there is nobody to connect to.
+            while True:
+                try:
+                    async with http.get(f"{base}/readyz") as reply:
+                        is_ready = reply.status == 200
+                    async with http.get(f"{base}/status") as reply:
+                        assert reply.status == 200
+                        closing = reply.headers.get("connection") == "close"
+                except aiohttp.ClientConnectorError:
+                    break
+                asked += 1
+                assert is_ready or closing
+        assert asked
+        async with asyncio.timeout(5):
+            assert await process.wait() == 0

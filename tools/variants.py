@@ -1,0 +1,18 @@
+"""The two configurations of Envoy out of one source, in which `#> local`, `#> edge` and `#> both` begin sections."""
+
+VARIANTS = {"local": "envoy.yaml", "edge": "edge.yaml"}
+_MARK = "#> "
+
+
+def variant(source: str, name: str) -> str:
+    """Return what of the source is for one variant, or for both. Raises ValueError for a section of another name."""
+    section, kept = "both", []
+    for number, line in enumerate(source.splitlines(), 1):
+        if not line.startswith(_MARK):
+            if section in ("both", name):
+                kept.append(line)
+            continue
+        section = line.removeprefix(_MARK)
+        if section not in ("both", *VARIANTS):
+            raise ValueError(f"line {number}: there is no variant {section!r}")
+    return "\n".join(kept) + "\n"
