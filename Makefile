@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROTOS := .build/googleapis/google/rpc/status.proto
 
-.PHONY: demo test sim mutants run install lint types generate check bench bench-unary bench-history
+.PHONY: demo test sim soak fuzz mutants run install lint types generate check bench bench-unary bench-history
 
 demo: $(INSTALLED)
 	@$(BIN)/chronobook-server demo
@@ -15,6 +15,14 @@ test: $(INSTALLED)
 # Bad days from their seeds: ARGS="--seeds 0 20000", or ARGS="--seed 7" to see one.
 sim: $(INSTALLED)
 	$(BIN)/python -m tests.simulation.run $(ARGS)
+
+# Ten minutes of everything at once through the edge: memory stays flat, and every answer is right.
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.soak.run $(ARGS)
+
+# Made-up bytes for whatever reads some, for longer than in the tests: ARGS="frames --seconds 600".
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 # Faults made by hand in the core, each of which the tests must catch.
 mutants: $(INSTALLED)

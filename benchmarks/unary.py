@@ -2,23 +2,26 @@
 
 GetQuantity at random instants and prices, over gRPC beside an empty handler that answers with as many bytes, and over
 REST through Envoy beside a small FastAPI service that keeps a dict of the book per second. Requests a second, and CPU a
-request of all processes that serve; servers and askers are processes of their own.
+request of all processes that serve, Envoy's told apart; servers and askers are processes of their own, all of them ask
+over TCP on loopback. Each round asks every one of them; of all rounds, the best one counts. The empty handler is asked
+through Envoy too: what is left there is not ours to take.
 """
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import uvloop
@@ -28,29 +31,44 @@ from benchmarks.streams import Fed
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.gateway import gateway
 from chronobook_server.service.server import SERVICE, Server
-from chronobook_server.settings import Address
+from chronobook_server.settings import Address, GatewaySettings
 from tests.support.system import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS, CONNECTIONS = 4.0, 32
+SECONDS, CONNECTIONS = 2.0, 32
 EVENTS = 6000
 LEAST_GRPC, MOST_REST = 0.85, 1.8
+GRPC, EMPTY, REST, EMPTY_REST, FASTAPI = TITLES = (
+    "gRPC",
+    "gRPC, empty handler",
+    "REST through Envoy",
+    "REST, empty handler",
+    "FastAPI, uvicorn",
+)
 _PATH = f"/{SERVICE}/GetQuantity"
 _START = 1_700_000_000
 
 
+@asynccontextmanager
+async def envoy(port: int) -> AsyncIterator[int]:
+    """Run Envoy in front of a server around a block; gives the port that it listens on."""
+    listen = Address("127.0.0.1", free_port())
+    async with gateway(GatewaySettings(listen, (Address("127.0.0.1", port),))):
+        await asyncio.sleep(1.5)  # until Envoy knows that the server is healthy
+        yield listen.port
+
+
 async def ours() -> None:
     """Serve a market of which every event changes the bid at 99."""
+    gc.freeze()  # as `serve` does
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
         fed = Fed(Path(folder))
         for _ in range(EVENTS):
             fed.event()
         server = Server({"ETHUSDT": fed.market})
         await server.start("127.0.0.1:0")
-        listen = Address("127.0.0.1", free_port())
-        async with gateway(listen=listen, upstream=Address("127.0.0.1", server.port)):
-            await asyncio.sleep(1.5)  # until Envoy knows that the server is healthy
-            print(json.dumps({"port": server.port, "rest": listen.port}), flush=True)
+        async with envoy(server.port) as rest:
+            print(json.dumps({"port": server.port, "rest": rest}), flush=True)
             await asyncio.to_thread(sys.stdin.read)
         await server.stop(0)
 
@@ -66,12 +84,18 @@ async def empty() -> None:
     async def answer(request: bytes, context: Any) -> bytes:
         return reply
 
+    async def healthy(request: bytes, context: Any) -> bytes:
+        return b"\x08\x01"  # SERVING, which Envoy wants to hear
+
     server = grpc.aio.server()
-    server.add_registered_method_handlers(SERVICE, {"GetQuantity": grpc.unary_unary_rpc_method_handler(answer)})
+    for service, method, handler in ((SERVICE, "GetQuantity", answer), ("grpc.health.v1.Health", "Check", healthy)):
+        methods: dict[str, Any] = {method: grpc.unary_unary_rpc_method_handler(handler)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    print(json.dumps({"port": port}), flush=True)
-    await asyncio.to_thread(sys.stdin.read)
+    async with envoy(port) as rest:
+        print(json.dumps({"port": port, "rest": rest}), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
     await server.stop(0)
 
 
@@ -131,28 +155,44 @@ async def ask_rest(port: int) -> int:
     return count
 
 
-def cpu_of(process: int) -> float:
-    """Return the CPU seconds of a process and of its children."""
+class Cost(NamedTuple):
+    """What a round found: requests a second, and CPU µs a request of the server and of Envoy."""
+
+    rate: float
+    server: float
+    envoy: float
+
+    @property
+    def cpu(self) -> float:
+        """Of both."""
+        return self.server + self.envoy
+
+
+def cpu_of(process: int) -> tuple[float, float]:
+    """Return the CPU seconds of a process, and of its children."""
     ticks = os.sysconf("SC_CLK_TCK")
-    total = 0
+    own = children = 0
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             try:
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            if int(folder.name) == process or int(fields[1]) == process:
-                total += sum(map(int, fields[11:13]))
-    return total / ticks
+            if int(folder.name) == process:
+                own = sum(map(int, fields[11:13]))
+            elif int(fields[1]) == process:
+                children += sum(map(int, fields[11:13]))
+    return own / ticks, children / ticks
 
 
-def asked(process: int, kind: str, port: int) -> tuple[float, float]:
-    """Ask a server; return requests a second, and its CPU a request in µs."""
+def asked(process: int, kind: str, port: int) -> Cost:
+    """Ask a server for some seconds."""
     command = [sys.executable, "-m", "benchmarks.unary", "--ask", kind, str(port)]
     before = cpu_of(process)
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, timeout=60)
     count = int(done.stdout)
-    return count / SECONDS, (cpu_of(process) - before) / count * 1e6
+    own, children = (now - then for now, then in zip(cpu_of(process), before, strict=True))
+    return Cost(count / SECONDS, own / count * 1e6, children / count * 1e6)
 
 
 @contextmanager
@@ -191,7 +231,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--serve", choices=("ours", "empty"), help=argparse.SUPPRESS)
     parser.add_argument("--ask", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=8)
     given = parser.parse_args()
     if given.serve:
         uvloop.run({"ours": ours, "empty": empty}[given.serve]())
@@ -200,30 +240,46 @@ def main() -> int:
         ask: Callable[[int], Any] = {"grpc": ask_grpc, "rest": ask_rest}[given.ask[0]]
         print(uvloop.run(ask(int(given.ask[1]))))
         return 0
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ("grpc", "empty", "rest", "fastapi")}
+    return report(measure(given.rounds))
+
+
+def measure(rounds: int) -> dict[str, list[Cost]]:
+    """Ask every server in every round."""
+    found: dict[str, list[Cost]] = {title: [] for title in TITLES}
     server = (sys.executable, "-m", "benchmarks.unary", "--serve")
     with serving(*server, "ours") as (one, us), serving(*server, "empty") as (two, them), fastapi() as (three, port):
-        for _ in range(given.rounds):
-            found["grpc"].append(asked(one, "grpc", us["port"]))
-            found["empty"].append(asked(two, "grpc", them["port"]))
-            found["rest"].append(asked(one, "rest", us["rest"]))
-            found["fastapi"].append(asked(three, "rest", port))
-    rate = {name: max(each[0] for each in rows) for name, rows in found.items()}
-    cpu = {name: min(each[1] for each in rows) for name, rows in found.items()}
-    print(f"{'GetQuantity':<28}{'requests/s':>12}{'CPU µs/request':>16}")
-    titles = {
-        "grpc": "gRPC",
-        "empty": "gRPC, empty handler",
-        "rest": "REST through Envoy",
-        "fastapi": "FastAPI, uvicorn",
-    }
-    for name, title in titles.items():
-        print(f"{title:<28}{rate[name]:>12,.0f}{cpu[name]:>16.0f}")
-    grpc_ratio, rest_ratio = rate["grpc"] / rate["empty"], cpu["rest"] / cpu["fastapi"]
-    is_right = grpc_ratio >= LEAST_GRPC and rest_ratio <= MOST_REST
-    print(f"gRPC: {grpc_ratio:.2f} of the empty handler's requests a second (at least {LEAST_GRPC})")
-    print(f"REST: {rest_ratio:.2f} times the CPU of FastAPI's (at most {MOST_REST}): {'yes' if is_right else 'NO'}")
-    return 0 if is_right else 1
+        for _ in range(rounds):
+            for title, process, kind, where in (
+                (GRPC, one, "grpc", us["port"]),
+                (EMPTY, two, "grpc", them["port"]),
+                (REST, one, "rest", us["rest"]),
+                (EMPTY_REST, two, "rest", them["rest"]),
+                (FASTAPI, three, "rest", port),
+            ):
+                found[title].append(asked(process, kind, where))
+    return found
+
+
+def report(found: dict[str, list[Cost]]) -> int:
+    """Print what was found; returns 1 where ours is too far behind."""
+    print(f"{'GetQuantity':<28}{'requests/s':>12}{'CPU µs/request':>16}{'server':>9}{'Envoy':>8}")
+    rate = {title: max(each.rate for each in rounds) for title, rounds in found.items()}
+    least = {title: min(rounds, key=lambda each: each.cpu) for title, rounds in found.items()}
+    for title, cost in least.items():
+        print(f"{title:<28}{rate[title]:>12,.0f}{cost.cpu:>16.0f}{cost.server:>9.0f}{cost.envoy:>8.0f}")
+    grpc_ratio, rest_ratio = rate[GRPC] / rate[EMPTY], least[REST].cpu / least[FASTAPI].cpu
+    empty_ratio = least[EMPTY_REST].cpu / least[FASTAPI].cpu
+    is_fast, is_cheap = grpc_ratio >= LEAST_GRPC, rest_ratio <= MOST_REST
+    print(f"gRPC: {grpc_ratio:.2f} of the empty handler's requests/s, at least {LEAST_GRPC}: {_said(is_fast)}")
+    print(
+        f"REST: {rest_ratio:.2f} times the CPU of FastAPI's, at most {MOST_REST}: {_said(is_cheap)}"
+        f" (the empty handler's: {empty_ratio:.2f})"
+    )
+    return 0 if is_fast and is_cheap else 1
+
+
+def _said(is_right: bool) -> str:
+    return "yes" if is_right else "NO"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from chronobook_server.envoy_config import config_folder, envoy_config
+from chronobook_server.envoy_config import LOCAL_NAMES, config_folder, envoy_config
 from chronobook_server.settings import Address, GatewaySettings, Tls, Tokens, UnixSocket
 
 ADMIN = Path("/somewhere/admin.sock")
@@ -48,7 +48,8 @@ def test_what_faces_a_network_is_the_edge() -> None:
     assert not LOCAL.is_edge
     assert "overload_manager" not in made(LOCAL)
     tokens = Tokens(Path("/jwks.json"), "issuer", "audience")
-    for settings in (EDGE, replace(LOCAL, tls=TLS), replace(LOCAL, tokens=tokens)):
+    asked = ({"tls": TLS}, {"tokens": tokens}, {"upstream_tls": replace(TLS, authority=Path("/ca.pem"))})
+    for settings in (EDGE, *(replace(LOCAL, **each) for each in asked)):
         assert settings.is_edge
         assert "overload_manager" in made(settings)
 
@@ -113,3 +114,20 @@ def test_sockets_are_not_resolved() -> None:
     assert cluster["type"] == "STATIC"
     places = [each["endpoint"]["address"] for each in cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]]
     assert places == [{"pipe": {"path": "/a"}}, {"pipe": {"path": "/b"}}]
+
+
+def domains(settings: GatewaySettings, listener: int = 0) -> list[str]:
+    manager = made(settings)["static_resources"]["listeners"][listener]["filter_chains"][0]["filters"][0][
+        "typed_config"
+    ]
+    found: list[str] = manager["route_config"]["virtual_hosts"][0]["domains"]
+    return found
+
+
+def test_who_does_not_ask_who_is_calling_answers_to_names_of_this_machine_only() -> None:
+    loopback = replace(LOCAL, tls=TLS)
+    assert domains(LOCAL) == domains(loopback) == LOCAL_NAMES
+    assert domains(replace(loopback, tls=replace(TLS, authority=Path("/ca.pem")))) == ["*"]
+    assert domains(EDGE) == ["*"], "--insecure was said"
+    assert domains(replace(LOCAL, metrics=Address("127.0.0.1", 1)), 1) == LOCAL_NAMES
+    assert domains(replace(LOCAL, metrics=Address("192.0.2.1", 1)), 1) == ["*"]

@@ -1,19 +1,24 @@
 import asyncio
+import ssl
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import grpc
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.app import StartFailed, serving
 from chronobook_server.core.coverage import Cause
-from chronobook_server.settings import Address, ServeSettings
+from chronobook_server.metrics import Counted, serve_metrics
+from chronobook_server.settings import Address, ServeSettings, Tls
 from tests.exchange.test_feed import stepped
 from tests.support.served import HandFed, served
 from tests.support.system import free_port, settings_for, until
+from tests.support.tls import LOOPBACK, make_authority
 
 
 def settings(folder: Path, rest_url: str, stream_url: str, port: int) -> ServeSettings:
@@ -108,3 +113,23 @@ async def test_calls_are_counted_by_how_they_end() -> None:
     assert calls["GetQuantity"].seconds > 0
     assert calls["WatchLevel"].codes == {"CANCELLED": 1}
     assert sum(calls["WatchLevel"].buckets) == 0
+
+
+async def test_over_tls_only_those_with_a_certificate_are_told_anything(tmp_path: Path) -> None:
+    ours, others = make_authority(tmp_path), make_authority(tmp_path, "others")
+    tls = Tls(*ours.issue("server", hosts=LOOPBACK), ours.ca)
+    port = free_port()
+    nothing = cast(Counted, CollectorRegistry())
+    stop = serve_metrics(Address("127.0.0.1", port), nothing, tls)
+    known, stranger, nobody = (ssl.create_default_context(cafile=str(ours.ca)) for _ in range(3))
+    known.load_cert_chain(*ours.issue("prometheus"))
+    stranger.load_cert_chain(*others.issue("stranger"))
+    try:
+        async with aiohttp.ClientSession() as http:
+            async with http.get(f"https://localhost:{port}/metrics", ssl=known) as reply:
+                assert (reply.status, "process_cpu_seconds_total" in await reply.text()) == (200, True)
+            for context in (stranger, nobody):
+                with pytest.raises((aiohttp.ClientError, ssl.SSLError, ConnectionResetError)):
+                    await http.get(f"https://localhost:{port}/metrics", ssl=context)
+    finally:
+        stop()

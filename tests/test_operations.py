@@ -7,23 +7,26 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
 from chronobook_server import cli
 from chronobook_server.app import serving
+from chronobook_server.settings import Address, is_loopback
 from tests.exchange.test_feed import stepped
+from tests.support.edge import running_edge
 from tests.support.system import free_port, until
 from tests.test_metrics import scraped, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 ALERTS = ROOT / "deploy" / "alerts.yml"
-NAME = re.compile(r"\b(?:chronobook|process|python)_[a-z_]+")
+NAME = re.compile(r"\b(?:chronobook|process|python|envoy)_[a-z_]+")
+LABELS = re.compile(r"\{[^}]*\}|\bby \([^)]*\)")
 
 
 def rules() -> list[dict[str, Any]]:
-    (group,) = yaml.safe_load(ALERTS.read_text())["groups"]
-    return list(group["rules"])
+    return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
 
 
 def expressions() -> list[str]:
@@ -32,6 +35,17 @@ def expressions() -> list[str]:
     shown = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
     assert len(shown) > 20
     return [*shown, *(rule["expr"] for rule in rules())]
+
+
+async def of_envoy(folder: Path, server: int) -> set[str]:
+    """Return the names of what an edge in front of this server counts."""
+    metrics = Address("127.0.0.1", free_port())
+    async with running_edge(folder, [Address("127.0.0.1", server)], metrics=metrics) as edge:
+        async with aiohttp.ClientSession(headers=edge.bearer) as http:
+            async with http.get(f"{edge.base}/status", ssl=edge.trusting) as reply:
+                assert reply.status == 200
+        async with aiohttp.ClientSession() as http, http.get(f"http://{metrics}/metrics") as reply:
+            return set(re.findall(r"^(\w+)\{", await reply.text(), re.MULTILINE))
 
 
 async def test_every_metric_that_is_shown_or_watched_exists(tmp_path: Path) -> None:
@@ -49,10 +63,10 @@ async def test_every_metric_that_is_shown_or_watched_exists(tmp_path: Path) -> N
             await until(lambda: market.counts.gap_seconds)
             application.server.calls["GetStatus"].took(0.001)
             application.server.calls["GetStatus"].codes["OK"] += 1
-            found = {name for name, _ in await scraped(port)}
+            found = {name for name, _ in await scraped(port)} | await of_envoy(tmp_path, application.server.port)
     finally:
         await simulator.stop()
-    wanted = {name for expression in expressions() for name in NAME.findall(expression)}
+    wanted = {name for expression in expressions() for name in NAME.findall(LABELS.sub("", expression))}
     assert wanted - found == set()
     ours = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in found if name.startswith("chronobook_")}
     assert len(ours) > 40
@@ -74,17 +88,25 @@ def test_prometheus_takes_the_rules() -> None:
 
 def commands() -> list[list[str]]:
     """Return the command lines in the files for Docker and systemd."""
-    services = yaml.safe_load((ROOT / "deploy" / "compose.yml").read_text())["services"]
-    units = [path.read_text() for path in sorted((ROOT / "deploy").glob("*.service"))]
-    image = (ROOT / "deploy" / "Dockerfile").read_text()
-    started = [line.split()[1:] for unit in units for line in re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)]
+    deploy = ROOT / "deploy"
+    composed = [yaml.safe_load(path.read_text())["services"] for path in sorted(deploy.glob("compose*.yml"))]
+    units = [path.read_text() for path in sorted((*deploy.glob("*.service"), *deploy.glob("*.service.d/*.conf")))]
+    image = (deploy / "Dockerfile").read_text()
+    started = [line.split()[1:] for unit in units for line in re.findall(r"^ExecStart=(.+)$", unit, re.MULTILINE)]
     default = json.loads(re.findall(r"^CMD (.*)$", image, re.MULTILINE)[0])
-    assert len(started) == 2
-    return [*(service["command"] for service in services.values()), *started, default]
+    assert (len(composed), len(started)) == (2, 4)
+    return [*(service["command"] for services in composed for service in services.values()), *started, default]
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_what_is_deployed_is_a_command_that_there_is(words: list[str]) -> None:
+def test_what_is_deployed_is_a_command_that_there_is(words: list[str], tmp_path: Path) -> None:
     name, *options = words
-    command = cli.main.commands[name]
-    command.make_context(name, options)
+    secrets = [word for word in options if word.startswith("/etc/chronobook/")]
+    for secret in secrets:
+        (tmp_path / Path(secret).name).touch()
+    given = [str(tmp_path / Path(word).name) if word in secrets else word for word in options]
+    context = cli.main.commands[name].make_context(name, given)
+    if name == "gateway":
+        made = cli.gateway_settings(**{key: value for key, value in context.params.items() if key != "insecure"})
+        # What listens beyond the machine asks who is calling.
+        assert is_loopback(made.listen) or made.is_protected

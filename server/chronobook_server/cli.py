@@ -218,7 +218,7 @@ def gateway(*, insecure: bool, **given: Any) -> None:
 
     On loopback it answers this machine alone. Beyond it, or with TLS or tokens, it is the edge that faces a network.
     """
-    made = _gateway_settings(**given)
+    made = gateway_settings(**given)
     _check_open(made.listen, is_protected=made.is_protected, insecure=insecure)
     _check_open(made.metrics, is_protected=False, insecure=insecure)
 
@@ -228,12 +228,13 @@ def gateway(*, insecure: bool, **given: Any) -> None:
     run(command())
 
 
-def _gateway_settings(
+def gateway_settings(
     *, upstreams: tuple[settings.Endpoint, ...], tls_certificate: Path | None, tls_key: Path | None,
     client_ca: Path | None, jwt_keys: Path | None, jwt_issuer: str | None, jwt_audience: str | None,
     upstream_ca: Path | None, upstream_name: str | None, upstream_certificate: Path | None, upstream_key: Path | None,
     **given: Any,
 ) -> settings.GatewaySettings:  # fmt: skip
+    """Return the settings that the options mean. Raises BadSetting."""
     tokens = upstream_tls = name = None
     if jwt_keys or jwt_issuer or jwt_audience:
         if not (jwt_keys and jwt_issuer and jwt_audience):
@@ -245,6 +246,8 @@ def _gateway_settings(
         if not (upstream_ca and upstream_certificate and upstream_key and name):
             raise BadSetting("--upstream-ca, --upstream-certificate and --upstream-key belong together")
         upstream_tls = settings.Tls(upstream_certificate, upstream_key, upstream_ca)
+    if given["listen"].port == 0:
+        raise BadSetting("--listen needs a port of its own: nobody would be told which one it got")
     if len({type(each) for each in upstreams}) > 1:
         raise BadSetting("--upstream takes addresses or unix sockets, not both at once")
     return settings.GatewaySettings(

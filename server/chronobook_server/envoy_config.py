@@ -6,9 +6,10 @@ from typing import Any
 
 import yaml
 
-from chronobook_server.settings import Address, Endpoint, GatewaySettings, Tls, Tokens, UnixSocket
+from chronobook_server.settings import Address, Endpoint, GatewaySettings, Tls, Tokens, UnixSocket, is_loopback
 
 Config = dict[str, Any]
+LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 
 
 def config_folder() -> Path:
@@ -35,11 +36,21 @@ def envoy_config(settings: GatewaySettings, *, admin: Path) -> Config:
         resources["listeners"].remove(metrics)
     else:
         metrics["address"] = _place(settings.metrics)
+        if not is_loopback(settings.metrics):
+            _manager(metrics)["route_config"]["virtual_hosts"][0]["domains"] = ["*"]
     if settings.is_edge:
+        if is_loopback(settings.listen) and not settings.is_protected:
+            _manager(edge)["route_config"]["virtual_hosts"][0]["domains"] = LOCAL_NAMES
         _set_tls(edge["filter_chains"][0], settings.tls)
         _set_upstream_tls(server, settings.upstream_tls, settings.upstream_name)
-        _set_filters(edge["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"], settings)
+        _set_filters(_manager(edge)["http_filters"], settings)
     return config
+
+
+def _manager(listener: Config) -> Config:
+    """Return the configuration of a listener's connection manager."""
+    manager: Config = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return manager
 
 
 def _place(endpoint: Endpoint) -> Config:

@@ -385,7 +385,7 @@ class Market:
         if now is None and not self._has_scale:
             raise BeforeHistory(milliseconds, None)
         instant = Millis(round(milliseconds))
-        if now is not None and instant > self.latest_instant():
+        if now is not None and instant > now + _FUTURE_MS:
             raise InTheFuture(instant, now)
         return instant
 

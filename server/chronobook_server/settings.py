@@ -1,5 +1,6 @@
 """What the commands can be told, and how text becomes it. Errors are ValueErrors with one clear sentence."""
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import NamedTuple, TypeAlias
 
 LIVE_REST_URL = "https://fapi.binance.com"
 LIVE_STREAM_URL = "wss://fstream.binance.com/public"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _UNIX = "unix:"
 # What the kernel has room for.
 _LONGEST_PATH = 107
@@ -78,7 +78,8 @@ class GatewaySettings:
     @property
     def is_edge(self) -> bool:
         """Whether it faces more than this machine, or is to behave as if it did."""
-        return not is_loopback(self.listen) or self.tls is not None or self.tokens is not None
+        asked = (self.tls, self.tokens, self.upstream_tls)
+        return not is_loopback(self.listen) or any(each is not None for each in asked)
 
     @property
     def is_protected(self) -> bool:
@@ -182,4 +183,9 @@ def parse_url(text: str, *schemes: str) -> str:
 
 def is_loopback(address: Endpoint) -> bool:
     """Return whether only this machine reaches an address."""
-    return isinstance(address, UnixSocket) or address.host in LOOPBACK or address.host.startswith("127.")
+    if isinstance(address, UnixSocket) or address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False  # a name, which can mean anything

@@ -2,6 +2,7 @@ import pickle
 
 import grpc
 import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
@@ -39,6 +40,7 @@ CASES: list[tuple[str, CODES, list[Message], type[ChronobookError], bool]] = [
     ("LEVEL_UNKNOWN", CODES.NOT_FOUND, [], LevelUnknown, False),
     ("NOT_SYNCED", CODES.UNAVAILABLE, [RETRY], NotSynced, True),
     ("TOO_OLD", CODES.UNAVAILABLE, [RETRY], ChronobookError, True),
+    ("TOO_BUSY", CODES.RESOURCE_EXHAUSTED, [RETRY], ChronobookError, True),
     ("SLOW_CONSUMER", CODES.RESOURCE_EXHAUSTED, [], ChronobookError, True),
     ("SERVER_FAULT", CODES.INTERNAL, [], ChronobookError, False),
     ("OF_A_NEWER_SERVER", CODES.NOT_FOUND, [], ChronobookError, False),
@@ -73,6 +75,7 @@ REFUSALS: list[tuple[errors.Refusal, type[ChronobookError], bool]] = [
     (errors.TooOld(age=2.0, max_age=1.0), ChronobookError, True),
     (errors.InTheFuture(1.0, Millis(0)), ChronobookError, False),
     (errors.BeforeHistory(1.0, None), ChronobookError, False),
+    (errors.TooBusy(), ChronobookError, True),
     (errors.SlowConsumer(Millis(7)), ChronobookError, True),
 ]
 
@@ -86,7 +89,8 @@ def test_every_refusal_of_the_server_has_its_type(
 
     assert type(error) is kind
     assert error.is_retryable is is_retryable
-    assert error.retry_delay == (1.0 if error.code is CODES.UNAVAILABLE else None)
+    passes_by_itself = error.code is CODES.UNAVAILABLE or error.reason == "TOO_BUSY"
+    assert error.retry_delay == (1.0 if passes_by_itself else None)
     assert error.message == str(sent)
 
 
@@ -199,3 +203,12 @@ def test_an_error_survives_pickling() -> None:
     assert isinstance(error, HistoryGap)
     assert vars(error) == vars(sent)
     assert (error.reason, error.code, error.start, error.request_id) == ("HISTORY_GAP", CODES.NOT_FOUND, 1.0, "7-8-9")
+
+
+@pytest.mark.parametrize("delay", [Duration(seconds=-5), Duration(seconds=2**62), Duration(seconds=10**9)])
+def test_an_advice_that_nobody_could_keep_is_none(delay: Duration) -> None:
+    packed = AnyMessage()
+    packed.Pack(RetryInfo(retry_delay=delay))
+    status = Status(code=14, details=[packed])
+    error = error_from(CODES.UNAVAILABLE, "", (("grpc-status-details-bin", status.SerializeToString()),))
+    assert error.retry_delay is None

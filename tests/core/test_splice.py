@@ -105,7 +105,7 @@ def test_batches_that_another_connection_cut_elsewhere_fit_too() -> None:
     assert finals(splice.take(1, update(21, 30, 20))) == [30]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 2**32), st.integers(1, 3))
 def test_nothing_is_lost_that_any_source_brought_and_nothing_comes_twice_or_early(seed: int, count: int) -> None:
     random = Random(seed)

@@ -652,3 +652,20 @@ def test_finer_text_changes_the_instrument_before_the_event_that_brought_it() ->
     assert sync.book is not None
     assert sync.book.quantity(Price(9900)) == 200
     assert sync.book.quantity(Price(9825)) == 100
+
+
+def test_time_never_runs_backwards_behind_the_snapshot() -> None:
+    sync, number = opened()
+    sync.receive_update(update(5, 12, 4, bids=BID, time=900))
+    outputs = sync.receive_snapshot(number, snapshot(10, time=1000))
+    (applied,) = [output for output in outputs if isinstance(output, Update)]
+    assert applied.transaction_time == 1000
+
+
+def test_an_event_for_which_a_kept_one_would_have_no_room_is_the_one_that_is_refused() -> None:
+    sync, number = opened()
+    sync.receive_update(update(5, 10, 4, bids=[("99", str(MAX_STEPS // 10 + 1))]))
+    with pytest.raises(MalformedDecimal):
+        sync.receive_update(update(11, 20, 10, bids=[("98", "0.5")]))
+    outputs = sync.receive_snapshot(number, snapshot(10, bids=[("99", "1")], asks=[("101", "1")]))
+    assert kinds(outputs) == ["Keyframe", "Update"]

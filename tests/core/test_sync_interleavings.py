@@ -124,7 +124,7 @@ class Course:
         assert set(view.prices.tolist()) <= truth.keys()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32), st.integers(3, 30))
 def test_whatever_happens_the_book_is_the_exchanges_or_there_is_none(seed: int, limit: int) -> None:
     course = Course(Random(seed), limit)

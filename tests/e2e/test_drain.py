@@ -5,12 +5,14 @@ import contextlib
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import grpc
 
+from chronobook import AsyncClient, Kind, LevelMessage
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 from chronobook_server.simulator import Simulator
@@ -19,6 +21,7 @@ from tests.support.gateway import until_available
 from tests.support.system import free_port, until
 
 WORKERS = 4
+PRICE = 2680.0
 
 
 class Load:
@@ -42,6 +45,7 @@ class Load:
             stub = OrderBookServiceStub(channel)
             tasks = [asyncio.create_task(self._over_rest(http)) for _ in range(WORKERS)]
             tasks += [asyncio.create_task(self._over_grpc(stub)) for _ in range(WORKERS)]
+            tasks += [asyncio.create_task(self._watching(target))]
             yield
             self._ended = True
             await asyncio.gather(*tasks)
@@ -76,10 +80,32 @@ class Load:
             except grpc.aio.AioRpcError as error:
                 self._note("NearestLevel", f"{error.code()} {error.details()}")
 
+    async def _watching(self, target: str) -> None:
+        """Follow a level: what comes must hang together, whichever server it comes from."""
+        async with AsyncClient(target) as client, contextlib.aclosing(client.watch_level(PRICE)) as messages:
+            last: LevelMessage | None = None
+            async for message in messages:
+                if self._ended:
+                    break
+                if message.kind is Kind.HEARTBEAT:
+                    continue
+                is_first, is_change = last is None, message.kind is Kind.CHANGE
+                fits = message.kind is Kind.STATE if is_first else is_change and _follows(last, message)
+                self._note("watch", "" if fits else f"{message} after {last}")
+                last = message
+
     def _note(self, what: str, failure: str) -> None:
         self.answers[what] += 1
         if failure:
             self.failures.append(f"{what}: {failure}")
+
+
+def _follows(last: LevelMessage | None, message: LevelMessage) -> bool:
+    """Return whether a change is the next one: none between them is missing, and none came twice."""
+    if last is None or None in (last.quantity, message.quantity, message.change, last.update_id, message.update_id):
+        return False
+    quantity, before, change = (Decimal(str(each)) for each in (message.quantity, last.quantity, message.change))
+    return quantity - before == change and message.update_id > last.update_id  # type: ignore[operator]
 
 
 @contextlib.asynccontextmanager
@@ -136,7 +162,8 @@ async def test_a_rolling_restart_of_two_servers_fails_no_request(tmp_path: Path)
                 await load.goes_on()
     assert load.failures == []
     assert load.count > 1000
-    assert len(load.answers) == 6
+    assert len(load.answers) == 7
+    assert load.answers["watch"] > 20
 
 
 async def test_a_gateway_that_ends_cuts_nobody_off(tmp_path: Path) -> None:
@@ -149,20 +176,17 @@ async def test_a_gateway_that_ends_cuts_nobody_off(tmp_path: Path) -> None:
         await ready(await stack.enter_async_context(command(simulator, tmp_path / "data", address=address)))
         process = await stack.enter_async_context(gateway_process(port, "--upstream", address))
         async with aiohttp.ClientSession() as http:
-            asked = 0
+            said: list[bool] = []
             process.send_signal(signal.SIGTERM)
-            # Whoever asks is answered, and told to close: until there is nobody to connect to.
-            while True:
-                try:
+            # Whoever asks is answered, until there is nobody to connect to; readiness has turned before that.
+            with contextlib.suppress(aiohttp.ClientConnectorError):
+                while True:
                     async with http.get(f"{base}/readyz") as reply:
-                        is_ready = reply.status == 200
+                        said.append(reply.status == 200)
                     async with http.get(f"{base}/status") as reply:
                         assert reply.status == 200
-                        closing = reply.headers.get("connection") == "close"
-                except aiohttp.ClientConnectorError:
-                    break
-                asked += 1
-                assert is_ready or closing
-        assert asked
+                        assert said[-1] or reply.headers.get("connection") == "close"
+        assert said
+        assert not said[-1]
         async with asyncio.timeout(5):
             assert await process.wait() == 0

@@ -96,6 +96,15 @@ async def test_nobody_gets_past_without_a_good_token_on_any_path(edge: Edge) -> 
                     assert (reply.status == 403) == (kind in ("another audience", "no audience")), said
 
 
+@pytest.mark.parametrize("request_line", ["CONNECT other.example:443", "OPTIONS *", "GET /status?x"])
+async def test_other_kinds_of_targets_want_a_token_too(edge: Edge, request_line: str) -> None:
+    reader, writer = await edge.connect()
+    writer.write(f"{request_line} HTTP/1.1\r\nhost: edge\r\n\r\n".encode())
+    status = int((await reader.readuntil(b"\r\n")).split()[1])
+    writer.close()
+    assert status in ((401, 404) if request_line == "OPTIONS *" else (401,))
+
+
 @pytest.mark.parametrize("kind", ["query", "cookie"])
 async def test_a_token_counts_only_in_its_header(edge: Edge, kind: str) -> None:
     token = edge.issuer.token()

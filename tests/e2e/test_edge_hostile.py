@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 import pytest_asyncio
 
+from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 from chronobook_server.envoy_config import envoy_config
 from chronobook_server.gateway import gateway
 from chronobook_server.settings import Address
@@ -23,7 +26,7 @@ from tests.support.edge import Edge, edge_settings, running_edge
 from tests.support.hostile import CALLS, REQUESTS, Hostile
 from tests.support.http2 import BEGIN, RST_STREAM, Flood, floods
 from tests.support.served import HandFed, served
-from tests.support.system import until
+from tests.support.system import free_port, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PATIENCE = 30.0
@@ -97,7 +100,7 @@ async def test_every_hostile_request_gets_its_answer(edge: Edge) -> None:
                 assert_shaped(hostile, head, body)
             elif hostile in CALLS:
                 assert re.search(rb"grpc-status: (\d+)", head) or hostile.name == "a deadline without end", head
-                assert b"grpc-status: 2\r" not in head or b"this path takes get only" in head, hostile.name
+                assert b"grpc-status: 2\r" not in head or b"there is no grpc at this path" in head, hostile.name
 
 
 def assert_shaped(hostile: Hostile, head: bytes, body: bytes) -> None:
@@ -238,7 +241,9 @@ async def test_ten_thousand_idle_connections_are_held_or_refused_within_the_memo
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most < IDLE + 1000:
         pytest.skip(f"this machine allows {most} open files")
-    settings, _, issuer = edge_settings(tmp_path, [Address("127.0.0.1", 1)], tls=None)
+    settings, _, issuer = edge_settings(
+        tmp_path, [Address("127.0.0.1", 1)], tls=None, metrics=Address("127.0.0.1", free_port())
+    )
     bearer = {"authorization": f"Bearer {issuer.token()}"}
     async with gateway(settings):
         url = f"http://127.0.0.1:{settings.listen.port}/healthz"
@@ -255,6 +260,10 @@ async def test_ten_thousand_idle_connections_are_held_or_refused_within_the_memo
             assert 0.8 * HELD < len(held) <= HELD
             async with http.get(url) as reply:
                 assert reply.status == 200, "who was here before goes on"
+            async with aiohttp.ClientSession() as operator:
+                async with operator.get(f"http://{settings.metrics}/metrics") as reply:
+                    counted = re.findall(r"^envoy_http_downstream_cx_active.*edge.* (\d+)$", await reply.text(), re.M)
+                assert int(counted[0]) == len(held) + 1, "and so do the metrics"
             assert memory_of_envoy(settings.listen) - before < 512 << 20
             for _, writer in opened:
                 writer.close()
@@ -293,3 +302,32 @@ async def test_an_address_that_asks_too_much_is_told_so_and_others_are_not(tmp_p
 
             assert 429 in await statuses("127.0.0.2", 100_000)
             assert await statuses("127.0.0.3", 10) == [200] * 10
+
+
+async def test_no_number_of_streams_takes_the_places_of_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def few(*given: Any, **more: Any) -> Any:
+        config = envoy_config(*given, **more)
+        streams, _ = config["static_resources"]["clusters"][0]["circuit_breakers"]["thresholds"]
+        streams |= {"max_requests": 3, "max_pending_requests": 3}
+        return config
+
+    monkeypatch.setattr("chronobook_server.gateway.envoy_config", few)
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as server, running_edge(tmp_path, [Address("127.0.0.1", server.server.port)]) as edge:
+        good = tuple(edge.bearer.items())
+        async with edge.channel() as channel, aiohttp.ClientSession(headers=edge.bearer) as http:
+            stub = OrderBookServiceStub(channel)
+            streams = [stub.WatchLevel(pb.WatchLevelRequest(price=99), metadata=good) for _ in range(3)]
+            for stream in streams:
+                await stream.read()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.WatchLevel(pb.WatchLevelRequest(price=99), metadata=good).read()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert (await stub.GetQuantity(pb.GetQuantityRequest(price=99), metadata=good)).quantity == 1.5
+            async with http.get(f"{edge.base}/status", ssl=edge.trusting) as reply:
+                assert reply.status == 200
+            for stream in streams:
+                stream.cancel()

@@ -10,9 +10,11 @@ import grpc
 import pytest
 
 from chronobook_server.envoy_config import config_folder, envoy_config
-from chronobook_server.gateway import envoy_path
+from chronobook_server.gateway import envoy_path, gateway
+from chronobook_server.settings import Address, GatewaySettings
 from tests.support.fake_service import DETAILS_JSON, LEVELS, FakeService, assert_edge, fake_server, get
 from tests.support.gateway import running_gateway
+from tests.support.system import free_port
 
 JSON = {"content-type": "application/json"}
 
@@ -406,3 +408,28 @@ async def test_requests_that_are_no_good_http_get_json_too(
     assert head.split()[1] == str(http_status)
     assert "content-type: application/json\r\n" in head
     assert_edge(json.loads(body), 3, "EDGE_BAD_REQUEST")
+
+
+async def test_the_page_is_served_and_may_load_nothing(
+    base: str, service: FakeService, http: aiohttp.ClientSession
+) -> None:
+    async with http.get(f"{base}/docs") as reply:
+        assert (reply.status, reply.content_type, reply.charset) == (200, "text/html", "utf-8")
+        assert reply.headers["content-security-policy"].startswith("default-src 'none';")
+        assert await reply.text() == (config_folder() / "docs.html").read_text(encoding="utf-8")
+    async with http.post(f"{base}/docs") as reply:
+        assert (reply.status, reply.headers["allow"]) == (405, "GET")
+
+
+async def test_liveness_and_readiness_are_told_apart(
+    base: str, service: FakeService, http: aiohttp.ClientSession
+) -> None:
+    assert await get(http, f"{base}/healthz") == (200, {"status": "SERVING"})
+    async with http.get(f"{base}/readyz") as reply:
+        assert reply.status == 200
+    listen = Address("127.0.0.1", free_port())
+    async with gateway(GatewaySettings(listen, (Address("127.0.0.1", 1),))):
+        assert await get(http, f"http://{listen}/healthz") == (200, {"status": "SERVING"})
+        status, body = await get(http, f"http://{listen}/readyz")
+        assert status == 503
+        assert_edge(body, 14, "EDGE_UNAVAILABLE")

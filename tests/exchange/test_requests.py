@@ -46,3 +46,23 @@ async def test_the_first_exchange_info_is_waited_for_and_the_trouble_is_told_onc
     network.replies["exchangeInfo"] = [Reply(503, {}, b"")]
     with pytest.raises(Refused):
         await requests.exchange_info()
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "9" * 400}, 4 * 86_400.0),
+        ({"retry-after": "²"}, 5.0),
+        ({"retry-after": "-1"}, 5.0),
+        ({"x-mbx-used-weight-1m": "²", "retry-after": "7"}, 7.0),
+    ],
+)
+@virtually
+async def test_no_header_holds_for_ever_or_breaks_anything(headers: dict[str, str], seconds: float) -> None:
+    network = TimedNetwork(depth=[Reply(429, headers, b"")])
+    held: list[float] = []
+    requests = Requests(network, Random(1), held=held.append)
+    start = network.time_ns() / 1e9
+    with pytest.raises(Refused):
+        await requests.get("/fapi/v1/depth?symbol=A")
+    assert seconds <= held[0] - start <= seconds + 0.5

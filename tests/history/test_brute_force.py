@@ -130,7 +130,7 @@ def check_book(answers: Answers, judge: NaiveArchive, random: Random, prices: li
     assert got == expected, (price, time, side)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32))
 def test_every_question_at_every_instant_is_answered_as_by_brute_force(seed: int) -> None:
     line = Line(seed)

@@ -25,7 +25,7 @@ ROWS = st.lists(st.lists(st.tuples(st.integers(0, 200), QUANTITIES), min_size=1,
 Rows = list[list[tuple[int, int]]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(INTEGERS, max_size=50))
 @example([])
 @example([LOWEST, HIGHEST, LOWEST, 0, HIGHEST])
@@ -48,7 +48,7 @@ def test_regular_columns_take_next_to_nothing() -> None:
     assert len(pack(np.arange(1_700_000_000_000, 1_700_000_300_000, 100, dtype=np.int64))) < 60
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=80), st.integers(0, 40))
 def test_any_bytes_are_a_column_or_damage(data: bytes, count: int) -> None:
     assert_a_column_or_damage(data, count)
@@ -113,7 +113,7 @@ def packed_rows(levels: Rows, widths: tuple[int, int]) -> bytes:
     return pack_rows(np.array(events, np.int64), np.array(quantities, np.int64), np.array(firsts, np.bool_), widths)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ROWS, st.sampled_from([2, 4]))
 @example([[(0, 5), (1, 0), (1, 5), (1, 0), (1, 5)], [(0, 5), (1, 0), (1, 5)], [(3, 0)], [(3, 0)], [(3, 0)]], 2)
 def test_any_rows_come_back(levels: Rows, event_width: int) -> None:
@@ -169,7 +169,7 @@ def test_rows_with_any_bit_flipped_or_cut_anywhere_are_rows_or_damage() -> None:
             unpack_rows(packed, *empty(count, WIDTHS), WIDTHS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60), st.integers(0, 12), st.sampled_from([(2, 4), (4, 4), (2, 8), (4, 8)]))
 @example(b"\0\0\x80", 1, (2, 4))  # the first row repeats one that is not there
 @example(b"\0\0\0\0\xc0", 2, (2, 4))
@@ -186,7 +186,7 @@ def test_a_row_that_repeats_one_before_the_first_is_damage(flags: int) -> None:
         unpack_rows(zstandard.ZstdCompressor().compress(raw), *empty(3, WIDTHS), WIDTHS)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=60), st.integers(0, 12))
 def test_any_bytes_are_rows_or_damage(data: bytes, count: int) -> None:
     assert_rows_or_damage(data, count, WIDTHS)

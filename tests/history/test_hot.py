@@ -47,7 +47,7 @@ def entries_of(stream: list[Record]) -> list[Entry]:
     return [record for record in stream if isinstance(record, Update | RangeWidened | InstrumentChanged | Gap)]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_a_replayed_segment_is_the_same_segment(seed: int) -> None:
     stream = records(seed, events=40)
@@ -61,7 +61,7 @@ def test_a_replayed_segment_is_the_same_segment(seed: int) -> None:
         assert getattr(again, column) == getattr(hot, column), column
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.integers(1, 20))
 def test_however_an_epoch_is_cut_it_answers_the_same(seed: int, segment_events: int) -> None:
     stream = records(seed, events=50)

@@ -115,7 +115,7 @@ def contents(data: bytes) -> LogContents:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STARTS, st.lists(st.one_of(UPDATES, RARE), max_size=5))
 def test_what_is_written_is_read_again(start: Start, entries: list[Entry]) -> None:
     log = b"".join((FILE_HEADER, encode_start(start), *map(encoded, entries)))
@@ -235,7 +235,7 @@ def test_a_cause_of_a_later_server_is_damage_to_this_one() -> None:
     assert found.cause is Cause.DAMAGED
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=300), st.integers(0, len(ENTRIES)))
 def test_any_bytes_after_good_records_leave_them_as_they_are(garbage: bytes, good: int) -> None:
     read = contents(LOG[: ENDS[good]] + garbage)

@@ -81,7 +81,7 @@ def test_a_page_that_was_filled_exactly_goes_on_where_more_follows() -> None:
     assert (times(maker), spans(maker), maker.next) == ([110, 120], [(100, 250)], 250)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(st.integers(0, 99), max_size=8), min_size=1, max_size=5), st.integers(1, 6))
 def test_page_after_page_every_row_comes_once(parts: list[list[int]], limit: int) -> None:
     segments: list[tuple[HotSegment, int, list[int]]] = []

@@ -26,7 +26,7 @@ def receive_places(data: bytes) -> dict[Kind, tuple[int, int]]:
     return {kind: (each.count, each.checksum) for kind, each in table.items()}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.integers(1, 10**12))
 def test_two_servers_that_saw_the_same_stream_make_the_same_file_but_for_when_they_saw_it(
     seed: int, delay: int

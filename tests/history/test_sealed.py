@@ -103,7 +103,7 @@ def instants(hot: HotSegment) -> set[int]:
     return {time + by for time in seams for by in (-1, 0, 1) if hot.start <= time + by < hot.end}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.integers(3, 14))
 def test_a_file_answers_as_the_segment_that_it_was_made_of(seed: int, limit: int) -> None:
     segments = segments_of(records(seed, events=60, limit=limit), segment_events=25)

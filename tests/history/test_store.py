@@ -231,6 +231,25 @@ def test_finer_steps_from_an_instant_on_leave_every_older_answer_exact() -> None
     assert [quantity for _, _, quantity in rows_of(made, 8_000, 0, 999)] == [400]
 
 
+def test_the_quantity_a_second_before_is_what_the_answer_was_then() -> None:
+    made = store(keyframe(1, 100), change(2, 110, {80: 4}), change(3, 1500, {80: 0, 100: 9}), gap(1500))
+    for record in (keyframe(7, 2200), change(8, 2250, {80: 3}), InstrumentChanged(Instrument("X", 3, 2))):
+        made.append(record)
+    made.append(change(9, 3100, {8_000: 350, 10_000: 0}))
+
+    def then(price: int, time: int) -> int | None:
+        try:
+            return quantity(made, price, time)
+        except (BeforeHistory, HistoryGap):
+            return None
+
+    found = {(price, time): made.quantity_before(Price(price), Millis(time))
+             for price in (8_000, 8_001, 10_000, 10_500) for time in range(1050, 4500, 10)}  # fmt: skip
+    assert found == {(price, time): then(price, time - 1000) for price, time in found}
+    # Before the history, in sealed segments of coarser steps, in the gap, and in steps of today.
+    assert [found[8_000, time] for time in (1090, 1100, 1110, 2600, 3250, 4100)] == [None, None, 400, None, 300, 350]
+
+
 def test_an_answer_in_the_making_is_of_one_scale_or_none() -> None:
     made = store(keyframe(1, 100), change(2, 110, {100: 6}), change(3, 1200, {100: 7}), change(4, 2300, {100: 8}))
     work = made.changes_of(Price(100), Millis(0), Millis(9999), limit=1000)
@@ -248,7 +267,7 @@ def test_what_is_held_is_counted() -> None:
     assert made.newest_state() == (2500, 3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(3, 30))
 def test_every_instant_of_any_stream_equals_what_was_written_down(seed: int, limit: int) -> None:
     exchange = SmallExchange(Random(seed))

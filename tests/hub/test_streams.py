@@ -220,7 +220,7 @@ async def live(seed: int) -> None:
     assert (line.market.hub._levels, line.market.hub._books) == ({}, {})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32))
 def test_every_stream_tells_everything_once_and_in_order(seed: int) -> None:
     run(live(seed))

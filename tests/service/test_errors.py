@@ -14,6 +14,7 @@ REFUSALS = {
     "LEVEL_UNKNOWN": errors.LevelUnknown("x", lowest=None, highest=5.25),
     "NOT_SYNCED": errors.NotSynced("X", "BUFFERING"),
     "TOO_OLD": errors.TooOld(age=2.0, max_age=1.0),
+    "TOO_BUSY": errors.TooBusy(),
     "SLOW_CONSUMER": errors.SlowConsumer(Millis(3)),
 }
 

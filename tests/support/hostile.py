@@ -174,6 +174,8 @@ HEADERS = [
 # Of gRPC over HTTP/1: its status is in the reply, or it is no gRPC at all.
 CALLS = [
     Hostile("gRPC to a path of REST", post("/status", b"", kind="application/grpc"), 200),
+    Hostile("a question that calls itself gRPC", get("/status", "content-type: application/grpc"), 200),
+    Hostile("a question that calls itself gRPC-Web", get("/status", "content-type: application/grpc-web"), 404),
     Hostile("a message that is none", call("GetStatus", b"\x00\x00\x00\x00\x04\xff\xff\xff\xff"), 200),
     Hostile("a message of 4 GB, as it says", call("GetStatus", b"\x00\xff\xff\xff\xff"), 200),
     Hostile("a message of 2 MB", call("GetStatus", b"\x00\x00\x20\x00\x00" + b"\x00" * (2 << 20)), 200),

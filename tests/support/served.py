@@ -75,10 +75,11 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def served(
-    *markets: HandFed, heartbeat_seconds: float = 60.0, address: str = "127.0.0.1:0"
+    *markets: HandFed, heartbeat_seconds: float = 60.0, address: str = "127.0.0.1:0", log_calls: bool = False
 ) -> AsyncIterator[Served]:
     """Serve these markets around a block."""
-    server = Server({each.market.symbol: each.market for each in markets}, heartbeat_seconds=heartbeat_seconds)
+    by_symbol = {each.market.symbol: each.market for each in markets}
+    server = Server(by_symbol, heartbeat_seconds=heartbeat_seconds, log_calls=log_calls)
     await server.start(address)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

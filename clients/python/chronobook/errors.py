@@ -159,6 +159,12 @@ def _details(trailing_metadata: Iterable[tuple[str, str | bytes]]) -> tuple[Erro
     return (info if info.domain == DOMAIN else ErrorInfo()), bad_request, retry
 
 
+def _delay(retry: RetryInfo) -> float | None:
+    """Return the seconds of an advice to wait; None where there is none, or none that anybody could keep."""
+    delay = retry.retry_delay
+    return delay.seconds + delay.nanos / 1e9 if retry.HasField("retry_delay") and 0 <= delay.seconds < 10**9 else None
+
+
 def error_from(
     code: grpc.StatusCode,
     message: str | None,
@@ -177,6 +183,6 @@ def error_from(
         code=code,
         metadata=dict(info.metadata),
         violations=tuple(FieldViolation(each.field, each.description) for each in bad_request.field_violations),
-        retry_delay=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,
+        retry_delay=_delay(retry),
         request_id=info.metadata.get("request_id", request_id),
     )

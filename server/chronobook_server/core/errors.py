@@ -85,6 +85,13 @@ class TooOld(Refusal):
         self.max_age = max_age
 
 
+class TooBusy(Refusal):
+    """Too many long questions are under way."""
+
+    def __init__(self) -> None:
+        super().__init__("too many long questions are under way; ask again in a moment")
+
+
 class SlowConsumer(Refusal):
     """A subscriber reads its stream so slowly that history does not hold any more what comes next for it."""
 

@@ -255,7 +255,7 @@ class Synchroniser:
     def _apply(self, update: DepthUpdate, bids: dict[int, int], asks: dict[int, int]) -> None:
         assert self._book is not None
         # T never runs backwards in what goes downstream, whatever the exchange's clock does.
-        time = max(update.transaction_time, self._last_time)
+        time = max(update.transaction_time, self._last_time, self._book.transaction_time)
         try:
             changes = self._book.apply(bids, asks, update_id=update.final_update_id, transaction_time=time)
         except CrossedBook:
@@ -371,6 +371,10 @@ class Synchroniser:
             return self._levels.read_bids(bids), self._levels.read_asks(asks)
         except FinerThanScale:
             grown = self._levels.grown(bids, asks)
+            finer = LevelReader(grown)
+            for update in self._kept:  # they are read anew once there is a book, and must fit then too
+                finer.read_bids(update.bids)
+                finer.read_asks(update.asks)
         if self._book is not None:
             self._book.rescale(grown)
             self._recent.forget()

@@ -15,6 +15,8 @@ from .wire import ExchangeInfo, MalformedFrame, decode_exchange_info
 
 # Without a Retry-After, a refusal still means "slow down".
 _DEFAULT_RETRY_AFTER = 5.0
+# The longest ban takes three days; nothing that a header says holds us for ever.
+_LONGEST_RETRY_AFTER = 4 * 86_400.0
 _JITTER_SECONDS = 0.2
 _UNIX_NS = 1e9
 
@@ -60,7 +62,7 @@ class Requests:
         """Return the body of a reply to a request that has been allowed. Raises Unreachable or Refused."""
         reply = await self._network.get(path)
         used = reply.headers.get("x-mbx-used-weight-1m", "")
-        if used.isdigit():
+        if used.isascii() and used.isdigit():
             self.budget.observe(int(used), self.now())
         if reply.status in (418, 429):
             self._hold(reply)
@@ -70,7 +72,8 @@ class Requests:
 
     def _hold(self, reply: Reply) -> None:
         after = reply.headers.get("retry-after", "")
-        seconds = float(after) if after.isdigit() else _DEFAULT_RETRY_AFTER
+        is_number = after.isascii() and after.isdigit()
+        seconds = min(float(after), _LONGEST_RETRY_AFTER) if is_number else _DEFAULT_RETRY_AFTER
         self.refused += 1
         # Never a moment too early, and not at the same moment as everybody else.
         self.budget.hold(seconds + _JITTER_SECONDS * (0.25 + 0.75 * self._random.random()), self.now())

@@ -139,6 +139,9 @@ def decode_snapshot(data: bytes, *, limit: int, receive_time: Nanos) -> DepthSna
     last_update_id, transaction_time, event_time = (int(number) for number in numbers if number is not None)
     if not all(0 < number < _LARGEST for number in (last_update_id, transaction_time, event_time)):
         raise MalformedFrame(MalformedKind.BAD_RANGE)
+    # Of a quiet symbol the last match may be long ago, but it is never long after the reply was made.
+    if transaction_time - event_time >= _FARTHEST_MS:
+        raise MalformedFrame(MalformedKind.BAD_RANGE)
     assert isinstance(bids, list)
     assert isinstance(asks, list)
     return DepthSnapshot(
@@ -161,6 +164,8 @@ def decode_exchange_info(data: bytes) -> ExchangeInfo:
         weight = next((int(limit["limit"]) for limit in limits if limit.get("rateLimitType") == "REQUEST_WEIGHT"), None)
     except (KeyError, TypeError, AttributeError, ValueError):
         raise MalformedFrame(MalformedKind.BAD_FIELD) from None
+    if weight is not None and not 0 < weight < _LARGEST:
+        raise MalformedFrame(MalformedKind.BAD_RANGE)
     time = body.get("serverTime")
     return ExchangeInfo(contracts, Millis(time) if type(time) is int and 0 < time < _LARGEST else None, weight)
 

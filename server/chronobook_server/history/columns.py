@@ -29,7 +29,7 @@ Buffer: TypeAlias = bytes | memoryview
 # Of the real capture, level 19 takes 2.4 % off the bytes of level 3. It takes a third of a second for five busy
 # minutes, which the process that seals has; unpacking is as fast.
 _LEVEL = 19
-_WIDTHS = (1, 2, 4, 8)
+WIDTHS = (1, 2, 4, 8)
 _compress = zstandard.ZstdCompressor(_LEVEL).compress
 _decompress = zstandard.ZstdDecompressor().decompress
 
@@ -67,7 +67,7 @@ def _joined(planes: Buffer, width: int, count: int) -> Numbers:
 
 def _width(values: npt.NDArray[np.uint64]) -> int:
     largest = int(values.max()) if len(values) else 0
-    return next(width for width in _WIDTHS if largest < 1 << 8 * width)
+    return next(width for width in WIDTHS if largest < 1 << 8 * width)
 
 
 def pack(values: Integers) -> bytes:
@@ -80,7 +80,7 @@ def pack(values: Integers) -> bytes:
 def unpack(data: Buffer, count: int) -> Integers:
     """Return the `count` values of a packed column. Raises DamagedBytes."""
     width = data[0] if len(data) else 0
-    if width not in _WIDTHS:
+    if width not in WIDTHS:
         raise DamagedBytes("a column of no known width")
     return np.cumsum(
         _unzigzag(_joined(_expand(data[1:], width * count, width * count), width, count).astype(np.uint64))

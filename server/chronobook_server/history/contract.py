@@ -9,6 +9,8 @@ and written with the next change.
 import contextlib
 import json
 
+import orjson
+
 from chronobook_server.core.records import Contract, ContractChanged
 from chronobook_server.core.values import Millis
 
@@ -28,10 +30,11 @@ class ContractLog:
             if name.startswith(NAME) and name.endswith(TEMPORARY):
                 files.remove(name)
         if NAME in files.names():
+            # There is no checksum. orjson also refuses what no number, letter or depth can be: infinity, half a letter.
             with contextlib.suppress(ValueError, TypeError):
                 self.changes = [
                     ContractChanged(Millis(int(time)), Contract(str(status), str(tick), str(step)))
-                    for time, status, tick, step in json.loads(files.read(NAME))
+                    for time, status, tick, step in orjson.loads(files.read(NAME))
                 ]
 
     def append(self, change: ContractChanged, oldest: Millis) -> None:

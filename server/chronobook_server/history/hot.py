@@ -231,10 +231,14 @@ class HotSegment:
 
     def _changes_of_level(self, level: int) -> "array[int]":
         """Return the numbers of a level's changes, in order; what is new since the last time is walked to."""
-        known = self._walked.setdefault(level, array("i"))
+        known = self._walked.get(level)
+        if known is None:
+            known = self._walked[level] = array("i")
         stop = known[-1] if known else _NONE
+        number: int = self._level_last.item(level)
+        if number == stop:
+            return known  # nearly always: what is asked for once is asked for again
         new = []
-        number = int(self._level_last[level])
         while number != stop:
             new.append(number)
             number = self._change_before[number]
@@ -256,6 +260,10 @@ class HotSegment:
         """Return what rested at a price at an instant."""
         events = bisect_right(self.times, time)
         return LevelState(self._quantity(price, events), *self._state(events), self._range_at(events))
+
+    def quantity_at(self, price: int, time: Millis) -> SignedQuantity | None:
+        """Return only the quantity of `level_at`."""
+        return self._quantity(price, bisect_right(self.times, time))
 
     def _quantity(self, price: int, events: int) -> SignedQuantity | None:
         level = self._level_ids.get(price)

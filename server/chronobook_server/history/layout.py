@@ -37,10 +37,11 @@ from hashlib import blake2b
 from zlib import crc32
 
 from chronobook_server.core.coverage import Cause
-from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.instrument import MAX_SCALE, Instrument
 from chronobook_server.core.values import Millis, UpdateId
 
 from .causes import CAUSES, NUMBERS
+from .columns import WIDTHS
 from .log import UnknownFormat
 
 MAGIC = b"chrnbkSG"
@@ -161,14 +162,17 @@ def read(name: str, symbol: str, data: bytes, size: int) -> tuple[Header, dict[K
         raise DamagedFile(f"{name} has a damaged header")
     if version != VERSION:
         raise UnknownFormat(name, version, VERSION)
-    fields = _HEADER.unpack_from(rest)
+    try:
+        fields = _HEADER.unpack_from(rest)
+        lines = [_LINE.unpack_from(rest, _HEADER.size + line * _LINE.size) for line in range(fields[18])]
+    except struct.error as error:
+        raise DamagedFile(f"{name} has a header that is too short") from error
     price_scale, quantity_scale, continued, cause = fields[:4]
-    numbers, count = fields[4:15], fields[18]
+    numbers, widths = fields[4:15], (fields[15], fields[16])
+    if max(price_scale, quantity_scale) > MAX_SCALE or not {*widths} <= {*WIDTHS}:
+        raise DamagedFile(f"{name} has a header that makes no sense")
     table = {}
-    for line in range(count):
-        kind, values, offset, section_length, section_checksum = _LINE.unpack_from(
-            rest, _HEADER.size + line * _LINE.size
-        )
+    for kind, values, offset, section_length, section_checksum in lines:
         if offset + section_length > size:
             raise DamagedFile(f"{name} is cut short")
         if kind in Kind.__members__.values():
@@ -189,7 +193,7 @@ def read(name: str, symbol: str, data: bytes, size: int) -> tuple[Header, dict[K
         events=numbers[8],
         levels=numbers[9],
         baseline_levels=numbers[10],
-        row_widths=(fields[15], fields[16]),
+        row_widths=widths,
     )
     return header, table
 

@@ -26,7 +26,7 @@ from zlib import crc32
 import numpy as np
 
 from chronobook_server.core.coverage import Cause, KnownRange
-from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.instrument import MAX_SCALE, Instrument
 from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, RangeWidened, Update
 from chronobook_server.core.values import Millis, Nanos, UpdateId
 
@@ -160,13 +160,19 @@ def _levels(body: memoryview, offset: int, count: int) -> dict[int, int]:
     return dict(zip(_integers(body, offset, count), _integers(body, offset + 8 * count, count), strict=True))
 
 
+def _instrument(symbol: str, price_scale: int, quantity_scale: int) -> Instrument:
+    if max(price_scale, quantity_scale) > MAX_SCALE:
+        raise ValueError("more decimals than there can be")
+    return Instrument(symbol, price_scale, quantity_scale)
+
+
 def _decode_start(symbol: str, body: memoryview) -> Start:
     start, time, update_id, lowest, highest, price_scale, quantity_scale, continued, levels, named = (
         _START_BODY.unpack_from(body)
     )
     return Start(
         start=Millis(start),
-        instrument=Instrument(symbol, price_scale, quantity_scale),
+        instrument=_instrument(symbol, price_scale, quantity_scale),
         baseline=_levels(body, _START_BODY.size, levels),
         baseline_time=Millis(time),
         baseline_update_id=UpdateId(update_id),
@@ -206,7 +212,7 @@ def _decode(start: Start, last: tuple[Millis, UpdateId], kind: bytes, body: memo
                 known_range=KnownRange(lowest, highest),
             )
         case _ if kind == _FINER:
-            return InstrumentChanged(Instrument(start.instrument.symbol, *_FINER_BODY.unpack_from(body)))
+            return InstrumentChanged(_instrument(start.instrument.symbol, *_FINER_BODY.unpack_from(body)))
         case _ if kind == _GAP:
             (number,) = _GAP_BODY.unpack_from(body)
             return Gap(start=last[0], update_id=last[1], cause=CAUSES.get(number, Cause.DAMAGED))

@@ -21,7 +21,7 @@ from .columns import DamagedBytes, Integers, Numbers, in_order, unpack, unpack_r
 from .files import Files
 from .layout import Kind, Section
 from .memory import Held, Memories
-from .unpacked import Chunk, Columns, Index, Mapped, Rows
+from .unpacked import INDEX, Chunk, Columns, Index, Mapped, Rows, fit
 
 # Levels looked at, each way, before the whole book is unpacked to find the nearest one.
 _PROBES = 64
@@ -113,16 +113,19 @@ class SealedSegment:
         return self._index.columns
 
     def _unpacked_index(self) -> Columns:
-        ranges = self.column(Kind.RANGES).reshape(3, -1).T.tolist()
-        starts = self._section(Kind.CHUNKS).offset + np.cumsum(np.append(0, self.column(Kind.CHUNK_LENGTHS)))
+        columns = {kind: self.column(kind) for kind in INDEX}
+        if not fit(self.header, columns, self._section(Kind.CHUNKS).length):
+            raise DamagedSegment(f"{self.name} has an index whose parts do not fit each other")
+        ranges = columns[Kind.RANGES].reshape(3, -1).T.tolist()
+        starts = self._section(Kind.CHUNKS).offset + np.cumsum(np.append(0, columns[Kind.CHUNK_LENGTHS]))
         return Columns(
-            times=_narrow(self.column(Kind.TIMES)),
-            update_ids=_narrow(self.column(Kind.UPDATE_IDS) - self.header.baseline_update_id),
-            prices=_narrow(self.column(Kind.LEVEL_PRICES)),
-            row_ends=np.cumsum(np.append(0, self.column(Kind.LEVEL_ROWS))).astype(np.uint32).data,
-            chunk_levels=self.column(Kind.CHUNK_LEVELS).data,
+            times=_narrow(columns[Kind.TIMES]),
+            update_ids=_narrow(columns[Kind.UPDATE_IDS] - self.header.baseline_update_id),
+            prices=_narrow(columns[Kind.LEVEL_PRICES]),
+            row_ends=np.cumsum(np.append(0, columns[Kind.LEVEL_ROWS])).astype(np.uint32).data,
+            chunk_levels=columns[Kind.CHUNK_LEVELS].data,
             chunk_offsets=starts.data,
-            chunk_checksums=self.column(Kind.CHUNK_CHECKSUMS).data,
+            chunk_checksums=columns[Kind.CHUNK_CHECKSUMS].data,
             ranges=[(events, KnownRange(lowest, highest)) for events, lowest, highest in ranges],
         )
 
@@ -237,6 +240,11 @@ class SealedSegment:
         as_of, update_id = self._state(index, events)
         return LevelState(quantity, as_of, update_id, self._range_at(index, events))
 
+    def quantity_at(self, price: int, time: Millis) -> SignedQuantity | None:
+        """Return only the quantity of `level_at`."""
+        index = self._columns()
+        return self._quantity(index, price, bisect_right(index.times, time - self.start))
+
     def _quantity(self, index: Columns, price: int, events: int) -> SignedQuantity | None:
         prices = index.prices
         level = bisect_left(prices, price)
@@ -281,7 +289,10 @@ class SealedSegment:
         """Return the best prices at `start`, and after every event after it up to `end`."""
         index = self._columns()
         first, last = bisect_right(index.times, start - self.start), bisect_right(index.times, end - self.start)
-        best = self.column(Kind.BEST_PRICES).reshape(4, -1).T
+        prices = self.column(Kind.BEST_PRICES)
+        if len(prices) != 4 * (self.header.events + 1):
+            raise DamagedSegment(f"{self.name} has no best prices of some events")
+        best = prices.reshape(4, -1).T
         return BestRows(
             np.append(np.int64(start), self._times(index, slice(first, last))),
             np.append(np.int64(self._state(index, first)[1]), self._update_ids(index, slice(first, last))),

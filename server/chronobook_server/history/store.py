@@ -329,9 +329,13 @@ class HistoryStore:
 
     def quantity_before(self, price: Price, time: Millis) -> SignedQuantity | None:
         """Return what rested at a price a second before an instant; None where that is unknown."""
+        earlier = Millis(time - DIFFERENCE_MS)
         try:
-            return self.level_at(price, Millis(time - DIFFERENCE_MS)).quantity
-        except (BeforeHistory, HistoryGap):
+            segment = self.timeline.at(earlier)
+            if segment.instrument is self.recorder.instrument:
+                return segment.quantity_at(price, earlier)
+            return self._converted(segment, price, earlier).quantity
+        except (BeforeHistory, HistoryGap, DamagedSegment):
             return None
 
     def warm(self) -> Iterator[None]:

@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from chronobook_server.core.coverage import KnownRange
 
+from .columns import Integers
+from .layout import Header, Kind
 from .memory import Held
 
 if TYPE_CHECKING:
@@ -32,6 +36,45 @@ class Columns:
             for column in (self.times, self.update_ids, self.prices, self.row_ends, self.chunk_levels,
                            self.chunk_offsets, self.chunk_checksums)
         )  # fmt: skip
+
+
+INDEX = (
+    Kind.TIMES,
+    Kind.UPDATE_IDS,
+    Kind.RANGES,
+    Kind.LEVEL_PRICES,
+    Kind.LEVEL_ROWS,
+    Kind.CHUNK_LEVELS,
+    Kind.CHUNK_LENGTHS,
+    Kind.CHUNK_CHECKSUMS,
+)
+
+
+def fit(header: Header, columns: dict[Kind, Integers], chunk_bytes: int) -> bool:
+    """Return whether the columns of an index are as long as they should be, and name nothing that is not there.
+
+    Their checksums say that they are what somebody wrote; this says that it was an index.
+    """
+    count = {kind: len(column) for kind, column in columns.items()}
+    rows, lengths, firsts = (columns[kind] for kind in (Kind.LEVEL_ROWS, Kind.CHUNK_LENGTHS, Kind.CHUNK_LEVELS))
+    since = columns[Kind.RANGES][: count[Kind.RANGES] // 3]  # numbers of events
+    return (
+        count[Kind.TIMES] == count[Kind.UPDATE_IDS] == header.events
+        and count[Kind.LEVEL_PRICES] == count[Kind.LEVEL_ROWS] == header.levels
+        and count[Kind.CHUNK_LEVELS] == count[Kind.CHUNK_LENGTHS] == count[Kind.CHUNK_CHECKSUMS]
+        and count[Kind.RANGES] == 3 * len(since) > 0
+        and 0 <= since.min() <= since.max() <= header.events
+        and _adds_up(rows, header.rows, least=1)
+        and _adds_up(lengths, chunk_bytes, least=0)
+        and firsts[:1].tolist() == [0] * (header.levels > 0)
+        and bool((np.diff(firsts, append=header.levels) > 0).all())
+    )
+
+
+def _adds_up(parts: Integers, whole: int, *, least: int) -> bool:
+    """Return whether numbers, each of at least so much, make a sum that 32 bits hold."""
+    in_bounds = whole < 1 << 32 and least <= parts.min(initial=least) and parts.max(initial=0) <= whole
+    return bool(in_bounds and parts.sum() == whole)
 
 
 class Index(Held):

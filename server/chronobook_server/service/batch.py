@@ -10,7 +10,7 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.errors import BeforeHistory, HistoryGap, InTheFuture, InvalidField, Refusal
 from chronobook_server.core.instrument import MAX_EXACT, Instrument
 from chronobook_server.core.values import SignedQuantity
-from chronobook_server.history.answers import PairStates, Work
+from chronobook_server.history.answers import PairStates, ScaleGrew, Work
 from chronobook_server.market import Market
 from chronobook_server.slices import in_slices
 
@@ -40,8 +40,12 @@ async def quantities(market: Market, request: pb.BatchGetQuantityRequest) -> pb.
     instrument = market.instrument
     prices, timestamps = np.array(request.prices), np.array(request.timestamps)
     outcomes = np.zeros(len(prices), np.int64)
+    steps = _steps(prices, outcomes, instrument)
+    if instrument is not None:
+        await in_slices(_read_long(prices, outcomes, steps, instrument))
+        if market.instrument is not instrument:
+            raise ScaleGrew
     outcomes[~np.isfinite(timestamps)] = Outcome.INVALID_FIELD
-    steps = _steps(prices, outcomes, instrument or Instrument(market.symbol))
     bound = float(MAX_EXACT)
     seconds = np.clip(np.nan_to_num(timestamps), -bound, bound)
     instants = np.rint(np.clip(seconds * 1000, -bound, bound)).astype(np.int64)
@@ -61,18 +65,41 @@ _ANSWERED, _LEVEL_UNKNOWN = int(Outcome.ANSWERED), int(Outcome.LEVEL_UNKNOWN)
 _BID, _ASK = int(pb.BID), int(pb.ASK)
 # Pairs written in one go, half a millisecond of them.
 ROWS_A_SLICE = 500
+# From so many steps on, a price can have more digits than a double tells apart.
+_MANY = 10**15
+# Such prices read in one go, half a millisecond of them.
+PRICES_A_SLICE = 100
 
 
-def _steps(prices: Doubles, outcomes: npt.NDArray[np.int64], instrument: Instrument) -> npt.NDArray[np.int64]:
-    """Return prices in steps, as Instrument.price_from_float reads them; those that are none get their outcome."""
-    unit = 10**instrument.price_scale
-    scaled = np.clip(np.nan_to_num(prices), 0, 2.0 * MAX_EXACT) * unit
-    whole = np.rint(scaled)
-    # A double is a whole number of steps if it is the one nearest to that number's decimal.
-    bad = ~np.isfinite(prices) | (prices <= 0) | (whole > MAX_EXACT) | (whole / unit != prices)
+def _steps(prices: Doubles, outcomes: npt.NDArray[np.int64], instrument: Instrument | None) -> npt.NDArray[np.int64]:
+    """Return prices in steps, as Instrument.price_from_float reads them; those that are none get their outcome.
+
+    Without an instrument, before the first sync, only those that are none anywhere do.
+    """
+    bad = ~np.isfinite(prices) | (prices <= 0)
+    whole = np.ones(len(prices))
+    if instrument is not None:
+        unit = 10**instrument.price_scale
+        whole = np.rint(np.clip(np.nan_to_num(prices), 0, 2.0 * MAX_EXACT) * unit)
+        # A double is a whole number of steps if it is the one nearest to that number's decimal.
+        bad |= (whole > MAX_EXACT) | (whole / unit != prices)
     outcomes[bad] = Outcome.INVALID_FIELD
     steps: npt.NDArray[np.int64] = np.where(bad, 1, whole).astype(np.int64)
     return steps
+
+
+def _read_long(
+    prices: Doubles, outcomes: npt.NDArray[np.int64], steps: npt.NDArray[np.int64], instrument: Instrument
+) -> Work[None]:
+    """Read prices of so many steps that a double is the nearest one to several of them; one by one, in slices."""
+    places = np.flatnonzero((prices >= _MANY / 10**instrument.price_scale) & (prices <= MAX_EXACT))
+    for number, place in enumerate(places.tolist()):
+        try:
+            steps[place], outcomes[place] = instrument.price_from_float(float(prices[place])), 0
+        except InvalidField:
+            outcomes[place] = Outcome.INVALID_FIELD
+        if number % PRICES_A_SLICE == PRICES_A_SLICE - 1:
+            yield
 
 
 def _response(

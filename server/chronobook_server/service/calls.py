@@ -12,8 +12,12 @@ from uuid import uuid4
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
-from .errors import abort_by_fault
+from chronobook_server.core.errors import InvalidField, Refusal, TooBusy
+from chronobook_server.history.answers import ScaleGrew
+
+from .errors import abort, abort_by_fault, code_of
 
 # Upper bounds in seconds; what takes longer is in the last bucket.
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -25,8 +29,12 @@ _REQUEST_ID = "x-request-id"
 _GOOD_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 log = structlog.get_logger(__name__)
 
-_NAMES = {code.value[0]: code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
-_Handler: TypeAlias = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
+UNREADABLE = InvalidField(("request", "is not a message of this method, or has text that is none"))
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Handle: TypeAlias = Callable[..., Awaitable[Any]]
+_Handler: TypeAlias = Callable[[bytes, _Context], Awaitable[bytes | None]]
+_Read: TypeAlias = Callable[[bytes], Any]
+_Write: TypeAlias = Callable[[Any], bytes]
 
 
 @dataclass
@@ -44,7 +52,7 @@ class MethodCounts:
         self.seconds += seconds
 
 
-def request_id(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
+def request_id(context: _Context) -> str:
     """Return the id that Envoy or the client gave to a call; one of ours where they gave none that is good."""
     for key, value in context.invocation_metadata() or ():
         if key == _REQUEST_ID and isinstance(value, str) and _GOOD_ID.fullmatch(value):
@@ -52,40 +60,85 @@ def request_id(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
     return str(uuid4())
 
 
-def counted(counts: MethodCounts, handle: _Handler, *, method: str, is_stream: bool, log_calls: bool) -> _Handler:
-    """Make a handler that counts its calls, and logs those that are slow or fail by a fault of ours, or all of them.
+class Places:
+    """How many long questions are under way: so many at once, so many more wait, and the rest is refused."""
 
-    How long a stream lives is of no interest to metrics.
+    def __init__(self, *, at_once: int = 4, waiting: int = 64) -> None:
+        self._at_once = asyncio.Semaphore(at_once)
+        self._free = at_once + waiting
+
+    async def enter(self) -> None:
+        """Wait for one's turn. Raises TooBusy."""
+        if not self._free:
+            raise TooBusy
+        self._free -= 1
+        try:
+            await self._at_once.acquire()
+        except BaseException:
+            self._free += 1
+            raise
+
+    def leave(self) -> None:
+        """Let the next one begin."""
+        self._free += 1
+        self._at_once.release()
+
+
+def counted(
+    counts: MethodCounts,
+    handle: _Handle,
+    *,
+    method: str,
+    read: _Read,
+    write: _Write | None,
+    places: Places | None,
+    log_calls: bool,
+) -> _Handler:
+    """Make a handler of bytes that counts its calls, tells refusals, and logs those that are slow or fail by a fault.
+
+    A method without `write` is a stream: it is given what sends bytes, and how long it lives is of no interest to
+    metrics. With `log_calls` every call is logged.
     """
 
-    async def counting(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+    async def counting(data: bytes, context: _Context) -> bytes | None:
         counts.open += 1
-        start, code = time.perf_counter(), "OK"
+        start, code, named, entered = time.perf_counter(), "OK", "", False
         try:
-            return await handle(request, context)
+            if places is not None:
+                await places.enter()
+                entered = True
+            request = read(data)
+            while True:
+                try:
+                    if write is not None:
+                        return write(await handle(request))
+                    await handle(request, context.write)
+                    return None
+                except ScaleGrew:
+                    continue  # rare, and the same question has an answer in the new scale
         except asyncio.CancelledError:
             code = "CANCELLED"  # whoever asked has left, or has waited for long enough
             raise
-        except grpc.aio.AbortError:
-            code = _code_of(context)
-            raise
+        except Refusal as refusal:
+            code = code_of(refusal)
+            await abort(context, refusal)
+        except DecodeError:
+            code = code_of(UNREADABLE)
+            await abort(context, UNREADABLE)
         except Exception:
             code, named = "INTERNAL", request_id(context)
             log.exception("a call failed by a fault of ours", method=method, request_id=named)
             await abort_by_fault(context, named)
         finally:
+            if entered and places is not None:
+                places.leave()
             counts.open -= 1
             counts.codes[code] += 1
             seconds = time.perf_counter() - start
-            if not is_stream:
+            if write is not None:
                 counts.took(seconds)
-            if log_calls or (seconds > SLOW_SECONDS and not is_stream):
-                log.info("call", method=method, code=code, ms=round(seconds * 1000, 3), request_id=request_id(context))
+            if log_calls or (seconds > SLOW_SECONDS and write is not None):
+                named = named or request_id(context)
+                log.info("call", method=method, code=code, ms=round(seconds * 1000, 3), request_id=named)
 
     return counting
-
-
-def _code_of(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
-    """Return the name of the status that a call was refused with."""
-    code: Any = context.code()
-    return _NAMES.get(code.value[0] if isinstance(code, grpc.StatusCode) else code, "UNKNOWN")

@@ -86,12 +86,18 @@ TABLE: dict[type[errors.Refusal], _Row] = {
     errors.TooOld: _Row(
         grpc.StatusCode.UNAVAILABLE, ErrorReason.TOO_OLD, lambda refusal: {"age": f"{refusal.age:.3f}"}, _retry
     ),
+    errors.TooBusy: _Row(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.TOO_BUSY, lambda _: {}, _retry),
     errors.SlowConsumer: _Row(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         ErrorReason.SLOW_CONSUMER,
         lambda refusal: {"read_to": _seconds(refusal.read_to)},
     ),
 }
+
+
+def code_of(refusal: errors.Refusal) -> str:
+    """Return the name of the gRPC status that a refusal is sent with."""
+    return TABLE[type(refusal)].code.name
 
 
 def status_of(refusal: errors.Refusal) -> Status:

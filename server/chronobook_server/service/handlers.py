@@ -1,16 +1,16 @@
-"""The RPCs of OrderBookService: check the request, ask the market, write the answer. No rules of their own."""
+"""The RPCs of OrderBookService: check the request, ask the market, write the answer. No rules of their own.
+
+What cannot be answered is raised as a Refusal.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import wraps
 from typing import Any, TypeVar
 
-import grpc
-
 from chronobook.v1 import order_book_service_pb2 as pb
-from chronobook_server.core.errors import Refusal, SlowConsumer, SymbolNotServed
+from chronobook_server.core.errors import InvalidField, SymbolNotServed
 from chronobook_server.core.values import Millis, Price, Side, SignedQuantity
 from chronobook_server.core.view import Nearest
-from chronobook_server.history.answers import ScaleGrew
+from chronobook_server.history.store import HistoryStore
 from chronobook_server.hub.book import BookWatch
 from chronobook_server.hub.level import LevelWatch
 from chronobook_server.hub.messages import Message
@@ -19,31 +19,12 @@ from chronobook_server.market import CurrentBook, Market
 from chronobook_server.slices import in_slices
 
 from . import batch, convert, intervals, status, streams
-from .errors import abort
 
-Context = grpc.aio.ServicerContext[Any, Any]
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
+_LONGEST_SYMBOL = 64
+_POINT_CHECKS = (("price", convert.a_price), ("timestamp", convert.a_timestamp), ("max_age", convert.an_age))
 _Message = TypeVar("_Message", bound=Message)
-_Handler = Callable[["OrderBookHandlers", _Request, Context], Awaitable[_Response]]
-
-
-def _refusing(
-    handler: Callable[["OrderBookHandlers", _Request], Awaitable[_Response]],
-) -> _Handler[_Request, _Response]:
-    """Make a handler of a method that answers or raises a Refusal."""
-
-    @wraps(handler)
-    async def handle(self: "OrderBookHandlers", request: _Request, context: Context) -> _Response:
-        while True:
-            try:
-                return await handler(self, request)
-            except ScaleGrew:
-                continue  # rare, and the same question has an answer in the new scale
-            except Refusal as refusal:
-                await abort(context, refusal)
-
-    return handle
+Send = Callable[[bytes], Awaitable[None]]
+"""What sends a message of a stream."""
 
 
 class OrderBookHandlers:
@@ -65,25 +46,24 @@ class OrderBookHandlers:
         return self._default_symbol if self._default_symbol in self._markets else next(iter(self._markets), "")
 
     def _market(self, symbol: str) -> Market:
+        if len(symbol) > _LONGEST_SYMBOL:
+            # Which would come back in the refusal's headers, that have no room for it.
+            raise InvalidField(("symbol", f"is longer than any symbol, which has {_LONGEST_SYMBOL} characters at most"))
         market = self._markets.get(symbol.upper() or self._default)
         if market is None:
             raise SymbolNotServed(symbol.upper(), tuple(self._markets))
         return market
 
-    @_refusing
     async def GetStatus(self, request: pb.GetStatusRequest) -> pb.GetStatusResponse:  # noqa: N802
         """Say how a symbol's book stands."""
         return status.of(self._market(request.symbol))
 
-    async def ListSymbols(  # noqa: N802
-        self, request: pb.ListSymbolsRequest, context: Context
-    ) -> pb.ListSymbolsResponse:
+    async def ListSymbols(self, request: pb.ListSymbolsRequest) -> pb.ListSymbolsResponse:  # noqa: N802
         """Say which symbols are served, and how each of them stands."""
         symbols = [status.line(self._markets[symbol]) for symbol in sorted(self._markets)]
         default = self._default if self._markets else ""
         return pb.ListSymbolsResponse(symbols=symbols, default_symbol=default)
 
-    @_refusing
     async def GetOrderBook(self, request: pb.GetOrderBookRequest) -> pb.GetOrderBookResponse:  # noqa: N802
         """Answer with the whole known book."""
         timestamp = convert.optional(request, "timestamp")
@@ -119,66 +99,17 @@ class OrderBookHandlers:
         await convert.add_levels(response.asks, view.instrument, view.asks(limit))
         return response
 
-    @_refusing
     async def GetQuantity(self, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:  # noqa: N802
         """Answer what rests at a price at an instant, or at the nearest level now."""
-        convert.check(
-            request,
-            ("price", convert.a_price),
-            ("timestamp", convert.a_timestamp),
-            ("max_age", convert.an_age),
-        )
+        convert.check(request, *_POINT_CHECKS)
         market = self._market(request.symbol)
         if request.HasField("timestamp"):
-            return self._quantity_at(market, request)
-        return await self._nearest_quantity(market, request)
+            return _quantity_at(market, request)
+        return await _nearest_quantity(market, request)
 
-    def _quantity_at(self, market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
-        price = _steps(market, request.price)
-        instant = market.instant(convert.milliseconds(request.timestamp))
-        assert price is not None, "an instant is known only after the scale"
-        level = market.history.level_at(price, instant)
-        if level.quantity is None:
-            what = f"the quantity of {market.symbol} at {request.price:.15g} is not known at that instant"
-            raise convert.level_unknown(what, level.known_range, market.history.instrument)
-        response = pb.GetQuantityResponse(
-            symbol=market.symbol,
-            target_price=request.price,
-            actual_price=request.price,
-            timestamp=instant / 1000,
-            is_nearest_level=False,
-            is_proven=True,
-            as_of=level.as_of / 1000,
-            update_id=level.update_id,
-            complete_to=convert.seconds(market.history.complete_to),
-            age=market.age_at(instant),
-        )
-        _set_quantities(response, market, price, level.quantity, instant)
-        return response
-
-    async def _nearest_quantity(self, market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
-        target, current, nearest = await _nearest(market, request)
-        response = pb.GetQuantityResponse(
-            symbol=market.symbol,
-            target_price=request.price,
-            actual_price=current.view.instrument.price_to_float(nearest.price),
-            is_nearest_level=nearest.price != target,
-            is_proven=nearest.is_proven,
-        )
-        _set_current(response, market, current)
-        _set_quantities(response, market, nearest.price, nearest.quantity, current.now)
-        return response
-
-    @_refusing
     async def NearestLevel(self, request: pb.NearestLevelRequest) -> pb.NearestLevelResponse:  # noqa: N802
         """Answer with the level (of a side) nearest to a price, now or at an instant."""
-        convert.check(
-            request,
-            ("price", convert.a_price),
-            ("timestamp", convert.a_timestamp),
-            ("max_age", convert.an_age),
-            ("side", convert.a_side),
-        )
+        convert.check(request, *_POINT_CHECKS, ("side", convert.a_side))
         market = self._market(request.symbol)
         response = pb.NearestLevelResponse(symbol=market.symbol, target_price=request.price)
         if request.HasField("timestamp"):
@@ -211,31 +142,27 @@ class OrderBookHandlers:
         _set_finality(response, market, market.age_at(instant))
         return price, nearest
 
-    @_refusing
     async def ListLevelChanges(self, request: pb.ListLevelChangesRequest) -> pb.ListLevelChangesResponse:  # noqa: N802
         """Answer with a page of a level's changes."""
         convert.check(request, ("price", convert.a_price), *intervals.CHECKS)
         market = self._market(request.symbol)
         return await intervals.level_changes(market, request, _steps(market, request.price))
 
-    @_refusing
     async def ListBestPrices(self, request: pb.ListBestPricesRequest) -> pb.ListBestPricesResponse:  # noqa: N802
         """Answer with a page of best prices."""
         convert.check(request, *intervals.CHECKS)
         return await intervals.best_prices(self._market(request.symbol), request)
 
-    @_refusing
     async def BatchGetQuantity(self, request: pb.BatchGetQuantityRequest) -> pb.BatchGetQuantityResponse:  # noqa: N802
         """Answer what rested at many pairs of a price and an instant."""
         batch.check(request)
         return await batch.quantities(self._market(request.symbol), request)
 
-    @_refusing
     async def GetHistory(self, request: pb.GetHistoryRequest) -> pb.GetHistoryResponse:  # noqa: N802
         """Say which instants can be asked about."""
         return status.history(self._market(request.symbol))
 
-    async def WatchLevel(self, request: pb.WatchLevelRequest, context: Context) -> None:  # noqa: N802
+    async def WatchLevel(self, request: pb.WatchLevelRequest, send: Send) -> None:  # noqa: N802
         """Send what is known of a level, then every change of it, until the stream ends."""
 
         def watch(market: Market) -> LevelWatch:
@@ -246,9 +173,9 @@ class OrderBookHandlers:
                 price, span.position, is_resumed=span.is_resumed, end=span.end, min_change=streams.min_change(request)
             )
 
-        await self._stream(request, context, streams.LEVEL_CHECKS, watch, streams.level_message)
+        await self._stream(request, send, streams.LEVEL_CHECKS, watch, streams.level_message)
 
-    async def WatchOrderBook(self, request: pb.WatchOrderBookRequest, context: Context) -> None:  # noqa: N802
+    async def WatchOrderBook(self, request: pb.WatchOrderBookRequest, send: Send) -> None:  # noqa: N802
         """Send the book, then everything that changes of it, until the stream ends."""
 
         def watch(market: Market) -> BookWatch:
@@ -257,40 +184,36 @@ class OrderBookHandlers:
             return market.hub.watch_book(span.position, depth=depth, is_resumed=span.is_resumed, end=span.end)
 
         checks = (("limit", convert.a_limit), *streams.CHECKS)
-        await self._stream(request, context, checks, watch, streams.book_message)
+        await self._stream(request, send, checks, watch, streams.book_message)
 
     async def _stream(
         self,
         request: Any,
-        context: Context,
+        send: Send,
         checks: tuple[convert.Check, ...],
         begin: Callable[[Market], Watch[_Message]],
         encode: Callable[[str, _Message], Any],
     ) -> None:
         """Send a stream's messages. Written, not yielded: every generator on the way costs each message some time."""
-        try:
-            convert.check(request, *checks)
-            market = self._market(request.symbol)
-            watch = begin(market)
-        except Refusal as refusal:
-            await abort(context, refusal)
+        convert.check(request, *checks)
+        market = self._market(request.symbol)
+        watch = begin(market)
         watch.heartbeat_seconds = self._heartbeat_seconds
         try:
             while messages := await watch.next():
                 for message in messages:
                     if message.encoded is None:  # made once for all who get it
                         message.encoded = encode(market.symbol, message).SerializeToString()
-                    await context.write(message.encoded)
+                    await send(message.encoded)
             watch.raise_if_too_slow()
-        except SlowConsumer as refusal:
-            await abort(context, refusal)
         finally:
             watch.close()
 
 
 def _steps(market: Market, price: float) -> Price | None:
     """Return a price in steps; None before the first sync, while the scale is not known. Raises InvalidField."""
-    return None if market.instrument is None else market.instrument.price_from_float(price)
+    instrument = market.instrument
+    return None if instrument is None else instrument.price_from_float(price)
 
 
 async def _current(
@@ -334,20 +257,51 @@ def _set_finality(
         response.age = age
 
 
-def _set_quantities(
-    response: pb.GetQuantityResponse, market: Market, price: Price, quantity: SignedQuantity, instant: Millis
-) -> None:
-    """Set the quantity with its side, and what it was a second before where that is known."""
-    instrument = market.history.instrument
-    response.quantity = instrument.quantity_to_float(abs(quantity))
-    side = convert.side(quantity)
-    if side is not None:
-        response.side = side
-    before = market.history.quantity_before(price, instant)
-    if before is None:
-        return
-    response.previous_quantity = instrument.quantity_to_float(abs(before))
-    response.difference = instrument.quantity_to_float(abs(quantity) - abs(before))
-    previous_side = convert.side(before)
-    if previous_side is not None:
-        response.previous_side = previous_side
+def _quantity_at(market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
+    price = _steps(market, request.price)
+    instant = market.instant(convert.milliseconds(request.timestamp))
+    assert price is not None, "an instant is known only after the scale"
+    history = market.history
+    level = history.level_at(price, instant)
+    if level.quantity is None:
+        what = f"the quantity of {market.symbol} at {request.price:.15g} is not known at that instant"
+        raise convert.level_unknown(what, level.known_range, history.instrument)
+    return pb.GetQuantityResponse(
+        symbol=market.symbol,
+        target_price=request.price,
+        actual_price=request.price,
+        timestamp=instant / 1000,
+        is_proven=True,
+        as_of=level.as_of / 1000,
+        update_id=level.update_id,
+        complete_to=convert.seconds(history.complete_to),
+        age=market.age_at(instant),
+        **_quantities(history, price, level.quantity, instant),
+    )
+
+
+async def _nearest_quantity(market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
+    target, current, nearest = await _nearest(market, request)
+    response = pb.GetQuantityResponse(
+        symbol=market.symbol,
+        target_price=request.price,
+        actual_price=current.view.instrument.price_to_float(nearest.price),
+        is_nearest_level=nearest.price != target,
+        is_proven=nearest.is_proven,
+        **_quantities(market.history, nearest.price, nearest.quantity, current.now),
+    )
+    _set_current(response, market, current)
+    return response
+
+
+def _quantities(history: HistoryStore, price: Price, quantity: SignedQuantity, instant: Millis) -> dict[str, Any]:
+    """Return the fields that say the quantity with its side, and what it was a second before where that is known."""
+    unit = 10**history.instrument.quantity_scale
+    now, before = abs(quantity), history.quantity_before(price, instant)
+    fields = {"quantity": now / unit, "side": convert.side(quantity)}
+    if before is not None:
+        earlier = abs(before)
+        fields["difference"] = (now - earlier) / unit
+        fields["previous_quantity"] = earlier / unit
+        fields["previous_side"] = convert.side(before)
+    return fields

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.coverage import Cause
@@ -16,7 +16,7 @@ from chronobook_server.hub.watch import HEARTBEAT_SECONDS
 from chronobook_server.market import Market
 from chronobook_server.settings import Tls
 
-from .calls import MethodCounts, counted
+from .calls import MethodCounts, Places, counted
 from .handlers import OrderBookHandlers
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OrderBookService"].full_name
@@ -30,36 +30,58 @@ _OPTIONS = (
     ("grpc.server.max_pending_requests", 10_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
     ("grpc.max_receive_message_length", 1 << 20),
+    # Envoy passes headers on that are 16 kB large, a path twice. By default some above 8 kB are refused by chance.
+    ("grpc.max_metadata_size", 48 << 10),
+    ("grpc.absolute_max_metadata_size", 64 << 10),
     # Clients may ask as often as every ten seconds whether we are still there.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
 # A reader that is gone without a word (its machine has stopped, its network is cut) is noticed after these two.
 _PING_MS, _PONG_MS = 30_000, 20_000
+# Calls under way at once, nearly all of them streams; more are refused. One Envoy lets 10,000 through.
+MOST_CALLS = 15_000
+# Questions whose answers are long: together they could take all there is of time and memory.
+_LONG = ("GetOrderBook", "BatchGetQuantity", "ListLevelChanges", "ListBestPrices")
 
 
 def _methods(
     handlers: OrderBookHandlers, calls: dict[str, MethodCounts], *, log_calls: bool
 ) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
-    """Return the service's methods by name. Streams write bytes: a message is made once for all who get it."""
+    """Return the service's methods by name, of bytes: what cannot be read is refused as everything else is.
+
+    Streams write bytes themselves: a message is made once for all who get it.
+    """
     methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    places = Places()
     for method in pb.DESCRIPTOR.services_by_name["OrderBookService"].methods:
         counts = calls[method.name] = MethodCounts()
+        is_stream = method.server_streaming
         handle = counted(
             counts,
             getattr(handlers, method.name),
             method=method.name,
-            is_stream=method.server_streaming,
+            read=GetMessageClass(method.input_type).FromString,
+            write=None if is_stream else GetMessageClass(method.output_type).SerializeToString,
+            places=places if method.name in _LONG else None,
             log_calls=log_calls,
         )
-        read = GetMessageClass(method.input_type).FromString
-        if method.server_streaming:
-            methods[method.name] = grpc.unary_stream_rpc_method_handler(handle, request_deserializer=read)
-        else:
-            write = GetMessageClass(method.output_type).SerializeToString
-            methods[method.name] = grpc.unary_unary_rpc_method_handler(
-                handle, request_deserializer=read, response_serializer=write
-            )
+        kind = grpc.unary_stream_rpc_method_handler if is_stream else grpc.unary_unary_rpc_method_handler
+        methods[method.name] = kind(handle)
     return methods
+
+
+class _Unregistered:
+    """A server to which generated code adds a service that it looks up by name.
+
+    Of each method that is registered grpc.aio waits for the next call by itself, and at every call goes through them
+    all: with sixteen of them, that is a twentieth of what a question costs.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, methods: object) -> None:
+        """Leave them to the generic handler, which has been added just before."""
 
 
 class _Health(health.aio.HealthServicer):
@@ -107,13 +129,17 @@ class Server:
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.http2.ping_timeout_ms", _PONG_MS),
         )
-        self._server = grpc.aio.server(options=(*_OPTIONS, *pings))
+        self._server = grpc.aio.server(options=(*_OPTIONS, *pings), maximum_concurrent_rpcs=MOST_CALLS)
         self._health = _Health()
         handlers = OrderBookHandlers(markets, default_symbol=default_symbol, heartbeat_seconds=heartbeat_seconds)
         self.calls: dict[str, MethodCounts] = {}
-        self._server.add_registered_method_handlers(SERVICE, _methods(handlers, self.calls, log_calls=log_calls))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        methods = _methods(handlers, self.calls, log_calls=log_calls)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        unregistered: Any = _Unregistered(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, unregistered)
+        named = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflected = reflection.aio.ReflectionServicer(named)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, unregistered)  # type: ignore[no-untyped-call]
 
     async def start(self, address: str, tls: Tls | None = None, *, is_ready: bool = True) -> None:
         """Listen, and say whether questions can be answered. Raises PortInUse."""

@@ -1,0 +1,3 @@
+"""Fuzzing of everything that reads bytes from outside: see run.py."""
+
+TARGETS = ("frames", "segments", "logs", "requests", "replies")

@@ -1,0 +1,59 @@
+"""One fuzzing process: `python -m tests.fuzz.run TARGET --seconds N --seed S`, which ends at the first finding.
+
+What went wrong is printed, and the input is in `FOLDER/TARGET/findings`, from where it can be copied to
+`tests/fuzz/cases/TARGET`. Inputs that reached something new are kept in `FOLDER/TARGET/corpus`, and the next run begins
+with them; in an empty folder a seed makes the same inputs every time. `--runs` bounds their number, 0 is for any.
+"""
+
+import argparse
+import logging
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import atheris  # type: ignore[import-untyped]
+import structlog
+
+from tests.fuzz import TARGETS
+
+# An answer takes milliseconds.
+_HANGS_SECONDS = 20
+# The fuzzer itself keeps some kilobytes of every input: a run of hours wants more.
+_MOST_MB = 2048
+_LONGEST = 8192
+
+
+def main() -> None:
+    """Fuzz one target. Never returns."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--runs", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--megabytes", type=int, default=_MOST_MB)
+    parser.add_argument("--folder", type=Path, default=Path(".build/fuzz"))
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    with atheris.instrument_imports(include=["chronobook_server", "chronobook"]):
+        target = import_module(f"tests.fuzz.{options.target}")
+    findings, corpus = (options.folder / options.target / name for name in ("findings", "corpus"))
+    findings.mkdir(parents=True, exist_ok=True)
+    corpus.mkdir(exist_ok=True)
+    for number, seed in enumerate(target.seeds()):
+        (corpus / f"seed-{number:03d}").write_bytes(seed)
+    flags = [
+        f"-max_total_time={options.seconds}",
+        f"-runs={options.runs or -1}",
+        f"-seed={options.seed}",
+        f"-timeout={_HANGS_SECONDS}",
+        f"-rss_limit_mb={options.megabytes}",
+        f"-max_len={_LONGEST}",
+        f"-artifact_prefix={findings}/",
+    ]
+    print(f"fuzzing {options.target} with seed {options.seed}", file=sys.stderr, flush=True)
+    atheris.Setup([sys.argv[0], *flags, str(corpus)], target.check)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Whether a process stays as large as it is: its memory at the same phase of the segments, over its life."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.soak.processes import Sample
+
+# What is left of a segment's life when all is measured at its low point is noise of the allocators: arenas of 1 MB
+# that one object keeps, and caches that fill up. A leak of 1 kB a question is 10 MB within ten minutes.
+BOUND_BYTES = 10 << 20
+BOUND_PART = 0.05
+# Fewer than so many low points say nothing.
+_LEAST = 6
+# Threads of gRPC and of the event loop's pool come as they are needed, and stay.
+_MORE_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Course:
+    """What became of a process: memory in bytes at first and at last, each the least of a third of its low points."""
+
+    name: str
+    first: int
+    last: int
+    highest: int
+    threads: tuple[int, int]
+    files: tuple[int, int]
+    is_judged: bool
+
+    @property
+    def wrong(self) -> str | None:
+        """What is not flat about it."""
+        grown = self.last - self.first
+        if self.is_judged and grown > max(BOUND_BYTES, BOUND_PART * self.first):
+            return f"{self.name} has grown from {self.first >> 10} to {self.last >> 10} kB"
+        if self.is_judged and self.threads[1] - self.threads[0] > _MORE_THREADS:
+            return f"{self.name} had {self.threads[0]} threads, and has {self.threads[1]}"
+        return None
+
+
+def course(name: str, samples: Sequence[Sample], *, warm_up_ms: int, period_ms: int) -> Course:
+    """Return what became of a process from its samples; what it does every `period_ms` does not count as growth."""
+    lows: dict[int, Sample] = {}
+    settled = [each for each in samples if each.time >= samples[0].time + warm_up_ms]
+    for each in settled:
+        period = each.time // period_ms
+        if period not in lows or each.memory < lows[period].memory:
+            lows[period] = each
+    # The last period is not over, so its low point may not have come.
+    memories = [lows[period].memory for period in sorted(lows)][:-1] or [samples[-1].memory]
+    part = max(len(memories) // 3, 1)
+    counted = settled or samples
+    return Course(
+        name,
+        min(memories[:part]),
+        min(memories[-part:]),
+        max(each.memory for each in samples),
+        (counted[0].threads, counted[-1].threads),
+        (counted[0].files, counted[-1].files),
+        is_judged=len(memories) >= _LEAST,
+    )
