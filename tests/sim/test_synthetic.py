@@ -68,3 +68,14 @@ def test_a_book_does_not_grow_for_ever(symbol: str, most: int) -> None:
     snapshot = made.snapshot()
     assert 100 < len(snapshot["bids"]) <= most
     assert 100 < len(snapshot["asks"]) <= most
+
+
+def test_the_best_prices_are_those_of_the_whole_book_after_every_event() -> None:
+    made, truth = market(seed=5), Truth()
+    truth.load(made.snapshot())
+    for _ in range(500):
+        truth.apply(made.next_event())
+        ticker = truth.ticker("ETHUSDT")
+        assert ticker is not None
+        assert ticker["b"] == max(truth.bids, key=Decimal)
+        assert ticker["a"] == min(truth.asks, key=Decimal)

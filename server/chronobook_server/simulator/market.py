@@ -22,22 +22,30 @@ class Truth:
         self.update_id = 0
         self.time = 0
         self.event_time = 0
+        # The best bid and ask, where they have been asked for and still rest; looking for them takes the whole side.
+        self._best: list[str | None] = [None, None]
 
     def load(self, body: Mapping[str, Any]) -> None:
         """Take a snapshot's body as the book."""
         self.bids = dict(body["bids"])
         self.asks = dict(body["asks"])
+        self._best = [None, None]
         self.update_id, self.time, self.event_time = body["lastUpdateId"], body["T"], body["E"]
 
     def apply(self, event: Event, *, levels: int | None = None) -> None:
         """Apply an event, or only the first `levels` of the levels that it names."""
         left = len(event["b"]) + len(event["a"]) if levels is None else levels
-        for side, changes in ((self.bids, event["b"]), (self.asks, event["a"])):
+        for number, (side, changes) in enumerate(((self.bids, event["b"]), (self.asks, event["a"]))):
+            best = self._best[number]
             for price, quantity in changes[: max(left, 0)]:
                 if is_zero(quantity):
                     side.pop(price, None)
+                    best = None if price == best else best
                 else:
                     side[price] = quantity
+                    if best is not None and (float(price) > float(best)) == (number == 0):
+                        best = price
+            self._best[number] = best
             left -= len(changes)
         self.update_id, self.time, self.event_time = event["u"], event["T"], event["E"]
 
@@ -64,7 +72,9 @@ class Truth:
         """Return a bookTicker event of the best levels; None where a side is empty."""
         if not self.bids or not self.asks:
             return None
-        bid, ask = max(self.bids, key=float), min(self.asks, key=float)
+        bid = self._best[0] or max(self.bids, key=float)
+        ask = self._best[1] or min(self.asks, key=float)
+        self._best = [bid, ask]
         return {
             "e": "bookTicker", "u": self.update_id, "s": symbol, "b": bid, "B": self.bids[bid], "a": ask,
             "A": self.asks[ask], "T": self.time, "E": self.event_time, "ps": symbol, "st": 1,
