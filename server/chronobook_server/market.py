@@ -217,23 +217,24 @@ class Market:
                 case Audited():
                     self._count_audit(output)
                 case Update():
-                    self._take_update(output)
+                    self._take_update(output, is_last=False)
                 case _:
                     self._note(output)
                     self.history.append(output)
-                    self.hub.publish(output)
+                    self.hub.publish(output, is_last=False)
+        self.hub.settle()
         self._tell_upkeep(outputs)
         self._watch_history()
         return wanted
 
-    def _take_update(self, update: Update) -> None:
+    def _take_update(self, update: Update, *, is_last: bool = True) -> None:
         self.counts.events += 1
         if self._open_gap is not None:
             lost = (update.transaction_time - self._open_gap.start) / 1000
             self.counts.gap_seconds[self._open_gap.cause] += lost
             self._open_gap = None
         self.history.append(update)
-        self.hub.publish(update)
+        self.hub.publish(update, is_last=is_last)
         self._clock.observe(update.transaction_time, self._monotonic())
         self._synced()
         if self.history.recorder.wants_keyframe(update.transaction_time):

@@ -331,3 +331,14 @@ async def test_no_number_of_streams_takes_the_places_of_questions(
                 assert reply.status == 200
             for stream in streams:
                 stream.cancel()
+
+
+async def test_no_bad_header_of_one_caller_spoils_the_calls_of_others(edge: Edge) -> None:
+    good = tuple(edge.bearer.items())
+    for hostile in CALLS:
+        await answered(edge, hostile.request)
+        for _ in range(10):  # over connections of their own, all of which share the one to the server
+            async with edge.channel() as channel:
+                stub = OrderBookServiceStub(channel)
+                for _ in range(3):
+                    assert (await stub.GetStatus(pb.GetStatusRequest(), metadata=good, timeout=20)).is_connected

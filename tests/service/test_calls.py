@@ -1,7 +1,7 @@
 """What a call leaves behind: a count, and under its request id a line in the log where it is worth one."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -170,3 +170,18 @@ async def test_long_questions_cannot_take_all_there_is(fed: HandFed, monkeypatch
         assert (await first).symbol == "ETHUSDT"
         assert (await running.stub.GetOrderBook(pb.GetOrderBookRequest())).symbol == "ETHUSDT"
         assert running.server.calls["BatchGetQuantity"].codes == {"OK": 1, "RESOURCE_EXHAUSTED": 1}
+
+
+async def test_a_reader_that_has_left_is_no_fault_of_ours(log: LogCapture) -> None:
+    class Left:
+        async def write(self, _: bytes) -> None:
+            raise grpc.aio.InternalError("Failed")
+
+    async def stream(_: Any, send: Any) -> None:
+        await send(b"x")
+
+    counts = calls.MethodCounts()
+    handle = calls.counted(counts, stream, method="WatchLevel", read=bytes, write=None, places=None, log_calls=False)
+    with pytest.raises(asyncio.CancelledError):
+        await handle(b"", cast(Any, Left()))
+    assert (counts.codes, counts.open, log.entries) == ({"CANCELLED": 1}, 0, [])

@@ -141,3 +141,13 @@ async def test_before_anything_is_held_pages_are_empty() -> None:
         best = await running.stub.ListBestPrices(pb.ListBestPricesRequest())
         assert (list(changes.stretches), list(best.stretches)) == ([], [])
         assert not changes.HasField("complete_to")
+
+
+async def test_a_page_names_the_gaps_that_retention_drops_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    fed = busy()
+    (gap,) = fed.market.history.gaps()
+    answers = iter([[gap], []])
+    monkeypatch.setattr(fed.market.history, "gaps", lambda: next(answers))
+    async with served(fed) as running:
+        page = await running.stub.ListBestPrices(pb.ListBestPricesRequest(start_timestamp=10))
+        assert [(each.start, each.cause) for each in page.gaps] == [(gap.start / 1000, pb.DISCONNECT)]

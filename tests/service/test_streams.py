@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from chronobook.v1 import order_book_service_pb2 as pb
-from tests.support.depth import snapshot
+from tests.support.depth import snapshot, update
 from tests.support.errors import Refused, from_rpc
 from tests.support.served import HandFed, served
 from tests.support.system import until
@@ -261,3 +261,31 @@ async def test_a_reader_that_is_gone_without_a_word_is_noticed(monkeypatch: pyte
         await until(lambda: len(fed.market.hub) == 0)
         process.kill()
         await process.wait()
+
+
+async def test_the_state_after_a_resync_says_what_it_was_a_second_before_also_by_events_that_were_kept() -> None:
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as running:
+        stream = running.stub.WatchLevel(pb.WatchLevelRequest(price=99))
+        await stream.read()
+        market, last = fed.market, fed.last + 700
+        market.closed()
+        wanted = market.opened()
+        for number, (quantity, time) in enumerate((("5.00", 20_000), ("6.00", 21_500), ("8.00", 22_800))):
+            first = last + number * 10
+            kept = update(first + 1, first + 10, first, bids=[("99.00", quantity)], time=time)
+            wanted = market.update(kept) or wanted
+        assert wanted is not None
+        book = {"bids": [("99.00", "1.50")], "asks": [("101.00", "3.25")]}
+        market.snapshot(wanted.number, snapshot(last, **book, limit=1000, time=19_999))
+        gap, back, state = await take(stream, 3)
+        assert (gap.kind, back.kind, back.gap_end, state.kind) == (Kind.GAP, Kind.RESYNCED, 19.999, Kind.STATE)
+        assert (state.timestamp, state.quantity, state.difference) == (22.8, 8.0, 2.0)
+        asked = await running.stub.GetQuantity(pb.GetQuantityRequest(price=99, timestamp=22.8))
+        assert asked.difference == state.difference
+        fed.last = last + 30
+        fed.change(time=23_000, bids=[("99.00", "9.00")])
+        (change,) = await take(stream, 1)
+        assert (change.kind, change.change) == (Kind.CHANGE, 1.0)
+        stream.cancel()

@@ -85,6 +85,7 @@ class Hub:
         self.start = Millis(0)  # of the epoch; its first events may be of the instant that the one before ended at
         self._is_suspended = False
         self._keyframe: Keyframe | None = None  # of the epoch that begins, until its first event
+        self._is_back = False  # a book that nobody has been told of yet
 
     def __len__(self) -> int:
         """Return the number of watches."""
@@ -210,17 +211,32 @@ class Hub:
 
     # --- what happens
 
-    def publish(self, record: Record) -> None:
-        """Tell the watches what a record means for them."""
+    def publish(self, record: Record, *, is_last: bool = True) -> None:
+        """Tell the watches what a record means for them; where it is not `is_last`, others follow that came with it.
+
+        A book that is back is told after them: it holds them all, and what it was a second before is known only then.
+        """
+        if isinstance(record, Update):
+            if self._keyframe is not None:
+                self.start = epoch_start(self._keyframe, record, self._last_time)
+                self._keyframe, self._is_back = None, True
+            self._note(record)
+            if not self._is_back:
+                self._tell_changes(record)
+        else:
+            self.settle()
+            self._publish_other(record)
+        if is_last and self._is_back:
+            self.settle()
+
+    def settle(self) -> None:
+        """Say that a book is back, where that has not been said yet."""
+        if self._is_back:
+            self._is_back = False
+            self._tell_resynced(self.start)
+
+    def _publish_other(self, record: Record) -> None:
         match record:
-            case Update():
-                if self._keyframe is not None:
-                    self.start = epoch_start(self._keyframe, record, self._last_time)
-                    self._note(record)
-                    self._tell_resynced(self.start)
-                else:
-                    self._note(record)
-                    self._tell_changes(record)
             case Suspended():
                 self._is_suspended = True
                 self._tell_gap(record)
@@ -295,7 +311,6 @@ class Hub:
         self._tell_all(Kind.GAP, self.gap)
 
     def _tell_resynced(self, start: Millis) -> None:
-        self._keyframe = None
         closed, self.gap = self.gap and replace(self.gap, end=start), None
         if closed is not None:
             self._tell_all(Kind.RESYNCED, closed)

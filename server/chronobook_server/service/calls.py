@@ -119,6 +119,10 @@ def counted(
         except asyncio.CancelledError:
             code = "CANCELLED"  # whoever asked has left, or has waited for long enough
             raise
+        except grpc.aio.InternalError:
+            # What could not be written any more, since the reader has left: no fault of ours.
+            code = "CANCELLED"
+            raise asyncio.CancelledError from None
         except Refusal as refusal:
             code = code_of(refusal)
             await abort(context, refusal)

@@ -30,6 +30,7 @@ class _Interval:
     end: Millis
     limit: int
     after: Millis | None
+    gaps: list[GapInterval]  # as they were before the page was made: retention may drop some meanwhile
 
     @property
     def begin(self) -> Millis:
@@ -49,7 +50,7 @@ def _interval(market: Market, request: pb.ListLevelChangesRequest | pb.ListBestP
     first = oldest if first is None else first
     last = market.latest_instant() if end is None else Millis(round(convert.milliseconds(end)))
     limit = request.page_size if request.HasField("page_size") else DEFAULT_PAGE
-    return _Interval(first, last, limit, _position(request.page_token))
+    return _Interval(first, last, limit, _position(request.page_token), market.history.gaps())
 
 
 def _position(token: str) -> Millis | None:
@@ -127,4 +128,6 @@ def _or_nan(steps: Steps, unit: int) -> list[float]:
 def _gaps(market: Market, interval: _Interval, next_after: Millis | None) -> list[GapInterval]:
     """Return the gaps that a page passes: those within what it speaks for, and at its end those up to the next one."""
     end = interval.end if next_after is None else next_after
-    return [gap for gap in market.history.gaps() if gap.start < end and (gap.end is None or gap.end > interval.begin)]
+    by_start = {gap.start: gap for gap in (*interval.gaps, *market.history.gaps())}
+    gaps = (by_start[start] for start in sorted(by_start))
+    return [gap for gap in gaps if gap.start < end and (gap.end is None or gap.end > interval.begin)]
