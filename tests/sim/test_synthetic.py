@@ -79,3 +79,14 @@ def test_the_best_prices_are_those_of_the_whole_book_after_every_event() -> None
         assert ticker is not None
         assert ticker["b"] == max(truth.bids, key=Decimal)
         assert ticker["a"] == min(truth.asks, key=Decimal)
+
+
+def test_the_best_prices_are_looked_for_again_where_the_book_was_written_anew() -> None:
+    truth = Truth()
+    truth.load(market().snapshot())
+    before = truth.ticker("ETHUSDT")
+    truth.bids = {f"{price}0": quantity for price, quantity in truth.bids.items()}
+    after = truth.ticker("ETHUSDT")
+    assert before is not None
+    assert after is not None
+    assert (after["b"], after["a"]) == (f"{before['b']}0", before["a"])

@@ -72,8 +72,11 @@ class Truth:
         """Return a bookTicker event of the best levels; None where a side is empty."""
         if not self.bids or not self.asks:
             return None
-        bid = self._best[0] or max(self.bids, key=float)
-        ask = self._best[1] or min(self.asks, key=float)
+        bid, ask = self._best
+        if bid not in self.bids:
+            bid = max(self.bids, key=float)
+        if ask not in self.asks:
+            ask = min(self.asks, key=float)
         self._best = [bid, ask]
         return {
             "e": "bookTicker", "u": self.update_id, "s": symbol, "b": bid, "B": self.bids[bid], "a": ask,
