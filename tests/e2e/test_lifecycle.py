@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from chronobook import AsyncClient, ConnectionFailed
 from chronobook_server.simulator import Simulator
@@ -116,9 +117,10 @@ async def test_a_second_signal_ends_a_server_at_once(tmp_path: Path) -> None:
             await first_line(running)
             # A call that never ends keeps the server in its grace period.
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                method: Any = channel.unary_stream("/grpc.health.v1.Health/Watch")
-                watch = method(b"")
-                await watch.read()
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                watch = stub.Watch(health_pb2.HealthCheckRequest())
+                while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
+                    pass
                 running.send_signal(signal.SIGINT)
                 await watch.read()  # health has turned: the first signal was taken
                 running.send_signal(signal.SIGINT)
