@@ -1,5 +1,7 @@
+import gc
 from decimal import Decimal
 from random import Random
+from weakref import WeakSet
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +23,7 @@ from chronobook_server.core.sync import Notice, Synchroniser
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.answers import ScaleGrew, finish
 from chronobook_server.history.store import HistoryStore
+from chronobook_server.history.timeline import Segment
 from tests.support.depth import SmallExchange, event_dict
 from tests.support.memory import memory_history
 from tests.support.naive import NaiveBook, NaiveHistory
@@ -180,6 +183,25 @@ def test_retention_counts_back_from_the_newest_event_and_drops_whole_segments() 
     with pytest.raises(BeforeHistory) as caught:
         quantity(made, 100, 5999)
     assert caught.value.oldest == 6000
+
+
+def test_what_is_sealed_or_dropped_is_gone_without_the_collector() -> None:
+    """Megabytes of columns, or the descriptor and the disk blocks of a file that has been removed."""
+    made = store(keyframe(1, 500), retention_ms=2000)
+    seen: WeakSet[Segment] = WeakSet()
+    gc.collect()
+    gc.disable()
+    try:
+        for number, time in enumerate(range(600, 9000, 100), start=2):
+            made.append(change(number, time, {100: number, number: 1}))
+            for kept in (1500, 500, 0):
+                finish(made.book_at(Millis(max(time - kept, 500))))
+                quantity(made, 100, max(time - kept, 500))
+            seen.update(made.timeline.segments)
+        assert made.oldest_start() == 6000
+        assert len(seen) == made.segments
+    finally:
+        gc.enable()
 
 
 def test_retention_drops_what_lies_before_a_gap_with_the_gap() -> None:

@@ -49,7 +49,10 @@ def sample(pid: int, time: int) -> Sample:
 
 
 def open_files(pid: int) -> int:
-    """Return how many files a process has open, connections included, but for history's segments and logs."""
+    """Return how many files a process has open, connections included, but for history's segments and logs.
+
+    Those of segments that retention has removed count: they should be closed by then.
+    """
     count = 0
     for each in (_PROC / str(pid) / "fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile

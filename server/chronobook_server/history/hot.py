@@ -13,7 +13,7 @@ that event's end.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -37,12 +37,15 @@ _ROOM = 1024
 
 
 class _LevelIds(dict[int, int]):
-    """Price to level id; a price that is new gets the next one from `make`."""
+    """Price to level id; a price that is new gets the next one, and is put down in `new`."""
 
-    make: Callable[[int], int]
+    def __init__(self, levels: Mapping[int, int]) -> None:
+        super().__init__(levels)
+        self.new: list[int] = []
 
     def __missing__(self, price: int) -> int:
-        level = self[price] = self.make(price)
+        level = self[price] = len(self)
+        self.new.append(price)
         return level
 
 
@@ -89,8 +92,7 @@ class HotSegment:
         self.change_levels = array("i")
         self.change_quantities = array("q")
         self._change_before = array("i")
-        self._level_ids = _LevelIds(zip(start.baseline, range(len(start.baseline)), strict=True))
-        self._level_ids.make = self._new_level
+        self._level_ids = _LevelIds({price: level for level, price in enumerate(start.baseline)})
         # With room for more levels at its end.
         self._level_last = np.full(max(2 * len(start.baseline), _ROOM), _NONE, np.int32)
         self._walked: dict[int, array[int]] = {}  # the changes of the levels that were asked for
@@ -160,23 +162,27 @@ class HotSegment:
     def _add_changes(self, changes: Mapping[int, int]) -> None:
         # The hot path of ingest: loops in C where there is a way. Within one event a level changes once.
         levels = np.fromiter(map(self._level_ids.__getitem__, changes), np.intp, len(changes))
+        if self._level_ids.new:
+            self._add_levels()
         number = len(self.change_levels)
-        last = self._level_last  # only now: new levels may have made it grow
+        last = self._level_last
         self._change_before.frombytes(last[levels].tobytes())
         last[levels] = np.arange(number, number + len(levels), dtype=np.int32)
         self.change_levels.frombytes(levels.astype(np.int32).tobytes())
         self.change_quantities.frombytes(pack_integers(changes.values()))
 
-    def _new_level(self, price: int) -> int:
-        inside = price in self.ranges[0][1]
-        known = inside or self._was_named(price)
-        if not inside:
-            self.named.setdefault(price, self.number)
-        self.level_prices.append(price)
-        self.baseline_quantities.append(0 if known else UNKNOWN)
-        if len(self.level_prices) > len(self._level_last):
+    def _add_levels(self) -> None:
+        """Begin the levels of the prices that are new."""
+        for price in self._level_ids.new:
+            inside = price in self.ranges[0][1]
+            known = inside or self._was_named(price)
+            if not inside:
+                self.named.setdefault(price, self.number)
+            self.level_prices.append(price)
+            self.baseline_quantities.append(0 if known else UNKNOWN)
+        self._level_ids.new.clear()
+        while len(self.level_prices) > len(self._level_last):
             self._level_last = np.append(self._level_last, np.full_like(self._level_last, _NONE))
-        return len(self.level_prices) - 1
 
     def _was_named(self, price: int) -> bool:
         """Return whether a price outside the known range was named before this segment."""
@@ -204,7 +210,6 @@ class HotSegment:
         self.named = {price * price_factor: number for price, number in self.named.items()}
         self.ranges = [(events, known_range.rescaled(price_factor)) for events, known_range in self.ranges]
         self._level_ids = _LevelIds({price * price_factor: level for price, level in self._level_ids.items()})
-        self._level_ids.make = self._new_level
         self.instrument = instrument
 
     def finish(self, end: Millis, ended_by: Cause | None) -> None:

@@ -6,6 +6,7 @@ bytes, and mapped files, of which each costs a file descriptor.
 
 from heapq import nsmallest
 from typing import Protocol
+from weakref import ref
 
 INDEX_BYTES = 64 << 20
 ROWS_BYTES = 96 << 20
@@ -29,16 +30,21 @@ class Held:
     def __init__(self, owner: Owner) -> None:
         self.used = 0
         self.size = 0
-        self._owner = owner
+        # A segment and its file hold each other otherwise: a file that retention has removed would keep its descriptor
+        # and its blocks until the collector comes by, which is seldom.
+        self._owner = ref(owner)
 
     @property
     def is_recent(self) -> bool:
         """Whether it is asked for so often that others go first."""
-        return self._owner.is_recent
+        owner = self._owner()
+        return owner is not None and owner.is_recent
 
     def forget(self) -> None:
         """Let go of it."""
-        self._owner.forget(self)
+        owner = self._owner()
+        if owner is not None:
+            owner.forget(self)
 
 
 class Memory:
