@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROTOS := .build/googleapis/google/rpc/status.proto
 
-.PHONY: demo test sim soak fuzz mutants run install lint types generate check bench bench-unary bench-history
+.PHONY: demo test sim soak fuzz mutants run install lint types generate check bench bench-history
 
 demo: $(INSTALLED)
 	@$(BIN)/chronobook-server demo
@@ -68,10 +68,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.market
 	$(BIN)/python -m benchmarks.streams
 	$(BIN)/python -m benchmarks.subscribers
-
-# Questions beside an empty handler and beside FastAPI. The aims are not reached yet: it says how far they are.
-bench-unary: $(INSTALLED)
-	$(BIN)/python -m benchmarks.unary $(ARGS)
+	$(BIN)/python -m benchmarks.unary
 
 bench-history: $(INSTALLED)
 	$(BIN)/python -m benchmarks.history $(ARGS)

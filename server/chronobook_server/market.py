@@ -382,7 +382,7 @@ class Market:
 
     def instant(self, milliseconds: float) -> Millis:
         """Return the instant that a question names, to the nearest ms. Raises InTheFuture or BeforeHistory."""
-        now = self.now()
+        now = self._clock.now(self._monotonic())
         if now is None and not self._has_scale:
             raise BeforeHistory(milliseconds, None)
         instant = Millis(round(milliseconds))

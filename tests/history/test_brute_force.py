@@ -41,6 +41,16 @@ class Answers:
         except (BeforeHistory, HistoryGap):
             return None
 
+    def point(self, price: Decimal, time: int) -> tuple[Decimal | None, Decimal | None] | None:
+        """Return what rested at a price, and a second before; None where the instant is not known."""
+        try:
+            quantity, before, *event = self.history.point_at(self.price(price), Millis(time))
+        except (BeforeHistory, HistoryGap):
+            return None
+        state = self.history.level_at(self.price(price), Millis(time))
+        assert event == [state.as_of, state.update_id]
+        return self.quantities(quantity), self.quantities(before)
+
     def changes(self, price: Decimal, start: int, end: int, limit: int) -> list[tuple[int, int, Decimal | None]]:
         """Return a level's changes, page after page."""
         found: list[tuple[int, int, Decimal | None]] = []
@@ -101,6 +111,8 @@ def check(line: Line) -> None:
             assert answers.quantity(price, time) == judge.quantity(price, time), (price, time)
             before = history.quantity_before(answers.price(price), Millis(time))
             assert answers.quantities(before) == judge.quantity(price, time - 1000), (price, time)
+            both = judge.quantity(price, time), judge.quantity(price, time - 1000)
+            assert answers.point(price, time) == (both if judge.epoch_at(time) else None), (price, time)
         check_book(answers, judge, random, prices, time)
     for _ in range(20):
         first, last = sorted(random.randrange(start - 500, end + 500) for _ in range(2))

@@ -25,7 +25,9 @@ class ExchangeClock:
         """Return now; None before the first observation."""
         if self.last is None:
             return None
-        self._given = Millis(max(self._given, self.last + int((monotonic - self._arrived) * 1000)))
+        now = Millis(self.last + int((monotonic - self._arrived) * 1000))
+        if now > self._given:
+            self._given = now
         return self._given
 
     def age(self, monotonic: float) -> float | None:

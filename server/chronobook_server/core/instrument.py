@@ -5,7 +5,7 @@ tick. Text that is finer than the scale moves the scale (it only ever grows); it
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from .errors import InvalidField
@@ -30,11 +30,17 @@ class FinerThanScale(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """A symbol with the number of decimals of its prices and of its quantities."""
+    """A symbol with the number of decimals of its prices and of its quantities; so many steps make one of each."""
 
     symbol: str
     price_scale: int = 0
     quantity_scale: int = 0
+    price_unit: int = field(init=False, compare=False, repr=False)
+    quantity_unit: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "price_unit", 10**self.price_scale)
+        object.__setattr__(self, "quantity_unit", 10**self.quantity_scale)
 
     def finer(self, *, price_decimals: int, quantity_decimals: int) -> "Instrument":
         """Return this instrument with scales that also hold text of so many decimals."""
@@ -46,11 +52,11 @@ class Instrument:
 
     def price_to_float(self, price: int) -> float:
         """Return the double nearest to a price of so many steps."""
-        return float(price / 10**self.price_scale)
+        return float(price / self.price_unit)
 
     def quantity_to_float(self, quantity: int) -> float:
         """Return the double nearest to a quantity of so many steps, sign kept."""
-        return float(quantity / 10**self.quantity_scale)
+        return float(quantity / self.quantity_unit)
 
     def price_from_float(self, value: float, *, field: str = "price") -> Price:
         """Return the steps of a price that a user gave as a double.
@@ -58,18 +64,17 @@ class Instrument:
         The double is read as its shortest decimal text, which is what its user wrote. Raises InvalidField when it is
         not positive and finite, finer than the scale, or above 2^53 steps.
         """
-        unit = 10**self.price_scale
-        if 0 < value < MAX_EXACT / unit:
-            # The quick way, for nearly all: up to 15 digits, a decimal and the double nearest to it name each other.
-            whole = round(value * unit)
-            if whole / unit == value and 0 < whole < 10**15:
+        # The quick way, for nearly all: up to 15 digits, a decimal and the double nearest to it name each other.
+        if 0 < value < 1e15 / self.price_unit:
+            whole = round(value * self.price_unit)
+            if whole / self.price_unit == value:
                 return Price(whole)
         decimal = Decimal(repr(value))
         if not decimal.is_finite() or decimal <= 0:
             raise InvalidField((field, "must be a finite number above 0"))
         steps = decimal.scaleb(self.price_scale)
         if steps > MAX_EXACT:
-            raise InvalidField((field, f"must be at most {MAX_EXACT / 10**self.price_scale:.15g} for {self.symbol}"))
+            raise InvalidField((field, f"must be at most {MAX_EXACT / self.price_unit:.15g} for {self.symbol}"))
         if steps != steps.to_integral_value():
             raise InvalidField((field, f"must have at most {self.price_scale} decimals for {self.symbol}"))
         return Price(int(steps))

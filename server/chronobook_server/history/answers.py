@@ -35,6 +35,13 @@ class LevelState(NamedTuple):
     known_range: KnownRange
 
 
+PointState: TypeAlias = tuple[SignedQuantity | None, SignedQuantity | None, Millis, UpdateId]
+"""What rested at a price at an instant, and a second before (None: that is unknown), `as_of` and `update_id`.
+
+A plain tuple: with every question one is made.
+"""
+
+
 class ChangeRows(NamedTuple):
     """Changes of a level as columns: `T`, final update id, and the signed quantity from then on."""
 

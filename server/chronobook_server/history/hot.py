@@ -23,7 +23,7 @@ from chronobook_server.core.records import NO_BEST_PRICES, BestPrices, Gap, Inst
 from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView, Nearest, Steps
 
-from .answers import BestRows, ChangeRows, EventRows, LevelState, Work
+from .answers import BestRows, ChangeRows, EventRows, LevelState, PointState, Work
 from .log import Entry, Start, pack_integers
 
 # Stands in a column where a quantity would, for "not known". No quantity reaches it (see values.MAX_STEPS).
@@ -234,8 +234,14 @@ class HotSegment:
 
     # --- out
 
-    def _changes_of_level(self, level: int) -> "array[int]":
-        """Return the numbers of a level's changes, in order; what is new since the last time is walked to."""
+    def _numbers_of(self, price: int) -> "array[int] | None":
+        """Return the numbers of a price's changes, in order; what is new since the last time is walked to.
+
+        None where the price is no level.
+        """
+        level = self._level_ids.get(price)
+        if level is None:
+            return None
         known = self._walked.get(level)
         if known is None:
             known = self._walked[level] = array("i")
@@ -264,20 +270,27 @@ class HotSegment:
     def level_at(self, price: int, time: Millis) -> LevelState:
         """Return what rested at a price at an instant."""
         events = bisect_right(self.times, time)
-        return LevelState(self._quantity(price, events), *self._state(events), self._range_at(events))
+        quantity = self._quantity(price, self._numbers_of(price), events)
+        return LevelState(quantity, *self._state(events), self._range_at(events))
 
     def quantity_at(self, price: int, time: Millis) -> SignedQuantity | None:
         """Return only the quantity of `level_at`."""
-        return self._quantity(price, bisect_right(self.times, time))
+        return self._quantity(price, self._numbers_of(price), bisect_right(self.times, time))
 
-    def _quantity(self, price: int, events: int) -> SignedQuantity | None:
-        level = self._level_ids.get(price)
-        if level is not None:
-            numbers = self._changes_of_level(level)
+    def point_at(self, price: int, time: Millis, earlier: Millis) -> PointState:
+        """Return what rested at a price at an instant, and at an earlier one of this segment."""
+        events = bisect_right(self.times, time)
+        before = bisect_right(self.times, earlier, 0, events)
+        as_of, update_id = self._state(events)
+        numbers = self._numbers_of(price)
+        return self._quantity(price, numbers, events), self._quantity(price, numbers, before), as_of, update_id
+
+    def _quantity(self, price: int, numbers: "array[int] | None", events: int) -> SignedQuantity | None:
+        if numbers is not None:
             count = bisect_left(numbers, self.ends[events])
             if count:
                 return SignedQuantity(self.change_quantities[numbers[count - 1]])
-            quantity = self.baseline_quantities[level]
+            quantity = self.baseline_quantities[self._level_ids[price]]
             if quantity != UNKNOWN:
                 return SignedQuantity(quantity)
         known = price in self._range_at(events) or self._was_named(price)
@@ -285,10 +298,10 @@ class HotSegment:
 
     def changes_of(self, price: int, start: Millis, end: Millis) -> ChangeRows:
         """Return a price's changes from `start` to `end`, both included."""
-        level = self._level_ids.get(price)
-        if level is None:
+        known = self._numbers_of(price)
+        if known is None:
             return ChangeRows.joined()
-        numbers = np.array(self._changes_of_level(level), np.int64)
+        numbers = np.array(known, np.int64)
         low = self.ends[bisect_left(self.times, start)]
         high = self.ends[bisect_right(self.times, end)]
         numbers = numbers[np.searchsorted(numbers, low) : np.searchsorted(numbers, high)]

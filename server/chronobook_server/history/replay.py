@@ -15,7 +15,7 @@ from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView
 
-from .answers import ChangeRows, DamagedSegment, EventRows, Work
+from .answers import ChangeRows, DamagedSegment, EventRows, Work, finish
 from .store import HistoryStore, steady
 from .timeline import Segment
 
@@ -246,3 +246,36 @@ class _BookReading(_Reading[KnownRange, BookView | EventRows]):
                 known_range, update_id = view.known_range, max(update_id, view.update_id)
                 steps.append(view)
         return steps, known_range
+
+
+# --- what is known at a position, for who goes on after it
+
+
+def is_certain_after(store: HistoryStore, position: Position) -> bool:
+    """Return whether who was told of the event at a position knows what was known then. Raises BeforeHistory.
+
+    A snapshot that came later may have taught something at that very event, before it was told of or after.
+    """
+    with suppress(HistoryGap, DamagedSegment):  # the gap will be told of
+        segment = store.timeline.at(position.time)
+        return not segment.learned_between(Millis(position.time - 1), position.time)
+    return True
+
+
+def quantity_after(store: HistoryStore, price: Price, position: Position) -> SignedQuantity | None:
+    """Return what rested at a price after the event of a position; None where that is unknown."""
+    before = Position(Millis(position.time - 1), UpdateId(0))
+    with suppress(BeforeHistory):
+        for step in reversed(finish(level_steps(store, price, before, position.time, is_known=None))):
+            if isinstance(step, LevelStep) and step.update_id <= position.update_id:
+                return step.quantity
+    with suppress(BeforeHistory, HistoryGap):
+        return store.level_at(price, position.time).quantity
+    return None
+
+
+def known_range_after(store: HistoryStore, position: Position) -> KnownRange | None:
+    """Return the range known at a position; None where nothing is."""
+    with suppress(BeforeHistory, HistoryGap, DamagedSegment):
+        return store.range_at(store.timeline.at(position.time), position.time)
+    return None

@@ -16,7 +16,7 @@ from chronobook_server.core.values import Millis, Price, Side, SignedQuantity, U
 from chronobook_server.core.view import BookView, Nearest, nearest_found
 
 from . import layout
-from .answers import BestRows, ChangeRows, DamagedSegment, EventRows, LevelState, Work
+from .answers import BestRows, ChangeRows, DamagedSegment, EventRows, LevelState, PointState, Work
 from .columns import DamagedBytes, Integers, Numbers, in_order, unpack, unpack_rows
 from .files import Files
 from .layout import Kind, Section
@@ -236,22 +236,40 @@ class SealedSegment:
         """Return what rested at a price at an instant."""
         index = self._columns()
         events = bisect_right(index.times, time - self.start)
-        quantity = self._quantity(index, price, events)
+        quantity = self._quantity(index, price, self._rows_of(index, price), events)
         as_of, update_id = self._state(index, events)
         return LevelState(quantity, as_of, update_id, self._range_at(index, events))
+
+    def point_at(self, price: int, time: Millis, earlier: Millis) -> PointState:
+        """Return what rested at a price at an instant, and at an earlier one of this segment."""
+        index = self._columns()
+        events = bisect_right(index.times, time - self.start)
+        before = bisect_right(index.times, earlier - self.start, 0, events)
+        rows = self._rows_of(index, price)
+        as_of, update_id = self._state(index, events)
+        quantity = self._quantity(index, price, rows, events)
+        return quantity, self._quantity(index, price, rows, before), as_of, update_id
 
     def quantity_at(self, price: int, time: Millis) -> SignedQuantity | None:
         """Return only the quantity of `level_at`."""
         index = self._columns()
-        return self._quantity(index, price, bisect_right(index.times, time - self.start))
+        events = bisect_right(index.times, time - self.start)
+        return self._quantity(index, price, self._rows_of(index, price), events)
 
-    def _quantity(self, index: Columns, price: int, events: int) -> SignedQuantity | None:
+    def _rows_of(self, index: Columns, price: int) -> tuple[Chunk, int, int] | None:
+        """Return the rows of a price: those of a chunk from one number up to another. None where it has none."""
         prices = index.prices
         level = bisect_left(prices, price)
-        if level < len(prices) and prices[level] == price:
-            chunk = self._chunk_of(index, level)
-            first = chunk.first
-            low, high = index.row_ends[level] - first, index.row_ends[level + 1] - first
+        if level == len(prices) or prices[level] != price:
+            return None
+        chunk = self._chunk_of(index, level)
+        return chunk, index.row_ends[level] - chunk.first, index.row_ends[level + 1] - chunk.first
+
+    def _quantity(
+        self, index: Columns, price: int, rows: tuple[Chunk, int, int] | None, events: int
+    ) -> SignedQuantity | None:
+        if rows is not None:
+            chunk, low, high = rows
             row = bisect_right(chunk.events, events, low, high) - 1
             if row >= low:
                 return SignedQuantity(chunk.quantities[row])
@@ -270,11 +288,10 @@ class SealedSegment:
     def changes_of(self, price: int, start: Millis, end: Millis) -> ChangeRows:
         """Return a price's changes from `start` to `end`, both included."""
         index = self._columns()
-        level = bisect_left(index.prices, price)
-        if level == len(index.prices) or index.prices[level] != price:
+        found = self._rows_of(index, price)
+        if found is None:
             return ChangeRows.joined()
-        chunk = self._chunk_of(index, level)
-        bounds = index.row_ends[level] - chunk.first, index.row_ends[level + 1] - chunk.first
+        chunk, *bounds = found
         first, last = bisect_left(index.times, start - self.start), bisect_right(index.times, end - self.start)
         low = bisect_left(chunk.events, first + 1, *bounds)
         high = bisect_right(chunk.events, last, *bounds)
@@ -367,7 +384,7 @@ class SealedSegment:
                 return None
             is_below = up is None or (down is not None and down <= up)
             level = below if is_below else above
-            found = self._quantity(index, index.prices[level], events)
+            found = self._quantity(index, index.prices[level], self._rows_of(index, index.prices[level]), events)
             if found and (side is None or (found > 0) == (side is Side.BID)):
                 return nearest_found(price, index.prices[level], found, self._range_at(index, events), side)
             below, above = (below - 1, above) if is_below else (below, above + 1)

@@ -18,7 +18,17 @@ from chronobook_server.core.records import ContractChanged, Record
 from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView, Nearest, Steps
 
-from .answers import BestRows, ChangeRows, DamagedSegment, EventRows, LevelState, PairStates, ScaleGrew, Work
+from .answers import (
+    BestRows,
+    ChangeRows,
+    DamagedSegment,
+    EventRows,
+    LevelState,
+    PairStates,
+    PointState,
+    ScaleGrew,
+    Work,
+)
 from .files import Files
 from .memory import Memories
 from .pages import BestPage, LevelPage, PageMaker, Stretch
@@ -170,6 +180,17 @@ class HistoryStore:
         except DamagedSegment as error:
             raise self._refusal(segment, time) from error
 
+    def point_at(self, price: Price, time: Millis) -> PointState:
+        """Return what rested at a price at an instant, and a second before. Raises BeforeHistory or HistoryGap."""
+        segment, earlier = self.timeline.at(time), Millis(time - DIFFERENCE_MS)
+        if earlier >= segment.start and segment.instrument is self.recorder.instrument:
+            try:
+                return segment.point_at(price, time, earlier)  # nearly always: one look-up serves both
+            except DamagedSegment:
+                pass  # one of both may be known
+        quantity, as_of, update_id, _ = self.level_at(price, time)
+        return quantity, self.quantity_before(price, time), as_of, update_id
+
     def _refusal(self, segment: Segment, time: Millis) -> BeforeHistory | HistoryGap:
         """Return why an instant is not answered about that a damaged segment should speak for."""
         try:
@@ -315,8 +336,7 @@ class HistoryStore:
         for place, (price, time) in enumerate(zip(prices, times, strict=True)):
             quantity, before, event_time, update_id = None, None, Millis(0), UpdateId(0)
             try:
-                quantity, event_time, update_id, _ = self.level_at(price, time)
-                before = None if quantity is None else self.quantity_before(price, time)
+                quantity, before, event_time, update_id = self.point_at(price, time)
             except (BeforeHistory, HistoryGap) as refusal:
                 refusals[place] = type(refusal)
             quantities.append(quantity)

@@ -8,7 +8,7 @@ from chronobook_server.core.coverage import KnownRange
 from chronobook_server.core.values import Millis, UpdateId
 from chronobook_server.core.view import BookView
 from chronobook_server.history.answers import EventRows, Work
-from chronobook_server.history.replay import BookSteps, GapStep, Position, book_steps
+from chronobook_server.history.replay import BookSteps, GapStep, Position, book_steps, known_range_after
 
 from .messages import BookMessage
 from .watch import Watch
@@ -96,7 +96,9 @@ class BookWatch(Watch[BookMessage]):
         # What the best levels were, only somebody knows who has followed them.
         super().__init__(hub, position, is_resumed=is_resumed and depth is None, end=end)
         self.depth = depth
-        self._known_range: KnownRange | None = hub.known_range_at(position) if is_resumed and position else None
+        self._known_range: KnownRange | None = (
+            known_range_after(hub.history, position) if is_resumed and position else None
+        )
         self._top: Top | None = None  # while it is behind
 
     def rescale(self, price_factor: int, quantity_factor: int) -> None:

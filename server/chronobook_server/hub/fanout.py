@@ -5,13 +5,11 @@ is made once for all of them.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
-from chronobook_server.core.errors import BeforeHistory, HistoryGap
+from chronobook_server.core.coverage import Cause, GapInterval
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import (
     Gap,
@@ -26,8 +24,8 @@ from chronobook_server.core.records import (
 )
 from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView
-from chronobook_server.history.answers import DamagedSegment, LevelState, finish
-from chronobook_server.history.replay import GapStep, Position, level_steps
+from chronobook_server.history.answers import LevelState
+from chronobook_server.history.replay import Position, is_certain_after, quantity_after
 from chronobook_server.history.store import HistoryStore
 
 from .book import BookWatch, Top
@@ -111,8 +109,8 @@ class Hub:
 
         It begins now, or with the state at a position; with `is_resumed`, with the first change after it.
         """
-        is_resumed = self._is_certain(position) and is_resumed
-        quantity = self._quantity_at(price, position) if is_resumed and position is not None else None
+        is_resumed = position is not None and is_certain_after(self.history, position) and is_resumed
+        quantity = quantity_after(self.history, price, position) if is_resumed and position is not None else None
         watch = LevelWatch(
             self, price, position, resumed_with=quantity, is_resumed=is_resumed, end=end, min_change=min_change
         )
@@ -130,42 +128,12 @@ class Hub:
         end: Millis | None = None,
     ) -> BookWatch:
         """Return a stream about the book; one of the best levels begins with the state, also where it is resumed."""
-        is_resumed = self._is_certain(position) and is_resumed
+        is_resumed = position is not None and is_certain_after(self.history, position) and is_resumed
         watch = BookWatch(self, position, depth=depth, is_resumed=is_resumed, end=end)
         self._all.add(watch)
         if position is None:
             watch.go_live()
         return watch
-
-    def _is_certain(self, position: Position | None) -> bool:
-        """Return whether who was told of the event at a position knows what was known then. Raises BeforeHistory.
-
-        A snapshot that came later may have taught something at that very event, before it was told of or after.
-        """
-        if position is None:
-            return False
-        with suppress(HistoryGap, DamagedSegment):  # the gap will be told of
-            segment = self.history.timeline.at(position.time)
-            return not segment.learned_between(Millis(position.time - 1), position.time)
-        return True
-
-    def _quantity_at(self, price: Price, position: Position) -> SignedQuantity | None:
-        """Return what rested at a price after the event of a position."""
-        before = Position(Millis(position.time - 1), UpdateId(0))
-        with suppress(BeforeHistory):
-            steps = finish(level_steps(self.history, price, before, position.time, is_known=None))
-            for step in reversed(steps):
-                if not isinstance(step, GapStep) and step.update_id <= position.update_id:
-                    return step.quantity
-        with suppress(BeforeHistory, HistoryGap):
-            return self.history.level_at(price, position.time).quantity
-        return None
-
-    def known_range_at(self, position: Position) -> KnownRange | None:
-        """Return the range known at a position; None where nothing is."""
-        with suppress(BeforeHistory, HistoryGap, DamagedSegment):
-            return self.history.range_at(self.history.timeline.at(position.time), position.time)
-        return None
 
     def join(self, watch: Watch[Any]) -> None:
         """Tell a watch what is new from now on."""

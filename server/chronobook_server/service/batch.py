@@ -79,7 +79,7 @@ def _steps(prices: Doubles, outcomes: npt.NDArray[np.int64], instrument: Instrum
     bad = ~np.isfinite(prices) | (prices <= 0)
     whole = np.ones(len(prices))
     if instrument is not None:
-        unit = 10**instrument.price_scale
+        unit = instrument.price_unit
         whole = np.rint(np.clip(np.nan_to_num(prices), 0, 2.0 * MAX_EXACT) * unit)
         # A double is a whole number of steps if it is the one nearest to that number's decimal.
         bad |= (whole > MAX_EXACT) | (whole / unit != prices)
@@ -92,7 +92,7 @@ def _read_long(
     prices: Doubles, outcomes: npt.NDArray[np.int64], steps: npt.NDArray[np.int64], instrument: Instrument
 ) -> Work[None]:
     """Read prices of so many steps that a double is the nearest one to several of them; one by one, in slices."""
-    places = np.flatnonzero((prices >= _MANY / 10**instrument.price_scale) & (prices <= MAX_EXACT))
+    places = np.flatnonzero((prices >= _MANY / instrument.price_unit) & (prices <= MAX_EXACT))
     for number, place in enumerate(places.tolist()):
         try:
             steps[place], outcomes[place] = instrument.price_from_float(float(prices[place])), 0
@@ -106,7 +106,7 @@ def _response(
     market: Market, outcomes: npt.NDArray[np.int64], asked: Sequence[int], states: PairStates
 ) -> Work[pb.BatchGetQuantityResponse]:
     """Write the answer, in slices: ten thousand pairs are many."""
-    unit = 10**market.history.instrument.quantity_scale
+    unit = market.history.instrument.quantity_unit
     # Taken now: while this is written later events may come, of which it knows nothing.
     complete_to = convert.seconds(market.history.complete_to)
     count = len(outcomes)

@@ -12,7 +12,7 @@ from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.core.errors import InvalidField, LevelUnknown
 from chronobook_server.core.instrument import MAX_EXACT, Instrument
 from chronobook_server.core.sync_table import State
-from chronobook_server.core.values import Millis, Side, SignedQuantity
+from chronobook_server.core.values import Millis, Price, Side, SignedQuantity
 from chronobook_server.core.view import BookView, Steps
 
 if TYPE_CHECKING:  # the type of a repeated field is not public
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the type of a repeated field is not public
 SLICE = 1000
 # Rows a page may have.
 MAX_PAGE = 10_000
+_BOUND = float(MAX_EXACT)
 SIDES = {Side.BID: pb.BID, Side.ASK: pb.ASK}
 STATES = {state: pb.SyncState.Value(state.value) for state in State}
 CAUSES = {cause: pb.Cause.Value(cause.value) for cause in Cause}
@@ -85,9 +86,15 @@ def requested_side(request: pb.NearestLevelRequest) -> Side | None:
     return next((side for side, number in SIDES.items() if request.HasField("side") and number == request.side), None)
 
 
+def steps(instrument: Instrument | None, price: float) -> Price | None:
+    """Return a price in steps; None before the first sync, while the scale is not known. Raises InvalidField."""
+    return None if instrument is None else instrument.price_from_float(price)
+
+
 def milliseconds(seconds: float) -> float:
     """Return Unix milliseconds of Unix seconds, bounded so that every later conversion is exact."""
-    return max(-float(MAX_EXACT), min(seconds * 1000, float(MAX_EXACT)))
+    value = seconds * 1000
+    return value if -_BOUND < value < _BOUND else math.copysign(_BOUND, value)
 
 
 def seconds(time: Millis | None) -> float | None:
@@ -120,7 +127,7 @@ async def add_levels(
 
     Added one by one, none of them is an object for longer than that: thousands of those would set off the collector.
     """
-    price_unit, quantity_unit = 10**instrument.price_scale, 10**instrument.quantity_scale
+    price_unit, quantity_unit = instrument.price_unit, instrument.quantity_unit
     prices, quantities = rows
     for start in range(0, len(prices), SLICE):
         pairs = zip(prices[start : start + SLICE].tolist(), quantities[start : start + SLICE].tolist(), strict=True)

@@ -75,7 +75,7 @@ async def level_changes(
     page = await in_slices(
         market.history.changes_of(price, interval.start, interval.end, limit=interval.limit, after=interval.after)
     )
-    unit = 10**page.instrument.quantity_scale
+    unit = page.instrument.quantity_unit
     response.timestamps.extend((page.rows.times / 1000).tolist())
     response.quantities.extend((np.abs(page.rows.quantities) / unit).tolist())
     response.sides.extend(convert.sides(page.rows.quantities))  # type: ignore[arg-type]
@@ -105,7 +105,7 @@ async def best_prices(market: Market, request: pb.ListBestPricesRequest) -> pb.L
     instrument = page.instrument
     response.timestamps.extend((page.rows.times / 1000).tolist())
     response.update_ids.extend(page.rows.update_ids.tolist())
-    price_unit, quantity_unit = 10**instrument.price_scale, 10**instrument.quantity_scale
+    price_unit, quantity_unit = instrument.price_unit, instrument.quantity_unit
     for prices, quantities, rows in (
         (response.bid_prices, response.bid_quantities, page.rows.best[:, 0:2]),
         (response.ask_prices, response.ask_quantities, page.rows.best[:, 2:4]),

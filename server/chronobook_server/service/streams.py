@@ -71,11 +71,11 @@ def min_change(request: pb.WatchLevelRequest) -> Decimal | None:
 def level_message(symbol: str, message: LevelMessage) -> pb.WatchLevelResponse:
     """Return a level's message as the contract has it."""
     instrument, quantity = message.instrument, message.quantity
-    unit = 10**instrument.quantity_scale
+    unit = instrument.quantity_unit
     response = pb.WatchLevelResponse(
         kind=KINDS[message.kind],
         symbol=symbol,
-        price=message.price / 10**instrument.price_scale,
+        price=message.price / instrument.price_unit,
         timestamp=message.time / 1000,
         quantity=None if quantity is None else abs(quantity) / unit,
         difference=None if message.difference is None else message.difference / unit,
@@ -108,7 +108,7 @@ def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse
         quantities = np.fromiter(changes.values(), np.int64, len(changes))
         bids = prices[quantities > 0], quantities[quantities > 0]
         asks = prices[quantities < 0], -quantities[quantities < 0]
-        response.removed_prices.extend((prices[quantities == 0] / 10**instrument.price_scale).tolist())
+        response.removed_prices.extend((prices[quantities == 0] / instrument.price_unit).tolist())
     response.bid_prices.extend(_prices(bids[0], instrument))
     response.bid_quantities.extend(_quantities(bids[1], instrument))
     response.ask_prices.extend(_prices(asks[0], instrument))
@@ -119,12 +119,12 @@ def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse
 
 
 def _prices(steps: Steps, instrument: Instrument) -> list[float]:
-    values: list[float] = (steps / 10**instrument.price_scale).tolist()
+    values: list[float] = (steps / instrument.price_unit).tolist()
     return values
 
 
 def _quantities(steps: Steps, instrument: Instrument) -> list[float]:
-    values: list[float] = (steps / 10**instrument.quantity_scale).tolist()
+    values: list[float] = (steps / instrument.quantity_unit).tolist()
     return values
 
 
