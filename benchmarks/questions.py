@@ -102,10 +102,9 @@ def latencies(history: HistoryStore, samples: list[Sample]) -> list[float]:
     for sample in samples:
         price, instant = Price(sample.price), Millis(sample.time)
         start = clock()
-        state = history.level_at(price, instant)
-        history.quantity_before(price, instant)
+        quantity, *_ = history.point_at(price, instant)
         taken.append(clock() - start)
-        assert state.quantity is not None
+        assert quantity is not None
     return taken
 
 

@@ -86,8 +86,14 @@ MUTANTS = (
     Mutant(
         "time runs backwards",
         "core/sync.py",
-        "time = max(update.transaction_time, self._last_time)",
+        "time = max(update.transaction_time, self._last_time, self._book.transaction_time)",
         "time = update.transaction_time",
+    ),
+    Mutant(
+        "time runs back behind the snapshot",
+        "core/sync.py",
+        "time = max(update.transaction_time, self._last_time, self._book.transaction_time)",
+        "time = max(update.transaction_time, self._last_time)",
     ),
     Mutant(
         "a snapshot ahead of the suspended book confirms it",

@@ -1,5 +1,6 @@
 """Streams that break and go on: what is asked for next, and what the reader gets."""
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -16,10 +17,13 @@ from chronobook import (
     NotSynced,
     Side,
 )
+from chronobook._call import OPTIONS
 from chronobook._streams import Resuming
 from chronobook.errors import error_from
 from chronobook.v1 import order_book_service_pb2 as pb
 from tests.client.fake import Fake, refusal
+from tests.support.served import HandFed, served
+from tests.support.wire import wire_to
 
 KIND = pb.WatchLevelResponse
 
@@ -119,6 +123,26 @@ async def test_a_broken_stream_goes_on_by_itself(fake: Fake) -> None:
     _, second = fake.requests
     assert isinstance(second, pb.WatchLevelRequest)
     assert (second.start_timestamp, second.start_update_id) == (2, 20)
+
+
+async def test_a_stream_goes_on_where_its_connection_has_gone_dead_without_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sooner = dict.fromkeys(("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms"), 1000)
+    assert sooner.keys() <= dict(OPTIONS).keys()
+    monkeypatch.setattr("chronobook.async_client.OPTIONS", tuple({**dict(OPTIONS), **sooner}.items()))
+    fed = HandFed()
+    fed.sync()
+    async with served(fed) as running, wire_to(running.server.port) as wire, asyncio.timeout(60):
+        async with AsyncClient(f"127.0.0.1:{wire.port}") as client:
+            stream = client.watch_level(99)
+            assert (await anext(stream)).kind is Kind.STATE
+            wire.cut()
+            fed.change(time=11_000, bids=[("99.00", "7.00")])
+            change = await anext(stream)
+            assert (change.kind, change.quantity, change.update_id) == (Kind.CHANGE, 7.0, fed.last)
+            await stream.aclose()
+        assert wire.connections == 2
 
 
 def test_a_book_is_kept_from_a_blocking_stream(fake: Fake) -> None:

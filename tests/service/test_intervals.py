@@ -151,3 +151,26 @@ async def test_a_page_names_the_gaps_that_retention_drops_while_it_is_made(monke
     async with served(fed) as running:
         page = await running.stub.ListBestPrices(pb.ListBestPricesRequest(start_timestamp=10))
         assert [(each.start, each.cause) for each in page.gaps] == [(gap.start / 1000, pb.DISCONNECT)]
+
+
+@pytest.mark.parametrize("method", ["ListBestPrices", "ListLevelChanges"])
+async def test_what_comes_while_a_page_is_made_is_not_in_it(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """It would be told as a stretch of its own that touches the one before, and lie after `complete_to`."""
+    fed = busy()
+
+    async def disturbed(work: Any) -> Any:
+        while True:
+            try:
+                next(work)
+            except StopIteration as stop:
+                return stop.value
+            fed.change(time=16_000 + 10 * fed.market.counts.events, bids=[("99.00", "7.00")])
+
+    monkeypatch.setattr("chronobook_server.service.intervals.in_slices", disturbed)
+    request = pb.ListBestPricesRequest() if method == "ListBestPrices" else pb.ListLevelChangesRequest(price=99)
+    async with served(fed) as running:
+        page = await getattr(running.stub, method)(request)
+    assert [(each.start, each.end) for each in page.stretches] == [(9.999, 12), (13.999, 15)]
+    assert (page.complete_to, max(page.timestamps)) == (15, 15)
+    assert [(each.start, each.end) for each in page.gaps] == [(12, 13.999)]
+    assert fed.market.history.complete_to != 15_000

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -305,6 +306,7 @@ def main() -> None:
     arguments = parser.parse_args()
     seed = SystemRandom().randrange(2**32) if arguments.seed is None else arguments.seed
     print(f"soak: seed {seed}, {arguments.minutes:g} minutes", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its server and its Envoy end with it
     soak = Soak(Plan(seed, arguments.minutes))
     with without_requests():
         asyncio.run(soak.run())

@@ -49,6 +49,12 @@ OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2000),
     # Whatever its name says: how long one attempt may take. TLS with an edge far away takes half a second.
     ("grpc.min_reconnect_backoff_ms", 2000),
+    # While a call is under way: a server that is gone without a word (its machine has stopped, a cable is cut) is
+    # noticed after these, and its streams go on elsewhere. A stream sends nothing itself, and pings all the same.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 

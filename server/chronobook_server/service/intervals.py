@@ -24,10 +24,14 @@ CHECKS = (
 
 @dataclass(frozen=True, slots=True)
 class _Interval:
-    """What a request asks for: instants, both included; a page's rows; after which instant the page goes on."""
+    """What a request asks for: instants, both included; a page's rows; after which instant the page goes on.
+
+    `last`: what comes after it, while the page is made, is not in it. Else a page would say more than is final by it.
+    """
 
     start: Millis
     end: Millis
+    last: Millis
     limit: int
     after: Millis | None
     gaps: list[GapInterval]  # as they were before the page was made: retention may drop some meanwhile
@@ -50,7 +54,8 @@ def _interval(market: Market, request: pb.ListLevelChangesRequest | pb.ListBestP
     first = oldest if first is None else first
     last = market.latest_instant() if end is None else Millis(round(convert.milliseconds(end)))
     limit = request.page_size if request.HasField("page_size") else DEFAULT_PAGE
-    return _Interval(first, last, limit, _position(request.page_token), market.history.gaps())
+    known_to = min(last, complete_to)
+    return _Interval(first, last, known_to, limit, _position(request.page_token), market.history.gaps())
 
 
 def _position(token: str) -> Millis | None:
@@ -73,7 +78,7 @@ async def level_changes(
     if interval is None or price is None:
         return response
     page = await in_slices(
-        market.history.changes_of(price, interval.start, interval.end, limit=interval.limit, after=interval.after)
+        market.history.changes_of(price, interval.start, interval.last, limit=interval.limit, after=interval.after)
     )
     unit = page.instrument.quantity_unit
     response.timestamps.extend((page.rows.times / 1000).tolist())
@@ -100,7 +105,7 @@ async def best_prices(market: Market, request: pb.ListBestPricesRequest) -> pb.L
     if interval is None:
         return response
     page = await in_slices(
-        market.history.best_between(interval.start, interval.end, limit=interval.limit, after=interval.after)
+        market.history.best_between(interval.start, interval.last, limit=interval.limit, after=interval.after)
     )
     instrument = page.instrument
     response.timestamps.extend((page.rows.times / 1000).tolist())
