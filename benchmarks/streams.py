@@ -28,7 +28,6 @@ from chronobook_server.core.values import Millis, Nanos, UpdateId
 from chronobook_server.history.files import DiskFiles
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
-from chronobook_server.process import let_wakers_finish
 from chronobook_server.service.server import SERVICE, Server
 from tests.support.memory import PatientSealer
 
@@ -104,7 +103,6 @@ def cpu() -> float:
 
 async def ours(subscribers: int, rounds: int) -> None:
     """Serve until all have been told so many changes."""
-    let_wakers_finish()  # as `serve` does
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
         fed = Fed(Path(folder))
         server = Server({"ETHUSDT": fed.market})

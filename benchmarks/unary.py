@@ -33,7 +33,6 @@ from benchmarks import peers
 from benchmarks.streams import Fed
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.gateway import gateway
-from chronobook_server.process import let_wakers_finish
 from chronobook_server.service.server import SERVICE, Server
 from chronobook_server.settings import Address, Endpoint, GatewaySettings, UnixSocket
 from tests.support.system import free_port
@@ -76,11 +75,10 @@ async def ours() -> None:
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
         socket = UnixSocket(Path(folder) / "server.sock")
         async with envoy(socket) as rest:
-            let_wakers_finish()  # as `serve` does, and Envoy does not
             fed = Fed(Path(folder))
             for _ in range(EVENTS):
                 fed.event()
-            direct, behind = (Server({"ETHUSDT": fed.market}) for _ in range(2))
+            direct, behind = (Server({"ETHUSDT": fed.market}, default_symbol="ETHUSDT") for _ in range(2))
             await direct.start("127.0.0.1:0")
             await behind.start(str(socket))
             await serve(direct.port, rest)
@@ -247,7 +245,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--serve", choices=("ours", "empty"), help=argparse.SUPPRESS)
     parser.add_argument("--ask", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=12)
     given = parser.parse_args()
     if given.serve:
         uvloop.run({"ours": ours, "empty": empty}[given.serve]())

@@ -56,8 +56,8 @@ def test_now_goes_on_from_the_last_event_and_carries_its_age() -> None:
     with pytest.raises(TooOld) as caught:
         finish(made.current_book(allow_stale=False, max_age=2.4))
     assert caught.value.age == 2.5
-    assert made.age_at(Millis(1000)) is None
-    assert made.age_at(Millis(1001)) == 2.5
+    assert made.age_at(Millis(1000), Millis(1000)) is None
+    assert made.age_at(Millis(1001), Millis(1000)) == 2.5
 
 
 def test_a_quiet_symbol_has_an_age_and_a_status_does_not_turn_back_its_clock() -> None:

@@ -22,7 +22,7 @@ from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
 from chronobook_server.metrics import Counted, serve_metrics
 from chronobook_server.net import AddressTaken, BadFiles, check_files, free_endpoint
-from chronobook_server.process import let_wakers_finish, use_all_descriptors
+from chronobook_server.process import use_all_descriptors
 from chronobook_server.service.server import PortInUse, Server
 from chronobook_server.settings import ALL_SYMBOLS, DEFAULT_SYMBOL, Address, ServeSettings, is_loopback
 
@@ -229,7 +229,6 @@ async def _wait(future: asyncio.Future[None]) -> None:
 async def serving(settings: ServeSettings) -> AsyncIterator[Application]:
     """Run a server around a block; its calls end cleanly when the block does. Raises StartFailed."""
     use_all_descriptors()
-    let_wakers_finish()
     application = Application(settings)
     await application.start()
     try:

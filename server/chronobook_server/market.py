@@ -344,10 +344,9 @@ class Market:
         age = self._clock.age(self._monotonic())
         return None if age is None else round(age, 3)
 
-    def age_at(self, instant: Millis) -> float | None:
+    def age_at(self, instant: Millis, complete_to: Millis | None) -> float | None:
         """Return the age that belongs to an answer about an instant; None where that answer is final."""
-        final = self.history.complete_to is not None and instant <= self.history.complete_to
-        return None if final else self.age()
+        return None if complete_to is not None and instant <= complete_to else self.age()
 
     def current_view(self) -> BookView | None:
         """Return the book; None while there is none in sync."""
@@ -382,7 +381,10 @@ class Market:
 
     def instant(self, milliseconds: float) -> Millis:
         """Return the instant that a question names, to the nearest ms. Raises InTheFuture or BeforeHistory."""
-        now = self._clock.now(self._monotonic())
+        complete_to = self.history.complete_to
+        if complete_to is not None and milliseconds <= complete_to:
+            return Millis(round(milliseconds))  # nearly always; what is final is past, whatever time it is
+        now = self.now()
         if now is None and not self._has_scale:
             raise BeforeHistory(milliseconds, None)
         instant = Millis(round(milliseconds))

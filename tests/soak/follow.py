@@ -76,7 +76,7 @@ class Follower:
         update_id = int(message["update_id"])
         number = self.truth.number_of(update_id)
         if number is None:  # a snapshot that cuts an event into two: what the whole event says comes next
-            if not is_state or all(each.update_id != update_id for each in self.truth.snapshots):
+            if not is_state or not self._is_snapshot(update_id):
                 raise Wrong(f"update id {update_id} lies inside an event")
             self._believe(message)
             self.at = self.truth.event_around(update_id) - 1
@@ -89,6 +89,9 @@ class Follower:
         self._nothing_until(number if is_state else number - 1)
         self._apply(message, number, is_state=is_state)
         self.at = number
+
+    def _is_snapshot(self, update_id: int) -> bool:
+        return any(each.update_id == update_id for each in self.truth.snapshots)
 
     def _nothing_until(self, number: int) -> None:
         """Judge that nothing happened after the last message up to an event."""
@@ -197,11 +200,13 @@ class BookFollower(Follower):
                 self.levels.pop(price, None)
             if self.is_whole:
                 same(f"what rests at {price}", units, self.truth.quantity(price, number))
-        self._is_right(number)
         if is_state and self.is_whole:
             known = message.get("known_range") or {}
             for price in self.truth.between(known.get("lowest") or 0.0, known.get("highest") or float("inf")):
                 same(f"what rests at {price}", self.levels.get(price, 0), self.truth.quantity(price, number))
+            if self._is_snapshot(self.truth.final(number)):
+                return  # which says nothing of what the event named outside its range
+        self._is_right(number)
 
     def _named(self, message: Answer) -> dict[float, int]:
         """Return what a message says of which price."""

@@ -80,8 +80,8 @@ class OrderBookHandlers:
             epoch = current.epoch
         else:
             instant = market.instant(convert.milliseconds(timestamp))
-            view, age, is_stale = await in_slices(market.history.book_at(instant)), market.age_at(instant), False
-            epoch = None
+            view, is_stale, epoch = await in_slices(market.history.book_at(instant)), False, None
+            age = market.age_at(instant, market.history.complete_to)
         limit = request.limit if request.HasField("limit") else None
         response = pb.GetOrderBookResponse(
             symbol=market.symbol,
@@ -99,9 +99,14 @@ class OrderBookHandlers:
         await convert.add_levels(response.asks, view.instrument, view.asks(limit))
         return response
 
-    async def GetQuantity(self, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:  # noqa: N802
+    async def GetQuantity(self, request: pb.GetQuantityRequest) -> bytes:  # noqa: N802
         """Answer what rests at a price at an instant, or at the nearest level now."""
-        return await points.quantity(self._market, request)
+        price, timestamp = request.price, request.timestamp
+        points.check(request, price, timestamp)
+        market = self._market(request.symbol)
+        if timestamp or request.HasField("timestamp"):
+            return points.quantity_at(market, price, timestamp)
+        return (await points.nearest_quantity(market, request)).SerializeToString()
 
     async def NearestLevel(self, request: pb.NearestLevelRequest) -> pb.NearestLevelResponse:  # noqa: N802
         """Answer with the level (of a side) nearest to a price, now or at an instant."""

@@ -1,15 +1,16 @@
 """What rests at one price, at an instant or now: GetQuantity and NearestLevel.
 
 A quantity at an instant is what is asked for most. Between two calls the processor forgets most of what it ran, so here
-every function and every attribute on the way costs several times what it costs in a loop: there are few of them.
+every function and every attribute on the way costs several times what it costs in a loop: there are few of them, and
+the answer is written as bytes, without a message in between (see docs/performance.md).
 """
 
-from collections.abc import Callable
+from functools import cache
 from math import inf
+from struct import Struct
 
 from chronobook.v1 import order_book_service_pb2 as pb
-from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.values import Millis, Price, Side, SignedQuantity
+from chronobook_server.core.values import Price, Side
 from chronobook_server.core.view import Nearest
 from chronobook_server.market import CurrentBook, Market
 from chronobook_server.slices import in_slices
@@ -18,21 +19,44 @@ from . import convert
 
 CHECKS = (("price", convert.a_price), ("timestamp", convert.a_timestamp), ("max_age", convert.an_age))
 _BID, _ASK = pb.BID, pb.ASK
+_VARINT, _DOUBLE, _LENGTH = 0, 1, 2  # kinds of fields on the wire
 
 
-async def quantity(market_of: Callable[[str], Market], request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
-    """Answer what rests at a price at an instant, or at the nearest level now."""
-    price, timestamp = request.price, request.timestamp
+def _tag(name: str, kind: int = _DOUBLE) -> int:
+    """Return what begins a field of GetQuantityResponse: one byte, as long as its number is below 16."""
+    tag: int = pb.GetQuantityResponse.DESCRIPTOR.fields_by_name[name].number << 3 | kind
+    return tag
+
+
+def _sides(name: str) -> tuple[bytes, bytes]:
+    """Return a field that names a side: the ask side, and the bid side."""
+    return bytes((_tag(name, _VARINT), _ASK)), bytes((_tag(name, _VARINT), _BID))
+
+
+_TARGET, _ACTUAL, _TIMESTAMP = _tag("target_price"), _tag("actual_price"), _tag("timestamp")
+_QUANTITY, _AS_OF, _UPDATE_ID = _tag("quantity"), _tag("as_of"), _tag("update_id")
+_DIFFERENCE, _PREVIOUS = _tag("difference"), _tag("previous_quantity")
+_COMPLETE_TO, _AGE = _tag("complete_to"), _tag("age")
+_SIDE, _PREVIOUS_SIDE = _sides("side"), _sides("previous_side")
+_one, _two, _six = (Struct("<" + count * "Bd").pack for count in (1, 2, 6))  # fields that are doubles
+
+
+@cache
+def _proven(symbol: str) -> bytes:
+    """Return the fields that every answer of a symbol has in common."""
+    name = symbol.encode()
+    return bytes((_tag("symbol", _LENGTH), len(name))) + name + bytes((_tag("is_proven", _VARINT), True))
+
+
+def check(request: pb.GetQuantityRequest, price: float, timestamp: float) -> None:
+    """Check a question about a quantity. Raises InvalidField with every violation."""
     # Where there is nothing to find fault with, which is nearly always, there is no need to look for it.
     if not (0 < price < inf and -inf < timestamp < inf) or request.HasField("max_age"):
         convert.check(request, *CHECKS)
-    market = market_of(request.symbol)
-    if timestamp or request.HasField("timestamp"):
-        return _quantity_at(market, price, timestamp)
-    return await _nearest_quantity(market, request)
 
 
-def _quantity_at(market: Market, price: float, timestamp: float) -> pb.GetQuantityResponse:
+def quantity_at(market: Market, price: float, timestamp: float) -> bytes:
+    """Answer what rests at a price at an instant: a GetQuantityResponse as it is sent."""
     instrument = market.instrument
     steps = None if instrument is None else instrument.price_from_float(price)
     instant = market.instant(convert.milliseconds(timestamp))
@@ -42,26 +66,41 @@ def _quantity_at(market: Market, price: float, timestamp: float) -> pb.GetQuanti
     if quantity is None:
         what = f"the quantity of {market.symbol} at {price:.15g} is not known at that instant"
         raise convert.level_unknown(what, history.level_at(steps, instant).known_range, history.instrument)
-    response = pb.GetQuantityResponse()
-    response.symbol = market.symbol
-    response.target_price = response.actual_price = price
-    response.timestamp = instant / 1000
-    response.is_proven = True
-    response.as_of = as_of / 1000
-    response.update_id = update_id
-    _set_quantities(response, history.instrument, quantity, before)
-    _set_finality(response, market, instant)
-    return response
+    unit, now = history.instrument.quantity_unit, abs(quantity)
+    answer = _proven(market.symbol) + _six(
+        _TARGET, price, _ACTUAL, price, _TIMESTAMP, instant / 1000,
+        _QUANTITY, now / unit, _AS_OF, as_of / 1000, _UPDATE_ID, update_id,
+    )  # fmt: skip
+    if quantity:
+        answer += _SIDE[quantity > 0]
+    if before is not None:
+        earlier = abs(before)
+        answer += _two(_DIFFERENCE, (now - earlier) / unit, _PREVIOUS, earlier / unit)
+        if before:
+            answer += _PREVIOUS_SIDE[before > 0]
+    complete_to = history.complete_to
+    if complete_to is not None:
+        answer += _one(_COMPLETE_TO, complete_to / 1000)
+    age = market.age_at(instant, complete_to)
+    return answer if age is None else answer + _one(_AGE, age)
 
 
-async def _nearest_quantity(market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
+async def nearest_quantity(market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
+    """Answer what rests now at the level nearest to a price."""
     target, current, found = await _nearest_now(market, request, None)
     before = market.history.quantity_before(found.price, current.now)
     response = pb.GetQuantityResponse(symbol=market.symbol, target_price=request.price)
     response.actual_price = current.view.instrument.price_to_float(found.price)
     response.is_nearest_level = found.price != target
     response.is_proven = found.is_proven
-    _set_quantities(response, market.history.instrument, found.quantity, before)
+    unit, now = market.history.instrument.quantity_unit, abs(found.quantity)
+    response.quantity = now / unit
+    response.side = _BID if found.quantity > 0 else _ASK
+    if before is not None:
+        response.difference = (now - abs(before)) / unit
+        response.previous_quantity = abs(before) / unit
+        if before:
+            response.previous_side = _BID if before > 0 else _ASK
     _set_current(response, market, current)
     return response
 
@@ -97,7 +136,12 @@ async def _nearest_at(
     response.timestamp = instant / 1000
     response.as_of = state.as_of / 1000
     response.update_id = state.update_id
-    _set_finality(response, market, instant)
+    complete_to = market.history.complete_to
+    if complete_to is not None:
+        response.complete_to = complete_to / 1000
+    age = market.age_at(instant, complete_to)
+    if age is not None:
+        response.age = age
     return price, found
 
 
@@ -115,23 +159,6 @@ async def _nearest_now(
     return target, current, found
 
 
-def _set_quantities(
-    response: pb.GetQuantityResponse, instrument: Instrument, signed: SignedQuantity, before: SignedQuantity | None
-) -> None:
-    """Say the quantity with its side, and what it was a second before where that is known."""
-    unit = instrument.quantity_unit
-    now = abs(signed)
-    response.quantity = now / unit
-    if signed:
-        response.side = _BID if signed > 0 else _ASK
-    if before is not None:
-        earlier = abs(before)
-        response.difference = (now - earlier) / unit
-        response.previous_quantity = earlier / unit
-        if before:
-            response.previous_side = _BID if before > 0 else _ASK
-
-
 def _set_current(
     response: pb.GetQuantityResponse | pb.NearestLevelResponse, market: Market, current: CurrentBook
 ) -> None:
@@ -146,15 +173,3 @@ def _set_current(
         response.complete_to = market.history.complete_to / 1000
     if current.age is not None:
         response.age = current.age
-
-
-def _set_finality(response: pb.GetQuantityResponse | pb.NearestLevelResponse, market: Market, instant: Millis) -> None:
-    """Say up to when answers are final; one about a later instant has an age."""
-    complete_to = market.history.complete_to
-    if complete_to is not None:
-        response.complete_to = complete_to / 1000
-        if instant <= complete_to:
-            return
-    age = market.age()
-    if age is not None:
-        response.age = age
