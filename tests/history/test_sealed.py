@@ -325,6 +325,18 @@ def test_what_was_dropped_gives_its_memory_back() -> None:
     assert (memories.index.size, memories.rows.size) == (0, 0)
 
 
+def test_what_a_reader_unpacks_of_what_was_dropped_is_not_kept() -> None:
+    memories = Memories()
+    hot = hot_of(records(6, events=150))
+    sealed = sealed_of(hot, memories=memories)
+    work = sealed.view_at(Millis(hot.last_time))
+    next(work)
+    sealed.drop()
+    finish(work)
+    finish(sealed.view_at(Millis(hot.last_time)))
+    assert (memories.index.size, memories.rows.size, memories.files.size) == (0, 0, 0)
+
+
 def test_what_there_is_no_room_for_is_not_unpacked_ahead() -> None:
     memories = Memories(index_bytes=1 << 20, rows_bytes=100)
     sealed = sealed_of(hot_of(records(6)), memories=memories)

@@ -17,7 +17,7 @@ _MORE_THREADS = 4
 
 @dataclass(frozen=True)
 class Course:
-    """What became of a process: memory in bytes at first and at last, each the least of a third of its low points."""
+    """What became of a process: memory in bytes at first and at last, each the least of a third of its `lows`."""
 
     name: str
     first: int
@@ -25,6 +25,7 @@ class Course:
     highest: int
     threads: tuple[int, int]
     files: tuple[int, int]
+    lows: tuple[int, ...]
     is_judged: bool
 
     @property
@@ -32,7 +33,8 @@ class Course:
         """What is not flat about it."""
         grown = self.last - self.first
         if self.is_judged and grown > max(BOUND_BYTES, BOUND_PART * self.first):
-            return f"{self.name} has grown from {self.first >> 10} to {self.last >> 10} kB"
+            lows = ", ".join(str(low >> 10) for low in self.lows)
+            return f"{self.name} has grown from {self.first >> 10} to {self.last >> 10} kB; its low points: {lows}"
         if self.is_judged and self.threads[1] - self.threads[0] > _MORE_THREADS:
             return f"{self.name} had {self.threads[0]} threads, and has {self.threads[1]}"
         return None
@@ -57,5 +59,6 @@ def course(name: str, samples: Sequence[Sample], *, warm_up_ms: int, period_ms: 
         max(each.memory for each in samples),
         (counted[0].threads, counted[-1].threads),
         (counted[0].files, counted[-1].files),
+        tuple(memories),
         is_judged=len(memories) >= _LEAST,
     )

@@ -209,6 +209,7 @@ class SealedSegment:
             if ready is not None:
                 memory.remove(ready)
         self._index = self._rows = None
+        self._memories = Memories()  # what those readers unpack from now on ends with them
 
     # --- out
 
