@@ -61,14 +61,9 @@ check: lint types
 	$(BIN)/python tools/generate.py --check
 	$(BIN)/python tools/licences.py --check
 
+# Every benchmark in turn, and a summary of the missed limits: ARGS="cold unary" for some.
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.ingest
-	$(BIN)/python -m benchmarks.peers
-	$(BIN)/python -m benchmarks.cold
-	$(BIN)/python -m benchmarks.market
-	$(BIN)/python -m benchmarks.streams
-	$(BIN)/python -m benchmarks.subscribers
-	$(BIN)/python -m benchmarks.unary
+	$(BIN)/python -m benchmarks.run $(ARGS)
 
 bench-history: $(INSTALLED)
 	$(BIN)/python -m benchmarks.history $(ARGS)

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import structlog
 
+from benchmarks.limits import Limits
 from chronobook_server.core.values import Price
 from chronobook_server.exchange.feed import Feed, FeedSettings
 from chronobook_server.exchange.network import Reply
@@ -104,8 +105,12 @@ def main() -> int:
     print(f"what the weight limit allows   {allowed:8.1f} s   ({found['weight']:,} of {WEIGHT_LIMIT:,} a minute)")
     print(f"as a multiple of that          {ratio:8.2f} ×   at most {WIDENED_RATIO:g}")
     print(f"requests that broke a rule     {len(found['violations']):8}")
-    is_right = 0 < found["in_sync"] <= IN_SYNC_SECONDS and ratio <= WIDENED_RATIO and not found["violations"]
-    return 0 if is_right else 1
+    limits = Limits()
+    limits.holds("fewer than 99 % came in sync", is_met=found["in_sync"] > 0)
+    limits.at_most("seconds until 99 % are in sync", found["in_sync"], IN_SYNC_SECONDS)
+    limits.at_most("time to 1,000 levels, as a multiple of what the weight allows,", ratio, WIDENED_RATIO)
+    limits.at_most("requests that broke a rule", len(found["violations"]), 0)
+    return limits.exit_code()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from random import Random
 
 import orjson
 
+from benchmarks.limits import Limits
 from chronobook_server.core.depth import SnapshotWanted
 from chronobook_server.core.instrument import Instrument, LevelReader
 from chronobook_server.core.records import Record
@@ -180,7 +181,9 @@ def main() -> int:
         lines = synthetic_lines(6_000)
         ratio = strict = table("synthetic market", lines, runs)
     print(f"\nlimit {LIMIT:.0f} × orjson: {ratio:.1f} of the whole input, {strict:.1f} of its depth events alone")
-    return 1 if ratio > LIMIT else 0
+    limits = Limits()
+    limits.at_most("ingest, as a multiple of orjson,", ratio, LIMIT)
+    return limits.exit_code()
 
 
 if __name__ == "__main__":

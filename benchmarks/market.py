@@ -25,6 +25,7 @@ import structlog
 import uvloop
 
 from benchmarks import exchange
+from benchmarks.limits import Limits
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 from chronobook_server.app import Application, serving
@@ -103,8 +104,8 @@ async def ask(address: str) -> None:
     print(count, flush=True)
 
 
-async def phase(name: str, application: Application, delays: Delays) -> bool:
-    """Measure for a while; print it; return whether all is as it should be."""
+async def phase(name: str, application: Application, delays: Delays, limits: Limits) -> None:
+    """Measure for a while; print it, and note what is missed."""
     delays.take()
     before, started = cpu_seconds(), time.monotonic()
     events = sum(market.counts.events for market in application.markets.values())
@@ -119,7 +120,8 @@ async def phase(name: str, application: Application, delays: Delays) -> bool:
     cost = share / events * passed * 1e6
     row = f"{name:<22}{events / passed:>9.0f}{share * 100:>9.0f} %{cost:>10.0f}{p50:>9.2f}{p99:>9.2f}"
     print(f"{row}{synced:>9}{resyncs:>7}", flush=True)
-    return synced == len(application.markets) and resyncs == 0
+    limits.at_least(f"books in sync, {name},", synced, len(application.markets))
+    limits.at_most(f"resyncs, {name},", resyncs, 0)
 
 
 async def measure(count: int) -> int:
@@ -135,7 +137,7 @@ async def measure(count: int) -> int:
         f"{count} symbols, {made['events'] / seconds:,.0f} depth events a second,"
         f" {made['changes'] / seconds:,.0f} level changes, {made['bytes'] / seconds / 1e6:.1f} MB"
     )
-    delays = Delays()
+    limits, delays = Limits(), Delays()
     delays.install()
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
         settings = ServeSettings(
@@ -153,16 +155,16 @@ async def measure(count: int) -> int:
             print(
                 f"{'':<22}{'events/s':>9}{'CPU':>11}{'µs/event':>10}{'p50 ms':>9}{'p99 ms':>9}{'in sync':>9}{'gaps':>7}"
             )
-            is_right = await phase("by itself", application, delays)
+            await phase("by itself", application, delays, limits)
             asker = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "benchmarks.market", "--ask", f"127.0.0.1:{application.server.port}", cwd=_ROOT,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
-            is_right &= await phase("with questions beside", application, delays)
+            await phase("with questions beside", application, delays, limits)
             output, _ = await asker.communicate(b"")
             print(f"questions answered in that time: {int(output):,}, a tenth of them batches and whole books")
         await child.communicate(b"")
-    return 0 if is_right else 1
+    return limits.exit_code()
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 
 from benchmarks.ingest import Line, history_on_disk, parse, synthetic_lines
+from benchmarks.limits import Limits
 from chronobook_server.core.values import Nanos
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
 from chronobook_server.market import Market
@@ -128,7 +129,9 @@ def main() -> int:
         print(f"{title:<42}{least[name] / count * 1e6:>8.1f}{ratio:>8.2f} ×   levels unlike ours at the end: {wrong:,}")
     fastest = min(least[name] for name in PEERS)
     print(f"at least as fast as the faster of them: {'yes' if least['chronobook'] <= fastest else 'NO'}")
-    return 0 if least["chronobook"] <= fastest else 1
+    limits = Limits()
+    limits.at_most("CPU of an event, as a multiple of the fastest peer's,", least["chronobook"] / fastest, 1.0)
+    return limits.exit_code()
 
 
 if __name__ == "__main__":

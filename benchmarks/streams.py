@@ -21,6 +21,7 @@ from typing import Any
 import grpc
 import uvloop
 
+from benchmarks.limits import Limits
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 from chronobook_server.core.depth import DepthSnapshot, DepthUpdate
@@ -227,7 +228,9 @@ def main() -> int:
             f"{used['ours']:>12.1f}{used['empty']:>8.1f}{event:>9.1f}"
         )
     print(f"at least {LEAST:.0%} of an empty stream: {'yes' if worst >= LEAST else 'NO'}")
-    return 0 if worst >= LEAST else 1
+    limits = Limits()
+    limits.at_least("messages a second, of an empty stream's,", worst, LEAST)
+    return limits.exit_code()
 
 
 if __name__ == "__main__":

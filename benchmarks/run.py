@@ -1,0 +1,49 @@
+"""Runs benchmarks one after the other, and sums up the limits that they missed.
+
+`python -m benchmarks.run` runs all of `make bench`; names as arguments choose some. A benchmark that misses a limit or
+fails does not stop the others. The exit code is 1 where a limit was missed or a benchmark failed.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.limits import MISSED
+
+NAMES = ("ingest", "peers", "cold", "market", "streams", "subscribers", "unary")
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(name: str) -> list[str]:
+    """Run a benchmark, print what it prints; return what it missed."""
+    command = [sys.executable, "-u", "-m", f"benchmarks.{name}"]
+    missed = []
+    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if line.startswith(MISSED):
+                missed.append(line.removeprefix(MISSED).rstrip())
+    if process.returncode and not missed:
+        missed.append(f"failed with exit code {process.returncode}")
+    return missed
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
+    names = parser.parse_args().names or NAMES
+    missed = {}
+    for name in names:
+        print(f"=== {name}", flush=True)
+        missed[name] = run(name)
+    print("=== summary")
+    for name, found in missed.items():
+        print(f"{name:<14}{'; '.join(found) or 'all limits met'}")
+    return 1 if any(missed.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
