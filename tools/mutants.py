@@ -173,8 +173,8 @@ MUTANTS = (
     Mutant(
         "an epoch begins on an instant that was final already",
         "core/records.py",
-        "Millis(max(start, complete_to + 1))",
-        "Millis(max(start, complete_to))",
+        "Millis(max(start, last_time + 1))",
+        "Millis(max(start, last_time))",
     ),
     Mutant(
         "a `Retry-After` is not obeyed", "exchange/budget.py", "wait = max(self._held_until - now, 0.0)", "wait = 0.0"

@@ -81,15 +81,15 @@ class Market:
         self.epoch = history.epoch()
         known = history.contracts()
         self.contract = known[-1].contract if known else Contract("")
-        self._sync = Synchroniser(symbol, instrument=history.instrument, last_time=history.complete_to)
+        self._sync = Synchroniser(symbol, instrument=history.instrument, last_time=history.last_time)
         self._splice = Splice()
         self._upkeep = Upkeep(audit_seconds)
         self._clock = ExchangeClock()
         self._monotonic = monotonic
         self._synced = synced
         self._refused = refused
-        self._held_to = history.complete_to  # what an earlier server wrote, until this one is in sync
-        self._has_scale = history.complete_to is not None
+        self._held_to = history.last_time  # what an earlier server wrote, until this one is in sync
+        self._has_scale = history.last_time is not None
         self._history_error: str | None = None
         self._snapshot_limit = 0  # of the last snapshot that came
         self._ticker = UpdateId(0)  # the newest update id that the exchange's best prices were of

@@ -53,7 +53,7 @@ class WatchedHistory(HistoryStore):
             type(self).epochs += 1  # of all servers, so that no two are alike
         elif isinstance(record, Update):
             state = (record.transaction_time, record.final_update_id)
-            written = self.newest_state() == state and self.complete_to == record.transaction_time
+            written = self.newest_state() == state and self.last_time == record.transaction_time
             self.applied.append(
                 Applied(self.run, self.epochs, record.final_update_id, record.transaction_time, written)
             )

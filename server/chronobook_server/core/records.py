@@ -141,14 +141,14 @@ class ContractChanged:
     contract: Contract
 
 
-def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) -> Millis:
+def epoch_start(keyframe: Keyframe, update: Update, last_time: Millis | None) -> Millis:
     """Return the first instant of the epoch that a keyframe and its first event make.
 
-    `complete_to` is the last event's `T` of the epoch before: that instant is final, so no epoch begins on it.
+    `last_time` is the last event's `T` of the epoch before: that instant lies in the gap, so no epoch begins on it.
     """
     continues = update.previous_final_update_id == keyframe.update_id
     start = keyframe.transaction_time if continues else update.transaction_time
-    return start if complete_to is None else Millis(max(start, complete_to + 1))
+    return start if last_time is None else Millis(max(start, last_time + 1))
 
 
 Record: TypeAlias = Keyframe | Update | RangeWidened | Suspended | Resumed | Gap | InstrumentChanged | ContractChanged

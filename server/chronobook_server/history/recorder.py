@@ -67,7 +67,7 @@ class _Unsealed:
 
 
 class Recorder:
-    """Takes a symbol's records in. `instrument`: the newest scales; `complete_to`: `T` of the last event held."""
+    """Takes a symbol's records in. `instrument`: the newest scales; `last_time`: `T` of the last event held."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Recorder:
         segment_ms: int,
     ) -> None:
         """Open what the folder holds. Raises OSError, and UnknownFormat."""
-        self.complete_to: Millis | None = None
+        self.last_time: Millis | None = None
         self.sealed: Callable[[], None] = lambda: None  # called when a segment has been sealed
         self._symbol = symbol
         self._files = files
@@ -107,7 +107,7 @@ class Recorder:
         self.instrument = Instrument(symbol)
         self._measure_in(self._finest())
         if timeline.segments:
-            self.complete_to = max(segment.last_time for segment in timeline.segments)
+            self.last_time = max(segment.last_time for segment in timeline.segments)
             self._prune()
         self.retry_seals()
 
@@ -160,14 +160,14 @@ class Recorder:
             case RangeWidened() | InstrumentChanged():
                 self._append_rare(record)
             case ContractChanged():
-                self.contracts.append(record, Millis((self.complete_to or record.time) - self._retention_ms))
+                self.contracts.append(record, Millis((self.last_time or record.time) - self._retention_ms))
 
     def _begin_epoch(self, keyframe: Keyframe) -> None:
         self._measure_in(keyframe.instrument)
         self._pending = (keyframe, [])
         start = keyframe.transaction_time
-        if self.complete_to is not None:
-            start = max(start, Millis(self.complete_to + 1))
+        if self.last_time is not None:
+            start = max(start, Millis(self.last_time + 1))
         self._hot = HotSegment(_start(keyframe, start))
         self._hot.instrument = self.instrument
         self._timeline.append(self._hot, is_confirmed=False)
@@ -189,7 +189,7 @@ class Recorder:
             self.retry_seals()  # where there is room for the one, there is for the other
         is_first = self._hot.events == 0
         self._hot.append(update)
-        self.complete_to = update.transaction_time
+        self.last_time = update.transaction_time
         if is_first:
             self._prune()
 
@@ -247,7 +247,7 @@ class Recorder:
         """Begin the log of an epoch: an event has come that its keyframe was waiting for."""
         assert self._pending is not None
         keyframe, records = self._pending
-        start = epoch_start(keyframe, update, self.complete_to)
+        start = epoch_start(keyframe, update, self.last_time)
         self._log = self._begin_log(_start(keyframe, start), [*records, record])
         self._timeline.confirm(start)
         self._pending = None
@@ -276,7 +276,7 @@ class Recorder:
             self._timeline.pop()
             self._pending = self._hot = None
         elif self._hot is not None:
-            self._tried_at = self.complete_to or self._tried_at
+            self._tried_at = self.last_time or self._tried_at
             self._finish_epoch(Cause.DISK)
 
     def wants_keyframe(self, time: Millis) -> bool:
@@ -350,8 +350,8 @@ class Recorder:
     # --- retention
 
     def _prune(self) -> None:
-        assert self.complete_to is not None
-        oldest = self.complete_to - self._retention_ms
+        assert self.last_time is not None
+        oldest = self.last_time - self._retention_ms
         segments = self._timeline.segments
         while len(segments) > 1 and self._timeline.last_instant(segments[0]) < oldest and self.drop_oldest():
             pass

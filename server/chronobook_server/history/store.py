@@ -114,9 +114,14 @@ class HistoryStore:
         return self.recorder.instrument
 
     @property
+    def last_time(self) -> Millis | None:
+        """`T` of the last event held; None before the first."""
+        return self.recorder.last_time
+
+    @property
     def complete_to(self) -> Millis | None:
-        """`T` of the last event held: answers up to it are final. None before the first."""
-        return self.recorder.complete_to
+        """The last final instant; None before the first event."""
+        return self.recorder.last_time
 
     def newest_state(self) -> tuple[Millis, UpdateId] | None:
         """Return `T` and final update id of the newest state held; None while there is none."""
@@ -360,7 +365,7 @@ class HistoryStore:
 
     def warm(self) -> Iterator[None]:
         """Unpack, newest first and in slices, what is asked for most."""
-        newest = self.complete_to or 0
+        newest = self.last_time or 0
         for segment in reversed(tuple(self.timeline.segments)):
             segment.is_recent = segment.end is None or segment.end > newest - WARM_MS
             with suppress(DamagedSegment):

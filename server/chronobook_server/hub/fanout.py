@@ -79,7 +79,7 @@ class Hub:
         self._books: dict[int | None, _Book] = {}
         self._all: set[Watch[Any]] = set()
         self._next_end = FAR  # the first instant after which a watch is over
-        self._last_time = history.complete_to
+        self._last_time = history.last_time
         self.start = Millis(0)  # of the epoch; its first events may be of the instant that the one before ended at
         self._is_suspended = False
         self._keyframe: Keyframe | None = None  # of the epoch that begins, until its first event
