@@ -69,6 +69,29 @@ async def test_what_happens_can_be_read_by_prometheus(tmp_path: Path) -> None:
         await scraped(port)
 
 
+async def test_a_fault_in_one_symbol_costs_the_metrics_one_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = stepped()
+    await simulator.start()
+    port = free_port()
+
+    def fail() -> float:
+        raise OverflowError
+
+    try:
+        async with serving(settings(tmp_path, simulator.rest_url, simulator.stream_url, port)) as application:
+            market = application.markets["ETHUSDT"]
+            await until(lambda: market.is_synced)
+            monkeypatch.setattr(market, "age", fail)
+            found = await scraped(port)
+            assert ("chronobook_age_seconds", "ETHUSDT") not in found
+            assert found["chronobook_synced", "ETHUSDT"] == 1
+            assert found["chronobook_weight_limit", ""] == 2400
+    finally:
+        await simulator.stop()
+
+
 async def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     simulator = stepped()
     await simulator.start()

@@ -394,4 +394,9 @@ class Market:
 
 
 def _utc(time: Millis) -> str:
-    return datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    """Return an instant as UTC in ISO 8601; one outside the years 1 to 9999 has no such text and stays a number."""
+    try:
+        moment = datetime.fromtimestamp(time / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{time / 1000:.0f}"
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -6,6 +6,7 @@ from dataclasses import fields
 from itertools import accumulate
 from typing import Any
 
+import structlog
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -18,6 +19,7 @@ from chronobook_server.service.calls import BUCKETS, MethodCounts
 from chronobook_server.settings import Address, Tls
 
 _Value = float | int | None
+log = structlog.get_logger(__name__)
 
 
 def _is_failing(market: Market) -> bool:
@@ -76,6 +78,7 @@ class Counted(Collector):
         self._feed = feed
         self._archive = archive
         self._calls = calls
+        self._faulty: set[tuple[str, str]] = set()  # symbol and metric of each fault that is in the log
 
     def collect(self) -> Iterable[Metric]:
         """Return all metrics as they are now. Called from another thread."""
@@ -89,7 +92,7 @@ class Counted(Collector):
             for name, says, value in entries:
                 metric = kind(f"chronobook_{name}", says, labels=("symbol",))
                 for symbol, market in markets:
-                    found = value(market)
+                    found = self._of(symbol, market, name, value)
                     if found is not None:
                         metric.add_metric((symbol,), found)
                 yield metric
@@ -109,6 +112,17 @@ class Counted(Collector):
             for kind_name in ("missing", "extra", "wrong"):
                 levels.add_metric((symbol, kind_name), getattr(counts, f"levels_{kind_name}"))
         yield from (gaps, seconds, levels)
+
+    def _of(self, symbol: str, market: Market, name: str, value: Callable[[Market], _Value]) -> float | None:
+        """Return one number of a symbol; None where it has none. A fault costs this number, and the log names it."""
+        try:
+            found = value(market)
+            return None if found is None else float(found)
+        except Exception:
+            if (symbol, name) not in self._faulty:
+                self._faulty.add((symbol, name))
+                log.exception("metric_failed", symbol=symbol, metric=name)
+            return None
 
     def _of_feed(self) -> Iterator[Metric]:
         feed, budget = self._feed, self._feed.requests.budget

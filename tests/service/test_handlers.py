@@ -44,6 +44,39 @@ async def test_status_before_and_after_the_first_sync() -> None:
         assert (after.malformed_frames_count, after.resyncs_count, after.trading_status) == (1, 0, "TRADING")
 
 
+async def test_counts_beyond_their_type_stay_at_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    fed = HandFed()
+    fed.sync()
+    counts = fed.market.counts
+    for name in ("resyncs", "suspensions", "malformed_frames", "audits", "audit_mismatches", "levels_missing"):
+        setattr(counts, name, 2**32)
+    counts.levels_extra = 2**32 - 2
+    monkeypatch.setattr(fed.market.history, "seconds_held", lambda: 60 * 365 * 86_400 * 10_000)
+    most = 2**32 - 1
+    async with served(fed) as running:
+        status = await running.stub.GetStatus(pb.GetStatusRequest())
+        assert (status.history_count, status.resyncs_count, status.suspensions_count) == (most, most, most)
+        audits = status.audits
+        assert (status.malformed_frames_count, audits.count, audits.mismatches_count) == (most, most, most)
+        assert (audits.missing_count, audits.extra_count) == (most, most - 1)
+        assert (await running.stub.GetHistory(pb.GetHistoryRequest())).history_count == most
+        assert (await running.stub.ListSymbols(pb.ListSymbolsRequest())).symbols[0].history_count == most
+
+
+async def test_a_fault_in_one_symbol_costs_the_list_that_symbols_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    faulty, sound = HandFed("AUSDT"), HandFed("BUSDT")
+    sound.sync()
+
+    def fail() -> float:
+        raise OverflowError
+
+    monkeypatch.setattr(faulty.market, "age", fail)
+    async with served(faulty, sound) as running:
+        found = await running.stub.ListSymbols(pb.ListSymbolsRequest())
+    assert [entry.symbol for entry in found.symbols] == ["AUSDT", "BUSDT"]
+    assert [entry.state for entry in found.symbols] == [pb.SYNC_STATE_UNSPECIFIED, pb.IN_SYNC]
+
+
 async def test_a_quantity_now_is_the_nearest_levels_and_says_how_proven_that_is() -> None:
     fed = HandFed()
     fed.sync()

@@ -88,10 +88,17 @@ def number(value: float) -> str:
 
 
 def instant(seconds: float | None) -> str:
-    """Return Unix seconds as UTC in ISO 8601, to the millisecond; "-" for None."""
+    """Return Unix seconds as UTC in ISO 8601, to the millisecond; "-" for None.
+
+    An instant outside the years 1 to 9999 has no such text and stays a number.
+    """
     if seconds is None:
         return "-"
-    return datetime.fromtimestamp(round(seconds, 3), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    try:
+        moment = datetime.fromtimestamp(round(seconds, 3), UTC)
+    except (ValueError, OverflowError, OSError):
+        return number(seconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _value(name: str, value: Any) -> str:

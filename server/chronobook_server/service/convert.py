@@ -23,6 +23,7 @@ SLICE = 1000
 # Rows a page may have.
 MAX_PAGE = 10_000
 _BOUND = float(MAX_EXACT)
+_LARGEST_COUNT = 2**32 - 1
 SIDES = {Side.BID: pb.BID, Side.ASK: pb.ASK}
 STATES = {state: pb.SyncState.Value(state.value) for state in State}
 CAUSES = {cause: pb.Cause.Value(cause.value) for cause in Cause}
@@ -100,6 +101,11 @@ def milliseconds(seconds: float) -> float:
 def seconds(time: Millis | None) -> float | None:
     """Return Unix seconds; None for None."""
     return None if time is None else time / 1000
+
+
+def count(number: int) -> int:
+    """Return a count as uint32; a larger one stays at the largest, 2^32 - 1."""
+    return min(number, _LARGEST_COUNT)
 
 
 def gap(gap: GapInterval) -> pb.GetHistoryResponse.Gap:

@@ -59,7 +59,7 @@ class OrderBookHandlers:
 
     async def ListSymbols(self, request: pb.ListSymbolsRequest) -> pb.ListSymbolsResponse:  # noqa: N802
         """Say which symbols are served, and how each of them stands."""
-        symbols = [status.line(self._markets[symbol]) for symbol in sorted(self._markets)]
+        symbols = status.lines(self._markets[symbol] for symbol in sorted(self._markets))
         default = self._default if self._markets else ""
         return pb.ListSymbolsResponse(symbols=symbols, default_symbol=default)
 

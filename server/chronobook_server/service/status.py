@@ -1,10 +1,17 @@
 """How symbols and their histories stand, as messages."""
 
+from collections.abc import Iterable
+
+import structlog
+
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.records import ContractChanged
 from chronobook_server.market import Market
 
 from . import convert
+
+log = structlog.get_logger(__name__)
+_faulty: set[str] = set()  # the symbols whose fault is in the log
 
 
 def of(market: Market) -> pb.GetStatusResponse:
@@ -15,9 +22,9 @@ def of(market: Market) -> pb.GetStatusResponse:
         symbol=market.symbol,
         is_connected=market.is_synced,
         last_update_id=0 if newest is None else newest[1],
-        bids_count=0 if view is None else view.bids_count,
-        asks_count=0 if view is None else view.asks_count,
-        history_count=history.seconds_held(),
+        bids_count=0 if view is None else convert.count(view.bids_count),
+        asks_count=0 if view is None else convert.count(view.asks_count),
+        history_count=convert.count(history.seconds_held()),
         state=convert.STATES[market.state],
         timestamp=convert.seconds(market.now()),
         as_of=None if newest is None else convert.seconds(newest[0]),
@@ -26,21 +33,21 @@ def of(market: Market) -> pb.GetStatusResponse:
         known_range=None if view is None else convert.known_range(view),
         best_bid=None if view is None else convert.best(view.instrument, view.bids(1)),
         best_ask=None if view is None else convert.best(view.instrument, view.asks(1)),
-        resyncs_count=counts.resyncs,
-        malformed_frames_count=counts.malformed_frames,
+        resyncs_count=convert.count(counts.resyncs),
+        malformed_frames_count=convert.count(counts.malformed_frames),
         trading_status=market.contract.trading_status,
         history_error=history.recorder.error,
         epoch=market.epoch,
         tick_size=_size(market.contract.tick_size),
         step_size=_size(market.contract.step_size),
         audits=pb.Audits(
-            count=counts.audits,
-            mismatches_count=counts.audit_mismatches,
-            missing_count=counts.levels_missing,
-            extra_count=counts.levels_extra,
-            wrong_count=counts.levels_wrong,
+            count=convert.count(counts.audits),
+            mismatches_count=convert.count(counts.audit_mismatches),
+            missing_count=convert.count(counts.levels_missing),
+            extra_count=convert.count(counts.levels_extra),
+            wrong_count=convert.count(counts.levels_wrong),
         ),
-        suspensions_count=counts.suspensions,
+        suspensions_count=convert.count(counts.suspensions),
     )
 
 
@@ -52,12 +59,26 @@ def line(market: Market) -> pb.ListSymbolsResponse.Symbol:
         is_connected=market.is_synced,
         state=convert.STATES[market.state],
         trading_status=market.contract.trading_status,
-        history_count=market.history.seconds_held(),
+        history_count=convert.count(market.history.seconds_held()),
         as_of=None if newest is None else convert.seconds(newest[0]),
         age=market.age(),
         tick_size=_size(market.contract.tick_size),
         step_size=_size(market.contract.step_size),
     )
+
+
+def lines(markets: Iterable[Market]) -> list[pb.ListSymbolsResponse.Symbol]:
+    """Return how symbols stand, in short. A fault in one symbol costs that symbol all but its name."""
+    entries = []
+    for market in markets:
+        try:
+            entries.append(line(market))
+        except Exception:
+            if market.symbol not in _faulty:
+                _faulty.add(market.symbol)
+                log.exception("symbol_status_failed", symbol=market.symbol)
+            entries.append(pb.ListSymbolsResponse.Symbol(symbol=market.symbol))
+    return entries
 
 
 def history(market: Market) -> pb.GetHistoryResponse:
@@ -66,7 +87,7 @@ def history(market: Market) -> pb.GetHistoryResponse:
     coverage = held.coverage()
     return pb.GetHistoryResponse(
         symbol=market.symbol,
-        history_count=held.seconds_held(),
+        history_count=convert.count(held.seconds_held()),
         oldest_timestamp=convert.seconds(coverage[0].start) if coverage else None,
         newest_timestamp=convert.seconds(coverage[-1].end) if coverage else None,
         coverage=[
@@ -78,7 +99,7 @@ def history(market: Market) -> pb.GetHistoryResponse:
         bytes=held.bytes,
         retention_seconds=held.retention_ms / 1000,
         events=held.events,
-        segments_count=held.segments,
+        segments_count=convert.count(held.segments),
         contract_changes=[_change(change) for change in held.contracts()],
     )
 

@@ -7,7 +7,8 @@ Conventions of the whole package:
 - Times are Unix seconds as a double, read to the nearest millisecond; 0 is an instant, absent is absent. History is
   keyed by the exchange's transaction time `T`.
 - Prices and quantities are the exchange's decimal values, each the double nearest to it.
-- Counts are uint32; update ids, byte counts and other large integers are doubles, exact up to 2^53.
+- Counts are uint32, and stay at 2^32 - 1 beyond that; update ids, byte counts and other large integers are doubles,
+  exact up to 2^53.
 - A field marked `optional` is absent when its value is not known; it is never replaced by 0.
 - `symbol` may be written in any case; empty means the first symbol that the server was started with.
 - An answer whose `timestamp` is not above its `complete_to` is final: no restart and no resync changes it.

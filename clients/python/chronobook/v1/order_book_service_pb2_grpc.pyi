@@ -7,7 +7,8 @@ Conventions of the whole package:
 - Times are Unix seconds as a double, read to the nearest millisecond; 0 is an instant, absent is absent. History is
   keyed by the exchange's transaction time `T`.
 - Prices and quantities are the exchange's decimal values, each the double nearest to it.
-- Counts are uint32; update ids, byte counts and other large integers are doubles, exact up to 2^53.
+- Counts are uint32, and stay at 2^32 - 1 beyond that; update ids, byte counts and other large integers are doubles,
+  exact up to 2^53.
 - A field marked `optional` is absent when its value is not known; it is never replaced by 0.
 - `symbol` may be written in any case; empty means the first symbol that the server was started with.
 - An answer whose `timestamp` is not above its `complete_to` is final: no restart and no resync changes it.
@@ -78,7 +79,9 @@ class OrderBookServiceStub:
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
     """
     ListSymbols: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.ListSymbolsRequest, _order_book_service_pb2.ListSymbolsResponse]
-    """The symbols served, in the order of their names, with how each of them stands."""
+    """The symbols served, in the order of their names, with how each of them stands. Always answers: an entry that cannot
+    be made has only the name of its symbol.
+    """
     WatchLevel: _grpc.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]
     """Every change of one price level: from now on, or from an instant on, up to another one or without an end. The first
     message says what was known of the level at the beginning: STATE or UNKNOWN, or GAP where nothing was. The last one
@@ -132,7 +135,9 @@ class OrderBookServiceAsyncStub(OrderBookServiceStub):
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
     """
     ListSymbols: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.ListSymbolsRequest, _order_book_service_pb2.ListSymbolsResponse]  # type: ignore[assignment]
-    """The symbols served, in the order of their names, with how each of them stands."""
+    """The symbols served, in the order of their names, with how each of them stands. Always answers: an entry that cannot
+    be made has only the name of its symbol.
+    """
     WatchLevel: _aio.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]  # type: ignore[assignment]
     """Every change of one price level: from now on, or from an instant on, up to another one or without an end. The first
     message says what was known of the level at the beginning: STATE or UNKNOWN, or GAP where nothing was. The last one
@@ -237,7 +242,9 @@ class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_book_service_pb2.ListSymbolsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_book_service_pb2.ListSymbolsResponse, _abc.Awaitable[_order_book_service_pb2.ListSymbolsResponse]]:
-        """The symbols served, in the order of their names, with how each of them stands."""
+        """The symbols served, in the order of their names, with how each of them stands. Always answers: an entry that cannot
+        be made has only the name of its symbol.
+        """
 
     @_abc_1.abstractmethod
     def WatchLevel(
