@@ -1,5 +1,8 @@
+import asyncio
 import os
+from collections.abc import Callable, Mapping
 
+import uvloop
 from hypothesis import settings
 
 import chronobook_server  # noqa: F401 -- before anything imports gRPC, whose settings it makes
@@ -9,3 +12,8 @@ import chronobook_server  # noqa: F401 -- before anything imports gRPC, whose se
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("everybody", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "everybody")
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run every asynchronous test on the loop that the commands run on."""
+    return {"uvloop": uvloop.new_event_loop}

@@ -103,7 +103,7 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             envoy_path(),
             *("-c", str(path), "--disable-hot-restart", "--concurrency", "2"),
             *("--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate"),
-            *("--log-level", "error", "--log-path", "/dev/stderr"),
+            *("--log-level", "error"),
             cwd=config_folder(),  # the descriptor's path is relative to it
             stdin=asyncio.subprocess.DEVNULL,
             preexec_fn=partial(end_with_parent, signal.SIGTERM),

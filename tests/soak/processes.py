@@ -105,7 +105,7 @@ class Served:
                 "--listen", str(self.listen), "--data-dir", str(self._folder / "data"),
                 "--symbols", ",".join(simulator.symbols), "--retention", f"{self._retention_s}s",
                 "--audit-interval", "20s", "--metrics", self._metrics,
-                env=os.environ, stdout=asyncio.subprocess.PIPE, stderr=log,
+                env=dict(os.environ), stdout=asyncio.subprocess.PIPE, stderr=log,
             )  # fmt: skip
         assert self._process.stdout is not None
         async with asyncio.timeout(_START_SECONDS):

@@ -56,7 +56,7 @@ async def command(
     process = await asyncio.create_subprocess_exec(
         str(COMMAND), "serve", "--rest-url", simulator.rest_url, "--stream-url", simulator.stream_url,
         "--listen", address, "--data-dir", folder.name, "--symbols", ",".join(simulator.symbols), *options,
-        cwd=folder.parent, env=os.environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        cwd=folder.parent, env=dict(os.environ), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
         async with grpc.aio.insecure_channel(address) as channel:

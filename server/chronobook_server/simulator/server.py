@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -60,8 +60,9 @@ class Connection:
         """End the connection without a word."""
         self.streams.clear()
         self.writer.cancel()
-        if isinstance(self._transport, asyncio.WriteTransport):
-            self._transport.abort()
+        if self._transport is not None:
+            # uvloop's transports are transports by what they do, not by class.
+            cast("asyncio.WriteTransport", self._transport).abort()
 
 
 class Simulator:
