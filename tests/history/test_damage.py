@@ -113,7 +113,7 @@ def test_a_flipped_bit_in_a_chunk_costs_its_levels_and_no_others() -> None:
     offset, length, levels = chunks[len(chunks) // 2]
     folder.damage(name, offset + length // 2)
     history = opened(folder.files)
-    held = set(SealedSegment(folder.files, name, SYMBOL, Memories()).column(Kind.LEVEL_PRICES).tolist())
+    held = set(SealedSegment(folder.files, name, SYMBOL, Memories()).file.column(Kind.LEVEL_PRICES).tolist())
     refused = 0
     for (price, time), said in folder.before.items():
         hit = start <= time < end and price in levels and price in held

@@ -26,7 +26,7 @@ def test_a_folder_is_its_owner_s_alone_and_so_are_its_files(files: DiskFiles) ->
     assert {stat.S_IMODE((files.folder / name).stat().st_mode) for name in files.names()} == {0o600}
 
 
-def test_what_is_written_is_read_in_whole_in_part_and_mapped(files: DiskFiles) -> None:
+def test_what_is_written_is_read_in_whole_and_in_part(files: DiskFiles) -> None:
     files.write("2.seg", b"second")
     files.write("1.seg", b"first")
     files.write("1.seg", b"another")
@@ -34,18 +34,33 @@ def test_what_is_written_is_read_in_whole_in_part_and_mapped(files: DiskFiles) -
     assert files.names() == ["0.seg", "1.seg", "2.seg"]
     assert (files.read("1.seg"), files.read("1.seg", 3), files.read("1.seg", 99)) == (b"another", b"ano", b"another")
     assert (files.size("1.seg"), files.size("0.seg")) == (7, 0)
-    assert (bytes(files.map("1.seg")), bytes(files.map("0.seg"))) == (b"another", b"")
+    opened = files.open("1.seg")
+    assert (opened.read(0, 7), opened.read(2, 3), opened.read(5, 99), opened.read(9, 1)) == (
+        b"another",
+        b"oth",
+        b"er",
+        b"",
+    )
 
 
-def test_what_is_mapped_stays_readable_when_the_file_is_gone(files: DiskFiles) -> None:
+def test_what_is_open_stays_readable_when_the_file_is_gone(files: DiskFiles) -> None:
     files.write("1.seg", b"sealed")
-    mapped = files.map("1.seg")
+    opened = files.open("1.seg")
     files.remove("1.seg")
     files.write("1.seg", b"anew..")
-    assert bytes(mapped) == b"sealed"
+    assert opened.read(0, 6) == b"sealed"
 
 
-@pytest.mark.parametrize("operation", ["read", "size", "map", "remove"])
+def test_a_file_is_closed_when_nobody_holds_it(files: DiskFiles) -> None:
+    files.write("1.seg", b"sealed")
+    opened = files.open("1.seg")
+    descriptor = Path(f"/proc/self/fd/{opened._descriptor}")
+    assert descriptor.readlink() == files.folder / "1.seg"
+    del opened
+    assert not descriptor.exists() or descriptor.readlink() != files.folder / "1.seg"
+
+
+@pytest.mark.parametrize("operation", ["read", "size", "open", "remove"])
 def test_a_file_that_is_not_there_is_an_error(files: DiskFiles, operation: str) -> None:
     with pytest.raises(FileNotFoundError):
         getattr(files, operation)("1.seg")

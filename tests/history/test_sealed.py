@@ -1,7 +1,9 @@
 import contextlib
 import errno
+import os
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -14,13 +16,15 @@ from chronobook_server.core.records import BestPrices, InstrumentChanged, Keyfra
 from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, Price, Side, UpdateId
 from chronobook_server.history import seal
 from chronobook_server.history.answers import DamagedSegment, Work, finish
+from chronobook_server.history.files import DiskFiles, OpenFile
 from chronobook_server.history.hot import HotSegment
 from chronobook_server.history.layout import Kind
 from chronobook_server.history.memory import Memories
+from chronobook_server.history.seal import sealed_bytes
 from chronobook_server.history.sealed import SealedSegment
 from chronobook_server.history.timeline import Segment
-from tests.support.memory import MemoryFiles
-from tests.support.stored import flipped, hot_of, received_later, records, sealed_of, segments_of
+from tests.support.memory import MemoryFile, MemoryFiles
+from tests.support.stored import SYMBOL, flipped, hot_of, received_later, records, sealed_of, segments_of
 
 SIDES = (None, Side.BID, Side.ASK)
 BEST = BestPrices(0, 0, 0, 0)
@@ -129,7 +133,7 @@ def test_ids_and_times_of_every_event_come_back_exactly() -> None:
     sealed = sealed_of(hot)
 
     def column(kind: Kind) -> list[int]:
-        values: list[int] = sealed.column(kind).tolist()
+        values: list[int] = sealed.file.column(kind).tolist()
         return values
 
     times = [sealed.start + time for time in column(Kind.TIMES)]
@@ -145,7 +149,7 @@ def test_ids_and_times_of_every_event_come_back_exactly() -> None:
         update.event_time for update in updates
     ]
     assert column(Kind.RECEIVE_TIMES) == [update.receive_time - update.event_time * 1_000_000 for update in updates]
-    best = sealed.column(Kind.BEST_PRICES).reshape(4, -1).T.tolist()
+    best = sealed.file.column(Kind.BEST_PRICES).reshape(4, -1).T.tolist()
     assert [BestPrices(*row) for row in best[1:]] == [update.best for update in updates]
 
 
@@ -212,7 +216,7 @@ def test_what_was_known_without_being_in_the_keyframe_s_range_is_a_known_zero() 
     hot = hot_of([named, change(2, 1010, {130: -3})])
     sealed = sealed_of(hot)
     assert_same(hot, sealed, (70, 71, 95, 130), range(1000, 1011))
-    assert sealed.column(Kind.KNOWN_ZEROS).tolist() == [70]
+    assert sealed.file.column(Kind.KNOWN_ZEROS).tolist() == [70]
 
 
 def test_a_wider_range_is_known_from_its_instant_on() -> None:
@@ -350,8 +354,8 @@ def test_what_there_is_no_room_for_is_not_unpacked_ahead() -> None:
     assert (memories.index.size, memories.rows.size) == (0, 0)
 
 
-def test_only_so_many_files_are_mapped_at_once() -> None:
-    memories = Memories(mapped_files=3)
+def test_only_so_many_files_are_open_at_once() -> None:
+    memories = Memories(open_files=3)
     files = [MemoryFiles() for _ in range(8)]
     segments = [sealed_of(hot_of(records(6)), each, memories=memories) for each in files]
     for segment in segments * 2:
@@ -368,11 +372,11 @@ def test_a_file_that_cannot_be_opened_for_a_moment_is_not_called_damaged(monkeyp
     sealed = sealed_of(hot, files)
     price, time = Price(min(hot.level_prices)), Millis(hot.last_time)
 
-    def refused(name: str) -> memoryview:
+    def refused(name: str) -> OpenFile:
         raise OSError(errno.EMFILE, "Too many open files", name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "map", refused)
+        patch.setattr(files, "open", refused)
         with pytest.raises(DamagedSegment, match="Too many open files"):
             sealed.level_at(price, time)
         assert not sealed.is_damaged
@@ -382,6 +386,30 @@ def test_a_file_that_cannot_be_opened_for_a_moment_is_not_called_damaged(monkeyp
     with pytest.raises(DamagedSegment):
         gone.level_at(price, time)
     assert gone.is_damaged
+
+
+@pytest.mark.parametrize("length", [0, 100, -1])
+def test_a_file_that_is_cut_short_after_it_was_opened_is_damaged_and_no_signal(tmp_path: Path, length: int) -> None:
+    hot = hot_of(records(6))
+    files = DiskFiles(tmp_path)
+    files.write("1.seg", sealed_bytes(hot))
+    sealed = SealedSegment(files, "1.seg", SYMBOL, Memories())
+    assert sealed.load_index()
+    size = sealed.file_size
+    os.truncate(tmp_path / "1.seg", length % size)
+    with pytest.raises(DamagedSegment, match="is damaged between bytes"):
+        sealed.level_at(Price(max(hot.level_prices)), Millis(hot.last_time))
+
+
+def test_the_receive_time_of_the_last_event_is_read_from_the_file() -> None:
+    hot = hot_of(records(6))
+    assert hot.last_received() == hot.receive_times[-1] > 0
+    files = MemoryFiles()
+    sealed = sealed_of(hot, files)
+    assert sealed.last_received() == hot.receive_times[-1]
+    section = sealed.file.section(Kind.RECEIVE_TIMES)
+    files.contents["1.seg"][section.offset] ^= 1
+    assert sealed.last_received() is None
 
 
 def test_only_the_chunk_that_holds_a_level_is_unpacked_for_it() -> None:
@@ -398,13 +426,13 @@ def test_opening_a_segment_reads_its_header_alone() -> None:
     files = MemoryFiles()
     sealed = sealed_of(hot_of(records(6, events=60)), files)
     reads: list[str] = []
-    original = files.map
+    original = files.open
 
-    def noted(name: str) -> memoryview:
+    def noted(name: str) -> MemoryFile:
         reads.append(name)
         return original(name)
 
-    files.map = noted  # type: ignore[method-assign]
+    files.open = noted  # type: ignore[method-assign]
     again = SealedSegment(files, sealed.name, "X", Memories())
     assert reads == []
     again.load_index()

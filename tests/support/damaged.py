@@ -73,9 +73,9 @@ class Folder:
     def chunks(self, name: str) -> list[tuple[int, int, range]]:
         """Return offset and length of every chunk, and a range that holds its levels' prices."""
         segment = SealedSegment(self.files, name, SYMBOL, Memories())
-        lengths = segment.column(Kind.CHUNK_LENGTHS).tolist()
-        firsts = segment.column(Kind.CHUNK_LEVELS).tolist()
-        prices = segment.column(Kind.LEVEL_PRICES).tolist()
+        lengths = segment.file.column(Kind.CHUNK_LENGTHS).tolist()
+        firsts = segment.file.column(Kind.CHUNK_LEVELS).tolist()
+        prices = segment.file.column(Kind.LEVEL_PRICES).tolist()
         offset, found = self.section(name, Kind.CHUNKS).offset, []
         for number, length in enumerate(lengths):
             last = firsts[number + 1] if number + 1 < len(firsts) else len(prices)

@@ -39,8 +39,8 @@ class MemoryFiles:
     def size(self, name: str) -> int:
         return len(self._file(name))
 
-    def map(self, name: str) -> memoryview:
-        return memoryview(bytes(self._file(name)))
+    def open(self, name: str) -> "MemoryFile":
+        return MemoryFile(self._file(name))
 
     def grow(self, name: str, size: int = 0) -> "MemoryLog":
         data = self.contents.setdefault(name, bytearray())
@@ -54,6 +54,16 @@ class MemoryFiles:
     def remove(self, name: str) -> None:
         self._file(name)
         del self.contents[name]
+
+
+class MemoryFile:
+    """An open file in memory."""
+
+    def __init__(self, data: bytearray) -> None:
+        self._data = data
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(self._data[offset : offset + length])
 
 
 class MemoryLog:

@@ -5,7 +5,6 @@ exception; they grow, and say themselves how far they are good.
 """
 
 import contextlib
-import mmap
 import os
 import threading
 from pathlib import Path
@@ -31,6 +30,13 @@ class GrowingFile(Protocol):
         """Let go of the file."""
 
 
+class OpenFile(Protocol):
+    """A file that parts are read of."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return so many bytes from an offset; fewer where the file ends before. Raises OSError."""
+
+
 class Files(Protocol):
     """A folder of files. Every method may raise OSError."""
 
@@ -43,8 +49,8 @@ class Files(Protocol):
     def size(self, name: str) -> int:
         """Return the number of bytes of a file."""
 
-    def map(self, name: str) -> memoryview:
-        """Return a file's bytes without reading them yet. They stay readable when the file is removed."""
+    def open(self, name: str) -> OpenFile:
+        """Return a file to read parts of. It stays readable when the file is removed."""
 
     def grow(self, name: str, size: int = 0) -> GrowingFile:
         """Return a file to append to, cut to `size` bytes first; made where there is none."""
@@ -76,12 +82,9 @@ class DiskFiles:
         """Return the number of bytes of a file."""
         return (self.folder / name).stat().st_size
 
-    def map(self, name: str) -> memoryview:
-        """Return a file's bytes without reading them yet."""
-        with (self.folder / name).open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return memoryview(b"")
-            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+    def open(self, name: str) -> "DiskFile":
+        """Return a file to read parts of."""
+        return DiskFile(self.folder / name)
 
     def grow(self, name: str, size: int = 0) -> "DiskLog":
         """Return a file to append to, cut to `size` bytes first."""
@@ -114,6 +117,21 @@ class DiskFiles:
     def remove(self, name: str) -> None:
         """Remove a file."""
         (self.folder / name).unlink()
+
+
+class DiskFile:
+    """A file on a disk that parts are read of; it is closed when nobody holds it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return so many bytes from an offset."""
+        return os.pread(self._descriptor, length, offset)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
 
 
 class DiskLog:

@@ -20,7 +20,7 @@ import numpy as np
 from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import NO_BEST_PRICES, BestPrices, Gap, InstrumentChanged, RangeWidened, Update
-from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
+from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView, Nearest, Steps
 
 from .answers import BestRows, ChangeRows, EventRows, LevelState, PointState, Work
@@ -132,6 +132,10 @@ class HotSegment:
     def last_update_id(self) -> UpdateId:
         """Final update id of the last event; of the baseline where there is none."""
         return UpdateId(self.update_ids[-1]) if self.times else self.baseline_update_id
+
+    def last_received(self) -> Nanos | None:
+        """Return the receive time of the last event; None where there is none."""
+        return Nanos(self.receive_times[-1]) if self.receive_times and self.receive_times[-1] else None
 
     # --- in
 

@@ -1,7 +1,7 @@
 """How much of the sealed history is held ready: what was not used for the longest time goes first, what is recent last.
 
 Three things are held, each within a bound that all symbols of a server share: unpacked indexes and rows, counted in
-bytes, and mapped files, of which each costs a file descriptor.
+bytes, and open files, of which each costs a file descriptor.
 """
 
 from heapq import nsmallest
@@ -10,7 +10,7 @@ from weakref import ref
 
 INDEX_BYTES = 64 << 20
 ROWS_BYTES = 96 << 20
-MAPPED_FILES = 320  # more than a day of one symbol
+OPEN_FILES = 320  # more than a day of one symbol
 # So much of the bound is let go of at once, because looking for the oldest is work.
 _SHARE = 32
 
@@ -87,11 +87,11 @@ class Memory:
 
 
 class Memories:
-    """The bounds that all symbols of a server share: of what finds rows, of rows, and of mapped files."""
+    """The bounds that all symbols of a server share: of what finds rows, of rows, and of open files."""
 
     def __init__(
-        self, index_bytes: int = INDEX_BYTES, rows_bytes: int = ROWS_BYTES, mapped_files: int = MAPPED_FILES
+        self, index_bytes: int = INDEX_BYTES, rows_bytes: int = ROWS_BYTES, open_files: int = OPEN_FILES
     ) -> None:
         self.index = Memory(index_bytes)
         self.rows = Memory(rows_bytes)
-        self.files = Memory(mapped_files)
+        self.files = Memory(open_files)

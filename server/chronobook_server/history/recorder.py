@@ -25,7 +25,7 @@ from chronobook_server.core.records import (
     Update,
     epoch_start,
 )
-from chronobook_server.core.values import Millis
+from chronobook_server.core.values import Millis, Nanos
 
 from .contract import ContractLog
 from .files import Files, GrowingFile
@@ -67,7 +67,10 @@ class _Unsealed:
 
 
 class Recorder:
-    """Takes a symbol's records in. `instrument`: the newest scales; `last_time`: `T` of the last event held."""
+    """Takes a symbol's records in. `instrument`: the newest scales; `last_time`: `T` of the last event held.
+
+    `last_received`: receive time of the newest event held; None where the folder does not tell it.
+    """
 
     def __init__(
         self,
@@ -82,6 +85,7 @@ class Recorder:
     ) -> None:
         """Open what the folder holds. Raises OSError, and UnknownFormat."""
         self.last_time: Millis | None = None
+        self.last_received: Nanos | None = None
         self.sealed: Callable[[], None] = lambda: None  # called when a segment has been sealed
         self._symbol = symbol
         self._files = files
@@ -108,6 +112,7 @@ class Recorder:
         self._measure_in(self._finest())
         if timeline.segments:
             self.last_time = max(segment.last_time for segment in timeline.segments)
+            self.last_received = timeline.segments[-1].last_received()
             self._prune()
         self.retry_seals()
 
@@ -190,6 +195,7 @@ class Recorder:
         is_first = self._hot.events == 0
         self._hot.append(update)
         self.last_time = update.transaction_time
+        self.last_received = update.receive_time
         if is_first:
             self._prune()
 

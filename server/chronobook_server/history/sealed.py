@@ -7,21 +7,20 @@ quantity at an instant is three bisects: event, level, row.
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
-from zlib import crc32
 
 import numpy as np
 
 from chronobook_server.core.coverage import KnownRange
-from chronobook_server.core.values import Millis, Price, Side, SignedQuantity, UpdateId
+from chronobook_server.core.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView, Nearest, nearest_found
 
-from . import layout
 from .answers import BestRows, ChangeRows, DamagedSegment, EventRows, LevelState, PointState, Work
-from .columns import DamagedBytes, Integers, Numbers, in_order, unpack, unpack_rows
+from .columns import DamagedBytes, Integers, Numbers, in_order, unpack_rows
 from .files import Files
-from .layout import Kind, Section
+from .layout import Kind
 from .memory import Held, Memories
-from .unpacked import INDEX, Chunk, Columns, Index, Mapped, Rows, fit
+from .segment_file import SegmentFile
+from .unpacked import INDEX, Chunk, Columns, Index, Rows, fit
 
 # Levels looked at, each way, before the whole book is unpacked to find the nearest one.
 _PROBES = 64
@@ -37,8 +36,9 @@ class SealedSegment:
 
     def __init__(self, files: Files, name: str, symbol: str, memories: Memories) -> None:
         """Read the header. Raises layout.DamagedFile, log.UnknownFormat, OSError."""
-        self.file_size = files.size(name)
-        self.header, self._table = layout.read(name, symbol, files.read(name, layout.HEADER_READ), self.file_size)
+        self.file = SegmentFile(files, name, symbol, memories)
+        self.file_size = self.file.size
+        self.header = self.file.header
         self.name = name
         self.instrument = self.header.instrument
         self.start = self.header.start
@@ -52,9 +52,7 @@ class SealedSegment:
         self.changes = self.header.changes
         self.is_damaged = False  # found out at the first question
         self.is_recent = False  # of the newest part of the history, which is kept unpacked
-        self._files = files
         self._memories = memories
-        self._mapped: Mapped | None = None
         self._index: Index | None = None
         self._rows: Rows | None = None
 
@@ -63,40 +61,13 @@ class SealedSegment:
     @property
     def chunks(self) -> int:
         """Number of chunks of rows."""
-        return self._section(Kind.CHUNK_LEVELS).count
+        return self.file.section(Kind.CHUNK_LEVELS).count
 
-    def _section(self, kind: Kind) -> Section:
-        section = self._table.get(kind)
-        if section is None:
-            raise DamagedSegment(f"{self.name} has no section {kind.name}")
-        return section
-
-    def _bytes(self, offset: int, length: int, checksum: int) -> memoryview:
-        data = self._file().data[offset : offset + length]
-        if crc32(data) != checksum:
-            raise DamagedSegment(f"{self.name} is damaged between bytes {offset} and {offset + length}")
-        return data
-
-    def _file(self) -> Mapped:
-        """Return the file, mapped at the first use."""
-        mapped = self._mapped
-        if mapped is None:
-            try:
-                mapped = self._mapped = Mapped(self, self._files.map(self.name))
-            except OSError as error:
-                raise DamagedSegment(f"{self.name}: {error.strerror}") from error
-            self._memories.files.add(mapped, 1)
-        mapped.used = self._memories.files.clock
-        return mapped
-
-    def column(self, kind: Kind) -> Integers:
-        """Return a column as int64, unpacked anew. Not for CHUNKS."""
-        section = self._section(kind)
-        data = self._bytes(section.offset, section.length, section.checksum)
-        try:
-            return unpack(data, section.count)
-        except DamagedBytes as error:
-            raise DamagedSegment(f"{self.name}: {kind.name}: {error}") from error
+    def last_received(self) -> Nanos | None:
+        """Return the receive time of the last event; None where the file does not tell it."""
+        with suppress(DamagedSegment):
+            return self.file.last_received()
+        return None
 
     def _columns(self) -> Columns:
         """Return the index, unpacked at the first use."""
@@ -113,11 +84,11 @@ class SealedSegment:
         return self._index.columns
 
     def _unpacked_index(self) -> Columns:
-        columns = {kind: self.column(kind) for kind in INDEX}
-        if not fit(self.header, columns, self._section(Kind.CHUNKS).length):
+        columns = {kind: self.file.column(kind) for kind in INDEX}
+        if not fit(self.header, columns, self.file.section(Kind.CHUNKS).length):
             raise DamagedSegment(f"{self.name} has an index whose parts do not fit each other")
         ranges = columns[Kind.RANGES].reshape(3, -1).T.tolist()
-        starts = self._section(Kind.CHUNKS).offset + np.cumsum(np.append(0, columns[Kind.CHUNK_LENGTHS]))
+        starts = self.file.section(Kind.CHUNKS).offset + np.cumsum(np.append(0, columns[Kind.CHUNK_LENGTHS]))
         return Columns(
             times=_narrow(columns[Kind.TIMES]),
             update_ids=_narrow(columns[Kind.UPDATE_IDS] - self.header.baseline_update_id),
@@ -143,7 +114,7 @@ class SealedSegment:
 
     def _unpack(self, index: Columns, rows: Rows, number: int) -> Chunk:
         offset, end = index.chunk_offsets[number], index.chunk_offsets[number + 1]
-        data = self._bytes(offset, end - offset, index.chunk_checksums[number])
+        data = self.file.read(offset, end - offset, index.chunk_checksums[number])
         last = index.chunk_levels[number + 1] if number + 1 < self.chunks else self.header.levels
         first = index.row_ends[index.chunk_levels[number]]
         count = index.row_ends[last] - first
@@ -194,18 +165,12 @@ class SealedSegment:
             self._index = None
         if self._rows is ready:
             self._rows = None
-        if self._mapped is ready:
-            self._mapped = None
 
     def drop(self) -> None:
         """Take note that the file is about to go; who is in the middle of reading goes on reading it."""
-        with suppress(DamagedSegment):
-            self._file()
-        for memory, ready in (
-            (self._memories.index, self._index),
-            (self._memories.rows, self._rows),
-            (self._memories.files, self._mapped),  # that it stays mapped is then the readers' affair
-        ):
+        with suppress(OSError):
+            self.file.keep_open()
+        for memory, ready in ((self._memories.index, self._index), (self._memories.rows, self._rows)):
             if ready is not None:
                 memory.remove(ready)
         self._index = self._rows = None
@@ -281,7 +246,7 @@ class SealedSegment:
         index = self._index
         assert index is not None, "the question began with it"
         if index.known_zeros is None:
-            index.known_zeros = _narrow(self.column(Kind.KNOWN_ZEROS))
+            index.known_zeros = _narrow(self.file.column(Kind.KNOWN_ZEROS))
             self._memories.index.add(index, index.known_zeros.nbytes)
         place = bisect_left(index.known_zeros, price)
         return place < len(index.known_zeros) and bool(index.known_zeros[place] == price)
@@ -307,7 +272,7 @@ class SealedSegment:
         """Return the best prices at `start`, and after every event after it up to `end`."""
         index = self._columns()
         first, last = bisect_right(index.times, start - self.start), bisect_right(index.times, end - self.start)
-        prices = self.column(Kind.BEST_PRICES)
+        prices = self.file.column(Kind.BEST_PRICES)
         if len(prices) != 4 * (self.header.events + 1):
             raise DamagedSegment(f"{self.name} has no best prices of some events")
         best = prices.reshape(4, -1).T

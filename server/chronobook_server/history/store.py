@@ -15,7 +15,7 @@ from chronobook_server.core.coverage import Cause, GapInterval, Interval, KnownR
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import ContractChanged, Record
-from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
+from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView, Nearest, Steps
 
 from .answers import (
@@ -122,6 +122,11 @@ class HistoryStore:
     def complete_to(self) -> Millis | None:
         """The last final instant; None before the first event."""
         return self.recorder.last_time
+
+    @property
+    def last_received(self) -> Nanos | None:
+        """Receive time of the last event held, in ns; None where it is unknown."""
+        return self.recorder.last_received
 
     def newest_state(self) -> tuple[Millis, UpdateId] | None:
         """Return `T` and final update id of the newest state held; None while there is none."""

@@ -101,11 +101,3 @@ class Rows(Held):
     def __init__(self, segment: "SealedSegment") -> None:
         super().__init__(segment)
         self.chunks: list[Chunk | None] = [None] * segment.chunks
-
-
-class Mapped(Held):
-    """The bytes of the file."""
-
-    def __init__(self, segment: "SealedSegment", data: memoryview) -> None:
-        super().__init__(segment)
-        self.data = data

@@ -1,0 +1,95 @@
+"""The file of a sealed segment: each part is read when it is needed, and checked before it is used.
+
+Parts are read with `pread`, never mapped: a file that is cut short under the server costs an answer, not the process.
+"""
+
+from zlib import crc32
+
+from chronobook_server.core.values import Nanos
+
+from . import layout
+from .answers import DamagedSegment
+from .columns import DamagedBytes, Integers, unpack
+from .files import Files, OpenFile
+from .layout import Kind, Section
+from .memory import Held, Memories
+
+
+class Opened(Held):
+    """The open file, which costs a descriptor."""
+
+    def __init__(self, owner: "SegmentFile", file: OpenFile) -> None:
+        super().__init__(owner)
+        self.file = file
+
+
+class SegmentFile:
+    """Header and sections of one file. Every read raises DamagedSegment where the part of the file is damaged."""
+
+    is_recent = False
+
+    def __init__(self, files: Files, name: str, symbol: str, memories: Memories) -> None:
+        """Read the header. Raises layout.DamagedFile, log.UnknownFormat, OSError."""
+        self.name = name
+        self.size = files.size(name)
+        self.header, self._table = layout.read(name, symbol, files.read(name, layout.HEADER_READ), self.size)
+        self._files = files
+        self._memories = memories
+        self._opened: Opened | None = None
+
+    def section(self, kind: Kind) -> Section:
+        """Return where a section stands."""
+        section = self._table.get(kind)
+        if section is None:
+            raise DamagedSegment(f"{self.name} has no section {kind.name}")
+        return section
+
+    def read(self, offset: int, length: int, checksum: int) -> bytes:
+        """Return so many bytes from an offset, if they have this checksum."""
+        try:
+            data = self._file().read(offset, length)
+        except OSError as error:
+            raise DamagedSegment(f"{self.name}: {error.strerror}") from error
+        if len(data) != length or crc32(data) != checksum:
+            raise DamagedSegment(f"{self.name} is damaged between bytes {offset} and {offset + length}")
+        return data
+
+    def _file(self) -> OpenFile:
+        """Return the file, opened at the first use. Raises OSError."""
+        opened = self._opened
+        if opened is None:
+            opened = self._opened = Opened(self, self._files.open(self.name))
+            self._memories.files.add(opened, 1)
+        opened.used = self._memories.files.clock
+        return opened.file
+
+    def column(self, kind: Kind) -> Integers:
+        """Return a column as int64, unpacked anew. Not for CHUNKS."""
+        section = self.section(kind)
+        data = self.read(section.offset, section.length, section.checksum)
+        try:
+            return unpack(data, section.count)
+        except DamagedBytes as error:
+            raise DamagedSegment(f"{self.name}: {kind.name}: {error}") from error
+
+    def last_received(self) -> Nanos | None:
+        """Return the receive time of the last event; None where there is no event."""
+        times, events, received = map(self.column, (Kind.TIMES, Kind.EVENT_TIMES, Kind.RECEIVE_TIMES))
+        if not len(times) == len(events) == len(received) == self.header.events:
+            raise DamagedSegment(f"{self.name} has no times of some events")
+        if not len(times):
+            return None
+        event_time = self.header.start + int(times[-1]) + int(events[-1])
+        return Nanos(event_time * 1_000_000 + int(received[-1])) or None
+
+    def forget(self, ready: Held) -> None:
+        """Let go of the open file, unless it has been opened anew since."""
+        if self._opened is ready:
+            self._opened = None
+
+    def keep_open(self) -> None:
+        """Open the file for who reads it now and later, whatever becomes of its name. Raises OSError."""
+        self._file()
+        if self._opened is not None:
+            self._memories.files.remove(self._opened)
+        self._memories = Memories()
