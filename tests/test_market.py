@@ -91,15 +91,15 @@ def test_a_lost_book_answers_only_where_stale_is_allowed_and_then_with_the_last_
         finish(made.current_book(allow_stale=False, max_age=None))
     book = finish(made.current_book(allow_stale=True, max_age=None))
     assert (book.is_stale, book.now, book.view.transaction_time) == (True, 2000, 1000)
-    assert book.view.bids()[1].tolist() == [200]
+    assert book.view.bids()[1].tolist() == [2]
     with pytest.raises(TooOld):
         finish(made.current_book(allow_stale=True, max_age=0.5))
 
 
 def test_the_quantity_a_second_before_is_absent_where_it_is_not_known() -> None:
     made = synced(Monotonic())
-    assert made.history.quantity_before(Price(990), Millis(1950)) == 100
-    assert made.history.quantity_before(Price(990), Millis(2000)) == 200
+    assert made.history.quantity_before(Price(990), Millis(1950)) == 1
+    assert made.history.quantity_before(Price(990), Millis(2000)) == 2
     assert made.history.quantity_before(Price(990), Millis(1899)) is None
 
 

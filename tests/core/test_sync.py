@@ -380,7 +380,7 @@ def test_a_snapshot_equal_to_the_book_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("pairs", "found"),
     [
-        ([("99.0", "2.50")], Comparison(2, 0, 0, 1)),
+        ([("99.0", "3.00")], Comparison(2, 0, 0, 1)),
         ([("99.0", "2.00"), ("98.5", "1.00")], Comparison(3, 1, 0, 0)),
         ([("98.5", "1.00")], Comparison(2, 1, 1, 0)),
     ],
@@ -436,9 +436,9 @@ def test_a_wider_snapshot_teaches_what_lay_outside_the_known_range() -> None:
     outputs = sync.receive_snapshot(wanted.number, snapshot(20, bids=bids, limit=3))
     widened = outputs[-1]
     assert isinstance(widened, RangeWidened)
-    assert (widened.update_id, widened.transaction_time, widened.levels) == (30, 30, {980: 300})
+    assert (widened.update_id, widened.transaction_time, widened.levels) == (30, 30, {980: 3})
     assert widened.known_range == KnownRange(970, MAX_STEPS)
-    assert sync.book.quantity(Price(970)) == 600
+    assert sync.book.quantity(Price(970)) == 6
     assert sync.book.quantity(Price(985)) == 0
     assert sync.book.quantity(Price(960)) is None
 
@@ -464,7 +464,7 @@ def test_a_malformed_event_costs_that_event() -> None:
         sync.receive_update(update(21, 30, 20, bids=[("99.0", "5.00"), ("98.0", "many")]))
     assert sync.state is State.IN_SYNC
     assert sync.book is not None
-    assert sync.book.quantity(Price(990)) == 200
+    assert sync.book.quantity(Price(990)) == 2
     assert kinds(sync.receive_update(update(31, 40, 30))) == ["Gap", "SnapshotWanted"]
 
 
@@ -648,10 +648,10 @@ def test_finer_text_changes_the_instrument_before_the_event_that_brought_it() ->
     sync = in_sync()
     outputs = sync.receive_update(update(21, 30, 20, bids=[("98.25", "1.00")]))
     assert kinds(outputs) == ["InstrumentChanged", "Update"]
-    assert outputs[0] == InstrumentChanged(Instrument("X", 2, 2))
+    assert outputs[0] == InstrumentChanged(Instrument("X", 2, 0))
     assert sync.book is not None
-    assert sync.book.quantity(Price(9900)) == 200
-    assert sync.book.quantity(Price(9825)) == 100
+    assert sync.book.quantity(Price(9900)) == 2
+    assert sync.book.quantity(Price(9825)) == 1
 
 
 def test_time_never_runs_backwards_behind_the_snapshot() -> None:

@@ -142,8 +142,8 @@ def _check_info(line: bytes) -> None:
 
 def _check_levels(said: DepthUpdate | DepthSnapshot) -> None:
     """Assert that levels are read as positive prices and signed quantities, or are refused by name."""
-    reader = LevelReader(Instrument("X", 8, 8))
     try:
+        reader = LevelReader(LevelReader(Instrument("X")).grown(said.bids, said.asks))
         bids, asks = reader.read_bids(said.bids), reader.read_asks(said.asks)
     except MalformedDecimal:
         return

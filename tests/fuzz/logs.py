@@ -181,7 +181,7 @@ def is_possible(contents: LogContents) -> bool:
             case Gap() if following is not None:
                 return False
     # Where the scale grows, what is there must have room to.
-    bound = MAX_STEPS >> 54 if scales != start.instrument else MAX_STEPS
+    bound = MAX_STEPS >> 60 if scales != start.instrument else MAX_STEPS
     return (
         0 < start.baseline_time <= start.start <= time < EXACT
         and 0 < start.baseline_update_id <= update_id < EXACT

@@ -1,19 +1,31 @@
 """What a symbol's numbers mean: the scale between the exchange's decimal text and our integers.
 
 The scale is taken from the text itself, never from the tick size: tick sizes change while old orders keep the old
-tick. Text that is finer than the scale moves the scale (it only ever grows); it is not an error.
+tick. Text that is finer than the scale moves the scale; it is not an error. Zeros at the end of a text do not count.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from .errors import InvalidField
 from .values import MAX_STEPS, Price
 
-MAX_SCALE = 8
+MAX_SCALE = 18
+"""Decimals that a scale has at most: 10^18 is the largest power of ten below MAX_STEPS."""
 MAX_EXACT = 2**53
-_REMEMBERED = 100_000
+# A decimal of so many digits and the double nearest to it name each other.
+_EXACT_DIGITS = 15
+# Every number within bounds is shorter, with all the zeros that the exchange writes.
+_LONGEST_TEXT = 64
+# Bytes of one remembered text beside its characters: its object, its number, and its place in the dict.
+_ENTRY_BYTES = 200
+_MOST_BYTES = 16 << 20
+# Zeros at the end of a price count up to so many decimals, while the price stays below so many steps.
+_WRITTEN_DECIMALS = 8
+_ROOMY = 2**50
+_PAIRS = frozenset((list, tuple))
+_powers: list[int] = [10**exponent for exponent in range(MAX_SCALE + 1)]
 
 
 class MalformedDecimal(ValueError):
@@ -59,10 +71,10 @@ class Instrument:
         return float(quantity / self.quantity_unit)
 
     def price_from_float(self, value: float, *, field: str = "price") -> Price:
-        """Return the steps of a price that a user gave as a double.
+        """Return the steps of a price that a user gave as a double; they may be more than int64 holds.
 
         The double is read as its shortest decimal text, which is what its user wrote. Raises InvalidField when it is
-        not positive and finite, finer than the scale, or above 2^53 steps.
+        not positive and finite, finer than the scale, of 2^62 or more, or when several prices share this double.
         """
         # The quick way, for nearly all: up to 15 digits, a decimal and the double nearest to it name each other.
         if 0 < value < 1e15 / self.price_unit:
@@ -72,11 +84,13 @@ class Instrument:
         decimal = Decimal(repr(value))
         if not decimal.is_finite() or decimal <= 0:
             raise InvalidField((field, "must be a finite number above 0"))
+        if decimal >= MAX_STEPS:
+            raise InvalidField((field, f"must be below {MAX_STEPS}"))
         steps = decimal.scaleb(self.price_scale)
-        if steps > MAX_EXACT:
-            raise InvalidField((field, f"must be at most {MAX_EXACT / self.price_unit:.15g} for {self.symbol}"))
         if steps != steps.to_integral_value():
             raise InvalidField((field, f"must have at most {self.price_scale} decimals for {self.symbol}"))
+        if steps > MAX_EXACT and len(decimal.normalize().as_tuple().digits) > _EXACT_DIGITS:
+            raise InvalidField((field, f"must have at most {_EXACT_DIGITS} digits: several prices share this double"))
         return Price(int(steps))
 
 
@@ -84,75 +98,130 @@ class DecimalReader(dict[str, int]):
     """Reads decimal text as integers of one scale, and remembers what it has read: prices and quantities recur.
 
     `reader[text]` raises MalformedDecimal, or FinerThanScale when the text has more decimals than the scale. With
-    `sign` -1 the integers are negative, as asks are.
+    `sign` -1 the integers are negative, as asks are. Zeros at the end of a text do not count as decimals; with
+    `counts_zeros` they do where there is much room, since the exchange writes prices as fine as its tick.
+    `what` names the number in errors.
     """
 
-    def __init__(self, scale: int, *, minimum: int, sign: int = 1) -> None:
+    def __init__(
+        self, scale: int, *, minimum: int, sign: int = 1, counts_zeros: bool = False, what: str = "a number"
+    ) -> None:
         super().__init__()
         self.scale = scale
         self._minimum = minimum
         self._sign = sign
+        self._counts_zeros = counts_zeros
+        self._what = what
+        self._bytes = 0  # of what is remembered
 
     def __missing__(self, text: str) -> int:
         whole, point, fraction = text.partition(".")
-        decimals = len(fraction)
         digits = whole + fraction
-        # isdigit alone would let other alphabets' digits through; "5." and ".5" are not how the exchange writes.
-        if not (digits.isdigit() and digits.isascii() and whole and (fraction or not point) and decimals <= MAX_SCALE):
-            raise MalformedDecimal(f"not a decimal number: {text[:40]!r}")
+        # isdigit alone lets the digits of other alphabets through; "5." and ".5" are not how the exchange writes.
+        if not (
+            len(text) <= _LONGEST_TEXT and digits.isdigit() and digits.isascii() and whole and (fraction or not point)
+        ):
+            raise MalformedDecimal(f"{self._what} is not a decimal number: {text[:40]!r}")
         value = int(digits)
-        if decimals != self.scale:
-            if decimals > self.scale:
-                raise FinerThanScale(decimals)
-            value *= 10 ** (self.scale - decimals)
+        if len(fraction) != self.scale:
+            value = self._scaled(value, whole, fraction)
         if not self._minimum <= value < MAX_STEPS:
-            raise MalformedDecimal(f"out of bounds: {text[:40]!r}")
-        if len(self) >= _REMEMBERED:
+            raise self._out_of_bounds(text)
+        self._bytes += _ENTRY_BYTES + len(text)
+        if self._bytes > _MOST_BYTES:
             self.clear()
+            self._bytes = _ENTRY_BYTES + len(text)
         value *= self._sign
         self[text] = value
         return value
 
+    def needed(self, text: str) -> int:
+        """Return the scale that holds this text too. Raises MalformedDecimal."""
+        if not isinstance(text, str):
+            raise MalformedDecimal(f"{self._what} is no text")
+        try:
+            self[text]
+        except FinerThanScale as finer:
+            return finer.decimals
+        return self.scale
+
+    def _scaled(self, value: int, whole: str, fraction: str) -> int:
+        """Return a number, read without its point, in steps of the scale. Raises FinerThanScale."""
+        written = len(fraction)
+        if written <= self.scale:
+            return value * _powers[self.scale - written]
+        kept = fraction.rstrip("0")
+        exact = int(whole + kept)
+        is_roomy = self._counts_zeros and written <= _WRITTEN_DECIMALS and value < _ROOMY
+        decimals = written if is_roomy else len(kept)
+        if decimals <= self.scale:
+            return exact * _powers[self.scale - len(kept)]
+        if decimals <= MAX_SCALE and exact < MAX_STEPS:
+            raise FinerThanScale(decimals)
+        return MAX_STEPS  # no scale holds it
+
+    def _out_of_bounds(self, text: str) -> MalformedDecimal:
+        bound = MAX_STEPS / 10**self.scale
+        return MalformedDecimal(
+            f"{self._what} is out of bounds: {text[:40]!r}; with {self.scale} decimals it must be below {bound:.15g},"
+            f" and it may have {MAX_SCALE} decimals"
+        )
+
 
 class LevelReader:
-    """Reads the level lists of depth updates and snapshots as integers of an instrument's scales."""
+    """Reads the level lists of depth updates and snapshots as integers of an instrument's scales.
 
-    def __init__(self, instrument: Instrument) -> None:
+    With `is_strict`, zeros at the end of prices do not count either.
+    """
+
+    def __init__(self, instrument: Instrument, *, is_strict: bool = False) -> None:
         self.instrument = instrument
-        self._prices = DecimalReader(instrument.price_scale, minimum=1)
-        self._bid_quantities = DecimalReader(instrument.quantity_scale, minimum=0)
-        self._ask_quantities = DecimalReader(instrument.quantity_scale, minimum=0, sign=-1)
+        self._is_strict = is_strict
+        scale, what = instrument.quantity_scale, f"a quantity of {instrument.symbol}"
+        self._prices = DecimalReader(
+            instrument.price_scale, minimum=1, counts_zeros=not is_strict, what=f"a price of {instrument.symbol}"
+        )
+        self._bid_quantities = DecimalReader(scale, minimum=0, what=what)
+        self._ask_quantities = DecimalReader(scale, minimum=0, sign=-1, what=what)
 
-    def read_bids(self, levels: Iterable[tuple[str, str]]) -> dict[int, int]:
+    def read_bids(self, levels: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Return price → signed quantity, both in steps; of a price named twice, the last.
 
         Raises MalformedDecimal, or FinerThanScale; `grown` then says what would hold them.
         """
         return self._read(levels, self._bid_quantities)
 
-    def read_asks(self, levels: Iterable[tuple[str, str]]) -> dict[int, int]:
+    def read_asks(self, levels: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Return asks as `read_bids` returns bids: their quantities are negative."""
         return self._read(levels, self._ask_quantities)
 
-    def _read(self, levels: Iterable[tuple[str, str]], quantities: DecimalReader) -> dict[int, int]:
+    def _read(self, levels: Sequence[tuple[str, str]], quantities: DecimalReader) -> dict[int, int]:
         prices = self._prices
         try:
-            return {prices[price]: quantities[quantity] for price, quantity in levels}
+            # A text of two letters and an object of two keys have two parts as well.
+            if _PAIRS.issuperset(map(type, levels)):
+                return {prices[price]: quantities[quantity] for price, quantity in levels}
         except (MalformedDecimal, FinerThanScale):
             raise
         except (AttributeError, TypeError, ValueError) as error:
-            raise MalformedDecimal("a level is not a pair of texts") from error
+            raise MalformedDecimal(self._no_pair) from error
+        raise MalformedDecimal(self._no_pair)
 
-    def grown(self, *level_lists: Iterable[tuple[str, str]]) -> Instrument:
+    @property
+    def _no_pair(self) -> str:
+        return f"a level of {self.instrument.symbol} is not a list of two texts"
+
+    def grown(self, *level_lists: Sequence[tuple[str, str]]) -> Instrument:
         """Return the instrument whose scales hold every one of these levels too. Raises MalformedDecimal."""
-        finest = LevelReader(Instrument(self.instrument.symbol, MAX_SCALE, MAX_SCALE))
         instrument = self.instrument
         for levels in level_lists:
-            finest.read_bids(levels)
+            if not _PAIRS.issuperset(map(type, levels)) or any(len(level) != 2 for level in levels):
+                raise MalformedDecimal(self._no_pair)
             for price, quantity in levels:
-                instrument = instrument.finer(price_decimals=_decimals(price), quantity_decimals=_decimals(quantity))
+                instrument = instrument.finer(
+                    price_decimals=self._prices.needed(price), quantity_decimals=self._bid_quantities.needed(quantity)
+                )
+        reader = LevelReader(instrument, is_strict=self._is_strict)
+        for levels in level_lists:
+            reader.read_bids(levels)  # a level may have no room at the scale of another one
         return instrument
-
-
-def _decimals(text: str) -> int:
-    return len(text.partition(".")[2])

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.errors import BeforeHistory, HistoryGap, InTheFuture, InvalidField, Refusal
 from chronobook_server.core.instrument import MAX_EXACT, Instrument
-from chronobook_server.core.values import SignedQuantity
+from chronobook_server.core.values import MAX_STEPS, SignedQuantity
 from chronobook_server.history.answers import PairStates, ScaleGrew, Work
 from chronobook_server.market import Market
 from chronobook_server.slices import in_slices
@@ -20,6 +20,7 @@ MAX_PAIRS = 10_000
 
 Outcome = pb.BatchGetQuantityResponse.Outcome
 Doubles = npt.NDArray[np.float64]
+Wide = npt.NDArray[np.object_]  # Python's integers: a price may have more steps than int64 holds
 OUTCOMES: dict[type[Refusal], Outcome.ValueType] = {
     InTheFuture: Outcome.IN_THE_FUTURE,
     BeforeHistory: Outcome.BEFORE_HISTORY,
@@ -71,7 +72,7 @@ _MANY = 10**15
 PRICES_A_SLICE = 100
 
 
-def _steps(prices: Doubles, outcomes: npt.NDArray[np.int64], instrument: Instrument | None) -> npt.NDArray[np.int64]:
+def _steps(prices: Doubles, outcomes: npt.NDArray[np.int64], instrument: Instrument | None) -> Wide:
     """Return prices in steps, as Instrument.price_from_float reads them; those that are none get their outcome.
 
     Without an instrument, before the first sync, only those that are none anywhere do.
@@ -84,15 +85,12 @@ def _steps(prices: Doubles, outcomes: npt.NDArray[np.int64], instrument: Instrum
         # A double is a whole number of steps if it is the one nearest to that number's decimal.
         bad |= (whole > MAX_EXACT) | (whole / unit != prices)
     outcomes[bad] = Outcome.INVALID_FIELD
-    steps: npt.NDArray[np.int64] = np.where(bad, 1, whole).astype(np.int64)
-    return steps
+    return np.where(bad, 1, whole).astype(np.int64).astype(np.object_)
 
 
-def _read_long(
-    prices: Doubles, outcomes: npt.NDArray[np.int64], steps: npt.NDArray[np.int64], instrument: Instrument
-) -> Work[None]:
+def _read_long(prices: Doubles, outcomes: npt.NDArray[np.int64], steps: Wide, instrument: Instrument) -> Work[None]:
     """Read prices of so many steps that a double is the nearest one to several of them; one by one, in slices."""
-    places = np.flatnonzero((prices >= _MANY / instrument.price_unit) & (prices <= MAX_EXACT))
+    places = np.flatnonzero((prices >= _MANY / instrument.price_unit) & (prices < MAX_STEPS))
     for number, place in enumerate(places.tolist()):
         try:
             steps[place], outcomes[place] = instrument.price_from_float(float(prices[place])), 0

@@ -103,6 +103,15 @@ def seconds(time: Millis | None) -> float | None:
     return None if time is None else time / 1000
 
 
+def doubles(steps: Steps, unit: int) -> list[float]:
+    """Return numbers of steps as doubles, each the nearest to its decimal value."""
+    # numpy makes a double of each number first, which is exact up to 2^53 only.
+    if steps.dtype != np.object_ and int(np.abs(steps).max(initial=0)) <= MAX_EXACT:
+        values: list[float] = (steps / unit).tolist()
+        return values
+    return [number / unit for number in steps.tolist()]
+
+
 def count(number: int) -> int:
     """Return a count as uint32; a larger one stays at the largest, 2^32 - 1."""
     return min(number, _LARGEST_COUNT)

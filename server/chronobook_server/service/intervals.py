@@ -1,6 +1,7 @@
 """Answers about intervals: changes of a level, best prices; in pages."""
 
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
@@ -82,7 +83,7 @@ async def level_changes(
     )
     unit = page.instrument.quantity_unit
     response.timestamps.extend((page.rows.times / 1000).tolist())
-    response.quantities.extend((np.abs(page.rows.quantities) / unit).tolist())
+    response.quantities.extend(convert.doubles(np.abs(page.rows.quantities), unit))
     response.sides.extend(convert.sides(page.rows.quantities))  # type: ignore[arg-type]
     response.update_ids.extend(page.rows.update_ids.tolist())
     for stretch in page.stretches:
@@ -126,8 +127,7 @@ async def best_prices(market: Market, request: pb.ListBestPricesRequest) -> pb.L
 
 def _or_nan(steps: Steps, unit: int) -> list[float]:
     """Return steps as decimal values; NaN for 0, which says that a side is empty."""
-    values: list[float] = np.where(steps == 0, np.nan, steps / unit).tolist()
-    return values
+    return [value or nan for value in convert.doubles(steps, unit)]
 
 
 def _gaps(market: Market, interval: _Interval, next_after: Millis | None) -> list[GapInterval]:

@@ -8,9 +8,8 @@ import numpy as np
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.coverage import GapInterval
 from chronobook_server.core.errors import InvalidField, NotSynced
-from chronobook_server.core.instrument import MAX_EXACT, Instrument
+from chronobook_server.core.instrument import MAX_EXACT
 from chronobook_server.core.values import Millis, UpdateId
-from chronobook_server.core.view import Steps
 from chronobook_server.history.replay import Position
 from chronobook_server.hub.messages import BookMessage, Kind, LevelMessage
 from chronobook_server.market import Market
@@ -108,24 +107,14 @@ def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse
         quantities = np.fromiter(changes.values(), np.int64, len(changes))
         bids = prices[quantities > 0], quantities[quantities > 0]
         asks = prices[quantities < 0], -quantities[quantities < 0]
-        response.removed_prices.extend((prices[quantities == 0] / instrument.price_unit).tolist())
-    response.bid_prices.extend(_prices(bids[0], instrument))
-    response.bid_quantities.extend(_quantities(bids[1], instrument))
-    response.ask_prices.extend(_prices(asks[0], instrument))
-    response.ask_quantities.extend(_quantities(asks[1], instrument))
+        response.removed_prices.extend(convert.doubles(prices[quantities == 0], instrument.price_unit))
+    response.bid_prices.extend(convert.doubles(bids[0], instrument.price_unit))
+    response.bid_quantities.extend(convert.doubles(bids[1], instrument.quantity_unit))
+    response.ask_prices.extend(convert.doubles(asks[0], instrument.price_unit))
+    response.ask_quantities.extend(convert.doubles(asks[1], instrument.quantity_unit))
     if message.gap is not None:
         _set_gap(response, message.gap)
     return response
-
-
-def _prices(steps: Steps, instrument: Instrument) -> list[float]:
-    values: list[float] = (steps / instrument.price_unit).tolist()
-    return values
-
-
-def _quantities(steps: Steps, instrument: Instrument) -> list[float]:
-    values: list[float] = (steps / instrument.quantity_unit).tolist()
-    return values
 
 
 def _set_gap(response: pb.WatchLevelResponse | pb.WatchOrderBookResponse, gap: GapInterval) -> None:
