@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
 
-# Bad days from their seeds: ARGS="--seeds 0 20000", or ARGS="--seed 7" to see one.
+# Bad days from their seeds: ARGS="--seeds 0 50000", or ARGS="--seed 7" to see one. After Ctrl+C, add --resume.
 sim: $(INSTALLED)
 	$(BIN)/python -m tests.simulation.run $(ARGS)
 

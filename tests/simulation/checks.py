@@ -1,24 +1,48 @@
-"""What must hold of a server, whatever happened: each check returns what is wrong, nothing where all is well."""
+"""What must hold of a server, whatever happened: each check yields what is wrong, nothing where all is well."""
 
 from collections.abc import Iterator
 from itertools import pairwise
 from random import Random
+from typing import NamedTuple
 
-from chronobook_server.core.coverage import Interval
+from chronobook_server.core.coverage import Cause, GapInterval, Interval, KnownRange
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
-from chronobook_server.core.values import Millis, Price
+from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.values import Millis, Price, UpdateId
+from chronobook_server.core.view import BookView
 from chronobook_server.history.answers import finish
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
 from tests.simulation.exchange import Symbol
+from tests.simulation.market import DECIMALS, TENTH
 from tests.simulation.server import Applied, SimServer
 
-# A gap of one of these needs no lost event: nobody was there, or nothing could be written or was traded.
-_WITHOUT_LOSS = {"RESTART", "DISK", "NOT_TRADING"}
+# A gap of one of these needs no lost event: nobody was there, or nothing could be written.
+_WITHOUT_LOSS = {"RESTART", "DISK"}
 _MOST_WAITING = 2000
+_MOST_ROWS = 10_000
 
 Answer = int | str | None
-"""A signed quantity, why there is none, or None where the level is unknown."""
+"""A signed quantity in 10^-9, why there is none, or None where the level is unknown."""
+
+
+class Steps(NamedTuple):
+    """How many 10^-9 a step of price and of quantity is."""
+
+    price: int
+    quantity: int
+
+
+def steps_of(instrument: Instrument) -> Steps:
+    """Return the size of an instrument's steps."""
+    return Steps(10 ** (DECIMALS - instrument.price_scale), 10 ** (DECIMALS - instrument.quantity_scale))
+
+
+def _is_known(price: int, known: KnownRange, step: Steps) -> bool:
+    return known.lowest * step.price <= price <= known.highest * step.price
+
+
+# --- about now
 
 
 def book_is_the_exchanges(market: Market, truth: Symbol) -> Iterator[str]:
@@ -26,96 +50,98 @@ def book_is_the_exchanges(market: Market, truth: Symbol) -> Iterator[str]:
     book = market._sync.book
     if book is None:
         return
-    price_factor = 10 ** (book.instrument.price_scale - 1)
-    quantity_factor = 10**book.instrument.quantity_scale
-    exact = truth.book(book.update_id)
-    if book.update_id not in truth.inside and book.update_id not in truth.finals:
+    step = steps_of(book.instrument)
+    found = next(truth.indices_of(book.update_id), None)
+    if found is None:
         yield f"{market.symbol}: the book stands at {book.update_id}, where the exchange never was"
-    for price in exact.keys() | {price // price_factor for price in book.levels}:
-        held = book.quantity(Price(price * price_factor))
-        right = exact.get(price, 0) * quantity_factor
-        if held is None and price * price_factor in book.known_range:
-            yield f"{market.symbol}: {price} is unknown inside the known range at {book.update_id}"
-        if held is not None and held != right:
-            yield f"{market.symbol}: {held} rests at {price} at {book.update_id}, and not {right}"
-
-
-def answer(history: HistoryStore, price: int, time: int) -> Answer:
-    """Return what a history says of a price (in tenths) at an instant; quantities as whole numbers of today's steps."""
-    factor = 10 ** (history.instrument.price_scale - 1)
-    try:
-        return history.level_at(Price(price * factor), Millis(time)).quantity
-    except BeforeHistory:
-        return "BEFORE_HISTORY"
-    except HistoryGap as gap:
-        return f"GAP {gap.start} {gap.cause}"
-
-
-def answer_is_true(history: HistoryStore, truth: Symbol, price: int, time: int) -> Iterator[str]:
-    """An answer about the past is the truth, or an honest unknown."""
-    instrument = history.instrument
-    price_factor, quantity_factor = 10 ** (instrument.price_scale - 1), 10**instrument.quantity_scale
-    where = f"{truth.name}: {price} at {time}"
-    try:
-        state = history.level_at(Price(price * price_factor), Millis(time))
-    except (BeforeHistory, HistoryGap) as refusal:
-        if any(interval.start <= time <= interval.end for interval in history.coverage()):
-            yield f"{where} is refused ({refusal}), though it is covered"
         return
-    index = truth.index_of(state.update_id)
-    missed = truth.index_at(time)
-    if missed > index and truth.times[missed] != truth.times[index]:
-        yield f"{where} is answered as of {state.update_id}, though {truth.finals[missed]} had happened"
-    right = truth.quantity(price, index) * quantity_factor
-    if state.quantity is None:
-        if price * price_factor in state.known_range:
-            yield f"{where} is unknown inside the known range"
-    elif state.quantity != right and state.update_id not in truth.inside:
-        yield f"{where} is {state.quantity}, and not {right} (as of {state.update_id})"
+    exact = truth.book(book.update_id, found)
+    known, levels = book.known_range, book.levels
+    for price, quantity in levels.items():
+        if quantity * step.quantity != exact.get(price * step.price, 0):
+            right = exact.get(price * step.price, 0)
+            yield f"{market.symbol}: {quantity} rests at {price} at {book.update_id}, and not {right}"
+    for price in exact:
+        own, rest = divmod(price, step.price)
+        if _is_known(price, known, step) and (rest or own not in levels):
+            yield f"{market.symbol}: {price} is not there inside the known range at {book.update_id}"
 
 
-def books_are_true(history: HistoryStore, truth: Symbol, random: Random) -> Iterator[str]:
-    """Whole books of the past hold what the exchange had, and nothing else."""
-    instrument = history.instrument
-    price_factor, quantity_factor = 10 ** (instrument.price_scale - 1), 10**instrument.quantity_scale
-    for interval in history.coverage():
-        view = finish(history.book_at(Millis(random.randint(interval.start, interval.end))))
-        exact = {price * price_factor: held * quantity_factor for price, held in truth.book(view.update_id).items()}
-        held = dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True))
-        for price, quantity in held.items():
-            if exact.get(price) != quantity:
-                yield f"{truth.name}: a book has {quantity} at {price} at {view.update_id}, not {exact.get(price)}"
-        for price in exact.keys() - held.keys():
-            if price in view.known_range:
-                yield f"{truth.name}: a book lacks {price} at {view.update_id}"
+def view_is_the_exchanges(market: Market, truth: Symbol, random: Random) -> Iterator[str]:
+    """The answers about now agree with the exchange's book: single levels, the best prices, the nearest levels."""
+    view = market.current_view()
+    if view is None:
+        return
+    found = next(truth.indices_of(view.update_id), None)
+    if found is None:
+        return  # told by the other check
+    exact = truth.book(view.update_id, found)
+    yield from _view_is_right(view, exact, truth.name)
+    step = steps_of(view.instrument)
+    for _ in range(2):
+        price = random.choice(truth.prices()) // step.price
+        level = market.level_now(Price(price))
+        right = exact.get(price * step.price, 0)
+        if level is not None and level.quantity is not None and level.quantity * step.quantity != right:
+            yield f"{truth.name}: now {level.quantity} rests at {price} at {view.update_id}, and not {right}"
+        yield from _nearest_is_right(view, price, exact, truth.name)
 
 
-def gaps_are_true(history: HistoryStore, truth: Symbol, applied: list[Applied]) -> Iterator[str]:
-    """No gap goes unreported, and none is reported that was not."""
-    coverage, causes = history.coverage(), {gap.start: gap.cause.value for gap in history.gaps()}
-    written = [event for event in applied if event.is_written]
-    for before, after in pairwise(written):
-        if before.time == after.time:
-            continue
-        is_lost = truth.index_of(after.final) - truth.index_of(before.final) > 1
-        where = f"{truth.name}: between {before.final} ({before.time}) and {after.final} ({after.time})"
-        # An epoch that begins in the millisecond in which the one before ended is known from the next one on.
-        start = before.time + 1 if before.epoch == after.epoch and before.run == after.run else before.time
-        if _is_joined(coverage, start, after.time):
-            if is_lost:
-                yield f"{where} events are missing, and no gap is told"
-            continue
-        cause = next((causes[start] for start in sorted(causes) if before.time <= start <= after.time), None)
-        if cause is None:
-            yield f"{where} nothing is covered, and no gap is told"
-        elif not is_lost and cause not in _WITHOUT_LOSS:
-            yield f"{where} nothing is missing, and a gap is told ({cause})"
-        elif cause == "RESTART" and before.run == after.run:
-            yield f"{where} a restart is told of, and there was none"
+def _view_is_right(view: BookView, exact: dict[int, int], name: str) -> Iterator[str]:
+    step = steps_of(view.instrument)
+    held = {
+        price * step.price: quantity * step.quantity
+        for price, quantity in zip(view.prices.tolist(), view.quantities.tolist(), strict=True)
+    }
+    for price, quantity in held.items():
+        if exact.get(price) != quantity:
+            yield f"{name}: a book has {quantity} at {price} at {view.update_id}, not {exact.get(price)}"
+    for price in exact.keys() - held.keys():
+        if _is_known(price, view.known_range, step):
+            yield f"{name}: a book lacks {price} at {view.update_id}"
 
 
-def _is_joined(coverage: list[Interval], start: int, end: int) -> bool:
-    return any(interval.start <= start and end <= interval.end for interval in coverage)
+def _nearest_is_right(view: BookView, target: int, exact: dict[int, int], name: str) -> Iterator[str]:
+    found = view.nearest(Price(target))
+    step = steps_of(view.instrument)
+    if found is None or not exact:
+        return
+    wanted = target * step.price
+    right = min(exact, key=lambda price: (abs(price - wanted), price))
+    where = f"{name}: nearest to {wanted} at {view.update_id}"
+    if exact.get(found.price * step.price) != found.quantity * step.quantity:
+        yield f"{where} is {found}, and that is not there"
+    elif found.is_proven and found.price * step.price != right:
+        yield f"{where} is {found}, proven, and {right} is nearer"
+
+
+class Progress:
+    """Whether the age of a book is that of its own progress. One for each market of a server."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[int, int] | None = None
+        self._since = 0.0
+
+    def age_is_true(self, market: Market, fetched: int, now: float) -> Iterator[str]:
+        """A book that has not moved on is at least as old as the time for which it was seen standing still."""
+        state = (market._sync.update_id, fetched)  # a snapshot may confirm the book that stands still
+        if state != self._seen or not market.is_synced:
+            self._seen, self._since = state, now
+            return
+        age = market.age()
+        if age is not None and age < now - self._since - 0.01:
+            yield f"{market.symbol}: the book stands still for {now - self._since:.1f} s, and its age is {age}"
+
+
+def market_answers(market: Market) -> Iterator[str]:
+    """What always answers does answer."""
+    now, age = market.now(), market.age()
+    if age is not None and age < 0:
+        yield f"{market.symbol}: the age is {age}"
+    if now is not None and not 0 < now < 2**53:
+        yield f"{market.symbol}: now is {now}"
+    if market.history.seconds_held() >= 2**32:
+        yield f"{market.symbol}: {market.history.seconds_held()} seconds are held, more than a count can say"
 
 
 def is_bounded(server: SimServer) -> Iterator[str]:
@@ -128,3 +154,148 @@ def is_bounded(server: SimServer) -> Iterator[str]:
     links = sum(len(group.links) for group in server.feed.groups)
     if links > 2 * server.plan.connections * max(len(server.feed.groups), 1):
         yield f"{links} connections are open"
+
+
+# --- about the past
+
+
+def answer(history: HistoryStore, price: int, time: int) -> Answer:
+    """Return what a history says of a price at an instant."""
+    step = steps_of(history.instrument)
+    if price % step.price:
+        return None  # no text was ever that fine
+    try:
+        quantity = history.level_at(Price(price // step.price), Millis(time)).quantity
+    except BeforeHistory:
+        return "BEFORE_HISTORY"
+    except HistoryGap as gap:
+        return f"GAP {gap.start} {gap.cause}"
+    return None if quantity is None else quantity * step.quantity
+
+
+def answer_is_true(history: HistoryStore, truth: Symbol, price: int, time: int) -> Iterator[str]:
+    """An answer about the past is the truth, or an honest unknown."""
+    step = steps_of(history.instrument)
+    where = f"{truth.name}: {price} at {time}"
+    if price % step.price:
+        return
+    try:
+        state = history.level_at(Price(price // step.price), Millis(time))
+    except (BeforeHistory, HistoryGap) as refusal:
+        if any(interval.start <= time <= interval.end for interval in history.coverage()):
+            yield f"{where} is refused ({refusal}), though it is covered"
+        return
+    index = truth.index_of(state.update_id, time)
+    if index < 0:
+        yield f"{where} is answered as of {state.update_id}, where the exchange never was"
+        return
+    yield from _is_of_its_time(truth, index, state.update_id, time, where)
+    right = truth.quantity_at(price, state.update_id, index)
+    if state.quantity is None:
+        if price // step.price in state.known_range:
+            yield f"{where} is unknown inside the known range"
+    elif state.quantity * step.quantity != right:
+        yield f"{where} is {state.quantity}, and not {right} (as of {state.update_id})"
+
+
+def _is_of_its_time(truth: Symbol, index: int, update_id: UpdateId, time: int, where: str) -> Iterator[str]:
+    newest = truth.index_at(time)
+    if newest > index and truth.times[newest] != truth.times[index]:
+        yield f"{where} is answered as of {update_id}, though {truth.finals[newest]} had happened"
+    if truth.earliest[index] > time:
+        yield f"{where} is answered as of {update_id}, which happened at {truth.earliest[index]}"
+
+
+def books_are_true(history: HistoryStore, truth: Symbol, random: Random) -> Iterator[str]:
+    """Whole books of the past, and the nearest levels in them, are what the exchange had."""
+    for interval in history.coverage():
+        time = random.randint(interval.start, interval.end)
+        view = finish(history.book_at(Millis(time)))
+        index = truth.index_of(view.update_id, time)
+        if index < 0:
+            yield f"{truth.name}: a book at {time} is of {view.update_id}, where the exchange never was"
+            continue
+        yield from _is_of_its_time(truth, index, view.update_id, time, f"{truth.name}: the book at {time}")
+        exact = truth.book(view.update_id, index)
+        yield from _view_is_right(view, exact, truth.name)
+        target = truth.random.choice(truth.prices()) // steps_of(view.instrument).price
+        yield from _nearest_is_right(view, target, exact, truth.name)
+        found, _ = finish(history.nearest_at(Price(target), Millis(time)))
+        in_view = view.nearest(Price(target))
+        if found != in_view:
+            yield f"{truth.name}: nearest to {target} at {time} is {found}, and in the book {in_view}"
+
+
+def changes_are_true(history: HistoryStore, truth: Symbol, random: Random) -> Iterator[str]:
+    """The changes of a level, and of the best prices, are what the exchange did."""
+    coverage = history.coverage()
+    if not coverage:
+        return
+    step = steps_of(history.instrument)
+    interval = random.choice(coverage)
+    price = random.choice(truth.prices())
+    if price % step.price == 0:
+        page = finish(history.changes_of(Price(price // step.price), interval.start, interval.end, limit=_MOST_ROWS))
+        rows = zip(page.rows.times.tolist(), page.rows.update_ids.tolist(), page.rows.quantities.tolist(), strict=True)
+        for time, update_id, quantity in rows:
+            index = truth.index_of(update_id, time)
+            if index < 0 or truth.quantity(price, index) != quantity * step.quantity:
+                yield f"{truth.name}: {price} became {quantity} at {time} by {update_id}, and it did not"
+    best = finish(history.best_between(interval.start, interval.end, limit=_MOST_ROWS))
+    for time, update_id, (bid, bid_quantity, ask, ask_quantity) in zip(
+        best.rows.times.tolist(), best.rows.update_ids.tolist(), best.rows.best.tolist(), strict=True
+    ):
+        index = truth.index_of(update_id, time)
+        for told, quantity in ((bid, bid_quantity), (ask, -ask_quantity)):
+            if told and truth.quantity_at(told * step.price, update_id, index) != quantity * step.quantity:
+                yield f"{truth.name}: the best price {told} had {quantity} at {time} by {update_id}, and it had not"
+
+
+def gaps_are_true(server: SimServer, name: str, truth: Symbol) -> Iterator[str]:
+    """No gap goes unreported, and none is reported that was not."""
+    history = server.markets[name].history
+    coverage, gaps = history.coverage(), history.gaps()
+    oldest = coverage[0].start if coverage else None
+    is_partly_lost = name in server.damaged or server.plan.retention_ms < 10**6
+    excused = _WITHOUT_LOSS | ({"DAMAGED"} if name in server.damaged else set())
+    excused |= {"NOT_TRADING"} if truth.was_untraded else set()
+    if not truth.was_untraded and any(gap.cause is Cause.NOT_TRADING for gap in gaps):
+        yield f"{name}: a gap says that it was not traded, and it was"
+    written = [event for event in server.applied[name] if event.is_written]
+    for before, after in pairwise(written):
+        if before.time == after.time or (is_partly_lost and (oldest is None or before.time < oldest)):
+            continue
+        first, last = truth.index_of(before.final, before.time), truth.index_of(after.final, after.time)
+        is_lost = last - first > 1
+        where = f"{name}: between {before.final} ({before.time}) and {after.final} ({after.time})"
+        # An epoch that begins in the millisecond in which the one before ended is known from the next one on.
+        start = before.time + 1 if before.epoch == after.epoch and before.run == after.run else before.time
+        if _is_joined(coverage, start, after.time):
+            if is_lost:
+                yield f"{where} events are missing, and no gap is told"
+            continue
+        cause = _cause_between(gaps, before, after)
+        if cause is None:
+            yield f"{where} nothing is covered, and no gap is told"
+        elif not is_lost and cause not in excused and truth.doubtful.isdisjoint((first, last)):
+            yield f"{where} nothing is missing, and a gap is told ({cause})"
+        elif cause == "RESTART" and before.run == after.run and name not in server.damaged:
+            yield f"{where} a restart is told of, and there was none"
+
+
+def _is_joined(coverage: list[Interval], start: int, end: int) -> bool:
+    return any(interval.start <= start and end <= interval.end for interval in coverage)
+
+
+def _cause_between(gaps: list[GapInterval], before: Applied, after: Applied) -> str | None:
+    """Return the cause of a gap that touches what lies between two events."""
+    for gap in gaps:
+        if gap.start <= after.time and (gap.end is None or gap.end >= before.time):
+            return gap.cause.value
+    return None
+
+
+def some_price(truth: Symbol, random: Random) -> int:
+    """Return a price worth a question: one that had something, or one beside it."""
+    price = random.choice(truth.prices())
+    return price if random.random() < 0.8 else price + random.choice((-1, 1)) * TENTH

@@ -1,14 +1,16 @@
-"""The simulated exchange: a few small books that move, and the whole truth about them for whoever judges."""
+"""The simulated exchange: small books that move, and the whole truth about them for the judge.
+
+An event has two times. `times` never goes back and is what history must say; `earliest` is the `T` that the exchange
+sent, which an event slightly back in time makes lower. Update ids can begin anew, so an id names an event of an era.
+"""
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from chronobook_server.core.depth import DepthUpdate
-from chronobook_server.simulator.market import Truth
-from tests.support.depth import SmallExchange
+from tests.simulation.market import Event, SimMarket, text
 
 START_MS = 1_700_000_000_000
 WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
@@ -16,105 +18,184 @@ WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
 FULL_LIMIT, CHEAP_LIMIT = 10, 5
 # Of middles, in tenths: ordinary, and where a digit is gained.
 MIDDLES = (1000, 26_815, 999_995)
+FIRST_IDS = (100, 4_000_000, 9_000_000_000_000)
+_SAME_TIME = 0.03
+# An event this far back, in ms, is still dated to the one before it.
+BACK_MS = 999
+
+
+class Clock:
+    """The exchange's clock: virtual time at some speed, which may leap ahead."""
+
+    def __init__(self, speed: float = 1.0) -> None:
+        self._speed = speed
+        self._leaped = 0
+
+    def at(self, seconds: float) -> int:
+        """Return the Unix time in ms at a virtual time."""
+        return START_MS + self._leaped + int(seconds * 1000 * self._speed)
+
+    def leap(self, milliseconds: int) -> None:
+        """Let time pass in which nothing happened, as the replay of a recording does."""
+        self._leaped += milliseconds
 
 
 @dataclass
 class Symbol:
-    """One symbol: its market, and everything that ever was. Prices in tenths, quantities signed."""
+    """One symbol: its market, and everything that ever was. Prices and quantities in 10^-9, quantities signed."""
 
     name: str
-    market: SmallExchange
+    market: SimMarket
     pace: float  # seconds between two events, on average
-    _random: Random
+    random: Random
     status: str = "TRADING"
-    is_fine: bool = False  # the wire's text has one more decimal
-    wire: Truth = field(default_factory=Truth)
+    pads: tuple[int, int] = (1, 0)  # decimals that the texts of prices and quantities have at least
+    bids: dict[int, int] = field(default_factory=dict)
+    asks: dict[int, int] = field(default_factory=dict)
     finals: list[int] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
+    earliest: list[int] = field(default_factory=list)
+    pushed_at: list[float] = field(default_factory=list)
     inside: dict[int, dict[int, int]] = field(default_factory=dict)  # books at ids that lie inside an event
-    _levels: dict[int, int] = field(default_factory=dict)
+    aliases: dict[int, list[int]] = field(default_factory=dict)  # ids that were told and are wrong
+    doubtful: set[int] = field(default_factory=set)  # events that a gap may begin or end at, though none was lost
+    was_untraded: bool = False  # for a time, by the list of contracts
+    is_untimely: bool = False  # the next event is slightly back in time
+    _eras: list[int] = field(default_factory=lambda: [0])
     _changes: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
-    _next: DepthUpdate | None = None
+    _next: Event | None = None
 
     def __post_init__(self) -> None:
-        self.finals, self.times = [self.market.update_id], [self.market.time]
-        self._note()
-        body = self.market.snapshot(1000)
-        self.wire.load({"bids": body.bids, "asks": body.asks, "lastUpdateId": body.last_update_id,
-                        "T": body.transaction_time, "E": body.event_time})  # fmt: skip
+        self.finals = [self.market.update_id]
+        self.times, self.earliest, self.pushed_at = [START_MS], [START_MS], [0.0]
+        self._take(self.market.bids, self.market.asks)
 
     # --- what happens
 
     def prepare(self) -> float:
         """Make the next event; return the seconds until it is pushed."""
-        before = self.market.time
         self._next = self.market.event()
-        return (self.market.time - before) / 60 * self.pace
+        return self.random.random() * 2 * self.pace
 
-    def push(self, time_ms: int) -> dict[str, Any]:
+    def push(self, now: int, seconds: float = 0.0) -> dict[str, Any]:
         """Let the event happen that was made, at this time; return it as on the wire."""
         event = self._next
         assert event is not None
         self._next = None
-        is_same = self._random.random() < 0.03
-        self.market.time = self.times[-1] if is_same else max(time_ms, self.times[-1])
-        frame = self.frame(event, self.market.time)
-        self.wire.apply(frame)
-        self.finals.append(event.final_update_id)
-        self.times.append(self.market.time)
-        self._note()
-        return frame
+        before = self.times[-1]
+        time = before if self.random.random() < _SAME_TIME else max(now, before)
+        if self.is_untimely:
+            self.is_untimely = False
+            time = before - self.random.randint(1, BACK_MS)
+        self.finals.append(event.final)
+        self.times.append(max(time, before))
+        self.earliest.append(time)
+        self.pushed_at.append(seconds)
+        self._take(event.bids, event.asks)
+        return self.frame(event, time)
 
-    def make_finer(self) -> None:
-        """Write one decimal more from now on."""
-        if not self.is_fine:
-            self.is_fine = True
-            self.wire.bids = {f"{price}0": f"{held}.0" for price, held in self.wire.bids.items()}
-            self.wire.asks = {f"{price}0": f"{held}.0" for price, held in self.wire.asks.items()}
+    def begin_anew(self) -> None:
+        """Count update ids anew, from the event on that happens next."""
+        event = self._next
+        assert event is not None
+        start = self.random.choice((0, 1000, max(self.finals[-1] - self.random.randint(50, 500), 1)))
+        width = event.final - event.first
+        event.first = start + 1
+        event.final = event.first + width
+        event.previous = self.random.choice((start, event.previous))
+        self.market.begin_anew(event.final)
+        self._eras.append(len(self.finals))
+        self.doubt()
 
-    def frame(self, event: DepthUpdate, time: int) -> dict[str, Any]:
+    def doubt(self) -> None:
+        """Note that a gap around the newest or the next event is honest, though no event was lost."""
+        self.doubtful.update((len(self.finals) - 1, len(self.finals)))
+
+    def _take(self, bids: dict[int, int], asks: dict[int, int]) -> None:
+        index = len(self.finals) - 1
+        touched = set()
+        for side, named in ((self.bids, bids), (self.asks, asks)):
+            for price, quantity in named.items():
+                if quantity:
+                    side[price] = quantity
+                elif side.pop(price, None) is None:
+                    continue
+                touched.add(price)
+        for price in touched:
+            signed = self.bids.get(price) or -self.asks.get(price, 0)
+            history = self._changes.setdefault(price, [])
+            if (history[-1][1] if history else 0) != signed:
+                history.append((index, signed))
+
+    # --- on the wire
+
+    def frame(self, event: Event, time: int) -> dict[str, Any]:
         """Return an event as on the wire."""
         return {
-            "e": "depthUpdate", "E": time + 2, "T": time, "s": self.name, "U": event.first_update_id,
-            "u": event.final_update_id, "pu": event.previous_final_update_id,
-            "b": self._texts(event.bids), "a": self._texts(event.asks),
+            "e": "depthUpdate", "E": time + 2, "T": time, "s": self.name, "U": event.first, "u": event.final,
+            "pu": event.previous, "b": self._texts(event.bids.items()), "a": self._texts(event.asks.items()),
         }  # fmt: skip
 
-    def _texts(self, levels: Iterable[tuple[str, str]]) -> list[list[str]]:
-        more = ("0", ".0") if self.is_fine else ("", "")
-        return [[price + more[0], quantity + more[1]] for price, quantity in levels]
+    def _texts(self, levels: Iterable[tuple[int, int]]) -> list[list[str]]:
+        price_pad, quantity_pad = self.pads
+        return [[text(price, price_pad), text(quantity, quantity_pad)] for price, quantity in levels]
 
     def ticker(self) -> dict[str, Any] | None:
         """Return the best prices; None where a side is empty."""
-        return self.wire.ticker(self.name)
+        if not self.bids or not self.asks:
+            return None
+        bid, ask, time = max(self.bids), min(self.asks), self.times[-1]
+        prices, quantities = self._texts(((bid, self.bids[bid]), (ask, self.asks[ask])))
+        return {
+            "e": "bookTicker", "u": self.finals[-1], "s": self.name, "b": prices[0], "B": prices[1],
+            "a": quantities[0], "A": quantities[1], "T": time, "E": time, "ps": self.name, "st": 1,
+        }  # fmt: skip
 
-    def snapshot(self, limit: int, random: Random, *, is_straddled: bool) -> dict[str, Any]:
-        """Return the body of a depth reply, perhaps with an update id that lies inside the next event."""
+    def snapshot(self, limit: int) -> dict[str, Any]:
+        """Return the body of a depth reply."""
+        return self._body(self.finals[-1], self.times[-1], self.bids, self.asks, limit)
+
+    def snapshot_of(self, index: int, limit: int) -> dict[str, Any]:
+        """Return the body of a depth reply as it was after an earlier event."""
+        book = {price: held for price in self._changes if (held := self.quantity(price, index))}
+        bids = {price: held for price, held in book.items() if held > 0}
+        asks = {price: -held for price, held in book.items() if held < 0}
+        return self._body(self.finals[index], self.times[index], bids, asks, limit)
+
+    def snapshot_inside(self, limit: int) -> dict[str, Any]:
+        """Return the body of a depth reply with an update id that lies inside the next event, where that is wide."""
         event = self._next
-        if not is_straddled or event is None or event.final_update_id == event.first_update_id:
-            return self.wire.snapshot(limit)
-        inside = self.wire.copy()
-        frame = self.frame(event, self.times[-1])
-        inside.apply(frame, levels=random.randint(0, len(frame["b"]) + len(frame["a"])))
-        inside.update_id = random.randint(event.first_update_id, event.final_update_id - 1)
-        if inside.update_id in self.inside or not _is_whole(inside):
-            return self.wire.snapshot(limit)
-        self.inside[inside.update_id] = {
-            **{_tenths(price): round(float(quantity)) for price, quantity in inside.bids.items()},
-            **{_tenths(price): -round(float(quantity)) for price, quantity in inside.asks.items()},
-        }
-        return inside.snapshot(limit)
+        if event is None or event.final == event.first:
+            return self.snapshot(limit)
+        bids, asks = dict(self.bids), dict(self.asks)
+        left = self.random.randint(0, len(event.bids) + len(event.asks))
+        for side, named in ((bids, event.bids), (asks, event.asks)):
+            for price, quantity in list(named.items())[: max(left, 0)]:
+                side[price] = quantity
+                if not quantity:
+                    del side[price]
+            left -= len(named)
+        update_id = self.random.randint(event.first, event.final - 1)
+        if update_id in self.inside or not bids or not asks or max(bids) >= min(asks):
+            return self.snapshot(limit)
+        self.inside[update_id] = bids | {price: -quantity for price, quantity in asks.items()}
+        return self._body(update_id, self.times[-1], bids, asks, limit)
+
+    def _body(
+        self, update_id: int, time: int, bids: dict[int, int], asks: dict[int, int], limit: int
+    ) -> dict[str, Any]:
+        return {
+            "lastUpdateId": update_id, "E": time + 1, "T": time,
+            "bids": self._texts((price, bids[price]) for price in sorted(bids, reverse=True)[:limit]),
+            "asks": self._texts((price, asks[price]) for price in sorted(asks)[:limit]),
+        }  # fmt: skip
+
+    @property
+    def era(self) -> int:
+        """Number of the first event of this era."""
+        return self._eras[-1]
 
     # --- what is true
-
-    def _note(self) -> None:
-        now = self.market.bids | {price: -quantity for price, quantity in self.market.asks.items()}
-        index = len(self.finals) - 1
-        for price in self._levels.keys() | now.keys():
-            quantity = now.get(price, 0)
-            if self._levels.get(price, 0) != quantity:
-                self._changes.setdefault(price, []).append((index, quantity))
-        self._levels = now
 
     def prices(self) -> list[int]:
         """Return every price that ever had anything."""
@@ -124,9 +205,20 @@ class Symbol:
         """Return the number of the last event at or before an instant; -1 before the first."""
         return bisect_right(self.times, time) - 1
 
-    def index_of(self, update_id: int) -> int:
-        """Return the number of the last event that ends at or before an update id; -1 before the first."""
-        return bisect_right(self.finals, update_id) - 1
+    def indices_of(self, update_id: int) -> Iterator[int]:
+        """Yield the numbers of the events that an id which was ever told may mean, one an era, the newest first."""
+        yield from reversed(self.aliases.get(update_id, ()))
+        end = len(self.finals)
+        for start in reversed(self._eras):
+            index = bisect_right(self.finals, update_id, start, end) - 1
+            if index >= start and (self.finals[index] == update_id or update_id in self.inside):
+                yield index
+            end = start
+
+    def index_of(self, update_id: int, time: int) -> int:
+        """Return the number of the event with an update id that is the newest at an instant; -1 where none is."""
+        found = list(self.indices_of(update_id))
+        return next((index for index in found if self.times[index] <= time), found[-1] if found else -1)
 
     def quantity(self, price: int, index: int) -> int:
         """Return what rested at a price after an event."""
@@ -134,27 +226,27 @@ class Symbol:
         place = bisect_right(changes, index, key=lambda change: change[0]) - 1
         return changes[place][1] if place >= 0 else 0
 
-    def book(self, update_id: int) -> dict[int, int]:
-        """Return all levels at an update id."""
-        if update_id in self.inside:
-            return self.inside[update_id]
-        index = self.index_of(update_id)
+    def quantity_at(self, price: int, update_id: int, index: int) -> int:
+        """Return what rested at a price at an update id, which may lie inside the event after `index`."""
+        inside = self.inside.get(update_id)
+        return (
+            self.quantity(price, index) if inside is None or self.finals[index] == update_id else inside.get(price, 0)
+        )
+
+    def book(self, update_id: int, index: int) -> dict[int, int]:
+        """Return all levels at an update id, which may lie inside the event after `index`."""
+        inside = self.inside.get(update_id)
+        if inside is not None and self.finals[index] != update_id:
+            return inside
         return {price: held for price in self._changes if (held := self.quantity(price, index))}
-
-
-def _tenths(price: str) -> int:
-    return round(float(price) * 10)
-
-
-def _is_whole(book: Truth) -> bool:
-    """Return whether a half-applied book could be one: both sides there, and not crossed."""
-    return bool(book.bids and book.asks) and max(map(float, book.bids)) < min(map(float, book.asks))
 
 
 def symbols(random: Random, names: Iterable[str]) -> dict[str, Symbol]:
     """Make the markets of these symbols."""
     made = {}
     for name in names:
-        market = SmallExchange(Random(random.getrandbits(32)), middle=random.choice(MIDDLES), time=START_MS)
+        market = SimMarket(
+            Random(random.getrandbits(32)), middle=random.choice(MIDDLES), update_id=random.choice(FIRST_IDS)
+        )
         made[name] = Symbol(name, market, random.choice((0.06, 0.06, 0.25, 1.0)), Random(random.getrandbits(32)))
     return made

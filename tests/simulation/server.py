@@ -2,18 +2,23 @@
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from random import Random
 
 from chronobook_server.core.records import Keyframe, Record, Update
 from chronobook_server.core.values import Millis
 from chronobook_server.exchange.feed import Feed, FeedSettings
+from chronobook_server.history.recovery import LOG_SUFFIX
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
 from tests.simulation.network import SimNetwork
-from tests.support.memory import InlineSealer, MemoryFiles
+from tests.simulation.sealer import SimSealer
+from tests.support.memory import MemoryFiles
 
 RETENTION_MS = 10**9
+# Of the graceful ends, those at which all waiting segments are sealed in time.
+_DRAINED = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class Plan:
     lifetime_seconds: float
     audit_seconds: float | None
     segment_ms: int
+    retention_ms: int = RETENTION_MS
+    seal_rates: Mapping[str, float] = field(default_factory=dict)
 
 
 class WatchedHistory(HistoryStore):
@@ -53,9 +60,9 @@ class WatchedHistory(HistoryStore):
             type(self).epochs += 1  # of all servers, so that no two are alike
         elif isinstance(record, Update):
             state = (record.transaction_time, record.final_update_id)
-            written = self.newest_state() == state and self.last_time == record.transaction_time
+            is_written = self.newest_state() == state and self.last_time == record.transaction_time
             self.applied.append(
-                Applied(self.run, self.epochs, record.final_update_id, record.transaction_time, written)
+                Applied(self.run, self.epochs, record.final_update_id, record.transaction_time, is_written)
             )
 
 
@@ -68,16 +75,21 @@ class SimServer:
         self.disks: dict[str, MemoryFiles] = {}
         self.applied: dict[str, list[Applied]] = {}
         self.markets: dict[str, Market] = {}
+        self.damaged: set[str] = set()  # symbols one of whose files was damaged
         self.runs = 0
+        self.sealer: SimSealer
+        self.feed: Feed
         self._held_until = 0.0  # outlasts a restart, as a file does
         self._random = random
         self._task: asyncio.Task[None] | None = None
-        self.feed: Feed
 
     def start(self) -> None:
         """Start on what is on the disk."""
         self.runs += 1
         self.markets = {}
+        self.network.has_listed = False
+        self.sealer = SimSealer(self.network.loop, self._random, self.plan.seal_rates)
+        self.sealer.injected = self.network.injected
         for symbol in self.disks if self.plan.all_symbols else self.plan.symbols:
             self._add(symbol)
         settings = FeedSettings(
@@ -104,7 +116,7 @@ class SimServer:
     def _add(self, symbol: str) -> None:
         files = self.disks.setdefault(symbol, MemoryFiles())
         history = WatchedHistory(
-            symbol, files, InlineSealer(), retention_ms=RETENTION_MS, segment_ms=self.plan.segment_ms
+            symbol, files, self.sealer, retention_ms=self.plan.retention_ms, segment_ms=self.plan.segment_ms
         )
         history.applied, history.run = self.applied.setdefault(symbol, []), self.runs
         self.markets[symbol] = Market(
@@ -124,6 +136,9 @@ class SimServer:
                 market.history.applied = []
             else:
                 market.history.recorder.close()
+        if not is_killed and self._random.random() < _DRAINED:
+            self.sealer.drain()
+        self.sealer.stop()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -141,8 +156,23 @@ class SimServer:
         for files in self.disks.values():
             files.room = 0 if is_full else None
         if not is_full:
-            for market in self.markets.values():
-                market.history.recorder.retry_seals()
+            self.retry_seals()
+
+    def retry_seals(self) -> None:
+        """Try again to seal what could not be sealed, as a server does every ten seconds."""
+        for market in self.markets.values():
+            market.history.recorder.retry_seals()
+
+    def damage_log(self, symbol: str) -> bool:
+        """Flip one bit of a log that is not sealed yet; return whether there was one."""
+        files = self.disks.get(symbol)
+        names = [name for name in files.contents if name.endswith(LOG_SUFFIX)] if files else []
+        if files is None or not names:
+            return False
+        data = files.contents[self._random.choice(names)]
+        data[self._random.randrange(len(data))] ^= 1 << self._random.randrange(8)
+        self.damaged.add(symbol)
+        return True
 
 
 def _copy(files: MemoryFiles) -> MemoryFiles:

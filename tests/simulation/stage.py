@@ -6,11 +6,11 @@ from random import Random
 from typing import Any
 
 from chronobook_server.market import Market
-from tests.simulation.exchange import START_MS, Symbol
+from tests.simulation.exchange import Symbol
 from tests.simulation.loop import VirtualLoop
+from tests.simulation.market import DECIMALS, SimMarket
 from tests.simulation.network import SimNetwork
 from tests.simulation.server import Plan, SimServer
-from tests.support.depth import SmallExchange
 
 LIFETIME_SECONDS = 23.5 * 3600
 
@@ -23,10 +23,7 @@ class Stage:
         assert isinstance(loop, VirtualLoop)
         self.loop = loop
         self.random = Random(1)
-        self.truth = {
-            name: Symbol(name, SmallExchange(Random(name), middle=middle, time=START_MS), 0.06, Random(name))
-            for name in names
-        }
+        self.truth = {name: Symbol(name, SimMarket(Random(name), middle=middle), 0.06, Random(name)) for name in names}
         self.network = SimNetwork(loop, self.truth, Random(2), {}, limit)
         settings: dict[str, Any] = {
             "symbols": names,
@@ -48,7 +45,7 @@ class Stage:
         """Let the next event of a symbol happen, and send it, if it is not to be lost."""
         symbol = self.truth[name]
         symbol.prepare()
-        frame = symbol.push(START_MS + int(self.loop.time() * 1000))
+        frame = symbol.push(self.network.clock.at(self.loop.time()), self.loop.time())
         if not is_lost:
             self.network.event(name, frame)
         self.network.tickers()
@@ -79,8 +76,8 @@ class Stage:
         view = None if market is None else market.current_view()
         if view is None or view.update_id != truth.finals[-1]:
             return False
-        factor, unit = 10 ** (view.instrument.price_scale - 1), 10**view.instrument.quantity_scale
-        exact = {price * factor: held * unit for price, held in truth.book(view.update_id).items()}
+        step, unit = 10 ** (DECIMALS - view.instrument.price_scale), 10 ** (DECIMALS - view.instrument.quantity_scale)
+        exact = {price / step: held / unit for price, held in truth.book(view.update_id, len(truth.finals) - 1).items()}
         held = dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True))
         assert held.items() <= exact.items()
         assert not [price for price in exact.keys() - held.keys() if price in view.known_range]

@@ -14,6 +14,7 @@ from chronobook_server.history.answers import finish
 from chronobook_server.market import Market
 from tests.simulation.exchange import START_MS
 from tests.simulation.loop import virtually
+from tests.simulation.market import DECIMALS, TENTH
 from tests.simulation.stage import Stage
 from tests.support.depth import Pairs, snapshot, update
 from tests.support.memory import memory_history
@@ -336,7 +337,7 @@ async def test_a_tick_size_halved_in_mid_history_changes_no_answer_about_before(
     prices = truth.prices()
     before = {(price, time): said(market, price, time) for price in prices for time in times}
     stage.network.ticks[ONE] = "0.05"
-    truth.make_finer()
+    truth.market.fine_price = TENTH // 2
     await stage.go_on(15)
     await stage.synced()
     assert {key: said(market, *key) for key in before} == before
@@ -354,10 +355,10 @@ async def test_a_tick_size_halved_in_mid_history_changes_no_answer_about_before(
 
 
 def said(market: Market, price: int, time: int) -> float | str | None:
-    """Return what rested at a price (in tenths) at an instant, in whole units."""
+    """Return what rested at a price (in 10^-9) at an instant, in whole units."""
     instrument = market.history.instrument
     try:
-        state = market.history.level_at(Price(price * 10 ** (instrument.price_scale - 1)), Millis(time))
+        state = market.history.level_at(Price(price // 10 ** (DECIMALS - instrument.price_scale)), Millis(time))
     except HistoryGap as gap:
         return str(gap)
     return None if state.quantity is None else state.quantity / 10**instrument.quantity_scale

@@ -1,10 +1,15 @@
-"""Thousands of bad days, each from its seed, and what must hold in all of them (see run.py, checks.py)."""
+"""Thousands of bad days, each from its seed, and what must hold in all of them (see world.py, judge.py, checks.py)."""
 
-from collections import Counter
+from pathlib import Path
+from random import Random
 
 import pytest
 
-from tests.simulation.run import ALL_FAULTS, COMMAND, LEAST_EVENTS, LEAST_FAULTS, Report, many, quietly
+from tests.simulation import kinds
+from tests.simulation.kinds import ALL_FAULTS, AWAITED, DRAWN, KINDS
+from tests.simulation.ranges import State, many, run_ranges
+from tests.simulation.report import Report, Sum
+from tests.simulation.world import LEAST_EVENTS, LEAST_FAULTS, quietly
 
 SEEDS = 2000
 EACH_FAULT = 100
@@ -13,23 +18,18 @@ EACH_FAULT = 100
 @pytest.mark.timeout(900)
 def test_every_bad_day_ends_well() -> None:
     reports = list(many(0, SEEDS))
-    bad = [
-        f"seed {report.seed}: {report.wrong[0]}\n    again: {COMMAND} {report.seed}"
-        for report in reports
-        if report.wrong
-    ]
-    assert not bad, "\n".join(bad)
+    total = Sum.of(reports)
+    print("\n".join(total.lines()))
+    assert not total.bad, "\n".join(total.lines())
     assert all(report.events >= LEAST_EVENTS for report in reports)
     assert all(sum(report.faults.values()) >= LEAST_FAULTS for report in reports)
-    faults: Counter[str] = sum((report.faults for report in reports), Counter())
-    print(f"{SEEDS} seeds, {sum(report.events for report in reports)} events, faults: {dict(faults.most_common())}")
-    assert {kind: faults[kind] for kind in ALL_FAULTS if faults[kind] < EACH_FAULT} == {}
-    seen: Counter[str] = sum((report.seen for report in reports), Counter())
-    print(f"seen: {dict(seen.most_common())}")
-    reached = ("audits", "widenings", "rotations", "resubscriptions", "SUSPENDED", "RESUMING")
-    causes = ("CHAIN_BREAK", "DISCONNECT", "EXCHANGE_SILENT", "RESTART", "DISK", "OVERLOAD", "NOT_TRADING")
-    assert all(seen[kind] > EACH_FAULT for kind in reached)
-    assert all(seen[f"gap {cause}"] > 10 for cause in causes)
+    drawn = [kind for kind in ALL_FAULTS if kind in DRAWN]
+    assert {kind: total.days[kind] for kind in drawn if total.days[kind] < EACH_FAULT} == {}
+    reached = ("audits", "widenings", "rotations", "resubscriptions", "SUSPENDED", "RESUMING", "final answers")
+    causes = ("CHAIN_BREAK", "CROSSED_BOOK", "DISCONNECT", "EXCHANGE_SILENT", "RESTART", "DISK", "OVERLOAD",
+              "NOT_TRADING")  # fmt: skip
+    assert all(total.seen[kind] > EACH_FAULT for kind in reached)
+    assert all(total.seen[f"gap {cause}"] > 10 for cause in causes)
 
 
 def test_a_seed_is_the_same_day_again() -> None:
@@ -38,3 +38,47 @@ def test_a_seed_is_the_same_day_again() -> None:
 
     for seed in (3, 11):
         assert told(quietly(seed)) == told(quietly(seed))
+
+
+def test_each_kind_can_be_switched_on_and_off() -> None:
+    assert set(AWAITED) <= set(KINDS)
+    assert set(quietly(3, frozenset({"drop", "restart"})).faults) <= {"drop", "restart", "cut_for_age"}
+    random = Random(1)
+    rates = [kinds.network_rates(random, frozenset(ALL_FAULTS)) | kinds.event_rates(random, frozenset(ALL_FAULTS))
+             for _ in range(500)]  # fmt: skip
+    timed = [kind for _ in range(500) for _, kind in kinds.timed(random, frozenset(ALL_FAULTS))]
+    sealing = [kind for _ in range(500) for kind in kinds.seal_rates(random, frozenset(ALL_FAULTS))]
+    traits = [kind for _ in range(500) for kind in kinds.traits(random, frozenset(ALL_FAULTS))]
+    drawn = {kind for each in rates for kind in each} | {*timed, *sealing, *traits}
+    assert drawn == set(ALL_FAULTS) - {"cut_for_age"}
+
+
+def test_a_wrong_answer_is_a_failing_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chronobook_server.core.book.OrderBook._remove_levels", lambda *_: None)
+    assert any(quietly(seed).wrong for seed in range(3))
+
+
+def test_finished_ranges_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.simulation.ranges.RANGE", 2)
+    ran: list[tuple[int, int]] = []
+
+    def some(first: int, last: int, drawn: frozenset[str], workers: int | None) -> list[Report]:
+        if first == 4:
+            raise KeyboardInterrupt
+        ran.append((first, last))
+        bad = Report(first)
+        bad.faults["drop"], bad.wrong = 2, ["it is wrong"]
+        return [bad, Report(first + 1)]
+
+    monkeypatch.setattr("tests.simulation.ranges.many", some)
+    path = tmp_path / "state.json"
+    with pytest.raises(KeyboardInterrupt):
+        list(run_ranges(State(path, DRAWN, resumes=False), 0, 6, DRAWN, None))
+    state = State(path, DRAWN, resumes=True)
+    with pytest.raises(KeyboardInterrupt):
+        list(run_ranges(state, 0, 6, DRAWN, None))
+    assert ran == [(0, 2), (2, 4)]
+    total = state.total()
+    assert (total.seeds, total.faults["drop"], total.days["drop"], sorted(total.bad)) == (4, 4, 2, [0, 2])
+    assert State(path, frozenset(), resumes=True).ranges == {}, "of other kinds of faults"
+    assert State(path, DRAWN, resumes=False).ranges == {}

@@ -1,0 +1,346 @@
+"""One simulated day: an exchange, a server or two, and what goes wrong between them, all from one seed."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+from unittest import mock
+
+import structlog
+
+from tests.simulation import kinds
+from tests.simulation.exchange import CHEAP_LIMIT, FULL_LIMIT, Clock, Symbol, symbols
+from tests.simulation.judge import Judge
+from tests.simulation.kinds import DRAWN, TIME_FAULTS
+from tests.simulation.loop import VirtualLoop, run
+from tests.simulation.market import UNIT
+from tests.simulation.network import SimNetwork
+from tests.simulation.report import Report
+from tests.simulation.server import RETENTION_MS, Plan, SimServer
+from tests.simulation.wild import YEAR, far_id, wild_time, with_time
+
+NAMES = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
+LEAST_EVENTS, LEAST_FAULTS, MOST_SECONDS = 300, 3, 150.0
+# After the last fault, without the waits that the exchange announces.
+CONVERGE_SECONDS = 30.0
+_LONG_SECONDS = 400.0
+# Where it announces one after the other, the day ends all the same.
+_MOST_WAIT_SECONDS = 900.0
+_LOOK_SECONDS = 0.8
+_STEP_SECONDS = 0.3
+_RETRY_SEALS_SECONDS = 10.0
+_HOUR = 3600.0
+
+
+class World:
+    """An exchange, a server or two, and what goes wrong between them."""
+
+    def __init__(self, seed: int, loop: VirtualLoop, drawn: frozenset[str]) -> None:
+        self.report = Report(seed)
+        self.random = Random(seed)
+        self.loop = loop
+        random = self.random
+        names = NAMES[: random.choice((1, 1, 2, 3))]
+        self.truth = symbols(random, names)
+        self.traits = kinds.traits(random, drawn)
+        self.report.faults.update(self.traits)
+        speed = random.choice((7.0, 60.0)) if "replay_speed" in self.traits else 1.0
+        self.clock = Clock(speed)
+        self.age = random.choice((25.0, 60.0, 1e9))
+        limit = random.choice((60, 300, 2400))
+        self.servers: list[SimServer] = []
+        for _ in range(1 if random.random() < 0.85 else 2):
+            rates = kinds.network_rates(random, drawn)
+            network = SimNetwork(loop, self.truth, Random(random.getrandbits(32)), rates, limit)
+            network.clock = self.clock
+            if "replay_date" in self.traits:
+                network.wall_ahead = random.choice((-1, 1)) * random.uniform(60, YEAR / 1000)
+            if "short_always" in self.traits:
+                network.most_levels = random.randint(3, FULL_LIMIT - 1)
+            plan = Plan(
+                symbols=names,
+                all_symbols=random.random() < 0.3,
+                connections=random.choice((1, 1, 2)),
+                lifetime_seconds=self.age * random.choice((0.8, 0.8, 10)),
+                audit_seconds=random.choice((None, 4.0, 15.0)),
+                segment_ms=int(random.choice((7000, 20_000)) * speed),
+                retention_ms=int(20_000 * speed) if "little_retention" in self.traits else RETENTION_MS,
+                seal_rates=kinds.seal_rates(random, drawn),
+            )
+            self.servers.append(SimServer(plan, network, Random(random.getrandbits(32))))
+        self.judge = Judge(self.report, self.truth, Random(random.getrandbits(32)), loop, drawn)
+        self.timed = kinds.timed(random, drawn)
+        self.rates = kinds.event_rates(random, drawn)
+        self._converge_seconds = CONVERGE_SECONDS if "in_sync_after_30_seconds" in drawn else _LONG_SECONDS
+        self._is_quiet = False
+        self._pumping = True
+        self._restarting = asyncio.Lock()
+
+    # --- the exchange goes on
+
+    def pump(self, symbol: Symbol) -> None:
+        """Let the next event of a symbol happen in its time, and so on."""
+        if self._pumping:
+            self.loop.call_later(symbol.prepare(), self._push, symbol)
+
+    def _push(self, symbol: Symbol) -> None:
+        if self._is_quiet:
+            self.loop.call_later(1.0, self._push, symbol)
+            return
+        kind = next((kind for kind, rate in self.rates.items() if self.random.random() < rate), None)
+        if kind is not None:
+            self.report.faults[kind] += 1
+            self._disturb(symbol, kind)
+        frame = symbol.push(self.clock.at(self.loop.time()), self.loop.time())
+        wild = None if kind is None else self._wild(symbol, kind, frame)
+        is_for_all = self.random.random() < 0.6
+        self.report.events += 1
+        is_traded = symbol.status == "TRADING"
+        for server in self.servers:
+            if is_traded and (wild is None or is_for_all):
+                server.network.event(symbol.name, wild or frame)
+            elif is_traded:
+                server.network.event(symbol.name, frame, wild)
+            server.network.tickers()
+            server.network.cut_old(self.age)
+        self.pump(symbol)
+
+    def _disturb(self, symbol: Symbol, kind: str) -> None:
+        """Let something be odd of the next events of a symbol."""
+        market, random = symbol.market, self.random
+        match kind:
+            case "event_slightly_back":
+                symbol.is_untimely = True
+            case "ids_anew" | "ids_anew_reconnect":
+                symbol.begin_anew()
+                if kind == "ids_anew_reconnect":
+                    for server in self.servers:
+                        server.network.cut_all()
+            case "crossed":
+                market.crossed_events = random.randint(1, 40)
+                symbol.doubt()
+            case "large":
+                market.wants_large = True
+            case "too_large":
+                market.huge_events = random.randint(1, 40)
+                symbol.doubt()
+            case "zeros":
+                symbol.pads = (random.randint(1, 9), random.randint(0, 9))
+
+    def _wild(self, symbol: Symbol, kind: str, frame: dict[str, Any]) -> dict[str, Any] | None:
+        """Return an event as the exchange tells it wrongly; None where it does not."""
+        if kind in TIME_FAULTS:
+            symbol.doubt()
+            time = wild_time(kind.removeprefix("event_"), frame["T"], self.random)
+            return with_time(frame, time, self.random)
+        if kind == "event_far_id":
+            told = far_id(frame["u"], self.random)
+            symbol.aliases.setdefault(told, []).append(len(symbol.finals) - 1)
+            symbol.doubt()
+            return {**frame, "u": told}
+        return None
+
+    # --- what goes wrong at its time
+
+    async def strike(self, kind: str) -> None:
+        """Let something go wrong that is not the network's fault."""
+        random, server = self.random, self.first
+        symbol = random.choice(list(self.truth.values()))
+        if kind == "unlist" and not any(each.plan.all_symbols for each in self.servers):
+            return  # who names a symbol does not start where it is not listed
+        if kind == "log_flip" and not server.damage_log(symbol.name):
+            return
+        self.report.faults[kind] += 1
+        match kind:
+            case "log_flip":
+                pass
+            case "restart" | "kill":
+                async with self._restarting:
+                    self.judge.remember(server)
+                    await server.stop(is_killed=kind == "kill")
+                    await asyncio.sleep(random.choice((0.0, 0.5, 5.0)))
+                    server.start()
+            case "disk_full":
+                server.fill_disks(is_full=True)
+                await asyncio.sleep(random.uniform(1, 6))
+                server.fill_disks(is_full=False)
+            case "stall":
+                self.loop.skip(random.uniform(3, 45))
+            case "break":
+                symbol.status, symbol.was_untraded = "BREAK", True
+                await asyncio.sleep(random.uniform(5, 25))
+                symbol.status = "TRADING"
+            case "finer":
+                # Prices of 10^5 with 9 decimals, and quantities of 4.6 * 10^10 with 7, still have a place.
+                symbol.market.fine_price = UNIT // 10 ** random.randint(2, 9)
+                symbol.market.fine_quantity = UNIT // 10 ** random.randint(1, 7)
+            case "quiet":
+                self._is_quiet = True
+                await asyncio.sleep(random.uniform(60, 200))
+                self._is_quiet = False
+            case "leap":
+                self.clock.leap(random.randint(2000, 30 * 60_000))
+            case _:
+                await self._strike_network(kind, symbol)
+
+    async def _strike_network(self, kind: str, symbol: Symbol) -> None:
+        """Let something go wrong on every server's network."""
+        random, networks = self.random, [server.network for server in self.servers]
+        match kind:
+            case "tick":
+                for network in networks:
+                    network.ticks[symbol.name] = random.choice(("0.05", "0.2"))
+            case "unlist":
+                symbol.was_untraded = True
+                for server in self.servers:
+                    if server.plan.all_symbols:
+                        server.network.unlisted.add(symbol.name)
+                await asyncio.sleep(random.uniform(12, 25))
+                for network in networks:
+                    network.unlisted.discard(symbol.name)
+            case "lag":
+                for network in networks:
+                    network.lag_seconds = random.uniform(1, 20)
+                await asyncio.sleep(random.uniform(5, 30))
+                for network in networks:
+                    network.lag_seconds = 0.0
+            case "clock_back" | "clock_ahead":
+                self.first.network.wall_ahead += -_HOUR if kind == "clock_back" else _HOUR
+            case "cut_each":
+                for network in networks:
+                    network.cuts_each = True
+                await asyncio.sleep(random.uniform(20, 60))
+                for network in networks:
+                    network.cuts_each = False
+            case _:
+                raise ValueError(kind)
+
+    # --- the day
+
+    @property
+    def first(self) -> SimServer:
+        """The server to which things happen."""
+        return self.servers[0]
+
+    async def live(self) -> None:
+        """Run the phase of faults, then the healthy one."""
+        for server in self.servers:
+            server.start()
+        for symbol in self.truth.values():
+            self.pump(symbol)
+        striking = [asyncio.create_task(self._strike_at(*timed)) for timed in self.timed]
+        retried_at = 0.0
+        while self._goes_on():
+            await asyncio.sleep(_LOOK_SECONDS)
+            for server in self.servers:
+                self.judge.look(server)
+                if self.loop.time() - retried_at > _RETRY_SEALS_SECONDS:
+                    server.retry_seals()
+            if self.loop.time() - retried_at > _RETRY_SEALS_SECONDS:
+                retried_at = self.loop.time()
+        await asyncio.gather(*striking)
+        self._heal()
+        await self._converge()
+        self._pumping = False
+        for server in self.servers:
+            self.judge.judge(server)
+            self.report.faults += server.network.injected
+            await server.stop(is_killed=False)
+        for server in self.servers:
+            server.start()
+        self.judge.ask_all_again(self.servers)
+        for server in self.servers:
+            await server.stop(is_killed=False)
+
+    async def _strike_at(self, at: float, kind: str) -> None:
+        await asyncio.sleep(at)
+        await self.strike(kind)
+
+    def _goes_on(self) -> bool:
+        faults = sum(self.report.faults.values()) + sum(
+            sum(server.network.injected.values()) for server in self.servers
+        )
+        if self.loop.time() > MOST_SECONDS and self.report.events >= LEAST_EVENTS:
+            return False
+        return self.report.events < LEAST_EVENTS or faults < LEAST_FAULTS or self.loop.time() < 30
+
+    def _heal(self) -> None:
+        """Let nothing go wrong any more."""
+        self.rates.clear()
+        for server in self.servers:
+            server.network.healthy()
+            server.sealer.healthy()
+        for symbol in self.truth.values():
+            symbol.pace = 1.0
+            symbol.market.settle()
+
+    async def _converge(self) -> None:
+        """Wait until all books are the exchange's; what the exchange tells to wait does not count."""
+        waited, started = 0.0, self.loop.time()
+        while waited < self._converge_seconds and self.loop.time() - started < _MOST_WAIT_SECONDS:
+            behind = [server for server in self.servers if not self._has_caught_up(server)]
+            if not behind:
+                self.report.seen[f"in sync after {5 * int(waited / 5)} s"] += 1
+                return
+            await asyncio.sleep(_STEP_SECONDS)
+            if not all(server.network.announced_wait() for server in behind):
+                waited += _STEP_SECONDS
+        states = [
+            f"{symbol} {market.state.value} at {market._sync.update_id} of {self.truth[symbol].finals[-1]}"
+            for server in self.servers
+            for symbol, market in server.markets.items()
+            if symbol in self.truth
+        ]
+        self.report.wrong.append(f"not in sync {self._converge_seconds:g} s after the last fault: {'; '.join(states)}")
+
+    def _has_caught_up(self, server: SimServer) -> bool:
+        return server.markets.keys() == self.truth.keys() and all(
+            market.is_synced
+            and market.history.complete_to is not None
+            and market._sync.update_id == self.truth[symbol].finals[-1]
+            and market.history.newest_state() == (self.truth[symbol].times[-1], self.truth[symbol].finals[-1])
+            for symbol, market in server.markets.items()
+        )
+
+
+def simulate(seed: int, drawn: frozenset[str] = DRAWN) -> Report:
+    """Run one seed."""
+
+    async def main() -> Report:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        world = World(seed, loop, drawn)
+        try:
+            await world.live()
+        except Exception as error:
+            logging.getLogger(__name__).debug("seed %d", seed, exc_info=True)
+            world.report.wrong.append(f"{type(error).__name__}: {error}")
+        return world.report
+
+    with _small_limits():
+        return run(main())
+
+
+@contextlib.contextmanager
+def _small_limits() -> Iterator[None]:
+    limits = {
+        "chronobook_server.exchange.queue.FULL_LIMIT": FULL_LIMIT,
+        "chronobook_server.exchange.queue.CHEAP_LIMIT": CHEAP_LIMIT,
+        "chronobook_server.core.upkeep.FULL_LIMIT": FULL_LIMIT,
+    }
+    with contextlib.ExitStack() as stack:
+        for name, value in limits.items():
+            stack.enter_context(mock.patch(name, value))
+        yield
+
+
+def quietly(seed: int, drawn: frozenset[str] = DRAWN) -> Report:
+    """Run one seed without a word in the log."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        return simulate(seed, drawn)
+    finally:
+        structlog.configure(**before)
