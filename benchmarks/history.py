@@ -59,6 +59,7 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
     written, random = Written(), Random(1)
     directory = DataDirectory(folder, "bench")
     sealer = ProcessSealer()
+    sealing = asyncio.create_task(sealer.run())
     history = directory.open(day.symbol, sealer, retention_ms=2 * DAY_MS, memories=Memories())
     market = Market(day.symbol, history, monotonic=time.monotonic)
     wanted = market.opened()
@@ -98,7 +99,7 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
     syncing.cancel()
     history.recorder.close()
     await sealer.drain()
-    await sealer.stop()
+    sealing.cancel()
     directory.close()
     return written
 

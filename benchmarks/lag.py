@@ -35,6 +35,7 @@ async def run(folder: Path, segment_ms: int) -> tuple[list[float], list[float]]:
     day = a_day(HOURS)
     frames: Iterator[bytes] = (frame for batch in day.batches() for frame in batch)
     sealer = ProcessSealer()
+    sealing = asyncio.create_task(sealer.run())
     directory = DataDirectory(folder, "bench")
     history = directory.open(day.symbol, sealer, retention_ms=86_400_000, memories=Memories(), segment_ms=segment_ms)
     market = Market(day.symbol, history, monotonic=time.monotonic)
@@ -70,7 +71,7 @@ async def run(folder: Path, segment_ms: int) -> tuple[list[float], list[float]]:
     stop.set()
     await ticking
     await sealer.drain()
-    await sealer.stop()
+    sealing.cancel()
     directory.close()
     return during, other
 

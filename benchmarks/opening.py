@@ -17,6 +17,7 @@ from tests.support.day import CapturedDay
 async def measure(folder: Path) -> float:
     """Return the seconds until questions can be answered."""
     sealer = ProcessSealer()
+    sealing = asyncio.create_task(sealer.run())
     start = time.perf_counter()
     directory = DataDirectory(folder, "bench")
     history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 86_400_000, memories=Memories())
@@ -24,7 +25,7 @@ async def measure(folder: Path) -> float:
     history.level_at(history.instrument.price_from_float(2600.0), history.last_time)
     seconds = time.perf_counter() - start
     await sealer.drain()
-    await sealer.stop()
+    sealing.cancel()
     directory.close()
     return seconds
 

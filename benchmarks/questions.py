@@ -45,6 +45,7 @@ def anonymous_bytes() -> int:
 async def measure(folder: Path, samples: list[Sample], books: list[BookSample]) -> dict[str, Any]:
     """Return all figures."""
     sealer = ProcessSealer()
+    sealing = asyncio.create_task(sealer.run())
     with tempfile.TemporaryDirectory() as empty:
         directory = DataDirectory(Path(empty), "bench")
         nothing = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 24 * HOUR_MS, memories=Memories())
@@ -78,7 +79,7 @@ async def measure(folder: Path, samples: list[Sample], books: list[BookSample]) 
     result["peer"] = peer(books[-1].levels, random)
     result["drop_ms"] = max(seconds(history.recorder.drop_oldest) for _ in range(min(50, history.segments - 2))) * 1e3
     await server.stop(0)
-    await sealer.stop()
+    sealing.cancel()
     directory.close()
     return result
 

@@ -21,6 +21,7 @@ from tests.support.day import CapturedDay
 async def serve(folder: Path) -> None:
     """Serve the folder."""
     sealer = ProcessSealer()
+    sealing = asyncio.create_task(sealer.run())
     directory = DataDirectory(folder, "bench")
     history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 86_400_000, memories=Memories())
     for _ in history.warm():
@@ -30,7 +31,7 @@ async def serve(folder: Path) -> None:
     print(json.dumps({"port": server.port}), flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await server.stop(0)
-    await sealer.stop()
+    sealing.cancel()
     directory.close()
 
 

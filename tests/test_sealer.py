@@ -1,7 +1,8 @@
-"""The sealer with its real process."""
+"""The sealer with its real process, on the loop that the server runs on."""
 
 import asyncio
 import os
+import pickle
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -9,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from chronobook_server import sealer as module
-from chronobook_server.core.values import Millis
 from chronobook_server.history.files import DiskFiles
 from chronobook_server.history.seal import SealJob
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.sealer import ProcessSealer
 from tests.support.memory import MemoryFiles, PatientSealer
-from tests.support.stored import SEGMENT_MS, SYMBOL, answers, records
+from tests.support.sealing import sealing
+from tests.support.stored import SEGMENT_MS, SYMBOL, answers, hot_of, opened, records
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +26,46 @@ def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def sealer() -> AsyncIterator[ProcessSealer]:
-    made = ProcessSealer()
-    yield made
-    await made.stop()
+    async with sealing() as made:
+        yield made
+
+
+class DyingFiles(DiskFiles):
+    """A folder in which the first process that seals there dies at a step: before it, or half-way where it can be."""
+
+    def __init__(self, folder: Path, step: str) -> None:
+        super().__init__(folder)
+        self.step = step
+
+    def die(self, step: str) -> None:
+        """Die, if this is the step, and nobody has died yet."""
+        marker = self.folder / "somebody.died"
+        if self.step == step and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def read(self, name: str, limit: int = -1) -> bytes:
+        if name.endswith(".wal"):
+            self.die("reading the log")
+        return super().read(name, limit)
+
+    def write(self, name: str, data: bytes) -> None:
+        self.die("before the file")
+        super().write(name, data)
+        self.die("after the rename")
+
+    def _create(self, name: str, data: bytes) -> None:
+        if self.step == "half of the file":
+            (self.folder / name).write_bytes(data[: len(data) // 2])
+        self.die("half of the file")
+        super()._create(name, data)
+
+    def _rename(self, old: str, new: str) -> None:
+        self.die("before the rename")
+        super()._rename(old, new)
+
+
+STEPS = ("before the file", "half of the file", "before the rename", "after the rename", "reading the log")
 
 
 def jobs_in(folder: Path) -> tuple[DiskFiles, list[SealJob]]:
@@ -55,19 +93,20 @@ class Results:
         return done
 
     async def count(self, number: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(self.all) < number:
                 self._arrived.clear()
                 await self._arrived.wait()
 
 
-async def process_of(sealer: ProcessSealer) -> asyncio.subprocess.Process:
+async def process_of(sealer: ProcessSealer) -> int:
     """Return the process once it serves: it has done a job that cannot succeed."""
     results = Results()
-    sealer.submit(DiskFiles(Path("/tmp")), SealJob("X", "none.log", "none.seg", Millis(0), None), results.of("none"))
+    job = SealJob("X", "", "1.wal", "no folder/1.seg", hot_of(records(1, events=3)))
+    sealer.submit(DiskFiles(Path("/tmp")), job, results.of("none"))
     await results.count(1)
-    assert sealer._process is not None
-    return sealer._process
+    assert sealer.pid is not None
+    return sealer.pid
 
 
 def is_there(pid: int) -> bool:
@@ -75,7 +114,18 @@ def is_there(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return True
+    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+async def gone(pid: int) -> None:
+    async with asyncio.timeout(30):
+        while is_there(pid):  # noqa: ASYNC110 -- nobody announces it
+            await asyncio.sleep(0.01)
+
+
+async def drained(sealer: ProcessSealer) -> None:
+    async with asyncio.timeout(60):
+        await sealer.drain()
 
 
 async def test_jobs_are_done_in_order_in_another_process(sealer: ProcessSealer, tmp_path: Path) -> None:
@@ -86,16 +136,52 @@ async def test_jobs_are_done_in_order_in_another_process(sealer: ProcessSealer, 
     await results.count(len(jobs))
     assert results.all == [(job.segment, None) for job in jobs]
     assert {job.segment for job in jobs} < set(files.names())
+    assert sealer.pid != os.getpid()
+    assert os.getpriority(os.PRIO_PROCESS, sealer.pid or 0) > os.getpriority(os.PRIO_PROCESS, 0)
 
 
 async def test_a_job_that_fails_says_why_and_holds_up_no_other(sealer: ProcessSealer, tmp_path: Path) -> None:
     files, jobs = jobs_in(tmp_path)
-    files.remove(jobs[0].log)
+    nowhere = SealJob(SYMBOL, "", jobs[0].log, "no folder/1.seg", jobs[0].hot)
     results = Results()
-    for job in jobs[:2]:
+    for job in (nowhere, jobs[1]):
         sealer.submit(files, job, results.of(job.segment))
     await results.count(2)
-    assert results.all == [(jobs[0].segment, f"{jobs[0].segment}: No such file or directory"), (jobs[1].segment, None)]
+    assert results.all == [
+        (nowhere.segment, f"{nowhere.segment}: No such file or directory"), (jobs[1].segment, None),
+    ]  # fmt: skip
+    assert (sealer.sealed, sealer.failed, sealer.lost) == (1, 1, 0)
+
+
+async def test_a_job_that_cannot_be_handed_over_holds_up_no_other(sealer: ProcessSealer, tmp_path: Path) -> None:
+    files, jobs = jobs_in(tmp_path)
+    broken = DiskFiles(tmp_path)
+    broken.folder = lambda: None  # type: ignore[assignment]
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(broken)
+    results = Results()
+    for each, job in ((broken, jobs[0]), (files, jobs[1])):
+        sealer.submit(each, job, results.of(job.segment))
+    await results.count(2)
+    (_, error), good = results.all
+    assert error is not None
+    assert error.startswith(f"{jobs[0].segment}: ")
+    assert good == (jobs[1].segment, None)
+
+
+async def test_a_result_that_nobody_can_take_holds_up_no_other(sealer: ProcessSealer, tmp_path: Path) -> None:
+    files, jobs = jobs_in(tmp_path)
+    results = Results()
+
+    def refuse(_: str | None) -> None:
+        raise RuntimeError("a fault of ours")
+
+    sealer.submit(files, jobs[0], refuse)
+    sealer.submit(files, jobs[1], results.of(jobs[1].segment))
+    await results.count(1)
+    assert results.all == [(jobs[1].segment, None)]
+    assert sealer.failed == 1
+    await drained(sealer)
 
 
 async def test_drain_waits_for_all_that_was_submitted(sealer: ProcessSealer, tmp_path: Path) -> None:
@@ -104,88 +190,127 @@ async def test_drain_waits_for_all_that_was_submitted(sealer: ProcessSealer, tmp
     results = Results()
     for job in jobs:
         sealer.submit(files, job, results.of(job.segment))
-    async with asyncio.timeout(30):
-        await sealer.drain()
+    await drained(sealer)
     assert len(results.all) == len(jobs)
 
 
-async def test_a_killed_process_fails_what_it_had_to_do_and_another_one_does_it(
+async def test_a_killed_process_is_replaced_and_the_next_one_does_its_jobs(
     sealer: ProcessSealer, tmp_path: Path
 ) -> None:
     files, jobs = jobs_in(tmp_path)
     first = await process_of(sealer)
-    os.kill(first.pid, signal.SIGSTOP)  # so that the jobs are certainly outstanding
+    os.kill(first, signal.SIGSTOP)  # so that the jobs are certainly outstanding
     results = Results()
     for job in jobs:
         sealer.submit(files, job, results.of(job.segment))
-    os.kill(first.pid, signal.SIGKILL)
+    os.kill(first, signal.SIGKILL)
     await results.count(len(jobs))
-    assert results.all == [(job.segment, "the sealing process ended") for job in jobs]
-    async with asyncio.timeout(30):
-        await sealer.drain()
-    again = Results()
-    for job in jobs:
-        sealer.submit(files, job, again.of(job.segment))
-    await again.count(len(jobs))
-    assert again.all == [(job.segment, None) for job in jobs]
-    assert sealer._process is not None
-    assert sealer._process.pid != first.pid
-    assert not is_there(first.pid)
+    assert results.all == [(job.segment, None) for job in jobs]
+    assert sealer.lost == 1
+    assert sealer.pid not in (None, first)
+    assert not is_there(first)
 
 
-async def test_a_history_whose_sealing_was_killed_loses_nothing_and_is_sealed_at_the_next_attempt(
-    sealer: ProcessSealer, tmp_path: Path
+async def test_a_process_that_hangs_is_replaced(
+    sealer: ProcessSealer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = await process_of(sealer)
-    os.kill(process.pid, signal.SIGSTOP)
-    files = DiskFiles(tmp_path)
+    files, jobs = jobs_in(tmp_path)
+    first = await process_of(sealer)
+    os.kill(first, signal.SIGSTOP)
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 5.0)
+    results = Results()
+    sealer.submit(files, jobs[0], results.of(jobs[0].segment))
+    await results.count(1)
+    assert results.all == [(jobs[0].segment, None)]
+    await gone(first)
+
+
+async def test_a_job_that_kills_every_process_fails_and_the_others_are_done(
+    sealer: ProcessSealer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, jobs = jobs_in(tmp_path)
+    monkeypatch.setattr(module, "_ATTEMPTS", 2)
+    results = Results()
+    deadly = DeadlyFiles(tmp_path)
+    sealer.submit(deadly, jobs[0], results.of(jobs[0].segment))
+    sealer.submit(files, jobs[1], results.of(jobs[1].segment))
+    await results.count(2)
+    assert results.all == [
+        (jobs[0].segment, f"{jobs[0].segment}: the process that seals is lost again and again; it ended"),
+        (jobs[1].segment, None),
+    ]
+
+
+class DeadlyFiles(DiskFiles):
+    """A folder that kills whoever writes there."""
+
+    def write(self, name: str, data: bytes) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("step", ["at the cut", *STEPS])
+async def test_a_process_killed_at_any_step_of_a_seal_loses_nothing_and_needs_no_restart(
+    sealer: ProcessSealer, tmp_path: Path, step: str
+) -> None:
+    files = DyingFiles(tmp_path, step)
+    if step == "at the cut":
+        os.kill(await process_of(sealer), signal.SIGKILL)
+    reference = opened(MemoryFiles())
     history = HistoryStore(SYMBOL, files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
     for record in records(1, events=60):
+        reference.append(record)
         history.append(record)
-    waiting = history.recorder.unsealed
-    assert waiting > 1
-    (interval,) = history.coverage()
-    times = range(interval.start, interval.end + 1, 100)
-    before = answers(history, times)
-    os.kill(process.pid, signal.SIGKILL)
-    async with asyncio.timeout(30):
-        await sealer.drain()
-    assert history.recorder.unsealed == waiting
-    assert history.recorder.error == "history cannot be sealed: the sealing process ended"
-    assert answers(history, times) == before
-    sealed = asyncio.Event()
-    history.recorder.sealed = sealed.set
-    history.recorder.retry_seals()
-    async with asyncio.timeout(30):
-        await sealer.drain()
-    assert sealed.is_set()
-    held = history.recorder
-    assert (held.unsealed, held.write_error, held.seal_error) == (0, None, None)
-    assert answers(history, times) == before
-    assert len([name for name in files.names() if name.endswith(".seg")]) == waiting
+    (interval,) = reference.coverage()
+    times = range(interval.start, interval.end + 1, 50)
+    assert history.coverage() == [interval]
+    assert answers(history, times) == answers(reference, times), "while they wait"
+    await drained(sealer)
+    assert sealer.lost == 1, "it really was killed"
+    assert (history.recorder.unsealed, history.recorder.error) == (0, None)
+    assert history.coverage() == [interval]
+    assert answers(history, times) == answers(reference, times), "from the files"
+    assert not [name for name in files.names() if name.endswith(".tmp")]
+    assert files.aside() == []
+    again = HistoryStore(SYMBOL, DiskFiles(tmp_path), PatientSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS)
+    assert answers(again, times) == answers(reference, times), "after a restart"
 
 
-async def test_after_stop_no_process_is_left(tmp_path: Path) -> None:
-    sealer = ProcessSealer()
-    process = await process_of(sealer)
-    files, jobs = jobs_in(tmp_path)
-    for job in jobs:
-        sealer.submit(files, job, Results().of(job.segment))
-    await sealer.stop()
-    assert process.returncode is not None
-    assert not is_there(process.pid)
+async def test_a_damaged_live_log_changes_no_answer_and_is_counted(sealer: ProcessSealer, tmp_path: Path) -> None:
+    files = DiskFiles(tmp_path)
+    reference = opened(MemoryFiles())
+    history = HistoryStore(SYMBOL, files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
+    stream = records(1, events=60)
+    for number, record in enumerate(stream):
+        reference.append(record)
+        history.append(record)
+        if number == 10:
+            (log,) = [name for name in files.names() if name.endswith(".wal")]
+            with (tmp_path / log).open("r+b") as file:
+                file.seek(-100, os.SEEK_END)
+                byte = file.read(1)
+                file.seek(-1, os.SEEK_CUR)
+                file.write(bytes((byte[0] ^ 1,)))
+    await drained(sealer)
+    assert sealer.differences == 1
+    (interval,) = reference.coverage()
+    times = range(interval.start, interval.end + 1, 50)
+    assert answers(history, times) == answers(reference, times)
+    assert history.recorder.error is None
+
+
+async def test_when_it_is_cancelled_no_process_is_left(tmp_path: Path) -> None:
+    async with sealing() as sealer:
+        pid = await process_of(sealer)
+        files, jobs = jobs_in(tmp_path)
+        for job in jobs:
+            sealer.submit(files, job, Results().of(job.segment))
+    await gone(pid)
     # What it did not get to is a log still; what it did is whole.
     for job in jobs:
         assert job.log in files.names()
-    assert not [name for name in files.names() if not name.endswith((".seg", ".log", ".tmp"))]
-
-
-async def test_a_sealer_can_be_stopped_before_it_has_started() -> None:
-    sealer = ProcessSealer()
-    async with asyncio.timeout(30):
-        await sealer.stop()
+    assert not [name for name in files.names() if not name.endswith((".seg", ".wal", ".tmp"))]
 
 
 async def test_only_a_disk_can_be_sealed_from_another_process(sealer: ProcessSealer) -> None:
     with pytest.raises(AssertionError):
-        sealer.submit(MemoryFiles(), SealJob("X", "1.log", "1.seg", Millis(0), None), print)
+        sealer.submit(MemoryFiles(), SealJob("X", "", "1.wal", "1.seg", hot_of(records(1, events=3))), print)

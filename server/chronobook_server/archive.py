@@ -49,15 +49,15 @@ class Archive:
         history = self.directory.open(symbol, self.sealer, retention_ms=self._retention_ms, memories=self._memories)
         self.histories[symbol] = history
         history.recorder.sealed = partial(self._sealed.put_nowait, symbol)
-        for name in history.recorder.damaged_files:
-            log.error("a history file is damaged, and what it held is not known any more", symbol=symbol, file=name)
+        history.recorder.damage.tell(partial(_tell_of_damage, symbol))
         return history
 
     def start(self) -> None:
         """Begin to tend the histories."""
         for symbol in self.histories:
             self._sealed.put_nowait(symbol)  # to unpack ahead what is there already
-        self._tasks = [asyncio.create_task(work()) for work in (self._sync, self._retry, self._tend)]
+        works = (self._sync, self._retry, self._tend, self.sealer.run)
+        self._tasks = [asyncio.create_task(work()) for work in works]
 
     async def _sync(self) -> None:
         """Make durable what was written: this is what a loss of power can cost, and no other end of the process can."""
@@ -97,15 +97,18 @@ class Archive:
 
     async def stop(self) -> None:
         """Let go of everything; it is safe and, unless that takes long, sealed when this returns."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.close()
         await self._sync_all()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.sealer.drain(), _STOP_SECONDS)
-        await self.sealer.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.directory.close()
+
+
+def _tell_of_damage(symbol: str, name: str, reason: str) -> None:
+    log.error("history_file_unusable", symbol=symbol, file=name, reason=reason)
 
 
 def _sync(histories: list[HistoryStore]) -> list[tuple[HistoryStore, OSError]]:

@@ -52,6 +52,11 @@ _GAUGES: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
     ("history_events", "Depth events held.", lambda market: market.history.events),
     ("history_level_changes", "Level changes held.", lambda market: market.history.level_changes),
     ("history_unsealed", "Segments that wait to be sealed.", lambda market: market.history.recorder.unsealed),
+    (
+        "history_unusable_files",
+        "History files that cannot be used, or not all of them.",
+        lambda market: len(market.history.recorder.damage.files),
+    ),
     ("watches", "Streams open.", lambda market: len(market.hub)),
     ("watches_behind", "Streams that read on in the history.", lambda market: market.hub.behind),
     ("history_failing", "1 while history cannot be written.", lambda market: int(_is_failing(market))),
@@ -144,6 +149,12 @@ class Counted(Collector):
         archive, sealer = self._archive, self._archive.sealer
         yield CounterMetricFamily("chronobook_seals", "Segments sealed.", sealer.sealed)
         yield CounterMetricFamily("chronobook_seal_failures", "Segments that could not be sealed.", sealer.failed)
+        yield CounterMetricFamily(
+            "chronobook_seal_workers_lost", "Processes that seal that ended or hung.", sealer.lost
+        )
+        yield CounterMetricFamily(
+            "chronobook_log_differences", "Logs that said something else than memory.", sealer.differences
+        )
         yield CounterMetricFamily("chronobook_seal_seconds", "Time from a segment's end to its seal.", sealer.seconds)
         lag = time.monotonic() - archive.durable_at
         yield GaugeMetricFamily("chronobook_log_lag_seconds", "What a loss of power would cost now.", lag)

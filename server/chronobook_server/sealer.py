@@ -1,112 +1,161 @@
-"""The event loop's side of sealing: hands jobs to a process of its own, and takes their results."""
+"""The event loop's side of sealing: a process of its own makes the files, and is replaced when it ends.
+
+Sealing takes a third of a second of pure computing. In a thread it would hold up the event loop for 20 ms at a time;
+in another process it takes what the machine has to spare.
+"""
 
 import asyncio
 import contextlib
+import multiprocessing
+import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from typing import NamedTuple
 
 import structlog
 
 from chronobook_server.history.files import DiskFiles, Files
-from chronobook_server.history.seal import SealJob
-from chronobook_server.history.sealing import answer_of, job_line
+from chronobook_server.history.seal import SealJob, seal_segment
+from chronobook_server.process import begin_worker
 
+# A process that was just lost is not replaced faster than this, in seconds; each loss of the same job doubles it.
 _RESTART_SECONDS = 1.0
+_LONGEST_RESTART_SECONDS = 30.0
+# How often a job is begun before others get their turn. Whoever wants it done asks for it again later.
+_ATTEMPTS = 3
+# The largest segment takes some seconds; a process that takes so long is stopped, or hangs.
+_PATIENCE_SECONDS = 120.0
+
+# Of a server that was killed, the pool's helper would say that semaphores are left, and clear them away.
+_QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 log = structlog.get_logger(__name__)
 
 
-class _Waiting(NamedTuple):
-    line: bytes
+class _Job(NamedTuple):
+    files: DiskFiles
+    job: SealJob
     done: Callable[[str | None], None]
     since: float
 
 
 class ProcessSealer:
-    """Seals segments of files on a disk, one after the other, in a process that is started again when it ends."""
+    """Seals segments of files on a disk, one after the other, while `run` runs.
+
+    `pid` is the process that seals, where there is one; `lost` counts those that ended, `differences` logs that
+    differed from memory.
+    """
 
     def __init__(self) -> None:
-        self.sealed = self.failed = 0
+        self.sealed = self.failed = self.lost = self.differences = 0
         self.seconds = 0.0  # from when each was asked for to its end
-        self._number = 0
-        self._waiting: dict[int, _Waiting] = {}
-        self._process: asyncio.subprocess.Process | None = None
+        self.pid: int | None = None
+        self._jobs: deque[_Job] = deque()
+        self._pool: ProcessPoolExecutor | None = None
+        self._processes: set[multiprocessing.process.BaseProcess] = set()
+        self._has_jobs = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._running = asyncio.create_task(self._run())
 
     def submit(self, files: Files, job: SealJob, done: Callable[[str | None], None]) -> None:
-        """Do a job; then call `done`, with what went wrong or None."""
+        """Do a job; then call `done`, with what went wrong or None. Nothing here can fail: it only gets in line."""
         assert isinstance(files, DiskFiles), "another process sees only what is on a disk"
-        self._number += 1
-        waiting = _Waiting(job_line(self._number, files.folder, job), done, time.monotonic())
-        self._waiting[self._number] = waiting
+        self._jobs.append(_Job(files, job, done, time.monotonic()))
         self._idle.clear()
-        if self._process is not None:
-            self._send(self._process, waiting.line)
+        self._has_jobs.set()
 
-    def _send(self, process: asyncio.subprocess.Process, line: bytes) -> None:
-        assert process.stdin is not None
-        process.stdin.write(line)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                code = await self._run_process()
-                log.warning("the sealing process ended; starting another one", code=code)
-            except OSError as error:
-                log.warning("the sealing process cannot be started; trying again", error=error.strerror)
-            self._fail_all("the sealing process ended")
-            await asyncio.sleep(_RESTART_SECONDS)
-
-    async def _run_process(self) -> int | None:
-        """Run one process until it ends; return its exit code. Raises OSError."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "chronobook_server.history.sealing",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+    async def run(self) -> None:
+        """Do jobs for ever. A job stays in line until it has ended, however often this is begun anew."""
         try:
-            await self._serve(process)
+            while True:
+                await self._has_jobs.wait()
+                while self._jobs:
+                    error = await self._do(self._jobs[0])
+                    self._finish(self._jobs.popleft(), error)
+                self._has_jobs.clear()
+                self._idle.set()
         finally:
-            self._process = None
-            with contextlib.suppress(ProcessLookupError):
+            self._discard()
+
+    async def _do(self, job: _Job) -> str | None:
+        """Do a job in the process; return what went wrong."""
+        pause = _RESTART_SECONDS
+        reason = ""
+        for _ in range(_ATTEMPTS):
+            try:
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    pool = self._pool or await self._start()
+                    error, difference = await asyncio.wrap_future(pool.submit(_seal, job.files, job.job))
+            except (BrokenExecutor, OSError, TimeoutError) as lost:
+                reason = "it hangs" if isinstance(lost, TimeoutError) else "it ended"
+                self.lost += 1
+                self._discard()
+                log.warning(
+                    "seal_worker_lost", reason=reason, segment=job.job.segment, symbol=job.job.symbol, pause=pause
+                )
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_RESTART_SECONDS)
+                continue
+            except Exception as fault:
+                # A fault of ours costs one job its turn, and not the sealing of all others.
+                log.exception("seal_failed", symbol=job.job.symbol, segment=job.job.segment)
+                return f"{job.job.segment}: {type(fault).__name__}: {fault}"
+            if difference is not None:
+                self.differences += 1
+                log.error("log_differs_from_memory", symbol=job.job.symbol, reason=difference)
+            return error
+        return f"{job.job.segment}: the process that seals is lost again and again; {reason}"
+
+    async def _start(self) -> ProcessPoolExecutor:
+        """Return a new pool once its process is there. Raises BrokenExecutor and OSError."""
+        if _QUIET not in sys.warnoptions:
+            sys.warnoptions.append(_QUIET)
+        others = set(multiprocessing.active_children())
+        self._pool = ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
+        )
+        ready = self._pool.submit(os.getpid)
+        self._processes = set(multiprocessing.active_children()) - others
+        self.pid = await asyncio.wrap_future(ready)
+        return self._pool
+
+    def _discard(self) -> None:
+        """End the process, whatever it is doing."""
+        pool, processes = self._pool, self._processes
+        self._pool, self._processes, self.pid = None, set(), None
+        for process in processes:
+            with contextlib.suppress(OSError, ValueError):
                 process.kill()
-            await process.wait()
-        return process.returncode
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _serve(self, process: asyncio.subprocess.Process) -> None:
-        """Send what waits, and take results until there are no more."""
-        assert process.stdout is not None
-        for waiting in self._waiting.values():
-            self._send(process, waiting.line)
-        self._process = process
-        async for line in process.stdout:
-            number, error = answer_of(line)
-            self._finish(number, error)
-
-    def _finish(self, number: int, error: str | None) -> None:
-        waiting = self._waiting.pop(number, None)
-        if not self._waiting:
-            self._idle.set()
-        if waiting is not None:
-            if error is None:
-                self.sealed += 1
-                self.seconds += time.monotonic() - waiting.since
-            else:
-                self.failed += 1
-            waiting.done(error)
-
-    def _fail_all(self, error: str) -> None:
-        for number in tuple(self._waiting):
-            self._finish(number, error)
+    def _finish(self, job: _Job, error: str | None) -> None:
+        if error is None:
+            self.sealed += 1
+            self.seconds += time.monotonic() - job.since
+        else:
+            self.failed += 1
+        try:
+            job.done(error)
+        except Exception:
+            # A fault of ours in one symbol's history must not end the sealing of all others.
+            self.failed += 1
+            log.exception("seal_result_not_taken", symbol=job.job.symbol, segment=job.job.segment)
 
     async def drain(self) -> None:
         """Wait until nothing is left to do."""
         await self._idle.wait()
 
-    async def stop(self) -> None:
-        """End the process; what it was doing is done again when the directory is opened the next time."""
-        self._running.cancel()
-        await asyncio.gather(self._running, return_exceptions=True)
+
+def _seal(files: DiskFiles, job: SealJob) -> tuple[str | None, str | None]:
+    """Do a job, in the other process; return what went wrong, and how the log differs from memory."""
+    try:
+        return None, seal_segment(files, job)
+    except OSError as error:
+        return f"{job.segment}: {error.strerror or error}", None
+    except Exception as error:
+        # Not every exception can be handed to another process.
+        return f"{job.segment}: {type(error).__name__}: {error}", None

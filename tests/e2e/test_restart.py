@@ -240,7 +240,7 @@ async def test_what_was_ever_told_is_the_same_after_a_restart(
             await assert_same_book(running, simulator, "ETHUSDT")
             assert not (await running.stub.GetStatus(pb.GetStatusRequest())).HasField("history_error")
             simulator.pace.running.clear()
-            await until(lambda: suffixes(folder / "ETHUSDT")[:2] == [".log", ".seg"])
+            await until(lambda: suffixes(folder / "ETHUSDT")[-2:] == [".seg", ".wal"])
             running.process.send_signal(signal.SIGTERM)
             code, errors = await running.ended()
             assert code == 0, errors

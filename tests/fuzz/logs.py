@@ -25,7 +25,8 @@ from chronobook_server.core.records import Contract, ContractChanged, Gap, Instr
 from chronobook_server.core.values import MAX_STEPS, Millis, Price
 from chronobook_server.history import contract
 from chronobook_server.history.answers import finish
-from chronobook_server.history.log import FILE_HEADER, LogContents, UnknownFormat, read_log
+from chronobook_server.history.log import FILE_HEADER, LogContents, read_log
+from chronobook_server.history.origin import UnknownFormat
 from chronobook_server.history.store import HistoryStore
 from tests.fuzz.drawn import Drawn
 from tests.fuzz.segments import EXTREMES, flipped
@@ -49,7 +50,7 @@ def check(data: bytes) -> None:
     elif kind == CONTRACT:
         _check_contract(drawn.rest())
     else:
-        _check_forged((FILE_HEADER if kind == BYTES_AFTER_HEADER else b"") + drawn.rest())
+        _check_forged((_head() if kind == BYTES_AFTER_HEADER else b"") + drawn.rest())
 
 
 class World:
@@ -68,6 +69,13 @@ class World:
 @cache
 def _world() -> World:
     return World()
+
+
+@cache
+def _head() -> bytes:
+    """Return what a log begins with before its first record about a book."""
+    begin, _ = next(frames(_world().log))
+    return _world().log[:begin]
 
 
 def _read(log: bytes) -> LogContents | None:
@@ -224,7 +232,7 @@ def forged(drawn: Drawn, log: bytes) -> bytes:
                 value = int.from_bytes(body[at : at + 8], "little") + drawn.signed(1)
                 value = drawn.one_of((value, value, drawn.one_of(EXTREMES), drawn.signed(8)))
                 body[at : at + width] = (value % (1 << 64)).to_bytes(8, "little")[:width]
-    return FILE_HEADER + b"".join(map(_framed, bodies))
+    return _head() + b"".join(map(_framed, bodies))
 
 
 def _framed(body: bytes | bytearray) -> bytes:
@@ -237,7 +245,7 @@ def seeds() -> list[bytes]:
     log = _world().log
     return [
         bytes((BYTES,)) + log,
-        bytes((BYTES_AFTER_HEADER,)) + log[len(FILE_HEADER) : _world().ends[3]],
+        bytes((BYTES_AFTER_HEADER,)) + log[len(_head()) : _world().ends[3]],
         bytes((CONTRACT,)) + b'[[1795442368770, "TRADING", "0.01", "0.001"], [1795442378770, "SETTLING", "", ""]]',
         *(bytes((FLIPPED, number)) + bytes(range(number, 40)) for number in range(5)),
         *(bytes((FORGED, 0, 1, number, number)) + bytes(range(number, 40)) for number in range(8)),

@@ -26,9 +26,9 @@ from chronobook_server.core.values import Millis, Price, Side
 from chronobook_server.history import columns, layout, seal
 from chronobook_server.history.answers import DamagedSegment, Work, finish
 from chronobook_server.history.hot import HotSegment
-from chronobook_server.history.layout import DamagedFile, Kind
-from chronobook_server.history.log import UnknownFormat
+from chronobook_server.history.layout import Kind
 from chronobook_server.history.memory import Memories
+from chronobook_server.history.origin import DamagedFile, UnknownFormat
 from chronobook_server.history.sealed import SealedSegment
 from chronobook_server.history.store import HistoryStore
 from tests.fuzz.drawn import Drawn

@@ -1,27 +1,36 @@
 """Damage of sealed segments by its name: what is lost, what survives, and that the answers say so."""
 
+import errno
 import struct
+from dataclasses import replace
 from zlib import crc32
 
 import pytest
 
 from chronobook_server.core.coverage import Cause
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
+from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.records import Keyframe, Record
 from chronobook_server.core.values import Millis, Price
 from chronobook_server.history import seal
 from chronobook_server.history.answers import LevelState, finish
 from chronobook_server.history.layout import Kind
-from chronobook_server.history.log import FILE_HEADER, UnknownFormat
+from chronobook_server.history.log import FILE_HEADER
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.sealed import SealedSegment
-from tests.support.damaged import Folder, gap
+from chronobook_server.history.store import HistoryStore
+from tests.support.damaged import Folder, gap, until
+from tests.support.memory import InlineSealer, MemoryFiles, PatientSealer
 from tests.support.stored import (
+    SEGMENT_MS,
     SYMBOL,
     answer,
     answers,
     flipped,
     log_header,
     opened,
+    records,
+    shifted,
 )
 
 
@@ -255,22 +264,109 @@ def test_files_of_somebody_else_are_left_alone() -> None:
     assert history.recorder.damaged_files == []
 
 
-def test_a_segment_of_a_version_that_is_not_known_is_refused_and_nothing_is_removed() -> None:
+def test_a_segment_of_a_version_that_is_not_known_costs_its_part_and_nothing_is_removed() -> None:
     folder = Folder()
+    name = folder.victim
+    start, end = folder.bounds(name)
     data = folder.files.contents[folder.victim]
     data[8:10] = struct.pack("<H", 9)
     length = int.from_bytes(data[10:14], "little")
     data[14:18] = struct.pack("<I", crc32(data[18:length], crc32(data[:14])))
     held = folder.files.names()
-    with pytest.raises(UnknownFormat, match=rf"^{folder.victim} has format version 9; this server reads version 1$"):
-        opened(folder.files)
+    history = opened(folder.files, sealer=PatientSealer())
+    assert history.recorder.damage.files == {name: f"{name} has format version 9; this server reads version 2"}
+    assert history.gaps()[0] == gap(start - 1, end)
+    folder.assert_unhurt_outside(history, start - 1, end)
     assert folder.files.names() == held
 
 
-def test_a_log_of_a_version_that_is_not_known_is_refused_and_nothing_is_removed() -> None:
+def test_a_log_of_a_version_that_is_not_known_costs_its_part_and_nothing_is_removed() -> None:
     folder = Folder()
-    folder.log[: len(FILE_HEADER)] = log_header(2)
+    name, (_, end) = folder.logs[-1], folder.bounds(folder.segments[-1])
+    folder.log[: len(FILE_HEADER)] = log_header(9)
     held = folder.files.names()
-    with pytest.raises(UnknownFormat):
-        opened(folder.files)
+    history = opened(folder.files)
+    assert history.recorder.damage.files == {name: f"{name} has format version 9; this server reads version 2"}
     assert folder.files.names() == held
+    assert answers(history, (time for time in folder.times if time < end)) == until(folder.before, end - 1)
+    for record in records(9):
+        history.append(shifted(record, 100_000, 10_000_000))
+    assert name in folder.files.names()
+
+
+@pytest.mark.parametrize("suffix", [".seg", ".wal"])
+def test_a_file_that_cannot_be_read_costs_its_part_and_nothing_is_removed(
+    suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder()
+    name = folder.victim if suffix == ".seg" else folder.logs[-1]
+    read = folder.files.read
+
+    def refusing(asked: str, limit: int = -1) -> bytes:
+        if asked == name:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(asked, limit)
+
+    monkeypatch.setattr(folder.files, "read", refusing)
+    history = opened(folder.files)
+    assert history.recorder.damage.files == {name: "Input/output error"}
+    assert history.last_time is not None
+    assert name in folder.files.names()
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+def test_files_of_another_symbol_or_exchange_are_not_answered_from(is_log: bool) -> None:
+    for symbol, exchange in (("Y", "here"), ("X", "elsewhere")):
+        other = MemoryFiles()
+        theirs = HistoryStore(
+            symbol, other, PatientSealer() if is_log else InlineSealer(),
+            retention_ms=10**9, segment_ms=SEGMENT_MS, exchange=exchange,
+        )  # fmt: skip
+        for record in records(3):
+            theirs.append(renamed(record, symbol))
+        files = MemoryFiles()
+        name = sorted(other.names())[1]
+        files.contents[name] = other.contents[name]
+        ours = HistoryStore("X", files, InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, exchange="here")
+        assert ours.coverage() == []
+        assert ours.recorder.damage.files == {name: f"{name} is of {symbol} on {exchange}"}
+        assert files.names() == [name]
+
+
+def renamed(record: Record, symbol: str) -> Record:
+    return replace(record, instrument=Instrument(symbol)) if isinstance(record, Keyframe) else record
+
+
+def test_a_file_of_the_version_before_that_contradicts_its_neighbours_is_not_answered_from() -> None:
+    folder, stranger = Folder(seed=5), Folder(seed=6)
+    name = folder.victim
+    start, end = folder.bounds(name)
+    assert name in stranger.segments
+    folder.files.contents[name] = stranger.files.contents[name]
+    history = opened(folder.files)
+    assert history.recorder.damage.files == {name: f"{name} does not continue what comes before it"}
+    folder.assert_unhurt_outside(history, start - 1, end)
+    assert name in folder.files.names()
+
+
+def test_a_file_that_was_given_another_name_is_not_answered_from() -> None:
+    folder = Folder()
+    name = folder.victim
+    folder.files.contents["000000000000005.seg"] = bytearray(folder.files.contents[name])
+    history = opened(folder.files)
+    assert answers(history, folder.times) == folder.before
+    assert history.recorder.damaged_files == ["000000000000005.seg"]
+
+
+def test_what_is_found_damaged_by_a_question_is_told_of_once() -> None:
+    folder = Folder()
+    name = folder.victim
+    start, _ = folder.bounds(name)
+    folder.damage(name, folder.section(name, Kind.TIMES).offset)
+    history = opened(folder.files)
+    told: list[str] = []
+    history.recorder.damage.tell(lambda file, _: told.append(file))
+    for _ in range(3):
+        with pytest.raises(HistoryGap):
+            history.level_at(Price(1000), Millis(start))
+    assert told == [name] == history.recorder.damaged_files

@@ -75,7 +75,7 @@ def looked_at(folder: Path) -> HistoryStore:
 
 def tear(folder: Path, random: Random) -> bool:
     """Leave behind the newest log what a loss of power may: bytes that nobody wrote. Return whether there is one."""
-    logs = sorted(folder.glob("*.log"))
+    logs = sorted(folder.glob("*.wal"))
     if logs:
         with logs[-1].open("ab") as log:
             log.write(random.randbytes(random.randrange(1, 400)))
@@ -94,7 +94,7 @@ class Tally:
         """Count what a child left behind."""
         names = {path.name for path in folder.iterdir()}
         segments = {name for name in names if name.endswith(".seg")}
-        self.sealing += sum(name.endswith(".log") for name in names) > 1
+        self.sealing += sum(name.endswith(".wal") for name in names) > 1
         self.half_sealed += any(name.endswith(".tmp") for name in names)
         self.sealed += bool(segments - self._segments)
         self._segments = segments

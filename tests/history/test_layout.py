@@ -8,8 +8,8 @@ from chronobook_server.core.coverage import Cause
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.values import Millis, UpdateId
 from chronobook_server.history.causes import CAUSES, NUMBERS
-from chronobook_server.history.layout import HEADER_READ, DamagedFile, Header, Kind, Section, content_hash, read, write
-from chronobook_server.history.log import UnknownFormat
+from chronobook_server.history.layout import HEADER_READ, Header, Kind, Section, content_hash, read, write
+from chronobook_server.history.origin import DamagedFile, ForeignFile, UnknownFormat
 from tests.support.stored import flipped
 
 HEADER = Header(
@@ -30,7 +30,7 @@ HEADER = Header(
     row_widths=(4, 8),
 )
 SECTIONS = {Kind.TIMES: (5, b"times"), Kind.RECEIVE_TIMES: (5, b"when"), Kind.CHUNKS: (9, b"some rows")}
-FILE = write(HEADER, SECTIONS)
+FILE = write(HEADER, SECTIONS, "here")
 LENGTH = int.from_bytes(FILE[10:14], "little")
 
 
@@ -47,9 +47,10 @@ def sealed_again(data: bytes) -> bytes:
 def test_what_is_written_is_read_again() -> None:
     header, table = parsed(FILE)
     assert header == HEADER
-    assert {
-        kind: (each.count, FILE[each.offset : each.offset + each.length]) for kind, each in table.items()
-    } == SECTIONS
+    assert {kind: (each.count, FILE[each.offset : each.offset + each.length]) for kind, each in table.items()} == {
+        Kind.ORIGIN: (1, b'["here", "X"]'),
+        **SECTIONS,
+    }
     for each in table.values():
         assert each.checksum == crc32(FILE[each.offset : each.offset + each.length])
 
@@ -88,8 +89,8 @@ def test_a_file_that_is_cut_short_anywhere_is_damage() -> None:
 
 
 def test_a_sound_file_of_another_version_is_refused_and_not_guessed_at() -> None:
-    other = sealed_again(FILE[:8] + struct.pack("<H", 2) + FILE[10:])
-    with pytest.raises(UnknownFormat, match=r"^1\.seg has format version 2; this server reads version 1$"):
+    other = sealed_again(FILE[:8] + struct.pack("<H", 9) + FILE[10:])
+    with pytest.raises(UnknownFormat, match=r"^1\.seg has format version 9; this server reads version 2$"):
         parsed(other)
 
 
@@ -97,7 +98,27 @@ def test_a_section_of_a_kind_that_is_not_known_is_skipped() -> None:
     line = FILE.index(struct.pack("<HI", Kind.RECEIVE_TIMES, 5))
     header, table = parsed(sealed_again(FILE[:line] + struct.pack("<H", 999) + FILE[line + 2 :]))
     assert header == HEADER
-    assert set(table) == {Kind.TIMES, Kind.CHUNKS}
+    assert set(table) == {Kind.ORIGIN, Kind.TIMES, Kind.CHUNKS}
+
+
+@pytest.mark.parametrize(("symbol", "exchange"), [("Y", "here"), ("X", "elsewhere")])
+def test_a_file_of_another_symbol_or_exchange_is_refused(symbol: str, exchange: str) -> None:
+    with pytest.raises(ForeignFile, match=r"^1\.seg is of X on here$"):
+        read("1.seg", symbol, FILE[:HEADER_READ], len(FILE), exchange)
+    assert read("1.seg", "X", FILE[:HEADER_READ], len(FILE), "here")[0] == HEADER
+
+
+def test_a_flipped_bit_where_a_file_says_whose_it_is_is_damage() -> None:
+    section = parsed(FILE)[1][Kind.ORIGIN]
+    for place in range(section.offset, section.offset + section.length):
+        with pytest.raises(DamagedFile):
+            parsed(bytes(flipped(FILE, place, place % 8)))
+
+
+def test_a_file_of_the_version_before_is_read() -> None:
+    line = FILE.index(struct.pack("<HI", Kind.ORIGIN, 1))
+    before = FILE[:8] + struct.pack("<H", 1) + FILE[10:line] + struct.pack("<H", 999) + FILE[line + 2 :]
+    assert parsed(sealed_again(before))[0] == HEADER
 
 
 def test_a_cause_that_is_not_known_is_damage() -> None:

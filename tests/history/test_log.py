@@ -17,13 +17,14 @@ from chronobook_server.history.log import (
     Entry,
     LogContents,
     Start,
-    UnknownFormat,
     encode,
     encode_start,
     encode_update,
+    log_beginning,
     read_log,
 )
-from tests.support.stored import frames, log_header
+from chronobook_server.history.origin import ForeignFile, UnknownFormat
+from tests.support.stored import flipped, frames, log_header
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1)
 LEVELS = st.dictionaries(NUMBERS, NUMBERS, max_size=6)
@@ -99,7 +100,8 @@ def encoded(entry: Entry) -> bytes:
     return encode_update(entry) if isinstance(entry, Update) else encode(entry)
 
 
-LOG = b"".join((FILE_HEADER, encode_start(START), *map(encoded, ENTRIES)))
+BEGINNING = log_beginning(START, "X", "here")
+LOG = b"".join((BEGINNING, *map(encoded, ENTRIES)))
 ENDS = [end for _, end in frames(LOG)]  # of START, and of every entry
 
 
@@ -118,7 +120,7 @@ def contents(data: bytes) -> LogContents:
 @settings(max_examples=60)
 @given(STARTS, st.lists(st.one_of(UPDATES, RARE), max_size=5))
 def test_what_is_written_is_read_again(start: Start, entries: list[Entry]) -> None:
-    log = b"".join((FILE_HEADER, encode_start(start), *map(encoded, entries)))
+    log = b"".join((log_beginning(start, "X"), *map(encoded, entries)))
     read = contents(log)
     assert plain(read.start) == plain(start)
     assert (read.good_bytes, read.damaged) == (len(log), False)
@@ -135,7 +137,7 @@ def test_what_is_written_is_read_again(start: Start, entries: list[Entry]) -> No
 
 def test_the_order_of_levels_survives() -> None:
     changes = {105: 1, 90: 2, 100: 3}
-    (found,) = contents(FILE_HEADER + encode_start(START) + encode_update(update(10, changes))).entries
+    (found,) = contents(BEGINNING + encode_update(update(10, changes))).entries
     assert isinstance(found, Update)
     assert list(found.changes.items()) == list(changes.items())
 
@@ -155,7 +157,8 @@ def test_a_log_cut_at_any_byte_says_what_was_whole_and_is_no_damage() -> None:
 
 
 def test_a_flipped_bit_anywhere_never_makes_a_record_and_leaves_those_before_it_whole() -> None:
-    for place in range(len(FILE_HEADER), len(LOG)):
+    begin, _ = next(frames(LOG))
+    for place in range(begin, len(LOG)):
         for bit in (place % 8, (place + 5) % 8):
             damaged = bytearray(LOG)
             damaged[place] ^= 1 << bit
@@ -185,7 +188,7 @@ def test_a_tail_of_zeros_is_a_torn_one() -> None:
 
 
 def test_a_version_that_is_not_known_is_refused_by_name() -> None:
-    with pytest.raises(UnknownFormat, match=r"^000123\.log has format version 7; this server reads version 1$"):
+    with pytest.raises(UnknownFormat, match=r"^000123\.log has format version 7; this server reads version 2$"):
         read_log("000123.log", "X", log_header(7) + LOG[len(FILE_HEADER) :])
 
 
@@ -230,9 +233,27 @@ def test_a_start_that_makes_no_sense_is_none(body: bytes) -> None:
 
 
 def test_a_cause_of_a_later_server_is_damage_to_this_one() -> None:
-    (found,) = contents(FILE_HEADER + encode_start(START) + framed(b"\x05\x63\x00")).entries
+    (found,) = contents(BEGINNING + framed(b"\x05\x63\x00")).entries
     assert isinstance(found, Gap)
     assert found.cause is Cause.DAMAGED
+
+
+def test_a_log_of_the_version_before_is_read() -> None:
+    before = log_header(1) + encode_start(START) + b"".join(map(encoded, ENTRIES))
+    assert contents(before).entries == ENTRIES
+
+
+@pytest.mark.parametrize(("symbol", "exchange"), [("Y", "here"), ("X", "elsewhere")])
+def test_a_log_of_another_symbol_or_exchange_is_refused(symbol: str, exchange: str) -> None:
+    with pytest.raises(ForeignFile, match=r"^1\.wal is of X on here$"):
+        read_log("1.wal", symbol, LOG, exchange)
+    assert read_log("1.wal", "X", LOG, "here") is not None
+
+
+def test_a_flipped_bit_where_a_log_says_whose_it_is_makes_it_nobody_s() -> None:
+    begin, _ = next(frames(LOG))
+    for place in range(len(FILE_HEADER), begin):
+        assert read_log("1.wal", "X", bytes(flipped(LOG, place, place % 8)), "here") is None
 
 
 @settings(max_examples=60)

@@ -13,6 +13,7 @@ from chronobook_server.history.store import HistoryStore
 from chronobook_server.sealer import ProcessSealer
 from chronobook_server.slices import in_slices
 from tests.support.memory import memory_history
+from tests.support.sealing import sealing
 from tests.support.stored import PRICES, SEGMENT_MS, SYMBOL, round_of
 
 RETENTION_MS = 8000
@@ -77,10 +78,14 @@ def between(times: list[int], low: int, high: int) -> list[int]:
 
 
 async def test_readers_are_not_hurt_by_cuts_seals_and_drops(tmp_path: Path) -> None:
-    sealer = ProcessSealer()
+    async with sealing() as sealer:
+        await read_all_the_time(sealer, tmp_path)
+
+
+async def read_all_the_time(sealer: ProcessSealer, folder: Path) -> None:
     # So little memory that what was unpacked is forgotten all the time.
     history = HistoryStore(
-        SYMBOL, DiskFiles(tmp_path), sealer,
+        SYMBOL, DiskFiles(folder), sealer,
         retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS, memories=Memories(index_bytes=4000, rows_bytes=4000),
     )  # fmt: skip
     reference = memory_history(SYMBOL, retention_ms=10**12, segment_ms=10**9)
@@ -109,4 +114,3 @@ async def test_readers_are_not_hurt_by_cuts_seals_and_drops(tmp_path: Path) -> N
     oldest = history.oldest_start()
     assert oldest is not None
     assert oldest > 1_000_000 + 100_000, "much has been dropped meanwhile"
-    await sealer.stop()

@@ -8,7 +8,7 @@ from chronobook_server.core.coverage import Cause, Interval, KnownRange
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import BestPrices, InstrumentChanged, Keyframe, Update
 from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
-from chronobook_server.history import recorder
+from chronobook_server.history import recorder, unsealed
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.store import HistoryStore
 from tests.support.memory import MemoryFiles, PatientSealer, memory_history
@@ -64,11 +64,11 @@ def test_a_segment_that_waits_to_be_sealed_answers_from_memory_and_keeps_its_log
     made.append(keyframe(1, 500))
     for update_id, time in enumerate(range(600, 3000, 100), 2):
         made.append(change(update_id, time, {100: update_id}))
-    assert [name.partition(".")[2] for name in files.names()] == ["log", "log", "log"]
+    assert [name.partition(".")[2] for name in files.names()] == ["wal", "wal", "wal"]
     before = [quantity(made, 100, time) for time in range(500, 2900, 50)]
     assert made.recorder.unsealed == 2
     sealer.work()
-    assert [name.partition(".")[2] for name in files.names()] == ["seg", "seg", "log"]
+    assert [name.partition(".")[2] for name in files.names()] == ["seg", "seg", "wal"]
     assert [quantity(made, 100, time) for time in range(500, 2900, 50)] == before
     assert made.recorder.unsealed == 0
 
@@ -105,7 +105,7 @@ def test_the_cause_of_a_gap_is_written_down_as_soon_as_there_is_room() -> None:
 
 
 def test_when_too_many_segments_wait_to_be_sealed_history_stops_until_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "MAX_UNSEALED", 2)
+    monkeypatch.setattr(unsealed, "MAX_UNSEALED", 2)
     files, sealer = MemoryFiles(), PatientSealer()
     made = HistoryStore("X", files, sealer, retention_ms=10**9, segment_ms=1000)
     made.append(keyframe(1, 500))

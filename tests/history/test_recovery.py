@@ -12,10 +12,11 @@ from chronobook_server.core.values import Millis, Price
 from chronobook_server.history import layout, seal
 from chronobook_server.history.answers import LevelState
 from chronobook_server.history.columns import pack
+from chronobook_server.history.damage import Damage
 from chronobook_server.history.layout import Kind
 from chronobook_server.history.log import FILE_HEADER, encode
 from chronobook_server.history.memory import Memories
-from chronobook_server.history.recovery import recover
+from chronobook_server.history.recovery import Recovery
 from tests.support.damaged import Folder, gap, until
 from tests.support.memory import MemoryFiles, PatientSealer
 from tests.support.stored import (
@@ -56,8 +57,8 @@ def test_opening_again_and_again_changes_nothing_more() -> None:
 
 
 def test_an_empty_folder_holds_nothing() -> None:
-    found = recover(MemoryFiles(), SYMBOL, Memories())
-    assert (found.sealed, found.unsealed, found.damaged) == ([], [], [])
+    found = Recovery(MemoryFiles(), SYMBOL, "", Memories(), Damage())
+    assert (found.sealed, found.unsealed) == ([], [])
 
 
 # --- the log

@@ -1,19 +1,21 @@
 import itertools
+import pickle
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chronobook_server.core.coverage import Cause
-from chronobook_server.core.values import Millis
+from chronobook_server.core.records import Update
 from chronobook_server.history import seal
-from chronobook_server.history.layout import DamagedFile, Kind, content_hash, read
-from chronobook_server.history.log import UnknownFormat
+from chronobook_server.history.hot import HotSegment
+from chronobook_server.history.layout import Kind, content_hash, read
+from chronobook_server.history.log import encoded_log, read_log
 from chronobook_server.history.memory import Memories
-from chronobook_server.history.seal import SealJob, seal_log, sealed_bytes
+from chronobook_server.history.seal import SealJob, seal_segment, sealed_bytes
 from chronobook_server.history.sealed import SealedSegment
 from tests.support.memory import MemoryFiles, PatientSealer, memory_history
-from tests.support.stored import hot_of, log_header, opened, received_later, records
+from tests.support.stored import answers, flipped, hot_of, opened, received_later, records
 
 
 def sections(data: bytes) -> dict[Kind, bytes]:
@@ -32,8 +34,8 @@ def test_two_servers_that_saw_the_same_stream_make_the_same_file_but_for_when_th
     seed: int, delay: int
 ) -> None:
     stream = records(seed, events=40)
-    one = sealed_bytes(hot_of(stream))
-    other = sealed_bytes(hot_of([received_later(record, delay) for record in stream]))
+    one = sealed_bytes(hot_of(stream), "X")
+    other = sealed_bytes(hot_of([received_later(record, delay) for record in stream]), "X")
     assert content_hash(one) == content_hash(other)
     assert read("1.seg", "X", one, len(one))[0] == read("1.seg", "X", other, len(other))[0]
     ours, theirs = sections(one), sections(other)
@@ -46,7 +48,7 @@ def test_two_servers_that_saw_the_same_stream_make_the_same_file_but_for_when_th
 
 def test_another_stream_has_another_content_hash() -> None:
     stream = records(1, events=40)
-    assert content_hash(sealed_bytes(hot_of(stream))) != content_hash(sealed_bytes(hot_of(stream[:-1])))
+    assert content_hash(sealed_bytes(hot_of(stream), "X")) != content_hash(sealed_bytes(hot_of(stream[:-1]), "X"))
 
 
 def waiting(patient: PatientSealer) -> tuple[MemoryFiles, SealJob]:
@@ -58,56 +60,106 @@ def waiting(patient: PatientSealer) -> tuple[MemoryFiles, SealJob]:
     return files, job
 
 
-def test_a_log_becomes_its_file_whoever_does_it() -> None:
-    patient = PatientSealer()
-    files, job = waiting(patient)
-    seal_log(files, job)
+def test_a_segment_becomes_its_file_whoever_does_it_and_however_often() -> None:
+    files, job = waiting(PatientSealer())
+    assert seal_segment(files, job) is None
     first = files.read(job.segment)
-    seal_log(files, job)
+    assert first == sealed_bytes(job.hot, "X")
+    assert seal_segment(files, job) is None
     assert files.read(job.segment) == first
+    assert files.aside() == []
     segment = SealedSegment(files, job.segment, "X", Memories())
-    assert (segment.end, segment.ended_by) == (job.end, job.ended_by)
+    assert (segment.end, segment.ended_by) == (job.hot.end, job.hot.ended_by)
+
+
+def test_the_file_that_another_process_makes_is_the_same() -> None:
+    files, job = waiting(PatientSealer())
+    there = pickle.loads(pickle.dumps(job))
+    seal_segment(files, there)
+    assert files.read(job.segment) == sealed_bytes(job.hot, "X")
 
 
 def test_the_file_of_a_replayed_log_is_the_file_of_the_segment_in_memory() -> None:
-    patient = PatientSealer()
-    files, job = waiting(patient)
-    done = patient.waiting[0][2]
-    seal_log(files, job)
-    hot = done.args[0].segment  # type: ignore[attr-defined]
-    assert files.read(job.segment) == sealed_bytes(hot)
-
-
-def test_how_a_segment_ends_is_what_the_job_says() -> None:
     files, job = waiting(PatientSealer())
-    seal_log(files, SealJob("X", job.log, "7.seg", Millis(job.end + 5), Cause.CROSSED_BOOK))
-    segment = SealedSegment(files, "7.seg", "X", Memories())
-    assert (segment.end, segment.ended_by) == (job.end + 5, Cause.CROSSED_BOOK)
+    contents = read_log(job.log, "X", files.read(job.log))
+    assert contents is not None
+    hot = HotSegment.replayed(contents.start, contents.entries)
+    assert job.hot.end is not None
+    hot.finish(job.hot.end, job.hot.ended_by)
+    assert sealed_bytes(hot, "X") == sealed_bytes(job.hot, "X")
 
 
-def test_a_log_that_holds_nothing_is_not_sealed() -> None:
-    files, job = waiting(PatientSealer())
-    del files.contents[job.log][5:]
-    with pytest.raises(DamagedFile, match=job.log):
-        seal_log(files, job)
-    assert job.segment not in files.names()
-
-
-def test_a_log_that_is_not_there_or_not_ours_is_not_sealed() -> None:
-    files, job = waiting(PatientSealer())
-    files.contents[job.log][: len(log_header(9))] = log_header(9)
-    with pytest.raises(UnknownFormat):
-        seal_log(files, job)
+def test_whatever_became_of_the_log_the_file_is_what_memory_says_and_the_difference_is_told() -> None:
+    for place in range(0, 2500, 97):
+        files, job = waiting(PatientSealer())
+        files.contents[job.log] = flipped(files.contents[job.log], place, place % 8)
+        assert seal_segment(files, job) is not None, place
+        assert files.read(job.segment) == sealed_bytes(job.hot, "X")
     files.remove(job.log)
-    with pytest.raises(FileNotFoundError):
-        seal_log(files, job)
+    assert seal_segment(files, job) == f"{job.log} cannot be read: [Errno 2] No such file or directory: '{job.log}'"
+
+
+def test_a_log_whose_checksums_are_right_and_whose_numbers_are_not_is_told_of() -> None:
+    files, job = waiting(PatientSealer())
+    contents = read_log(job.log, "X", files.read(job.log))
+    assert contents is not None
+    entries = list(contents.entries)
+    event = entries[3]
+    assert isinstance(event, Update)
+    entries[3] = replace(event, changes={price: quantity + 1 for price, quantity in event.changes.items()})
+    files.contents[job.log] = bytearray(encoded_log(contents.start, entries, "X"))
+    assert seal_segment(files, job) == f"{job.log} holds other events than memory"
+    assert files.read(job.segment) == sealed_bytes(job.hot, "X")
+
+
+def test_a_different_file_of_that_name_is_set_aside_and_never_lost() -> None:
+    files, job = waiting(PatientSealer())
+    for number in range(3):
+        files.contents[job.segment] = bytearray(b"somebody wrote this %d" % number)
+        seal_segment(files, job)
+        assert files.read(job.segment) == sealed_bytes(job.hot, "X")
+    assert [files.read(name) for name in files.aside()] == [b"somebody wrote this %d" % number for number in range(3)]
+
+
+def test_what_an_earlier_process_left_half_written_goes() -> None:
+    files, job = waiting(PatientSealer())
+    files.contents[f"{job.segment}.77.tmp"] = bytearray(b"half")
+    seal_segment(files, job)
+    assert not [name for name in files.names() if name.endswith(".tmp")]
+
+
+def test_a_file_that_reads_back_otherwise_is_an_error_and_memory_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = PatientSealer()
+    files = MemoryFiles()
+    history = opened(files, sealer=patient)
+    for record in records(2, events=60):
+        history.append(record)
+    (interval,) = history.coverage()
+    times = range(interval.start, interval.end, 100)
+    before, waiting_before = answers(history, times), history.recorder.unsealed
+    write = files.write
+
+    def damaging(name: str, data: bytes) -> None:
+        write(name, bytes(flipped(data, len(data) // 2)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", damaging)
+        patient.work()
+    assert history.recorder.unsealed == waiting_before
+    assert history.recorder.error is not None
+    assert "reads back otherwise" in history.recorder.error
+    assert answers(history, times) == before
+    history.recorder.retry_seals()
+    patient.work()
+    assert not history.recorder.unsealed
+    assert answers(history, times) == before == answers(opened(files), times)
 
 
 def test_a_chunk_holds_whole_levels_and_no_more_rows_than_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seal, "CHUNK_ROWS", 20)
     files = MemoryFiles()
     hot = hot_of(records(2, events=150))
-    files.write("1.seg", sealed_bytes(hot))
+    files.write("1.seg", sealed_bytes(hot, "X"))
     segment = SealedSegment(files, "1.seg", "X", Memories())
     firsts = [*segment.file.column(Kind.CHUNK_LEVELS).tolist(), segment.header.levels]
     counts = segment.file.column(Kind.LEVEL_ROWS).tolist()

@@ -20,6 +20,7 @@ from chronobook_server.history.files import DiskFiles, OpenFile
 from chronobook_server.history.hot import HotSegment
 from chronobook_server.history.layout import Kind
 from chronobook_server.history.memory import Memories
+from chronobook_server.history.origin import DamagedFile
 from chronobook_server.history.seal import sealed_bytes
 from chronobook_server.history.sealed import SealedSegment
 from chronobook_server.history.timeline import Segment
@@ -392,7 +393,7 @@ def test_a_file_that_cannot_be_opened_for_a_moment_is_not_called_damaged(monkeyp
 def test_a_file_that_is_cut_short_after_it_was_opened_is_damaged_and_no_signal(tmp_path: Path, length: int) -> None:
     hot = hot_of(records(6))
     files = DiskFiles(tmp_path)
-    files.write("1.seg", sealed_bytes(hot))
+    files.write("1.seg", sealed_bytes(hot, "X"))
     sealed = SealedSegment(files, "1.seg", SYMBOL, Memories())
     assert sealed.load_index()
     size = sealed.file_size
@@ -453,7 +454,10 @@ def test_no_flipped_bit_anywhere_makes_a_wrong_answer(bit: int) -> None:
     length = int.from_bytes(good[10:14], "little")
     for place in range(length + bit, len(good), 3):
         files.contents["1.seg"] = flipped(good, place, bit)
-        damaged = SealedSegment(files, "1.seg", "X", Memories())
+        try:
+            damaged = SealedSegment(files, "1.seg", "X", Memories())
+        except DamagedFile:
+            continue  # it does not say whose it is
         for price, right in zip(prices, expected, strict=True):
             with contextlib.suppress(DamagedSegment):
                 assert damaged.level_at(price, time) == right

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 from chronobook_server.history.files import TEMPORARY, Files
-from chronobook_server.history.layout import DamagedFile
-from chronobook_server.history.seal import SealJob, seal_log
+from chronobook_server.history.seal import SealJob, seal_segment
 from tests.simulation.loop import VirtualLoop
 from tests.support.memory import MemoryFiles, do
 
@@ -98,8 +97,8 @@ class SimSealer:
         files, job, _ = self._waiting[0]
         assert isinstance(files, MemoryFiles)
         if step != "seal_dies_before":
-            with contextlib.suppress(_Died, OSError, DamagedFile):
-                seal_log(_StepFiles(files, step), job)
+            with contextlib.suppress(_Died, OSError):
+                seal_segment(_StepFiles(files, step), job)
         waiting, self._waiting = self._waiting, deque()
         for _, _, done in waiting:
             done(_ENDED)

@@ -56,7 +56,7 @@ def open_files(pid: int) -> int:
     count = 0
     for each in (_PROC / str(pid) / "fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile
-            count += each.readlink().suffix not in (".seg", ".log")
+            count += each.readlink().suffix not in (".seg", ".wal")
     return count
 
 

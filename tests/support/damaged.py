@@ -42,7 +42,7 @@ class Folder:
 
     @property
     def logs(self) -> list[str]:
-        return [name for name in self.files.names() if name.endswith(".log")]
+        return [name for name in self.files.names() if name.endswith((".wal", ".log"))]
 
     @property
     def log(self) -> bytearray:

@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+import uvloop
+
 from chronobook_server.history.files import DiskFiles
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.sealer import ProcessSealer
@@ -24,6 +26,7 @@ async def main(folder: Path, number: int) -> None:
     """Open the folder, and take in the round's records until the end; or until killed."""
     os.write(1, b"0\n")
     sealer = ProcessSealer()
+    sealing = asyncio.create_task(sealer.run())
     history = HistoryStore(SYMBOL, DiskFiles(folder), sealer, retention_ms=10**12, segment_ms=SEGMENT_MS)
     sealed = asyncio.Event()
     history.recorder.sealed = sealed.set
@@ -37,8 +40,9 @@ async def main(folder: Path, number: int) -> None:
             await asyncio.sleep(0)
         if place == _FIRST_SEALS:
             await sealer.drain()
-    await asyncio.Event().wait()
+    await sealing
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(Path(sys.argv[1]), int(sys.argv[2])))

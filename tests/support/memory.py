@@ -3,10 +3,9 @@
 import errno
 from collections.abc import Callable
 
-from chronobook_server.history.files import Files
-from chronobook_server.history.layout import DamagedFile
+from chronobook_server.history.files import ASIDE, Files, aside_name
 from chronobook_server.history.memory import Memories
-from chronobook_server.history.seal import SealJob, seal_log
+from chronobook_server.history.seal import SealJob, seal_segment
 from chronobook_server.history.store import SEGMENT_MS, HistoryStore
 
 
@@ -16,6 +15,7 @@ class MemoryFiles:
     def __init__(self) -> None:
         self.contents: dict[str, bytearray] = {}
         self.room: int | None = None
+        self.written_at = 4e9  # in Unix seconds, of all files
 
     def take(self, count: int) -> None:
         """Use up room. Raises OSError where there is not enough."""
@@ -25,7 +25,7 @@ class MemoryFiles:
             self.room -= count
 
     def names(self) -> list[str]:
-        return sorted(self.contents)
+        return sorted(name for name in self.contents if not name.startswith(f"{ASIDE}/"))
 
     def _file(self, name: str) -> bytearray:
         if name not in self.contents:
@@ -54,6 +54,17 @@ class MemoryFiles:
     def remove(self, name: str) -> None:
         self._file(name)
         del self.contents[name]
+
+    def set_aside(self, name: str) -> None:
+        self.contents[aside_name(name, self.aside())] = self._file(name)
+        del self.contents[name]
+
+    def aside(self) -> list[str]:
+        return sorted(name for name in self.contents if name.startswith(f"{ASIDE}/"))
+
+    def modified(self, name: str) -> float:
+        self._file(name)
+        return self.written_at
 
 
 class MemoryFile:
@@ -114,11 +125,9 @@ class PatientSealer:
 def do(files: Files, job: SealJob) -> str | None:
     """Do a job; return what went wrong."""
     try:
-        seal_log(files, job)
+        seal_segment(files, job)
     except OSError as error:
         return error.strerror or str(error)
-    except DamagedFile as error:
-        return str(error)
     return None
 
 

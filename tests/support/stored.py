@@ -159,7 +159,7 @@ def sealed_of(
 ) -> SealedSegment:
     """Return the file of a segment."""
     files = files or MemoryFiles()
-    files.write(name, sealed_bytes(hot))
+    files.write(name, sealed_bytes(hot, "X"))
     return SealedSegment(files, name, SYMBOL, memories or Memories())
 
 
@@ -196,8 +196,9 @@ def log_header(version: int) -> bytes:
 
 
 def frames(log: bytes | bytearray) -> Iterator[tuple[int, int]]:
-    """Yield where the records of a log begin and end."""
+    """Yield where the records of a log begin and end, after the one that says whose it is."""
     begin = len(FILE_HEADER)
+    begin += 8 + int.from_bytes(log[begin : begin + 4], "little")
     while begin < len(log):
         end = begin + 8 + int.from_bytes(log[begin : begin + 4], "little")
         yield begin, end

@@ -14,7 +14,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 from .files import TEMPORARY, DiskFiles
-from .log import UnknownFormat
 from .memory import Memories
 from .seal import Sealer
 from .store import SEGMENT_MS, HistoryStore
@@ -35,6 +34,7 @@ class DataDirectory:
     def __init__(self, path: Path, exchange: str) -> None:
         """Make the directory if there is none, for its owner alone, and take it. Raises DirectoryRefused."""
         self._path = path
+        self._exchange = exchange
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -96,10 +96,14 @@ class DataDirectory:
         try:
             files = DiskFiles(self._path / symbol)
             return HistoryStore(
-                symbol, files, sealer, retention_ms=retention_ms, memories=memories, segment_ms=segment_ms
+                symbol,
+                files,
+                sealer,
+                retention_ms=retention_ms,
+                memories=memories,
+                segment_ms=segment_ms,
+                exchange=self._exchange,
             )
-        except UnknownFormat as error:
-            raise DirectoryRefused(f"{self._path / symbol}: {error}") from error
         except OSError as error:
             raise DirectoryRefused(f"{self._path / symbol} cannot be used: {error.strerror}") from error
 

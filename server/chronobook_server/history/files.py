@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 TEMPORARY = ".tmp"
+ASIDE = "aside"
 
 
 class GrowingFile(Protocol):
@@ -61,6 +62,15 @@ class Files(Protocol):
     def remove(self, name: str) -> None:
         """Remove a file."""
 
+    def set_aside(self, name: str) -> None:
+        """Move a file into the folder `aside`, where nobody reads it and only its age removes it."""
+
+    def aside(self) -> list[str]:
+        """Return the names of what was set aside, as `aside/...`, in order."""
+
+    def modified(self, name: str) -> float:
+        """Return when a file was written, in Unix seconds."""
+
 
 class DiskFiles:
     """A folder on a disk."""
@@ -71,7 +81,8 @@ class DiskFiles:
 
     def names(self) -> list[str]:
         """Return the names in the folder, in order."""
-        return sorted(os.listdir(self.folder))  # noqa: PTH208 -- names are all that is wanted
+        # Names are all that is wanted.
+        return sorted(name for name in os.listdir(self.folder) if name != ASIDE)  # noqa: PTH208
 
     def read(self, name: str, limit: int = -1) -> bytes:
         """Return the first `limit` bytes of a file; -1: all."""
@@ -117,6 +128,25 @@ class DiskFiles:
     def remove(self, name: str) -> None:
         """Remove a file."""
         (self.folder / name).unlink()
+
+    def set_aside(self, name: str) -> None:
+        """Move a file into the folder `aside`."""
+        aside = self.folder / ASIDE
+        aside.mkdir(mode=0o700, exist_ok=True)
+        self._rename(name, aside_name(name, self.aside()))
+        sync_folder(aside)
+        sync_folder(self.folder)
+
+    def aside(self) -> list[str]:
+        """Return the names of what was set aside."""
+        try:
+            return sorted(f"{ASIDE}/{name}" for name in os.listdir(self.folder / ASIDE))  # noqa: PTH208
+        except FileNotFoundError:
+            return []
+
+    def modified(self, name: str) -> float:
+        """Return when a file was written."""
+        return (self.folder / name).stat().st_mtime
 
 
 class DiskFile:
@@ -184,6 +214,12 @@ class DiskLog:
             is_first, self._is_closed = not self._is_closed, True
             if is_first and not self._is_syncing:
                 os.close(self._descriptor)
+
+
+def aside_name(name: str, taken: list[str]) -> str:
+    """Return where a file that is set aside goes: nothing there is ever replaced."""
+    wanted = [f"{ASIDE}/{name}", *(f"{ASIDE}/{name}.{number}" for number in range(1, len(taken) + 2))]
+    return next(each for each in wanted if each not in taken)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

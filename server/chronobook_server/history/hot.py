@@ -14,6 +14,7 @@ that event's end.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,8 @@ UNKNOWN = -(2**63)
 
 # Stands where the number of a change would, for "there is none before".
 _NONE = -1
+
+_FOR_QUESTIONS = ("_change_before", "_level_ids", "_level_last", "_walked")
 
 # Levels that there is room for at first.
 _ROOM = 1024
@@ -112,6 +115,13 @@ class HotSegment:
                 case Gap():
                     segment.finish(Millis(segment.last_time + 1), entry.cause)
         return segment
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a file is made of, for another process; what questions need is left out."""
+        state = {name: value for name, value in self.__dict__.items() if name not in _FOR_QUESTIONS}
+        # The dict is shared with segments that still grow.
+        named = tuple(self.named.items())
+        return state | {"named": {price: number for price, number in named if number < self.number}}
 
     @property
     def events(self) -> int:

@@ -8,6 +8,7 @@
     table       kind u16 | number of values u32 | offset u64 | length u32 | crc32 u32           one line a section
     sections    one after the other
 
+    ORIGIN                 exchange and symbol as JSON, not packed           first, and not in the content hash
     TIMES                  T − start                                         one value an event
     UPDATE_IDS             u                                                 ″
     FIRST_UPDATE_IDS       U − pu                                            ″
@@ -24,10 +25,10 @@
     CHUNK_CHECKSUMS        crc32 of a chunk                                  ″
     CHUNKS                 the rows, level after level, in chunks of whole levels (see columns.pack_rows)
 
-Every section but CHUNKS is one packed column (see columns.pack). A row is an event number (0: before the first event)
-and the signed quantity that rests there from then on. A level whose state before the first event is not known has no
-row 0. A section of a kind that a reader does not know is skipped. Each section, and each chunk, has a checksum of its
-own, verified when it is first used, so that damage costs what it hit and no more.
+Every section but ORIGIN and CHUNKS is one packed column (see columns.pack). A row is an event number (0: before the
+first event) and the signed quantity that rests there from then on. A level whose state before the first event is not
+known has no row 0. A section of a kind that a reader does not know is skipped. Each section, and each chunk, has a
+checksum of its own, verified when it is first used, so that damage costs what it hit and no more.
 """
 
 import struct
@@ -42,15 +43,16 @@ from chronobook_server.core.values import Millis, UpdateId
 
 from .causes import CAUSES, NUMBERS
 from .columns import WIDTHS
-from .log import UnknownFormat
+from .origin import DamagedFile, UnknownFormat, check_origin, origin_bytes
 
 MAGIC = b"chrnbkSG"
-VERSION = 1
+VERSION = 2
+VERSIONS = (1, 2)  # the first one has no ORIGIN
 _BEGINNING = struct.Struct("<8sHI")
 _PREFIX = struct.Struct("<8sHII")
 _HEADER = struct.Struct("<3BH6q2Q3I2B16sH")
 _LINE = struct.Struct("<HIQII")
-# Reading so much gets the header whole, as long as there are fewer than 150 sections.
+# Reading so much gets header and ORIGIN whole, as long as there are fewer than 150 sections.
 HEADER_READ = 4096
 
 
@@ -72,10 +74,7 @@ class Kind(IntEnum):
     CHUNK_LENGTHS = 13
     CHUNK_CHECKSUMS = 14
     CHUNKS = 15
-
-
-class DamagedFile(Exception):
-    """A file whose bytes are not those that were written."""
+    ORIGIN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +108,12 @@ class Header:
     row_widths: tuple[int, int]
 
 
-def write(header: Header, sections: dict[Kind, tuple[int, bytes]]) -> bytes:
+def write(header: Header, sections: dict[Kind, tuple[int, bytes]], exchange: str = "") -> bytes:
     """Return the bytes of a file; each section is its number of values and its bytes."""
+    sections = {Kind.ORIGIN: (1, origin_bytes(exchange, header.instrument.symbol)), **sections}
     content = blake2b(digest_size=16)
     for kind, (count, data) in sections.items():
-        if kind is not Kind.RECEIVE_TIMES:
+        if kind not in (Kind.RECEIVE_TIMES, Kind.ORIGIN):
             content.update(struct.pack("<HI", kind, count))
             content.update(data)
     length = _PREFIX.size + _HEADER.size + _LINE.size * len(sections)
@@ -149,10 +149,11 @@ def _packed(header: Header, content_hash: bytes, sections: int) -> bytes:
     )
 
 
-def read(name: str, symbol: str, data: bytes, size: int) -> tuple[Header, dict[Kind, Section]]:
+def read(name: str, symbol: str, data: bytes, size: int, exchange: str = "") -> tuple[Header, dict[Kind, Section]]:
     """Return header and table of sections from the first bytes of a file of `size` bytes.
 
-    Raises DamagedFile; UnknownFormat where the header is sound and of another version.
+    Raises DamagedFile; ForeignFile where the file is of another exchange or symbol than these; UnknownFormat where the
+    header is sound and of a version that is not known. An exchange that is empty may be any.
     """
     if len(data) < _PREFIX.size:
         raise DamagedFile(f"{name} is cut short")
@@ -160,7 +161,7 @@ def read(name: str, symbol: str, data: bytes, size: int) -> tuple[Header, dict[K
     rest = data[_PREFIX.size : length]
     if magic != MAGIC or crc32(rest, crc32(data[: _BEGINNING.size])) != checksum:
         raise DamagedFile(f"{name} has a damaged header")
-    if version != VERSION:
+    if version not in VERSIONS:
         raise UnknownFormat(name, version, VERSION)
     try:
         fields = _HEADER.unpack_from(rest)
@@ -177,6 +178,8 @@ def read(name: str, symbol: str, data: bytes, size: int) -> tuple[Header, dict[K
             raise DamagedFile(f"{name} is cut short")
         if kind in Kind.__members__.values():
             table[Kind(kind)] = Section(values, offset, section_length, section_checksum)
+    if version > 1:
+        _check_origin(name, table.get(Kind.ORIGIN), data, exchange, symbol)
     start, end, last_time, baseline_time, baseline_update_id, last_update_id = numbers[:6]
     header = Header(
         instrument=Instrument(symbol, price_scale, quantity_scale),
@@ -196,6 +199,15 @@ def read(name: str, symbol: str, data: bytes, size: int) -> tuple[Header, dict[K
         row_widths=widths,
     )
     return header, table
+
+
+def _check_origin(name: str, section: Section | None, data: bytes, exchange: str, symbol: str) -> None:
+    if section is None:
+        raise DamagedFile(f"{name} does not say whose it is")
+    said = data[section.offset : section.offset + section.length]
+    if len(said) != section.length or crc32(said) != section.checksum:
+        raise DamagedFile(f"{name} is damaged where it says whose it is")
+    check_origin(name, said, exchange, symbol)
 
 
 def content_hash(data: bytes) -> bytes:

@@ -10,9 +10,11 @@
     WIDENED   T, u, lowest, highest  4 × i64 | number of levels u32 | prices | signed quantities
     FINER     scales of price and quantity  2 × u8
     GAP       number of the cause u16
+    ORIGIN    exchange and symbol as JSON
 
-START comes first, and once: a log never needs another file. The log is good up to its first record that is cut short or
-whose checksum is wrong. Records are written before anything that they say is told to anybody, each with one write.
+ORIGIN and START come first, and once: a log never needs another file. The log is good up to its first record that is
+cut short or whose checksum is wrong. Records are written before anything that they say is told to anybody, each with
+one write.
 """
 
 import struct
@@ -31,9 +33,11 @@ from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, R
 from chronobook_server.core.values import Millis, Nanos, UpdateId
 
 from .causes import CAUSES, NUMBERS
+from .origin import UnknownFormat, check_origin, origin_bytes
 
 MAGIC = b"chrnbkLG"
-VERSION = 1
+VERSION = 2
+VERSIONS = (1, 2)  # the first one has no ORIGIN
 _BEGINNING = struct.Struct("<8sH")
 _FILE = struct.Struct("<8sHI")
 _FRAME = struct.Struct("<II")
@@ -43,18 +47,11 @@ _UPDATE_BODY = struct.Struct("<10qI")
 _WIDENED_BODY = struct.Struct("<4qI")
 _FINER_BODY = struct.Struct("<2B")
 _GAP_BODY = struct.Struct("<H")
-_KINDS = range(1, 6)
-_START, _UPDATE, _WIDENED, _FINER, _GAP = (bytes((kind,)) for kind in _KINDS)
+_KINDS = range(1, 7)
+_START, _UPDATE, _WIDENED, _FINER, _GAP, _ORIGIN = (bytes((kind,)) for kind in _KINDS)
 
 Entry: TypeAlias = Update | RangeWidened | InstrumentChanged | Gap
 FILE_HEADER = _FILE.pack(MAGIC, VERSION, crc32(_BEGINNING.pack(MAGIC, VERSION)))
-
-
-class UnknownFormat(Exception):
-    """A file of another version of the format: it may be perfectly good, but not for us."""
-
-    def __init__(self, name: str, version: int, known: int) -> None:
-        super().__init__(f"{name} has format version {version}; this server reads version {known}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +97,14 @@ def _columns(levels: Mapping[int, int]) -> bytes:
     return pack_integers(levels.keys()) + pack_integers(levels.values())
 
 
+def log_beginning(start: Start, symbol: str, exchange: str = "") -> bytes:
+    """Return what the log of a symbol begins with."""
+    origin = _frame(_ORIGIN + origin_bytes(exchange, symbol))
+    return b"".join((FILE_HEADER, origin, encode_start(start)))
+
+
 def encode_start(start: Start) -> bytes:
-    """Return the record that a log begins with."""
+    """Return the record that says where a segment begins."""
     named = array("q", start.named)
     body = _START_BODY.pack(
         start.start,
@@ -220,20 +223,26 @@ def _decode(start: Start, last: tuple[Millis, UpdateId], kind: bytes, body: memo
             raise ValueError(f"a record of no known kind: {kind.hex()}")
 
 
-def read_log(name: str, symbol: str, data: bytes) -> LogContents | None:
+def read_log(name: str, symbol: str, data: bytes, exchange: str = "") -> LogContents | None:
     """Return what a log says as far as it is good; None where not even its beginning is.
 
-    Raises UnknownFormat.
+    Raises UnknownFormat; ForeignFile where it is of another exchange or symbol than these.
     """
     if len(data) < _FILE.size:
         return None
     magic, version, checksum = _FILE.unpack_from(data)
     if magic != MAGIC or crc32(data[: _BEGINNING.size]) != checksum:
         return None
-    if version != VERSION:
+    if version not in VERSIONS:
         raise UnknownFormat(name, version, VERSION)
     view = memoryview(data)
     offset = _FILE.size
+    if version > 1:
+        origin = _record_at(view, offset)
+        if origin is None or bytes(origin[:1]) != _ORIGIN:
+            return None
+        check_origin(name, bytes(origin[1:]), exchange, symbol)
+        offset += _FRAME.size + len(origin)
     start: Start | None = None
     entries: list[Entry] = []
     last = (Millis(0), UpdateId(0))
@@ -266,7 +275,18 @@ def _record_at(log: memoryview, offset: int) -> memoryview | None:
     return record if is_whole else None
 
 
-def _holds_more_records(rest: memoryview) -> bool:
+def encoded_log(start: Start, entries: Iterable[Entry], symbol: str, exchange: str = "") -> bytes:
+    """Return the log of a symbol that says this."""
+    records = (encode_update(entry) if isinstance(entry, Update) else encode(entry) for entry in entries)
+    return b"".join((log_beginning(start, symbol, exchange), *records))
+
+
+def holds_records(data: bytes) -> bool:
+    """Return whether records that say something of a book lie in these bytes, wherever they begin."""
+    return _holds_more_records(memoryview(b"\0" + data), kinds=range(1, 6))
+
+
+def _holds_more_records(rest: memoryview, kinds: range = _KINDS) -> bool:
     """Return whether a whole record lies behind the first one, which cannot be read: then it is not just a torn tail.
 
     Its length may be what is wrong with it, so the next one is looked for at every byte.
@@ -276,6 +296,6 @@ def _holds_more_records(rest: memoryview) -> bool:
         offsets = shift + 4 * np.arange(len(lengths))
         could_be = (lengths > 0) & (lengths <= len(rest) - _FRAME.size - offsets)
         for offset in offsets[could_be].tolist():
-            if offset and rest[offset + _FRAME.size] in _KINDS and _record_at(rest, offset) is not None:
+            if offset and rest[offset + _FRAME.size] in kinds and _record_at(rest, offset) is not None:
                 return True
     return False

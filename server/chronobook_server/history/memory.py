@@ -4,6 +4,7 @@ Three things are held, each within a bound that all symbols of a server share: u
 bytes, and open files, of which each costs a file descriptor.
 """
 
+from dataclasses import dataclass
 from heapq import nsmallest
 from typing import Protocol
 from weakref import ref
@@ -11,6 +12,8 @@ from weakref import ref
 INDEX_BYTES = 64 << 20
 ROWS_BYTES = 96 << 20
 OPEN_FILES = 320  # more than a day of one symbol
+# An hour of all symbols of the exchange, about.
+UNSEALED_BYTES = 1 << 30
 # So much of the bound is let go of at once, because looking for the oldest is work.
 _SHARE = 32
 
@@ -86,12 +89,29 @@ class Memory:
             held.size = 0
 
 
+@dataclass(slots=True)
+class UnsealedBytes:
+    """Bytes of the logs of all segments that wait to be sealed, about what they take in memory."""
+
+    limit: int
+    bytes: int = 0
+
+    def has_room(self) -> bool:
+        """Return whether more may wait."""
+        return self.bytes < self.limit
+
+
 class Memories:
-    """The bounds that all symbols of a server share: of what finds rows, of rows, and of open files."""
+    """The bounds that all symbols of a server share: of what finds rows, rows, open files, and what is unsealed."""
 
     def __init__(
-        self, index_bytes: int = INDEX_BYTES, rows_bytes: int = ROWS_BYTES, open_files: int = OPEN_FILES
+        self,
+        index_bytes: int = INDEX_BYTES,
+        rows_bytes: int = ROWS_BYTES,
+        open_files: int = OPEN_FILES,
+        unsealed_bytes: int = UNSEALED_BYTES,
     ) -> None:
         self.index = Memory(index_bytes)
         self.rows = Memory(rows_bytes)
         self.files = Memory(open_files)
+        self.unsealed = UnsealedBytes(unsealed_bytes)

@@ -8,8 +8,6 @@ called DISK, and `wants_keyframe` says when to try again with a whole book.
 import contextlib
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 
 from chronobook_server.core.coverage import Cause
 from chronobook_server.core.instrument import Instrument
@@ -28,42 +26,23 @@ from chronobook_server.core.records import (
 from chronobook_server.core.values import Millis, Nanos
 
 from .contract import ContractLog
+from .damage import Damage
 from .files import Files, GrowingFile
 from .hot import HotSegment
-from .layout import DamagedFile
-from .log import FILE_HEADER, Start, UnknownFormat, encode, encode_start, encode_update
+from .log import Start, encode, encode_update, log_beginning
 from .memory import Memories
-from .recovery import log_name, recover, segment_name
-from .seal import Sealer, SealJob
+from .recovery import Recovery, log_name, start_of
+from .seal import Sealer
 from .sealed import SealedSegment
 from .timeline import Segment, Timeline
+from .unsealed import Unsealed
 
 # A stream busier than any known one would make segments that are slow to replay.
 SEGMENT_EVENTS = 65_000
-# Segments that may wait to be sealed, in memory and in their logs; it takes hours of failing to get there.
-MAX_UNSEALED = 36
+# So many bytes of a log, about what it takes in memory, are cut as well, however few events they are.
+SEGMENT_BYTES = 64 << 20
 # After a failed write, a new attempt is made so much later, in ms of the exchange's time.
 RETRY_MS = 1000
-
-
-@dataclass(slots=True)
-class _Unsealed:
-    """A segment that has ended, with its log, and whether it is being sealed at this moment.
-
-    `unwritten` is the record of its end while that cannot be written.
-    """
-
-    segment: HotSegment
-    log: GrowingFile
-    unwritten: bytes | None = None
-    is_in_work: bool = False
-
-    def write_end(self) -> None:
-        """Write how the epoch ended, if that is still to do and can be done."""
-        if self.unwritten is not None:
-            with contextlib.suppress(OSError):
-                self.log.append(self.unwritten)
-                self.unwritten = None
 
 
 class Recorder:
@@ -82,30 +61,30 @@ class Recorder:
         *,
         retention_ms: int,
         segment_ms: int,
+        exchange: str = "",
     ) -> None:
-        """Open what the folder holds. Raises OSError, and UnknownFormat."""
+        """Open what the folder holds. Raises OSError."""
         self.last_time: Millis | None = None
         self.last_received: Nanos | None = None
         self.sealed: Callable[[], None] = lambda: None  # called when a segment has been sealed
+        self.damage = Damage()
         self._symbol = symbol
+        self._exchange = exchange
         self._files = files
-        self._sealer = sealer
-        self._memories = memories
         self._timeline = timeline
         self._retention_ms = retention_ms
         self._segment_ms = segment_ms
         self._hot: HotSegment | None = None
         self._log: GrowingFile | None = None
         self._pending: tuple[Keyframe, list[bytes]] | None = None  # a keyframe, and what followed, before an event
-        self._unsealed: list[_Unsealed] = []
         self._tried_at = Millis(0)  # when writing was last tried, where it cannot be done
         self.write_error: str | None = None
-        self.seal_error: str | None = None
         self.contracts = ContractLog(files)
-        found = recover(files, symbol, memories)
-        self.damaged_files = found.damaged
-        self._unsealed = [_Unsealed(segment, log) for segment, log in found.unsealed]
-        segments: list[Segment] = [*found.sealed, *(hot for hot, _ in found.unsealed)]
+        self._unsealed = Unsealed(symbol, exchange, files, sealer, memories, self.damage, timeline)
+        self._unsealed.sealed = self._take_sealed
+        found = Recovery(files, symbol, exchange, memories, self.damage)
+        self._unsealed.found(found.unsealed)
+        segments: list[Segment] = [*found.sealed, *(log.segment for log in found.unsealed)]
         for segment in sorted(segments, key=lambda each: each.start):
             timeline.append(segment)
         self.instrument = Instrument(symbol)
@@ -132,6 +111,16 @@ class Recorder:
                 segment.instrument = self.instrument
 
     @property
+    def damaged_files(self) -> list[str]:
+        """The files that cannot be used, or not all of them."""
+        return list(self.damage.files)
+
+    @property
+    def seal_error(self) -> str | None:
+        """Why the last seal failed, in words; None where it did not."""
+        return self._unsealed.error
+
+    @property
     def error(self) -> str | None:
         """Why history is not being written as it should be, in words; None while all is well."""
         return self.write_error or self.seal_error
@@ -143,7 +132,7 @@ class Recorder:
         return sealed + sum(log.size for log in self._logs())
 
     def _logs(self) -> list[GrowingFile]:
-        logs = [each.log for each in tuple(self._unsealed)]
+        logs = self._unsealed.logs
         return logs if self._log is None else [*logs, self._log]
 
     # --- records
@@ -152,7 +141,8 @@ class Recorder:
         """Take in the next record."""
         match record:
             case Update():
-                self._append_update(record)
+                self._append_update(record)  # nearly always
+                return
             case Keyframe():
                 self._begin_epoch(record)
             case Gap():
@@ -166,6 +156,8 @@ class Recorder:
                 self._append_rare(record)
             case ContractChanged():
                 self.contracts.append(record, Millis((self.last_time or record.time) - self._retention_ms))
+        if self._has_ended:
+            self.retry_seals()
 
     def _begin_epoch(self, keyframe: Keyframe) -> None:
         self._measure_in(keyframe.instrument)
@@ -187,17 +179,19 @@ class Recorder:
             elif self._log is not None and not self._cut(self._hot, update.transaction_time, record):
                 self._log.append(record)
         except OSError as error:
-            self.fail(error)
+            self._fail(error)
+            self.retry_seals()
             return
-        if self.write_error is not None:
-            self.write_error = None
-            self.retry_seals()  # where there is room for the one, there is for the other
         is_first = self._hot.events == 0
         self._hot.append(update)
         self.last_time = update.transaction_time
         self.last_received = update.receive_time
+        # All that is told to others comes after what is held here is as it should be.
         if is_first:
             self._prune()
+        if self.write_error is not None or self._has_ended:
+            self.write_error = None
+            self.retry_seals()  # where there is room for the one, there is for the other
 
     def _append_rare(self, record: RangeWidened | InstrumentChanged) -> None:
         if isinstance(record, InstrumentChanged):
@@ -212,9 +206,9 @@ class Recorder:
             elif self._log is not None:
                 self._log.append(encode(record))
         except OverflowError as error:
-            self.fail(OSError(errno.EOVERFLOW, str(error)))
+            self._fail(OSError(errno.EOVERFLOW, str(error)))
         except OSError as error:
-            self.fail(error)
+            self._fail(error)
         else:
             if isinstance(record, RangeWidened):
                 self._hot.widen(record)
@@ -239,19 +233,24 @@ class Recorder:
 
     def _begin_log(self, start: Start, records: list[bytes]) -> GrowingFile:
         """Return a new log that holds these records already: none is ever there without an event. Raises OSError."""
-        log = self._files.grow(log_name(start.start))
+        name = log_name(start.start)
+        with contextlib.suppress(FileNotFoundError):
+            self._files.size(name)
+            self._files.set_aside(name)  # a log that could not be read: nothing is written over it
+        log = self._files.grow(name)
         try:
-            log.append(b"".join((FILE_HEADER, encode_start(start), *records)))
+            log.append(b"".join((log_beginning(start, self._symbol, self._exchange), *records)))
         except OSError:
             log.close()
             with contextlib.suppress(OSError):
-                self._files.remove(log_name(start.start))
+                self._files.remove(name)
             raise
         return log
 
     def _confirm(self, update: Update, record: bytes) -> None:
         """Begin the log of an epoch: an event has come that its keyframe was waiting for."""
         assert self._pending is not None
+        self._check_room()  # or epochs that end soon would never meet the bound
         keyframe, records = self._pending
         start = epoch_start(keyframe, update, self.last_time)
         self._log = self._begin_log(_start(keyframe, start), [*records, record])
@@ -263,11 +262,11 @@ class Recorder:
         line = Millis(time - time % self._segment_ms)
         # The first event of an epoch may lie beyond the line after its start: then the next line cuts.
         is_due = line > max(hot.start, hot.last_time)
-        if time == hot.last_time or not (is_due or hot.events >= SEGMENT_EVENTS):
-            return False
         assert self._log is not None
-        if len(self._unsealed) >= MAX_UNSEALED:
-            raise OSError(errno.EBUSY, f"{len(self._unsealed)} segments wait to be sealed")
+        is_large = hot.events >= SEGMENT_EVENTS or self._log.size >= SEGMENT_BYTES
+        if time == hot.last_time or not (is_due or is_large):
+            return False
+        self._check_room()
         start, following = hot.following(line if is_due else Millis(hot.last_time + 1))
         log = self._begin_log(start, [record])
         self._retire(hot, self._log, start.start, None)
@@ -275,8 +274,17 @@ class Recorder:
         self._timeline.append(following)
         return True
 
+    def _check_room(self) -> None:
+        full = self._unsealed.full()
+        if full is not None:
+            raise OSError(errno.EBUSY, full)
+
     def fail(self, error: OSError) -> None:
         """Stop writing for a while: what is held stays, what comes is not kept. `error` says what cannot be done."""
+        self._fail(error)
+        self.retry_seals()
+
+    def _fail(self, error: OSError) -> None:
         self.write_error = f"history is not being written: {error.strerror or error}"
         if self._pending is not None:
             self._timeline.pop()
@@ -289,7 +297,7 @@ class Recorder:
         """Return whether writing had to stop, and a Keyframe of the book as it is at this `T` could begin it again."""
         if self.write_error is None or self._hot is not None or time < self._tried_at + RETRY_MS:
             return False
-        if len(self._unsealed) >= MAX_UNSEALED:
+        if self._unsealed.full() is not None:
             return False
         self._tried_at = time
         return True
@@ -304,6 +312,7 @@ class Recorder:
         self._timeline.doubt = None
         if self._pending is None and self._hot is not None:
             self._finish_epoch(Cause.RESTART)
+        self.retry_seals()
 
     # --- sealing
 
@@ -312,45 +321,24 @@ class Recorder:
         """Number of segments that have ended and are not files yet."""
         return len(self._unsealed)
 
+    @property
+    def _has_ended(self) -> bool:
+        return self._unsealed.is_new
+
     def _retire(
         self, hot: HotSegment, log: GrowingFile, end: Millis, ended_by: Cause | None, record: bytes | None = None
     ) -> None:
+        """Have a segment wait to be sealed; it is handed over when all else is as it should be."""
         hot.finish(end, ended_by)
-        self._unsealed.append(_Unsealed(hot, log, record))
-        self.retry_seals()
+        self._unsealed.add(hot, log_name(hot.start), log, record)
 
     def retry_seals(self) -> None:
         """Have everything sealed that waits for it."""
-        for unsealed in tuple(self._unsealed):
-            # Where neither this nor a seal can be done, a restart would call the gap RESTART.
-            unsealed.write_end()
-            if unsealed.is_in_work:
-                continue
-            hot = unsealed.segment
-            assert hot.end is not None
-            job = SealJob(self._symbol, log_name(hot.start), segment_name(hot.start), hot.end, hot.ended_by)
-            unsealed.is_in_work = True
-            self._sealer.submit(self._files, job, partial(self._seal_done, unsealed))
+        self._unsealed.submit()
 
-    def _seal_done(self, unsealed: _Unsealed, error: str | None) -> None:
-        """Let the file answer where its segment did, if it is there and sound."""
-        unsealed.is_in_work = False
-        hot = unsealed.segment
-        self.seal_error = error and f"history cannot be sealed: {error}"
-        if error is not None:
-            return
-        try:
-            sealed = SealedSegment(self._files, segment_name(hot.start), self._symbol, self._memories)
-        except (DamagedFile, UnknownFormat, OSError) as reason:
-            self.seal_error = f"history cannot be sealed: {reason}"
-            return
+    def _take_sealed(self, sealed: SealedSegment) -> None:
         if sealed.instrument == self.instrument:
             sealed.instrument = self.instrument
-        if not self._timeline.replace(hot, sealed):
-            self._remove(sealed.name)
-        self._unsealed.remove(unsealed)
-        unsealed.log.close()
-        self._remove(log_name(hot.start))
         self.sealed()
 
     # --- retention
@@ -361,9 +349,16 @@ class Recorder:
         segments = self._timeline.segments
         while len(segments) > 1 and self._timeline.last_instant(segments[0]) < oldest and self.drop_oldest():
             pass
-        for name in [name for name in self.damaged_files if int(name.partition(".")[0]) + self._segment_ms < oldest]:
-            self._remove(name)
-            self.damaged_files.remove(name)
+        self._forget_damaged(oldest)
+
+    def _forget_damaged(self, oldest: int) -> None:
+        """Remove files that are no use and whose time is over."""
+        held = {segment.start for segment in self._timeline.segments}
+        for name in self.damaged_files:
+            start = start_of(name)
+            if start is not None and start not in held and start + self._segment_ms < oldest:
+                self._remove(name)
+                del self.damage.files[name]
 
     def drop_oldest(self) -> bool:
         """Drop the oldest segment if it is a file and not the only one; return whether it was."""
@@ -374,6 +369,7 @@ class Recorder:
         self._timeline.drop_first()
         dropped.drop()
         self._remove(dropped.name)
+        self.damage.files.pop(dropped.name, None)
         return True
 
     def _remove(self, name: str) -> None:

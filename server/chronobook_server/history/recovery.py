@@ -1,22 +1,37 @@
-"""What a folder holds when a server starts, after whatever ended the last one."""
+"""What a folder holds when a server starts, after whatever ended the last one.
+
+Nothing that holds events is removed here but a log whose file was just compared with its checksums. What cannot be
+used stays where it is, or is set aside, and costs its own part.
+"""
 
 import contextlib
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
 
 from chronobook_server.core.coverage import Cause
-from chronobook_server.core.records import Gap
+from chronobook_server.core.records import Gap, RangeWidened, Update
 from chronobook_server.core.values import Millis
 
+from .answers import DamagedSegment
+from .damage import Damage
 from .files import TEMPORARY, Files, GrowingFile
 from .hot import HotSegment
-from .layout import DamagedFile
-from .log import LogContents, encode, read_log
+from .layout import Kind
+from .log import LogContents, encode, encoded_log, holds_records, read_log
 from .memory import Memories
+from .origin import DamagedFile, UnknownFormat
+from .plausible import MOST_AHEAD_MS, first_impossible, is_jump
 from .sealed import SealedSegment
 from .timeline import Segment
 
 SEGMENT_SUFFIX = ".seg"
-LOG_SUFFIX = ".log"
+# Not .log: programs that rotate logs by their names would take it away.
+LOG_SUFFIX = ".wal"
+# Older servers wrote this one.
+LOG_SUFFIXES = (LOG_SUFFIX, ".log")
+_WILD = "holds times that cannot be"
 
 
 def segment_name(start: Millis) -> str:
@@ -29,69 +44,235 @@ def log_name(start: Millis) -> str:
     return f"{start:015d}{LOG_SUFFIX}"
 
 
+def start_of(name: str) -> Millis | None:
+    """Return the first instant that a file's name says; None where it is none of ours."""
+    stem, _, rest = name.rpartition("/")[2].partition(".")
+    return Millis(int(stem)) if stem.isascii() and stem.isdecimal() and rest else None
+
+
 @dataclass(frozen=True, slots=True)
-class Recovered:
-    """What a folder holds: segments that are sealed, some that only have a log yet, and files that are no use."""
+class FoundLog:
+    """A log of a segment that has ended and is not sealed yet."""
 
-    sealed: list[SealedSegment]
-    unsealed: list[tuple[HotSegment, GrowingFile]]
-    damaged: list[str]
+    segment: HotSegment
+    name: str
+    file: GrowingFile
 
 
-def recover(files: Files, symbol: str, memories: Memories) -> Recovered:
-    """Return what a folder holds, and clear away what was only begun. Raises OSError, log.UnknownFormat.
+class Recovery:
+    """Looks a folder through: `sealed` are the files that answer, `unsealed` the segments that only have a log yet."""
 
-    Damaged segments stay where they are; a log whose beginning is not there holds nothing and goes.
-    """
-    sealed: dict[str, SealedSegment] = {}
-    damaged: list[str] = []
-    # Ours are named after an instant; what somebody else put there is not looked at.
-    names = [name for name in files.names() if name.partition(".")[0].isdecimal()]
-    for name in names:
-        if name.endswith(TEMPORARY):
-            files.remove(name)
-        elif name.endswith(SEGMENT_SUFFIX):
+    def __init__(self, files: Files, symbol: str, exchange: str, memories: Memories, damage: Damage) -> None:
+        """Look it through. Raises OSError where the folder itself cannot be read, or not be written to."""
+        self._files = files
+        self._symbol = symbol
+        self._exchange = exchange
+        self._memories = memories
+        self._damage = damage
+        names = [name for name in files.names() if start_of(name) is not None]
+        for name in names:
+            if name.endswith(TEMPORARY):
+                self._remove(name)
+        self._sealed = self._read_sealed([name for name in names if name.endswith(SEGMENT_SUFFIX)])
+        self._logs = self._read_logs([name for name in names if name.endswith(LOG_SUFFIXES)])
+        self._judge()
+        self._refuse_strangers()
+        self.sealed = list(self._sealed.values())
+        hot = {start: HotSegment.replayed(log.start, log.entries) for start, (_, log) in self._logs.items()}
+        segments: list[Segment] = sorted([*self.sealed, *hot.values()], key=lambda segment: segment.start)
+        self.unsealed = [
+            FoundLog(hot[start], name, self._ended(hot[start], name, contents, segments))
+            for start, (name, contents) in self._logs.items()
+        ]
+        self._end_before_what_is_aside(segments)
+
+    # --- reading
+
+    def _read_sealed(self, names: list[str]) -> dict[Millis, SealedSegment]:
+        sealed = {}
+        for name in names:
             try:
-                sealed[name.removesuffix(SEGMENT_SUFFIX)] = SealedSegment(files, name, symbol, memories)
-            except DamagedFile:
-                damaged.append(name)
-    logs: list[tuple[str, LogContents]] = []
-    for name in names:
-        if name.endswith(LOG_SUFFIX):
-            contents = None if name.removesuffix(LOG_SUFFIX) in sealed else read_log(name, symbol, files.read(name))
-            if contents is None or not contents.entries:
-                files.remove(name)
-            else:
-                logs.append((name, contents))
-    segments = list(sealed.values())
-    unsealed = [(HotSegment.replayed(contents.start, contents.entries), name, contents) for name, contents in logs]
-    following: list[Segment] = [*segments, *(hot for hot, _, _ in unsealed)]
-    following.sort(key=lambda segment: segment.start)
-    return Recovered(
-        segments,
-        [(hot, _ended(files, hot, name, contents, following)) for hot, name, contents in unsealed],
-        damaged,
-    )
+                segment = SealedSegment(
+                    self._files, name, self._symbol, self._memories, exchange=self._exchange, damage=self._damage
+                )
+                if segment.start != start_of(name):
+                    raise DamagedFile(f"{name} begins at another instant than its name says")
+            except (DamagedFile, UnknownFormat, OSError) as error:
+                self._damage.found(name, _words(error))
+                continue
+            sealed[segment.start] = segment
+        return sealed
+
+    def _read_logs(self, names: list[str]) -> dict[Millis, tuple[str, LogContents]]:
+        logs: dict[Millis, tuple[str, LogContents]] = {}
+        for name in names:
+            start = start_of(name)
+            assert start is not None
+            if start in self._sealed and self._is_whole(self._sealed[start]):
+                self._remove(name)
+                continue
+            contents = self._read_log(name)
+            if contents is None:
+                continue
+            if start in self._sealed:
+                self._set_aside(self._sealed.pop(start).name, "is damaged; its log is read instead")
+            other = logs.get(start)
+            if other is not None and len(other[1].entries) >= len(contents.entries):
+                self._set_aside(name, "says less than another log of the same instant")
+                continue
+            if other is not None:
+                self._set_aside(other[0], "says less than another log of the same instant")
+            logs[start] = (name, contents)
+        return logs
+
+    def _is_whole(self, segment: SealedSegment) -> bool:
+        """Return whether all of a file is as it was written: only then its log can go."""
+        try:
+            segment.file.verify()
+        except DamagedSegment:
+            return False
+        return True
+
+    def _read_log(self, name: str) -> LogContents | None:
+        """Return what a log says, None where that is nothing; a torn beginning goes."""
+        try:
+            data = self._files.read(name)
+            contents = read_log(name, self._symbol, data, self._exchange)
+        except (DamagedFile, UnknownFormat, OSError) as error:
+            self._damage.found(name, _words(error))
+            return None
+        if contents is not None and contents.entries:
+            return contents
+        if holds_records(data if contents is None else data[contents.good_bytes :]):
+            self._set_aside(name, "has a damaged beginning")
+        else:
+            self._remove(name)
+        return None
+
+    def _remove(self, name: str) -> None:
+        # What cannot be removed now is found again the next time.
+        with contextlib.suppress(OSError):
+            self._files.remove(name)
+
+    def _set_aside(self, name: str, reason: str) -> None:
+        self._damage.found(name, f"{name} {reason}")
+        with contextlib.suppress(OSError):
+            self._files.set_aside(name)
+
+    # --- times that cannot be
+
+    def _judge(self) -> None:
+        """Set aside what claims times that cannot be. Of sealed files only those are read that may."""
+        before: Millis | None = None
+        is_suspect = False
+        newest = max(self._sealed, default=None)
+        for start, segment in sorted(self._sealed.items()):
+            if is_suspect or start == newest or is_jump(before, segment.last_time) or self._is_ahead(segment):
+                is_suspect = self._is_impossible(segment)
+                if is_suspect:
+                    del self._sealed[start]
+                    self._set_aside(segment.name, _WILD)
+                    continue
+            before = segment.last_time
+        for start, (name, contents) in sorted(self._logs.items()):
+            hot = HotSegment.replayed(contents.start, contents.entries)
+            columns = (np.array(each, np.int64) for each in (hot.times, hot.event_times, hot.receive_times))
+            first = first_impossible(*columns)
+            if first is not None:
+                self._cut(start, name, contents, first)
+
+    def _is_ahead(self, segment: SealedSegment) -> bool:
+        """Return whether a file claims later times than it was written at."""
+        with contextlib.suppress(OSError):
+            return segment.last_time > self._files.modified(segment.name) * 1000 + MOST_AHEAD_MS
+        return True
+
+    def _is_impossible(self, segment: SealedSegment) -> bool:
+        kinds = (Kind.TIMES, Kind.EVENT_TIMES, Kind.RECEIVE_TIMES)
+        try:
+            times, apart, received = map(segment.file.column, kinds)
+        except DamagedSegment:
+            return False  # it is told of, and its answers are refused
+        if not len(times) == len(apart) == len(received) == segment.events:
+            return False
+        event_times = times + segment.start + apart
+        return first_impossible(times + segment.start, event_times, received + event_times * 1_000_000) is not None
+
+    def _cut(self, start: Millis, name: str, contents: LogContents, first: int) -> None:
+        """Keep of a log what comes before its first impossible event; set the whole aside."""
+        del self._logs[start]
+        entries, events = [], 0
+        for entry in contents.entries:
+            events += isinstance(entry, Update | RangeWidened)
+            if events > first:
+                break
+            entries.append(entry)
+        if not first:
+            self._set_aside(name, _WILD)
+            return
+        # Under the other suffix: at no moment is what is good only in the folder that nobody reads.
+        kept = name.partition(".")[0] + next(suffix for suffix in LOG_SUFFIXES if not name.endswith(suffix))
+        data = encoded_log(contents.start, entries, self._symbol, self._exchange)
+        try:
+            self._files.write(kept, data)
+        except OSError as error:
+            self._damage.found(name, f"{name} {_WILD}, and what is good of it cannot be written: {_words(error)}")
+            return
+        self._set_aside(name, _WILD)
+        self._logs[start] = kept, LogContents(contents.start, entries, len(data), damaged=True)
+
+    # --- how segments fit each other
+
+    def _refuse_strangers(self) -> None:
+        """Refuse sealed files that contradict their neighbours: such a file is of another symbol.
+
+        Newer files say whose they are; of older ones this is all that tells.
+        """
+        segments = [self._sealed[start] for start in sorted(self._sealed)]
+        fits = [_fits(before, after) for before, after in pairwise(segments)]
+        for number, segment in enumerate(segments):
+            beside = fits[max(number - 1, 0) : number + 1]
+            if False in beside and True not in beside:
+                del self._sealed[segment.start]
+                self._damage.found(segment.name, f"{segment.name} does not continue what comes before it")
+
+    def _ended(self, hot: HotSegment, name: str, contents: LogContents, segments: list[Segment]) -> GrowingFile:
+        """Say where a segment ends that only has a log, and cut the log to what is good of it."""
+        log = self._files.grow(name, contents.good_bytes)
+        if hot.end is not None:
+            return log
+        after = next((segment for segment in segments if segment.start > hot.start), None)
+        if after is not None and after.continued and after.baseline_update_id == hot.last_update_id:
+            hot.finish(after.start, None)
+            return log
+        cause = Cause.DAMAGED if contents.damaged else Cause.RESTART
+        hot.finish(Millis(hot.last_time + 1), cause)
+        # What was found out now would look like a torn tail the next time. On a full disk it may: the data are the
+        # same.
+        with contextlib.suppress(OSError):
+            log.append(encode(Gap(start=hot.last_time, update_id=hot.last_update_id, cause=cause)))
+        return log
+
+    def _end_before_what_is_aside(self, segments: list[Segment]) -> None:
+        """End segments at their last event that reach far, to one that is aside: only that one says so."""
+        starts = {segment.start for segment in segments}
+        aside = {start_of(name) for name in self._files.aside()} - starts
+        for segment in segments:
+            if segment.end is None or segment.ended_by is not None or segment.end not in aside:
+                continue
+            if is_jump(segment.last_time, segment.end):
+                segment.end = Millis(segment.last_time + 1)
+                segment.ended_by = Cause.DAMAGED
 
 
-def _ended(
-    files: Files,
-    hot: HotSegment,
-    name: str,
-    contents: LogContents,
-    segments: list[Segment],
-) -> GrowingFile:
-    """Say where a segment ends that only has a log, and cut the log to what is good of it."""
-    log = files.grow(name, contents.good_bytes)
-    if hot.end is not None:
-        return log
-    after = next((segment for segment in segments if segment.start > hot.start), None)
-    if after is not None and after.continued and after.baseline_update_id == hot.last_update_id:
-        hot.finish(after.start, None)
-        return log
-    cause = Cause.DAMAGED if contents.damaged else Cause.RESTART
-    hot.finish(Millis(hot.last_time + 1), cause)
-    # What was found out now would look like a torn tail the next time. On a full disk it may: the data are the same.
-    with contextlib.suppress(OSError):
-        log.append(encode(Gap(start=hot.last_time, update_id=hot.last_update_id, cause=cause)))
-    return log
+def _fits(before: SealedSegment, after: SealedSegment) -> bool | None:
+    """Return whether a segment continues the one before it; None where it does not claim to."""
+    if after.start < before.end:
+        return False
+    if before.ended_by is not None or not after.continued or before.end != after.start:
+        return None
+    return after.baseline_update_id == before.last_update_id
+
+
+def _words(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

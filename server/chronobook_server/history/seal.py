@@ -1,56 +1,97 @@
-"""Sealing: a log becomes the immutable file of its segment. A pure function of the log's bytes and of how it ends."""
+"""Sealing: a segment that has ended becomes an immutable file. Its bytes are a pure function of what is in memory."""
 
+import contextlib
+import errno
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from zlib import crc32
 
 import numpy as np
 
-from chronobook_server.core.coverage import Cause
 from chronobook_server.core.values import Millis
 
 from . import columns, layout
 from .columns import Integers
-from .files import Files
+from .files import TEMPORARY, Files
 from .hot import UNKNOWN, HotSegment
 from .layout import Kind
 from .log import read_log
+from .origin import DamagedFile, UnknownFormat
 
 # Rows that a chunk has at most, unless a single level has more: what one look-up in cold data has to unpack.
 CHUNK_ROWS = 4096
+# The columns of a segment that its log must give again.
+_COMPARED = ("times", "event_times", "receive_times", "first_update_ids", "update_ids", "best_prices", "ends", "ranges",
+             "level_prices", "baseline_quantities", "change_levels", "change_quantities")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class SealJob:
-    """Make `segment` of `log`; `end` and `ended_by` as in HotSegment."""
+    """Make the file `segment` of a segment that has ended. It is made of memory; its log is only compared with that."""
 
     symbol: str
+    exchange: str
     log: str
     segment: str
-    end: Millis
-    ended_by: Cause | None
+    hot: HotSegment
 
 
 class Sealer(Protocol):
     """Whoever does the jobs, somewhere else if it can."""
 
     def submit(self, files: Files, job: SealJob, done: Callable[[str | None], None]) -> None:
-        """Do a job; then call `done`, with what went wrong or None."""
+        """Do a job; then call `done`, with what went wrong or None. Raises nothing."""
 
 
-def seal_log(files: Files, job: SealJob) -> None:
-    """Do a job. Raises OSError, and layout.DamagedFile where the log holds nothing."""
-    contents = read_log(job.log, job.symbol, files.read(job.log))
-    if contents is None or not contents.entries:
-        raise layout.DamagedFile(f"{job.log} holds nothing")
-    hot = HotSegment.replayed(contents.start, contents.entries)
-    hot.finish(job.end, job.ended_by)
-    files.write(job.segment, sealed_bytes(hot))
+def seal_segment(files: Files, job: SealJob) -> str | None:
+    """Do a job, however often it was begun before; return how the log differs from memory, if it does.
+
+    When this returns, the file reads back byte for byte as it was made. A different file of that name is set aside.
+    Raises OSError.
+    """
+    data = sealed_bytes(job.hot, job.symbol, job.exchange)
+    names = files.names()
+    for name in names:
+        if name.startswith(f"{job.segment}.") and name.endswith(TEMPORARY):
+            files.remove(name)  # of a process that ended while it wrote
+    held = _held(files, job.segment) if job.segment in names else None
+    if held != data:
+        if job.segment in names:
+            files.set_aside(job.segment)
+        files.write(job.segment, data)
+        if files.read(job.segment) != data:
+            files.set_aside(job.segment)
+            raise OSError(errno.EIO, f"{job.segment} reads back otherwise than it was written")
+    return log_difference(files, job)
 
 
-def sealed_bytes(hot: HotSegment) -> bytes:
-    """Return the file of a segment that has ended."""
+def _held(files: Files, name: str) -> bytes | None:
+    with contextlib.suppress(OSError):
+        return files.read(name)
+    return None
+
+
+def log_difference(files: Files, job: SealJob) -> str | None:
+    """Return how a log differs from the segment in memory, in words; None where it does not."""
+    hot = job.hot
+    try:
+        contents = read_log(job.log, job.symbol, files.read(job.log), job.exchange)
+    except (OSError, UnknownFormat, DamagedFile) as error:
+        return f"{job.log} cannot be read: {error}"
+    if contents is None:
+        return f"{job.log} has no beginning"
+    logged = HotSegment.replayed(contents.start, contents.entries)
+    logged.start, logged.continued = hot.start, hot.continued
+    logged.finish(Millis(hot.end or 0), hot.ended_by)
+    if logged.events != hot.events or logged.changes != hot.changes:
+        return f"{job.log} holds {logged.events} of {hot.events} events"
+    same = all(getattr(logged, name) == getattr(hot, name) for name in _COMPARED)
+    return None if same else f"{job.log} holds other events than memory"
+
+
+def sealed_bytes(hot: HotSegment, symbol: str, exchange: str = "") -> bytes:
+    """Return the file of a symbol's segment that has ended."""
     assert hot.end is not None
     rows = _Rows(hot)
     chunks = rows.chunks()
@@ -80,7 +121,7 @@ def sealed_bytes(hot: HotSegment) -> bytes:
     sections = {kind: (len(values), columns.pack(values)) for kind, values in plain.items()}
     sections[Kind.CHUNKS] = (len(rows.events), b"".join(data for _, data in chunks))
     header = layout.Header(
-        instrument=hot.instrument,
+        instrument=replace(hot.instrument, symbol=symbol),
         continued=hot.continued,
         ended_by=hot.ended_by,
         start=hot.start,
@@ -96,7 +137,7 @@ def sealed_bytes(hot: HotSegment) -> bytes:
         row_widths=rows.widths,
         baseline_levels=hot.baseline_levels,
     )
-    return layout.write(header, sections)
+    return layout.write(header, sections, exchange)
 
 
 class _Rows:

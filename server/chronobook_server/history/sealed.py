@@ -16,6 +16,7 @@ from chronobook_server.core.view import BookView, Nearest, nearest_found
 
 from .answers import BestRows, ChangeRows, DamagedSegment, EventRows, LevelState, PointState, Work
 from .columns import DamagedBytes, Integers, Numbers, in_order, unpack_rows
+from .damage import Damage
 from .files import Files
 from .layout import Kind
 from .memory import Held, Memories
@@ -34,9 +35,18 @@ class SealedSegment:
     Every question raises DamagedSegment where the part of the file that it needs is damaged.
     """
 
-    def __init__(self, files: Files, name: str, symbol: str, memories: Memories) -> None:
-        """Read the header. Raises layout.DamagedFile, log.UnknownFormat, OSError."""
-        self.file = SegmentFile(files, name, symbol, memories)
+    def __init__(
+        self,
+        files: Files,
+        name: str,
+        symbol: str,
+        memories: Memories,
+        *,
+        exchange: str = "",
+        damage: Damage | None = None,
+    ) -> None:
+        """Read the header. Raises DamagedFile, UnknownFormat, OSError."""
+        self.file = SegmentFile(files, name, symbol, memories, exchange=exchange, damage=damage or Damage())
         self.file_size = self.file.size
         self.header = self.file.header
         self.name = name
@@ -86,7 +96,7 @@ class SealedSegment:
     def _unpacked_index(self) -> Columns:
         columns = {kind: self.file.column(kind) for kind in INDEX}
         if not fit(self.header, columns, self.file.section(Kind.CHUNKS).length):
-            raise DamagedSegment(f"{self.name} has an index whose parts do not fit each other")
+            raise self.file.damaged(f"{self.name} has an index whose parts do not fit each other")
         ranges = columns[Kind.RANGES].reshape(3, -1).T.tolist()
         starts = self.file.section(Kind.CHUNKS).offset + np.cumsum(np.append(0, columns[Kind.CHUNK_LENGTHS]))
         return Columns(
@@ -124,7 +134,7 @@ class SealedSegment:
         try:
             unpack_rows(data, events, quantities, self.header.row_widths)
         except DamagedBytes as error:
-            raise DamagedSegment(f"{self.name}: chunk {number}: {error}") from error
+            raise self.file.damaged(f"{self.name}: chunk {number}: {error}") from error
         chunk = rows.chunks[number] = Chunk(first, events.data, quantities.data)
         self._memories.rows.add(rows, events.nbytes + quantities.nbytes)
         return chunk
@@ -274,7 +284,7 @@ class SealedSegment:
         first, last = bisect_right(index.times, start - self.start), bisect_right(index.times, end - self.start)
         prices = self.file.column(Kind.BEST_PRICES)
         if len(prices) != 4 * (self.header.events + 1):
-            raise DamagedSegment(f"{self.name} has no best prices of some events")
+            raise self.file.damaged(f"{self.name} has no best prices of some events")
         best = prices.reshape(4, -1).T
         return BestRows(
             np.append(np.int64(start), self._times(index, slice(first, last))),

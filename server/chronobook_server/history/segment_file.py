@@ -3,6 +3,7 @@
 Parts are read with `pread`, never mapped: a file that is cut short under the server costs an answer, not the process.
 """
 
+import errno
 from zlib import crc32
 
 from chronobook_server.core.values import Nanos
@@ -10,9 +11,13 @@ from chronobook_server.core.values import Nanos
 from . import layout
 from .answers import DamagedSegment
 from .columns import DamagedBytes, Integers, unpack
+from .damage import Damage
 from .files import Files, OpenFile
 from .layout import Kind, Section
 from .memory import Held, Memories
+
+# Errors that say nothing about the file.
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class Opened(Held):
@@ -28,11 +33,15 @@ class SegmentFile:
 
     is_recent = False
 
-    def __init__(self, files: Files, name: str, symbol: str, memories: Memories) -> None:
-        """Read the header. Raises layout.DamagedFile, log.UnknownFormat, OSError."""
+    def __init__(
+        self, files: Files, name: str, symbol: str, memories: Memories, *, exchange: str, damage: Damage
+    ) -> None:
+        """Read the header. Raises DamagedFile, UnknownFormat, OSError."""
         self.name = name
         self.size = files.size(name)
-        self.header, self._table = layout.read(name, symbol, files.read(name, layout.HEADER_READ), self.size)
+        begin = files.read(name, layout.HEADER_READ)
+        self.header, self._table = layout.read(name, symbol, begin, self.size, exchange)
+        self._damage = damage
         self._files = files
         self._memories = memories
         self._opened: Opened | None = None
@@ -41,17 +50,24 @@ class SegmentFile:
         """Return where a section stands."""
         section = self._table.get(kind)
         if section is None:
-            raise DamagedSegment(f"{self.name} has no section {kind.name}")
+            raise self.damaged(f"{self.name} has no section {kind.name}")
         return section
+
+    def damaged(self, reason: str) -> DamagedSegment:
+        """Return an error that says what is damaged, and have it told."""
+        self._damage.found(self.name, reason)
+        return DamagedSegment(reason)
 
     def read(self, offset: int, length: int, checksum: int) -> bytes:
         """Return so many bytes from an offset, if they have this checksum."""
         try:
             data = self._file().read(offset, length)
         except OSError as error:
+            if error.errno not in _PASSING:
+                self._damage.found(self.name, f"{self.name}: {error.strerror}")
             raise DamagedSegment(f"{self.name}: {error.strerror}") from error
         if len(data) != length or crc32(data) != checksum:
-            raise DamagedSegment(f"{self.name} is damaged between bytes {offset} and {offset + length}")
+            raise self.damaged(f"{self.name} is damaged between bytes {offset} and {offset + length}")
         return data
 
     def _file(self) -> OpenFile:
@@ -70,13 +86,18 @@ class SegmentFile:
         try:
             return unpack(data, section.count)
         except DamagedBytes as error:
-            raise DamagedSegment(f"{self.name}: {kind.name}: {error}") from error
+            raise self.damaged(f"{self.name}: {kind.name}: {error}") from error
+
+    def verify(self) -> None:
+        """Read all of the file once."""
+        for section in self._table.values():
+            self.read(section.offset, section.length, section.checksum)
 
     def last_received(self) -> Nanos | None:
         """Return the receive time of the last event; None where there is no event."""
         times, events, received = map(self.column, (Kind.TIMES, Kind.EVENT_TIMES, Kind.RECEIVE_TIMES))
         if not len(times) == len(events) == len(received) == self.header.events:
-            raise DamagedSegment(f"{self.name} has no times of some events")
+            raise self.damaged(f"{self.name} has no times of some events")
         if not len(times):
             return None
         event_time = self.header.start + int(times[-1]) + int(events[-1])

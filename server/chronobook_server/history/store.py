@@ -86,8 +86,9 @@ class HistoryStore:
         retention_ms: int,
         memories: Memories | None = None,
         segment_ms: int = SEGMENT_MS,
+        exchange: str = "",
     ) -> None:
-        """Open what the folder holds. Raises OSError, and log.UnknownFormat."""
+        """Open what the folder holds; `exchange` names whose history it is. Raises OSError."""
         self.retention_ms = retention_ms
         self.timeline = Timeline()
         self.recorder = Recorder(
@@ -98,6 +99,7 @@ class HistoryStore:
             self.timeline,
             retention_ms=retention_ms,
             segment_ms=segment_ms,
+            exchange=exchange,
         )
 
     # --- in
