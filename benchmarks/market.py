@@ -48,12 +48,13 @@ class Delays:
         """Measure from now on."""
         original, seconds = self._frame, self.seconds
 
-        def measured(self: group.Group, link: Any, frame: bytes | str) -> None:
-            original(self, link, frame)
+        def measured(self: group.Group, link: Any, frame: bytes | str) -> bool:
+            has_brought = original(self, link, frame)
             raw = frame if isinstance(frame, bytes) else frame.encode()
             _, found, sent = raw[-40:].rpartition(b'"sent":')
             if found:
                 seconds.append((time.monotonic_ns() - int(sent[:-1])) / 1e9)
+            return has_brought
 
         group.Group._frame = measured  # type: ignore[method-assign]
 

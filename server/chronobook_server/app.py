@@ -154,8 +154,8 @@ class Application:
             RealNetwork(rest_url=settings.rest_url, stream_url=settings.stream_url),
             random=Random(),
             add=self._add_symbol,
-            held_until=self._archive.directory.held_until(),
-            held=self._archive.directory.hold,
+            held_until=self._archive.directory.held_until(time.time()),
+            held=lambda until: self._archive.directory.hold(until, time.time()),
         )
         self._feeding = asyncio.create_task(self._run_feed(self.feed))
         if settings.metrics is not None:

@@ -190,10 +190,11 @@ class Market:
         """Return whether the reply to a request is still of interest."""
         return self._sync.awaits(number)
 
-    def malformed(self) -> None:
+    def malformed(self, source: int = 0) -> SnapshotWanted | None:
         """Count a frame that could not be read."""
         self.counts.malformed_frames += 1
         self._clock.frame_arrived(self._monotonic())
+        return None
 
     def listed(self, contract: Contract, time: Millis) -> None:
         """Take note of what the exchange says of the contract, at a time by its clock."""

@@ -139,10 +139,15 @@ class Counted(Collector):
         yield CounterMetricFamily("chronobook_snapshot_failures", "Requests that brought none.", feed.snapshots.failed)
         yield CounterMetricFamily("chronobook_refusals", "Replies with 418 or 429.", feed.requests.refused)
         yield GaugeMetricFamily("chronobook_snapshots_waiting", "Snapshots that wait.", len(feed.snapshots.queue))
-        yield GaugeMetricFamily("chronobook_weight_used", "Request weight used in this minute.", budget.used)
+        yield GaugeMetricFamily("chronobook_weight_used", "Request weight used in the last minute.", budget.used)
         yield GaugeMetricFamily("chronobook_weight_limit", "Request weight allowed a minute.", budget.limit)
         yield GaugeMetricFamily(
-            "chronobook_held_until_seconds", "Unix time until which the exchange wants no request.", budget.held_until
+            "chronobook_held_until_seconds",
+            "Unix time until which the exchange wants no request; 0 where it does not say so.",
+            feed.requests.held_until(),
+        )
+        yield CounterMetricFamily(
+            "chronobook_feed_faults", "Faults of the server that cost a symbol its book.", feed.snapshots.guard.faults
         )
 
     def _of_history(self) -> Iterator[Metric]:

@@ -13,10 +13,11 @@ import structlog
 
 from chronobook_server.core.values import UpdateId
 from chronobook_server.exchange.budget import depth_weight
+from chronobook_server.exchange.connector import Connector
 from chronobook_server.exchange.feed import SymbolNotListed
 from chronobook_server.exchange.group import STREAMS_PER_CONNECTION
 from chronobook_server.exchange.network import Disconnected, Network, Unreachable
-from chronobook_server.exchange.reconnect import retry_delay
+from chronobook_server.exchange.reconnect import STRETCH_SECONDS, retry_delay
 from chronobook_server.exchange.requests import Refused, Requests
 from chronobook_server.exchange.wire import (
     MalformedFrame,
@@ -52,6 +53,7 @@ class Recorder:
 
     def __init__(self, network: RecordingNetwork, update_speed: str, recording: Recording, random: Random) -> None:
         self._network = network
+        self._connector = Connector(network)
         self._update_speed = update_speed
         self._recording = recording
         self._random = random
@@ -98,16 +100,18 @@ class Recorder:
             await asyncio.sleep(retry_delay(attempt, self._random.random))
             attempt += 1
             try:
-                socket = await self._network.connect(path)
+                socket = await self._connector.open(path)
             except Unreachable as error:
                 if attempt == 1:
                     log.warning("no stream; trying again", error=str(error))
                 continue
             log.info("stream is up", symbols=len(symbols))
+            opened_at = self._network.monotonic()
             try:
                 while True:
                     self._take(await socket.receive())
-                    attempt = 1
+                    if self._network.monotonic() - opened_at >= STRETCH_SECONDS:
+                        attempt = 1
             except Disconnected as error:
                 log.warning("stream has ended; what comes meanwhile is missing", reason=str(error))
             finally:

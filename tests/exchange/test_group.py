@@ -5,6 +5,7 @@ from itertools import count
 from random import Random
 
 from chronobook_server.core.coverage import Cause
+from chronobook_server.exchange.connector import Connector
 from chronobook_server.exchange.group import FeedCounts, Group, Surroundings
 from chronobook_server.exchange.network import Disconnected
 from chronobook_server.exchange.requests import Requests
@@ -26,8 +27,8 @@ class Running:
         self.counts = FeedCounts()
         self.around = Surroundings(
             network,
+            Connector(network),
             Random(1),
-            self.sinks,
             snapshots,
             self.counts,
             "100ms",
@@ -184,5 +185,115 @@ async def test_bad_frames_are_counted_where_they_belong_and_a_fault_of_ours_star
         socket.frames.put_nowait(depth_frame("B", 6))
         socket.frames.put_nowait(depth_frame("B", 7))
         await asyncio.sleep(1)
-        assert (run.sinks["A"].faults, run.sinks["B"].faults) == (2, 2)
+        assert (run.sinks["A"].faults, run.sinks["B"].faults) == (2, 1)
         assert run.sinks["B"].got == [(7, 1)]
+
+
+@virtually
+async def test_an_unreadable_frame_is_told_to_the_symbol_that_it_names() -> None:
+    async with running("A", "B") as run:
+        socket = run.network.opened[0]
+        for frame in (
+            depth_frame("A", 5)[:60],  # not JSON: the stream's name is there
+            b'{"data":{"e":"depthUpdate","s":"A",',  # not JSON: the event's symbol is there
+            b'{"stream": "a@depth@100ms", "data": 5}',
+        ):
+            socket.frames.put_nowait(frame)
+        await asyncio.sleep(1)
+        assert (run.sinks["A"].faults, run.sinks["B"].faults) == (3, 0)
+        socket.frames.put_nowait(depth_frame("STRANGER", 5)[:60])
+        await asyncio.sleep(1)
+        assert (run.sinks["A"].faults, run.sinks["B"].faults) == (3, 0)
+        socket.frames.put_nowait(b"\xff\x00")
+        await asyncio.sleep(1)
+        assert (run.sinks["A"].faults, run.sinks["B"].faults) == (4, 1)
+
+
+@virtually
+async def test_what_cannot_be_read_proves_no_life() -> None:
+    async with running("A") as run:
+        run.sinks["A"].is_owed = True
+        socket = run.network.opened[0]
+        for _ in range(35):
+            socket.frames.put_nowait(b"{")
+            socket.frames.put_nowait(b'{"result":null,"id":1}')
+            await asyncio.sleep(1)
+            run.group.tick(run.network.monotonic())
+        assert run.counts.silent_connections >= 1
+
+
+@virtually
+async def test_a_stream_that_is_cut_after_every_frame_makes_few_connections() -> None:
+    async with running("A", "B", lanes=2) as run:
+        for number in range(1, 3000):
+            for socket in run.network.opened:
+                if not socket.is_closed:
+                    socket.frames.put_nowait(depth_frame("A", number))
+                    socket.frames.put_nowait(Disconnected("cut"))
+            await asyncio.sleep(0.1)
+        assert 20 <= len(run.network.opened) <= 60
+
+
+@virtually
+async def test_many_lanes_share_one_number_of_connections() -> None:
+    network = TimedNetwork(depth=[ok(snapshot_body(10))])
+    run = Running(network, tuple(f"S{number}" for number in range(3)), 1)
+    groups = [Group(run.around, 2) for _ in range(30)]
+    for group in groups:
+        group.add("S0")
+    tasks = [asyncio.create_task(group.run()) for group in groups]
+    times: list[float] = []
+    for _ in range(6000):
+        for socket in network.opened:
+            if not socket.is_closed:
+                times.append(network.monotonic())
+                socket.frames.put_nowait(Disconnected("cut"))
+        await asyncio.sleep(0.1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert len(network.opened) > 200
+    assert max(sum(start <= time < start + 300 for time in times) for start in times) <= 150
+
+
+@virtually
+async def test_a_connection_that_worked_for_a_while_is_replaced_at_once() -> None:
+    async with running("A") as run:
+        await run.go_on(90)
+        for _ in range(3):
+            lost_at = run.network.monotonic()
+            run.network.opened[-1].frames.put_nowait(Disconnected("cut"))
+            connections = len(run.network.opened)
+            while len(run.network.opened) == connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            assert run.network.monotonic() - lost_at <= 0.6
+            await run.go_on(90)
+
+
+@virtually
+async def test_a_fault_in_any_step_costs_one_book_and_no_connection() -> None:
+    async with running("A", "B") as run:
+        for name in ("opened", "closed", "update", "malformed", "owes", "is_spliced"):
+            setattr(run.sinks["A"], name, _fail)
+        socket = run.network.opened[0]
+        socket.frames.put_nowait(depth_frame("A", 1))
+        socket.frames.put_nowait(depth_frame("A", 2)[:60])
+        socket.frames.put_nowait(depth_frame("B", 1))
+        await asyncio.sleep(1)
+        run.group.tick(run.network.monotonic())
+        assert not socket.is_closed
+        assert run.sinks["B"].got == [(1, 1)]
+        socket.frames.put_nowait(Disconnected("cut"))
+        await asyncio.sleep(3)
+        assert len(run.network.opened) == 2
+        run.network.opened[1].frames.put_nowait(depth_frame("B", 2))
+        await asyncio.sleep(1)
+        assert run.sinks["B"].got == [(1, 1), (2, 2)]
+        for name in ("opened", "closed", "update", "malformed", "owes", "is_spliced"):
+            delattr(run.sinks["A"], name)
+        run.sinks["A"].sources.clear()
+        run.sinks["A"].sources.add(2)
+
+
+def _fail(*_: object) -> None:
+    raise RuntimeError("a fault of ours")

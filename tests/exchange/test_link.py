@@ -11,11 +11,19 @@ async def test_frames_are_handed_on_until_the_connection_ends() -> None:
     network = TimedNetwork()
     socket = await network.connect("/stream?streams=a")
     link, got = Link(7, socket, network.monotonic), list[bytes | str]()
-    reading = asyncio.create_task(link.read(got.append))
+
+    def take(frame: bytes | str) -> bool:
+        got.append(frame)
+        return frame != b"noise"
+
+    reading = asyncio.create_task(link.read(take))
     await asyncio.sleep(5)
     socket.frames.put_nowait(b"one")
     await asyncio.sleep(5)
-    assert (got, link.frames, link.last_frame_at, link.opened_at) == ([b"one"], 1, 5.0, 0.0)
+    socket.frames.put_nowait(b"noise")
+    await asyncio.sleep(1)
+    assert (got, link.frames, link.last_frame_at, link.opened_at) == ([b"one", b"noise"], 1, 5.0, 0.0)
+    assert not link.has_worked
     assert not link.has_ended.is_set()
     socket.frames.put_nowait(Disconnected("cut"))
     assert await reading == "cut"
@@ -27,7 +35,7 @@ async def test_commands_go_in_order_several_of_a_kind_as_one_and_no_faster_than_
     network = TimedNetwork()
     socket = await network.connect("/stream?streams=a")
     link = Link(7, socket, network.monotonic)
-    reading = asyncio.create_task(link.read(lambda _: None))
+    reading = asyncio.create_task(link.read(lambda _: True))
     for number in range(100):
         link.subscribe([f"s{number}"])
     for number in range(20):

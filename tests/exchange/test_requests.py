@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 from random import Random
 
@@ -52,9 +53,20 @@ async def test_the_first_exchange_info_is_waited_for_and_the_trouble_is_told_onc
     ("headers", "seconds"),
     [
         ({"retry-after": "9" * 400}, 4 * 86_400.0),
+        ({"retry-after": "9" * 5000}, 4 * 86_400.0),
         ({"retry-after": "²"}, 5.0),
         ({"retry-after": "-1"}, 5.0),
+        ({"retry-after": "0"}, 1.0),
+        ({"retry-after": " 2.5 "}, 2.5),
+        ({"retry-after": "nan"}, 5.0),
+        ({"retry-after": "Mon, 23 Nov 2026 14:00:30 GMT"}, 30.0),
+        ({"retry-after": "Mon, 23 Nov 2026 16:00:07 GMT", "date": "Mon, 23 Nov 2026 16:00:00 GMT"}, 7.0),
+        ({"retry-after": "Mon, 23 Nov 2099 14:00:30 GMT"}, 4 * 86_400.0),
+        ({"retry-after": "Mon, 23 Nov 1999 14:00:30 GMT"}, 1.0),
+        ({"retry-after": "Mon, 99 Nov 2026 14:00:30 GMT"}, 5.0),
+        ({"retry-after": "Mon, 23 Nov 99999999 14:00:30 +9999"}, 5.0),
         ({"x-mbx-used-weight-1m": "²", "retry-after": "7"}, 7.0),
+        ({"x-mbx-used-weight-1m": "9" * 5000, "retry-after": "7"}, 7.0),
     ],
 )
 @virtually
@@ -66,3 +78,50 @@ async def test_no_header_holds_for_ever_or_breaks_anything(headers: dict[str, st
     with pytest.raises(Refused):
         await requests.get("/fapi/v1/depth?symbol=A")
     assert seconds <= held[0] - start <= seconds + 0.5
+
+
+class SteppedNetwork(TimedNetwork):
+    """A network of a machine whose wall clock is set."""
+
+    step = 0.0  # seconds
+
+    def time_ns(self) -> int:
+        return super().time_ns() + int(self.step * 1e9)
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0, 365 * 86_400.0, -30 * 365 * 86_400.0])
+@virtually
+async def test_a_step_of_the_wall_clock_neither_stops_requests_nor_lets_them_burst(step: float) -> None:
+    network = SteppedNetwork(depth=[Reply(429, {"retry-after": "20"}, b"")])
+    requests = Requests(network, Random(1), held=lambda _: None)
+    sent: list[float] = []
+
+    async def send() -> None:
+        while True:
+            await requests.allowed(20)
+            sent.append(network.monotonic())
+
+    sending = asyncio.create_task(send())
+    await asyncio.sleep(90)
+    network.step = step
+    await asyncio.sleep(210)
+    assert len(sent) * 20 >= 4 * 2280
+    assert max(sum(start <= time < start + 60 for time in sent) for start in sent) * 20 <= 2280
+    sending.cancel()
+    network.step = 0
+    with pytest.raises(Refused):
+        await requests.get("/fapi/v1/depth?symbol=A")
+    network.step = step
+    before = network.monotonic()
+    await requests.allowed(0)
+    assert 20 <= network.monotonic() - before <= 20.3
+
+
+@virtually
+async def test_a_stored_hold_is_announced_and_bounded() -> None:
+    network = TimedNetwork()
+    with capture_logs() as logs:
+        requests = Requests(network, Random(1), held_until=network.time_ns() / 1e9 + 1e9, held=lambda _: None)
+    assert [(log["event"], log["seconds"]) for log in logs] == [("requests_held", 4 * 86_400.0)]
+    assert requests.held_until() == pytest.approx(requests.unix_seconds() + 4 * 86_400.0)
+    assert requests.budget.delay(1, requests.now()) == pytest.approx(4 * 86_400.0)

@@ -10,25 +10,35 @@ def test_a_stream_without_a_first_frame_is_subscribed_again_ever_more_rarely() -
 
 def test_a_served_stream_may_be_quiet_for_ever() -> None:
     watch = StreamWatch(0.0)
-    watch.frame()
+    watch.frame(1)
     assert not any(watch.is_due(float(second), is_owing=False) for second in range(10_000))
 
 
 def test_a_stream_that_is_behind_what_is_known_elsewhere_is_subscribed_again() -> None:
     watch = StreamWatch(0.0)
-    watch.frame()
+    watch.frame(1)
     assert not watch.is_due(100.0, is_owing=True)
     assert not watch.is_due(100.0 + BEHIND_SECONDS - 1, is_owing=True)
     assert watch.is_due(100.0 + BEHIND_SECONDS, is_owing=True)
     assert not watch.is_served
 
 
-def test_a_frame_or_having_caught_up_is_enough_not_to_be_behind() -> None:
+def test_progress_or_having_caught_up_is_enough_not_to_be_behind() -> None:
     watch = StreamWatch(0.0)
-    watch.frame()
+    watch.frame(1)
     for second in range(0, 1000, 4):
         assert not watch.is_due(float(second), is_owing=True)
-        watch.frame()
+        watch.frame(2 + second)
     assert not watch.is_due(2000.0, is_owing=True)
     assert not watch.is_due(2003.0, is_owing=False)
     assert not watch.is_due(2006.0, is_owing=True)
+
+
+def test_a_frame_that_brings_nothing_new_is_no_progress() -> None:
+    watch = StreamWatch(0.0)
+    due = []
+    for second in range(200):
+        watch.frame(7)
+        if watch.is_due(float(second), is_owing=True):
+            due.append(second)
+    assert due == [5, 16, 37, 78, 159]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from chronobook_server.core.records import Keyframe, Update
 from chronobook_server.core.values import Millis
@@ -266,14 +267,39 @@ def open_again(directory: DataDirectory, store: HistoryStore) -> HistoryStore:
     return directory.open(SYMBOL, InlineSealer(), retention_ms=60_000, memories=Memories(), segment_ms=SEGMENT_MS)
 
 
+DAY = 86_400.0
+NOW = 1_795_442_400.0
+
+
 def test_a_refusal_of_the_exchange_is_remembered(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path, "https://exchange")
-    assert directory.held_until() == 0
-    directory.hold(1234.5)
+    assert directory.held_until(NOW) == 0
+    directory.hold(NOW + 30, NOW)
     directory.close()
     again = DataDirectory(tmp_path, "https://exchange")
-    assert again.held_until() == 1234.5
-    (tmp_path / "held.json").write_text("nonsense")
-    assert again.held_until() == 0
+    assert again.held_until(NOW + 10) == NOW + 30
+    assert again.held_until(NOW + 30) == 0
+    assert again.held_until(NOW - 3600) == NOW - 3600 + 30, "the clock went back; the ban is no longer for it"
+    (tmp_path / "held.json").write_text(json.dumps(NOW + 1234.5))  # as older servers wrote it
+    assert again.held_until(NOW) == NOW + 1234.5
     assert again.symbols() == []
     again.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "nonsense", "", "null", "true", "[]", "{}", '"12"', "NaN", "Infinity", "-Infinity", "-5", "1e999", "9" * 400,
+        "9" * 5000, "[" * 100_000, str(NOW + 365 * DAY), str(NOW + 4.01 * DAY),
+        json.dumps({"until": NOW + 365 * DAY, "written": NOW}),
+        json.dumps({"until": NOW + 60, "written": NOW - 5 * DAY}),
+        json.dumps({"until": "soon", "written": NOW}), json.dumps({"until": NOW + 9}), "\udc80",
+    ],
+)  # fmt: skip
+def test_a_stored_time_that_no_ban_can_mean_is_ignored_and_told(tmp_path: Path, content: str) -> None:
+    directory = DataDirectory(tmp_path, "https://exchange")
+    (tmp_path / "held.json").write_bytes(content.encode(errors="surrogatepass"))
+    with capture_logs() as logs:
+        assert directory.held_until(NOW) == 0
+    assert [log["event"] for log in logs] == ["hold_ignored"]
+    directory.close()

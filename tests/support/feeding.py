@@ -114,8 +114,9 @@ class NotingSink:
     def awaits(self, number: int) -> bool:
         return number == self.number
 
-    def malformed(self) -> None:
+    def malformed(self, source: int) -> SnapshotWanted | None:
         self.faults += 1
+        return None
 
     def start_over(self) -> SnapshotWanted | None:
         self.broken = False

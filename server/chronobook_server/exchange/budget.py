@@ -1,22 +1,25 @@
 """The request weight that the exchange allows a minute, shared by all requests. Pure: the time is passed in.
 
 The exchange counts per UTC minute and says in `X-MBX-USED-WEIGHT-1M` how much is used, by others on the same address
-too. A refusal with `Retry-After` (429: too fast, 418: banned) holds every request until it has passed.
-
-A request sent at the end of a minute may be counted in the next one, and the exchange's minute may begin a little
-later than ours. So ours begins a second late, with what was sent shortly before already in it.
+too. Clocks differ and may be set, so the budget knows no minutes: any stretch as long as a minute and a request's way
+holds no more than the limit. Then no minute of the exchange does, wherever it begins.
+A refusal with `Retry-After` (429: too fast, 418: banned) holds every request until it has passed.
 """
 
 from collections import deque
 
 DEFAULT_WEIGHT_LIMIT = 2400
+# Ten times what the exchange allows: a larger limit is a mistake, and keeping to it would bring a ban.
+MAX_WEIGHT_LIMIT = 10 * DEFAULT_WEIGHT_LIMIT
 DEPTH_WEIGHTS = ((50, 2), (100, 5), (500, 10), (1000, 20))
 EXCHANGE_INFO_WEIGHT = 1
 # Part of the limit that is left to others on the same address and to what we do not know.
 _RESERVE = 0.05
-_LATE_SECONDS = 1.0
-# As long as a request may be under way.
-_OVERLAP_SECONDS = 3.0
+_MINUTE_SECONDS = 60.0
+# As long as a request may be under way until the exchange counts it. The last replies tell how long that is here.
+_LONGEST_WAY_SECONDS = 3.0
+_LEAST_WAY_SECONDS = 0.2
+_WAYS = 100
 
 
 def depth_weight(limit: int) -> int:
@@ -25,17 +28,26 @@ def depth_weight(limit: int) -> int:
 
 
 class WeightBudget:
-    """Says when the next request may be sent; all times in Unix seconds of one clock."""
+    """Says when the next request may be sent; all times in seconds of one clock that never runs backwards."""
 
     def __init__(self, limit: int = DEFAULT_WEIGHT_LIMIT) -> None:
         self.limit = limit
-        self.used = 0  # in the minute of the last call
-        self._minute = 0
-        self._recent: deque[tuple[float, int]] = deque()
+        self.used = 0  # in the window of the last call, by others too
+        self._spent: deque[tuple[float, int]] = deque()
+        self._own = 0  # the sum of what was spent
+        self._others = 0
+        self._others_until = 0.0
         self._held_until = 0.0
+        self._ways: deque[float] = deque(maxlen=_WAYS)
+        self._window = _MINUTE_SECONDS + _LONGEST_WAY_SECONDS
+
+    def replied(self, seconds: float) -> None:
+        """Take note of how long a request and its reply took."""
+        self._ways.append(seconds)
+        self._window = _MINUTE_SECONDS + min(2 * max(*self._ways, _LEAST_WAY_SECONDS), _LONGEST_WAY_SECONDS)
 
     def left(self, now: float) -> int:
-        """Return the weight that may still be spent in this minute."""
+        """Return the weight that may be spent now."""
         self._turn(now)
         return max(int(self.limit * (1 - _RESERVE)) - self.used, 0)
 
@@ -43,35 +55,45 @@ class WeightBudget:
         """Return the seconds to wait until a request of this weight may be sent; 0 means now."""
         wait = max(self._held_until - now, 0.0)
         if self.left(now) < weight and self.used:
-            wait = max(wait, (self._minute + 1) * 60 + _LATE_SECONDS - now)
+            wait = max(wait, self._next_release() - now)
         return wait
 
     def spend(self, weight: int, now: float) -> None:
         """Take note of a request that is being sent."""
+        self._spent.append((now, weight))
+        self._own += weight
         self._turn(now)
-        self.used += weight
-        self._recent.append((now, weight))
 
     def observe(self, used_weight: int, now: float) -> None:
-        """Take note of the used weight that a reply reports."""
+        """Take note of the used weight that a reply reports: what is not ours is others', until the minute is over.
+
+        More than twice the limit is no weight: the exchange refuses requests long before.
+        """
+        if used_weight > 2 * self.limit:
+            return
         self._turn(now)
-        # In its first seconds a reply may still speak of the minute before: far more than ours is not believed yet.
-        if now - self._minute * 60 >= _LATE_SECONDS + _OVERLAP_SECONDS or used_weight < self.used + self.limit // 4:
-            self.used = max(self.used, used_weight)
+        self._others = max(used_weight - self._own, 0)
+        self._others_until = now + _MINUTE_SECONDS
+        self._turn(now)
 
     def hold(self, seconds: float, now: float) -> None:
         """Send nothing for so long."""
         self._held_until = max(self._held_until, now + seconds)
 
-    @property
-    def held_until(self) -> float:
-        """Until when nothing may be sent; 0 where nothing was ever refused."""
-        return self._held_until
+    def held(self, now: float) -> float:
+        """Return the seconds for which nothing may be sent, whatever the weight."""
+        return max(self._held_until - now, 0.0)
+
+    def _next_release(self) -> float:
+        """Return when the next weight comes back."""
+        own = self._spent[0][0] + self._window if self._spent else None
+        others = self._others_until if self._others else None
+        return min(time for time in (own, others) if time is not None)
 
     def _turn(self, now: float) -> None:
-        minute = int((now - _LATE_SECONDS) // 60)
-        while self._recent and self._recent[0][0] < now - _LATE_SECONDS - _OVERLAP_SECONDS:
-            self._recent.popleft()
-        if minute > self._minute:
-            self._minute = minute
-            self.used = sum(weight for _, weight in self._recent)
+        # A request comes back at the end of its window, not after it: a wait for exactly that long is enough.
+        while self._spent and self._spent[0][0] + self._window <= now:
+            self._own -= self._spent.popleft()[1]
+        if self._others_until <= now:
+            self._others = 0
+        self.used = self._own + self._others

@@ -16,6 +16,7 @@ from chronobook_server.core.coverage import Cause
 from chronobook_server.core.records import Contract
 from chronobook_server.core.values import Millis
 
+from .connector import Connector
 from .group import STREAMS_PER_CONNECTION, FeedCounts, Group, Surroundings
 from .link import Link
 from .network import Network, Unreachable
@@ -23,6 +24,7 @@ from .reconnect import retry_delay
 from .requests import Refused, Requests
 from .sink import Sink
 from .snapshots import Snapshots
+from .tasks import keep
 from .wire import TICKER_STREAM, ExchangeInfo, MalformedFrame, decode_ticker
 
 # The exchange cuts every connection after a day.
@@ -88,8 +90,8 @@ class Feed:
         self._random = random
         self._add = add
         self._around = Surroundings(
-            network, random, sinks, self.snapshots, self.counts, settings.update_speed, settings.lifetime_seconds,
-            sources=count(1), malformed_seen=set(),
+            network, Connector(network), random, self.snapshots, self.counts, settings.update_speed,
+            settings.lifetime_seconds, sources=count(1), malformed_seen=set(),
         )  # fmt: skip
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -103,7 +105,7 @@ class Feed:
             async with asyncio.TaskGroup() as self._tasks:
                 self._follow(info)
                 for work in (self.snapshots.run, self._keep_ticker, self._tend, self._refresh):
-                    self._tasks.create_task(work())
+                    self._tasks.create_task(keep(work.__name__, work, self._random))
         finally:
             await self._network.close()
 
@@ -125,16 +127,19 @@ class Feed:
             for symbol, contract in info.contracts.items():
                 if contract.is_trading and symbol not in self._sinks:
                     self._add(symbol)
-        for symbol, sink in tuple(self._sinks.items()):
+        for symbol in tuple(self._sinks):
             contract = info.contracts.get(symbol, NOT_LISTED)
-            sink.listed(contract, time)
+            self._list(symbol, contract, time)
             group = next((group for group in self.groups if symbol in group.symbols), None)
             if contract.is_trading and group is None:
                 self._group_with_room().add(symbol)
             elif not contract.is_trading and group is not None:
                 log.info("a contract is not traded any more", symbol=symbol, status=contract.trading_status)
                 group.remove(symbol)
-                sink.ended()
+                self.snapshots.guard.do(symbol, "ended", lambda sink: sink.ended())
+
+    def _list(self, symbol: str, contract: Contract, time: Millis) -> None:
+        self.snapshots.guard.do(symbol, "listed", lambda sink: sink.listed(contract, time))
 
     def _group_with_room(self) -> Group:
         group = next((group for group in self.groups if len(group.symbols) < STREAMS_PER_CONNECTION), None)
@@ -142,7 +147,7 @@ class Feed:
             assert self._tasks is not None
             group = Group(self._around, self._settings.connections)
             self.groups.append(group)
-            self._tasks.create_task(group.run())
+            self._tasks.create_task(keep("group", group.run, self._random))
         return group
 
     # --- the best prices of all symbols, which tell whether streams are silent without reason
@@ -153,7 +158,7 @@ class Feed:
             await asyncio.sleep(retry_delay(attempt, self._random.random))
             attempt += 1
             try:
-                socket = await self._network.connect(f"/stream?streams={TICKER_STREAM}")
+                socket = await self._around.connector.open(f"/stream?streams={TICKER_STREAM}")
             except Unreachable:
                 continue
             link = Link(next(self._around.sources), socket, self._network.monotonic)
@@ -166,7 +171,9 @@ class Feed:
             # In a quiet market there may be nothing to bring.
             patience = min(patience * 2, _LONGEST_PATIENCE_SECONDS)
             if link.frames:
-                attempt, patience = 1, _TICKER_PATIENCE_SECONDS
+                patience = _TICKER_PATIENCE_SECONDS
+            if link.has_worked:
+                attempt = 1
 
     async def _end_when_silent(self, link: Link, patience: float) -> None:
         """Close a connection that brings nothing for so long."""
@@ -175,13 +182,17 @@ class Feed:
         self.counts.silent_connections += 1
         link.give_up()
 
-    def _ticker(self, frame: bytes | str) -> None:
+    def _ticker(self, frame: bytes | str) -> bool:
+        """Take in a frame; return whether it is a best price."""
         try:
             decoded = decode_ticker(frame)
         except MalformedFrame:
-            return
-        if decoded is not None and decoded[0] in self._sinks:
-            self._sinks[decoded[0]].ticker(decoded[1])
+            return False
+        if decoded is None:
+            return False
+        symbol, update_id = decoded
+        self.snapshots.guard.do(symbol, "ticker", lambda sink: sink.ticker(update_id))
+        return True
 
     # --- watching
 
@@ -201,10 +212,6 @@ class Feed:
             self._around.cause = Cause.OVERLOAD if is_stalled else Cause.DISCONNECT
             for group in self.groups:
                 group.tick(now)
-            for symbol, sink in tuple(self._sinks.items()):
-                try:
-                    wanted = sink.tick()
-                except Exception:
-                    log.exception("a symbol could not be tended; starting over", symbol=symbol)
-                    wanted = sink.start_over()
-                self.snapshots.want(symbol, wanted)
+            self.snapshots.guard.mend()
+            for symbol in tuple(self._sinks):
+                self.snapshots.guard.do(symbol, "tick", lambda sink: sink.tick())

@@ -7,7 +7,7 @@ good.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -18,11 +18,13 @@ import structlog
 
 from chronobook_server.core.coverage import Cause
 
+from .connector import Connector
 from .link import Link
 from .network import Network, Unreachable
 from .reconnect import retry_delay
-from .sink import Sink
+from .salvage import symbols_in
 from .snapshots import Snapshots
+from .tasks import Tasks, keep
 from .watch import StreamWatch
 from .wire import MalformedFrame, MalformedKind, decode_frame, depth_stream
 
@@ -57,8 +59,8 @@ class Surroundings:
     """What the connections of a feed have in common."""
 
     network: Network
+    connector: Connector
     random: Random
-    sinks: Mapping[str, Sink]
     snapshots: Snapshots
     counts: FeedCounts
     update_speed: str
@@ -76,7 +78,7 @@ class Group:
         self.links: dict[int, Link] = {}
         self._around = surroundings
         self._lanes = lanes
-        self._reading: dict[int, asyncio.Task[None]] = {}
+        self._reading = Tasks()
         self._has_symbols = asyncio.Event()
 
     # --- which symbols
@@ -104,10 +106,10 @@ class Group:
 
     def _begin(self, link: Link, symbol: str) -> None:
         link.watches[symbol] = StreamWatch(self._around.network.monotonic())
-        self._around.snapshots.want(symbol, self._around.sinks[symbol].opened(link.source))
+        self._around.snapshots.guard.do(symbol, "opened", lambda sink: sink.opened(link.source))
 
     def _end(self, link: Link, symbol: str, cause: Cause) -> None:
-        self._around.snapshots.want(symbol, self._around.sinks[symbol].closed(link.source, cause))
+        self._around.snapshots.guard.do(symbol, "closed", lambda sink: sink.closed(link.source, cause))
 
     # --- connections
 
@@ -116,17 +118,18 @@ class Group:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(self._lanes):
-                    tasks.create_task(self._keep_lane())
+                    tasks.create_task(keep("lane", self._keep_lane, self._around.random))
         finally:
-            for task in self._reading.values():
-                task.cancel()
-            await asyncio.gather(*self._reading.values(), return_exceptions=True)
+            await self._reading.cancel()
 
     async def _keep_lane(self) -> None:
         """Keep one connection for ever."""
         attempt = 0
         while True:
-            await asyncio.sleep(retry_delay(attempt, self._around.random.random))
+            delay = retry_delay(attempt, self._around.random.random)
+            if attempt > 1:
+                log.info("stream_retry_wait", seconds=round(delay, 1), symbols=len(self.symbols))
+            await asyncio.sleep(delay)
             await self._has_symbols.wait()
             attempt += 1
             link = await self._open(attempt)
@@ -139,7 +142,7 @@ class Group:
         names = "/".join(quote(self._stream(symbol), safe="@") for symbol in self.symbols)
         symbols = tuple(self.symbols)
         try:
-            socket = await around.network.connect(f"/stream?streams={names}")
+            socket = await around.connector.open(f"/stream?streams={names}")
         except Unreachable as error:
             if attempt == 1:
                 log.warning("no stream; trying again", error=str(error))
@@ -155,7 +158,7 @@ class Group:
             link.subscribe(late)
             for symbol in self.symbols.keys() - link.watches.keys():
                 self._begin(link, symbol)
-        self._reading[link.source] = asyncio.create_task(self._read(link))
+        self._reading.start(self._read(link))
         log.info("stream is up", symbols=len(link.watches), connection=link.source)
         return link
 
@@ -165,13 +168,13 @@ class Group:
             reason = await link.read(partial(self._frame, link))
         finally:
             await link.close()
-            del self.links[link.source], self._reading[link.source]
+            del self.links[link.source]
             for symbol in link.watches:
                 self._end(link, symbol, self._around.cause)
             log.info("stream has ended", connection=link.source, reason=reason)
 
     async def _hold(self, link: Link) -> bool:
-        """Keep a connection, and those that replace it, until one is lost; return whether that had brought anything."""
+        """Keep a connection, and those that replace it, until one is lost; return whether that one had worked."""
         around = self._around
         while True:
             lifetime = around.lifetime_seconds * (1 - _STAGGER * around.random.random())
@@ -179,7 +182,7 @@ class Group:
                 await asyncio.wait_for(link.has_ended.wait(), link.opened_at + lifetime - around.network.monotonic())
             if link.has_ended.is_set():
                 around.counts.losses += 1
-                return link.frames > 0
+                return link.has_worked
             link = await self._replace(link)
 
     async def _replace(self, old: Link) -> Link:
@@ -210,50 +213,59 @@ class Group:
                     await asyncio.sleep(_LOOK_SECONDS)
 
     def _is_spliced(self, link: Link) -> bool:
-        return all(self._around.sinks[symbol].is_spliced(link.source) for symbol in link.watches)
+        guard = self._around.snapshots.guard
+        return all(guard.ask(symbol, lambda sink: sink.is_spliced(link.source)) for symbol in link.watches)
 
     # --- frames
 
-    def _frame(self, link: Link, frame: bytes | str) -> None:
+    def _frame(self, link: Link, frame: bytes | str) -> bool:
+        """Take in a frame; return whether it is an event of a symbol that is subscribed to."""
         around = self._around
         around.counts.frames += 1
         around.counts.frame_bytes += len(frame)
-        symbol: str | None = None
         try:
             decoded = decode_frame(frame, around.snapshots.time())
-            if decoded is None:
-                return
-            symbol, update = decoded
-            watch = link.watches.get(symbol)
-            if watch is not None:
-                watch.frame()
-                around.snapshots.want(symbol, around.sinks[symbol].update(update, link.source))
         except MalformedFrame as error:
-            known = error.symbol is not None and error.symbol in link.watches
-            self._count_malformed(error.kind, (str(error.symbol),) if known else tuple(link.watches))
+            self._malformed(link, error, frame)
+            return False
         except Exception:
-            log.exception("a frame could not be taken in; starting over", symbol=symbol)
-            touched = tuple(link.watches) if symbol is None else (symbol,)
-            self._count_malformed(MalformedKind.UNEXPECTED, touched)
-            for each in touched:
-                around.snapshots.want(each, around.sinks[each].start_over())
+            log.exception("frame_decode_failed", connection=link.source)
+            self._malformed(link, MalformedFrame(MalformedKind.UNEXPECTED), frame)
+            return False
+        if decoded is None:
+            return False
+        symbol, update = decoded
+        watch = link.watches.get(symbol)
+        if watch is None:
+            return False
+        watch.frame(update.final_update_id)
+        around.snapshots.guard.do(symbol, "update", lambda sink: sink.update(update, link.source))
+        return True
 
-    def _count_malformed(self, kind: MalformedKind, symbols: tuple[str, ...]) -> None:
-        for symbol in symbols:
-            self._around.sinks[symbol].malformed()
-        if kind not in self._around.malformed_seen:
-            self._around.malformed_seen.add(kind)
+    def _malformed(self, link: Link, error: MalformedFrame, frame: bytes | str) -> None:
+        """Tell the symbol that an unreadable frame is of; all symbols of the connection where it names none."""
+        named = (error.symbol,) if error.symbol is not None else tuple(symbols_in(frame))
+        known = next((symbol for symbol in named if symbol in link.watches), None)
+        touched: Iterable[str] = (known,) if known is not None else () if named else tuple(link.watches)
+        for symbol in touched:
+            self._around.snapshots.guard.do(symbol, "malformed", lambda sink: sink.malformed(link.source))
+        if error.kind not in self._around.malformed_seen:
+            self._around.malformed_seen.add(error.kind)
             log.warning(
-                "a frame was dropped; more of this kind are only counted", reason=kind.value, symbols=symbols[:10]
-            )
+                "a frame was dropped; more of this kind are only counted",
+                reason=error.kind.value, symbols=tuple(touched)[:10],
+            )  # fmt: skip
 
     # --- watching
 
+    def _owes(self, link: Link, symbol: str) -> bool:
+        return self._around.snapshots.guard.ask(symbol, lambda sink: sink.owes(link.source))
+
     def tick(self, now: float) -> None:
         """Subscribe again to what does not come, and give up connections that bring nothing."""
-        sinks, counts = self._around.sinks, self._around.counts
+        counts = self._around.counts
         for link in tuple(self.links.values()):
-            owing = {symbol for symbol in link.watches if sinks[symbol].owes(link.source)}
+            owing = {symbol for symbol in link.watches if self._owes(link, symbol)}
             if owing and now - link.last_frame_at >= _DEAD_SECONDS:
                 counts.silent_connections += 1
                 log.warning("a connection brings nothing; giving it up", connection=link.source, symbols=len(owing))

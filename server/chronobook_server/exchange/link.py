@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 import orjson
 
 from .network import Disconnected, Socket
+from .reconnect import STRETCH_SECONDS
+from .tasks import Tasks
 from .watch import StreamWatch
 
 # The exchange takes ten messages a second and cuts who sends more.
@@ -14,7 +16,10 @@ _MESSAGES_A_SECOND = 4
 
 
 class Link:
-    """An open connection. `source` is its number, which no other one ever gets; times are `monotonic` seconds."""
+    """An open connection. `source` is its number, which no other one ever gets; times are `monotonic` seconds.
+
+    `frames` and `last_frame_at` count the frames that brought something: what cannot be read proves no life.
+    """
 
     def __init__(self, source: int, socket: Socket, monotonic: Callable[[], float]) -> None:
         self.source = source
@@ -27,17 +32,26 @@ class Link:
         self._number = 0
         self._commands: deque[tuple[str, tuple[str, ...]]] = deque()
         self._wake = asyncio.Event()
-        self._closing: asyncio.Task[None] | None = None
+        self._closing = Tasks()
+        self._is_given_up = False
 
-    async def read(self, frame: Callable[[bytes | str], None]) -> str:
-        """Hand on what arrives until the connection ends; return how it did."""
+    @property
+    def has_worked(self) -> bool:
+        """Whether it brought something for so long that the next connection need not wait."""
+        return self.frames > 0 and self.last_frame_at - self.opened_at >= STRETCH_SECONDS
+
+    async def read(self, frame: Callable[[bytes | str], bool]) -> str:
+        """Hand on what arrives until the connection ends; return how it did.
+
+        `frame` returns whether what it was handed brought something.
+        """
         sending = asyncio.create_task(self._send())
         try:
             while True:
                 data = await self._socket.receive()
-                self.frames += 1
-                self.last_frame_at = self._monotonic()
-                frame(data)
+                if frame(data):
+                    self.frames += 1
+                    self.last_frame_at = self._monotonic()
         except Disconnected as error:
             return str(error)
         finally:
@@ -81,5 +95,6 @@ class Link:
 
     def give_up(self) -> None:
         """Close the connection without waiting for it."""
-        if self._closing is None:
-            self._closing = asyncio.create_task(self.close())
+        if not self._is_given_up:
+            self._is_given_up = True
+            self._closing.start(self.close())

@@ -1,18 +1,44 @@
-"""How long to wait before trying again. Pure: the randomness is passed in."""
+"""How long to wait before a retry, and how many connections may be opened. Pure: time and randomness are passed in."""
 
 from collections.abc import Callable
 
 FIRST_DELAY = 0.5
 MAX_DELAY = 30.0
+# A connection that brought events for so long has worked: the next one need not wait longer than the first retry.
+STRETCH_SECONDS = 60.0
+# The exchange allows an address 300 connections in five minutes. Half of them are left to others.
+CONNECTIONS = 150
+CONNECTIONS_SECONDS = 300.0
+_BURST = 50
 
 
-def retry_delay(attempt: int, random: Callable[[], float]) -> float:
+def retry_delay(attempt: int, random: Callable[[], float], longest: float = MAX_DELAY) -> float:
     """Return the seconds to wait before a retry; attempt 1 is the first one, 0 waits for nothing.
 
-    Up to 0.5 s for the first, doubling up to 30 s. The jitter (`random` gives [0, 1)) spreads over the upper half, so
-    that many clients cut at once do not come back at once.
+    Up to 0.5 s for the first, doubling up to `longest`. The jitter (`random` gives [0, 1)) spreads over the upper half,
+    so that many clients cut at once do not come back at once.
     """
     if attempt <= 0:
         return 0.0
-    ceiling = min(FIRST_DELAY * 2.0 ** min(attempt - 1, 30), MAX_DELAY)
+    ceiling = min(FIRST_DELAY * 2.0 ** min(attempt - 1, 30), longest)
     return ceiling * (0.5 + 0.5 * random())
+
+
+class ConnectionBudget:
+    """Paces the connections of a feed: a burst at once, then one every few seconds.
+
+    No five minutes hold more than CONNECTIONS. All times are seconds of a clock that never runs backwards.
+    """
+
+    _PAUSE = CONNECTIONS_SECONDS / (CONNECTIONS - _BURST)
+
+    def __init__(self) -> None:
+        self._paid_until = 0.0  # every connection moves it on by a pause
+
+    def delay(self, now: float) -> float:
+        """Return the seconds to wait until a connection may be opened; 0 means now."""
+        return max(self._paid_until - (_BURST - 1) * self._PAUSE - now, 0.0)
+
+    def spend(self, now: float) -> None:
+        """Take note of a connection that is being opened."""
+        self._paid_until = max(self._paid_until, now) + self._PAUSE

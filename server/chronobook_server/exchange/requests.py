@@ -8,16 +8,15 @@ import structlog
 
 from chronobook_server.core.values import Nanos
 
-from .budget import EXCHANGE_INFO_WEIGHT, WeightBudget
+from .budget import EXCHANGE_INFO_WEIGHT, MAX_WEIGHT_LIMIT, WeightBudget
 from .network import Network, Reply, Unreachable
 from .reconnect import retry_delay
+from .retry_after import LONGEST_SECONDS, seconds_to_wait
 from .wire import ExchangeInfo, MalformedFrame, decode_exchange_info
 
-# Without a Retry-After, a refusal still means "slow down".
-_DEFAULT_RETRY_AFTER = 5.0
-# The longest ban takes three days; nothing that a header says holds us for ever.
-_LONGEST_RETRY_AFTER = 4 * 86_400.0
 _JITTER_SECONDS = 0.2
+# The longest number that a weight can be.
+_DIGITS = 15
 _UNIX_NS = 1e9
 
 log = structlog.get_logger(__name__)
@@ -37,19 +36,34 @@ class Requests:
         self, network: Network, random: Random, *, held_until: float = 0.0, held: Callable[[float], None]
     ) -> None:
         self.budget = WeightBudget()
-        self.budget.hold(held_until, 0.0)
         self.refused = 0  # with 418 and 429
         self._network = network
         self._random = random
         self._held = held
+        seconds = held_until - self.unix_seconds()
+        if seconds > 0:
+            bounded = min(seconds, LONGEST_SECONDS)
+            self.budget.hold(bounded, self.now())
+            log.warning(
+                "requests_held", seconds=round(bounded, 1), reason="the exchange told an earlier server to wait"
+            )
 
     def time(self) -> Nanos:
         """Return the Unix time."""
         return Nanos(self._network.time_ns())
 
-    def now(self) -> float:
-        """Return the Unix time in seconds."""
+    def unix_seconds(self) -> float:
+        """Return the Unix time in seconds. It may be set at any moment, so that nothing waits by it."""
         return self._network.time_ns() / _UNIX_NS
+
+    def now(self) -> float:
+        """Return the seconds of a clock that never runs backwards."""
+        return self._network.monotonic()
+
+    def held_until(self) -> float:
+        """Return the Unix time until which nothing may be sent, by this machine's clock as it is now; 0 for none."""
+        held = self.budget.held(self.now())
+        return self.unix_seconds() + held if held > 0 else 0.0
 
     async def allowed(self, weight: int) -> None:
         """Wait until a request of this weight may be sent, and count it as sent."""
@@ -60,9 +74,11 @@ class Requests:
 
     async def get(self, path: str) -> bytes:
         """Return the body of a reply to a request that has been allowed. Raises Unreachable or Refused."""
+        sent_at = self.now()
         reply = await self._network.get(path)
+        self.budget.replied(self.now() - sent_at)
         used = reply.headers.get("x-mbx-used-weight-1m", "")
-        if used.isascii() and used.isdigit():
+        if used.isascii() and used.isdigit() and len(used) <= _DIGITS:
             self.budget.observe(int(used), self.now())
         if reply.status in (418, 429):
             self._hold(reply)
@@ -71,13 +87,11 @@ class Requests:
         return reply.body
 
     def _hold(self, reply: Reply) -> None:
-        after = reply.headers.get("retry-after", "")
-        is_number = after.isascii() and after.isdigit()
-        seconds = min(float(after), _LONGEST_RETRY_AFTER) if is_number else _DEFAULT_RETRY_AFTER
+        seconds = seconds_to_wait(reply.headers, self.unix_seconds())
         self.refused += 1
         # Never a moment too early, and not at the same moment as everybody else.
         self.budget.hold(seconds + _JITTER_SECONDS * (0.25 + 0.75 * self._random.random()), self.now())
-        self._held(self.budget.held_until)
+        self._held(self.held_until())
         log.warning("the exchange refuses requests; none is sent for a while", status=reply.status, seconds=seconds)
 
     async def exchange_info(self) -> ExchangeInfo:
@@ -88,7 +102,7 @@ class Requests:
         await self.allowed(EXCHANGE_INFO_WEIGHT)
         info = decode_exchange_info(await self.get("/fapi/v1/exchangeInfo"))
         if info.weight_limit is not None:
-            self.budget.limit = info.weight_limit
+            self.budget.limit = min(info.weight_limit, MAX_WEIGHT_LIMIT)
         return info
 
     async def first_exchange_info(self) -> ExchangeInfo:

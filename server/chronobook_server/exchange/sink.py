@@ -44,8 +44,8 @@ class Sink(Protocol):
     def awaits(self, number: int) -> bool:
         """Return whether the reply to a request is still of interest."""
 
-    def malformed(self) -> None:
-        """Count a frame that could not be read."""
+    def malformed(self, source: int) -> SnapshotWanted | None:
+        """Take note that a stream brought a frame of this symbol that could not be read."""
 
     def start_over(self) -> SnapshotWanted | None:
         """Forget the book after a fault of ours."""

@@ -3,25 +3,28 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
 from random import Random
 from urllib.parse import quote
 
 import structlog
 
-from chronobook_server.core.depth import SnapshotWanted
+from chronobook_server.core.depth import DepthSnapshot, SnapshotWanted
 from chronobook_server.core.values import Nanos
 
 from .budget import depth_weight
+from .guard import Guard
 from .network import Unreachable
 from .queue import SnapshotQueue, limit_for
 from .reconnect import retry_delay
 from .requests import Refused, Requests
 from .sink import Sink
+from .tasks import Tasks
 from .wire import MalformedFrame, decode_snapshot
 
 # Requests under way at once.
 _AT_ONCE = 8
+# No book waits longer than this for its next request, where weight allows.
+LONGEST_DELAY = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -35,9 +38,10 @@ class Snapshots:
         self.queue = SnapshotQueue(preferred)
         self.fetched = 0
         self.failed = 0
+        self.guard = Guard(sinks, self.want, requests.now)
         self._requests = requests
-        self._sinks = sinks
         self._random = random
+        self._fetching = Tasks()
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
 
@@ -48,7 +52,7 @@ class Snapshots:
     def want(self, symbol: str, wanted: SnapshotWanted | None) -> None:
         """Let a request wait for its turn, in place of the symbol's last one; None changes nothing."""
         if wanted is not None:
-            delay = retry_delay(wanted.attempt, self._random.random)
+            delay = retry_delay(wanted.attempt, self._random.random, LONGEST_DELAY)
             self.queue.put(symbol, wanted, self._requests.now() + delay)
             self._changed.set()
 
@@ -61,9 +65,7 @@ class Snapshots:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), wait)
         finally:
-            for task in tuple(self._under_way.values()):
-                task.cancel()
-            await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+            await self._fetching.cancel()
 
     def _start_what_may(self) -> float | None:
         """Send the requests whose turn it is; return the seconds until the next one, None where others end first."""
@@ -74,7 +76,7 @@ class Snapshots:
             if found is None:
                 return self.queue.delay(now)
             symbol, wanted = found
-            if not self._sinks[symbol].awaits(wanted.number):
+            if not self._is_awaited(symbol, wanted):
                 self.queue.drop(symbol)
                 continue
             limit = limit_for(wanted, self.queue.resyncs(), budget.left(now))
@@ -86,29 +88,33 @@ class Snapshots:
             before = self._under_way.get(symbol)
             if before is not None:
                 before.cancel()
-            self._under_way[symbol] = asyncio.create_task(self._fetch(symbol, wanted, limit))
+            self._under_way[symbol] = self._fetching.start(self._fetch(symbol, wanted, limit))
         return None
 
+    def _is_awaited(self, symbol: str, wanted: SnapshotWanted) -> bool:
+        return self.guard.ask(symbol, lambda sink: sink.awaits(wanted.number))
+
     async def _fetch(self, symbol: str, wanted: SnapshotWanted, limit: int) -> None:
-        sink = self._sinks[symbol]
         try:
-            body = await self._requests.get(f"/fapi/v1/depth?symbol={quote(symbol)}&limit={limit}")
-            snapshot = decode_snapshot(body, limit=limit, receive_time=self._requests.time())
-            following = sink.snapshot(wanted.number, snapshot)
-            self.fetched += 1
-        except (Unreachable, Refused, MalformedFrame) as error:
-            self.failed += 1
-            log.warning("no snapshot; asking again", symbol=symbol, error=str(error))
-            following = sink.snapshot_failed(wanted.number)
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            log.exception("a snapshot could not be taken in; starting over", symbol=symbol)
-            following = sink.start_over()
-            if following is not None:
-                following = replace(following, attempt=1)  # it may happen again
+            snapshot = await self._get(symbol, limit)
         finally:
             if self._under_way.get(symbol) is asyncio.current_task():
                 del self._under_way[symbol]
             self._changed.set()
-        self.want(symbol, following)
+        if snapshot is None:
+            self.failed += 1
+            self.guard.do(symbol, "snapshot_failed", lambda sink: sink.snapshot_failed(wanted.number))
+        else:
+            self.fetched += 1
+            self.guard.do(symbol, "snapshot", lambda sink: sink.snapshot(wanted.number, snapshot))
+
+    async def _get(self, symbol: str, limit: int) -> DepthSnapshot | None:
+        """Return a symbol's snapshot; None where the request brought none."""
+        try:
+            body = await self._requests.get(f"/fapi/v1/depth?symbol={quote(symbol)}&limit={limit}")
+            return decode_snapshot(body, limit=limit, receive_time=self._requests.time())
+        except (Unreachable, Refused, MalformedFrame) as error:
+            log.warning("no snapshot; asking again", symbol=symbol, error=str(error))
+        except Exception:
+            log.exception("snapshot_fetch_failed", symbol=symbol)
+        return None

@@ -18,33 +18,42 @@ class StreamWatch:
         self._since = now  # of the last subscription
         self._patience = FIRST_FRAME_SECONDS
         self._has_frame = False
+        self._newest = 0  # the largest update id since the last subscription
         self._behind_since: float | None = None
+        self._behind_patience = BEHIND_SECONDS
 
     @property
     def is_served(self) -> bool:
         """Whether a frame has come since it was last subscribed to."""
         return self._has_frame
 
-    def frame(self) -> None:
-        """Take note of a frame."""
+    def frame(self, update_id: int) -> None:
+        """Take note of an event that ends at this update id. An event that brings nothing new is no progress."""
         self._has_frame = True
-        self._behind_since = None
         self._patience = FIRST_FRAME_SECONDS
+        if update_id > self._newest:
+            self._newest = update_id
+            self._behind_since = None
 
     def is_due(self, now: float, *, is_owing: bool) -> bool:
         """Return whether it is time to subscribe again, and count that as done.
 
         `is_owing`: there is something that this stream should have brought.
         """
-        if not is_owing or not self._has_frame:
+        if not is_owing:
+            self._behind_since, self._behind_patience = None, BEHIND_SECONDS
+        elif not self._has_frame:
             self._behind_since = None
         elif self._behind_since is None:
             self._behind_since = now
-        is_behind = self._behind_since is not None and now - self._behind_since >= BEHIND_SECONDS
+        is_behind = self._behind_since is not None and now - self._behind_since >= self._behind_patience
         if not is_behind and (self._has_frame or now - self._since < self._patience):
             return False
         self._since = now
+        if is_behind:
+            self._behind_patience = min(self._behind_patience * 2, _LONGEST_SECONDS)
         self._patience = min(self._patience * 2, _LONGEST_SECONDS)
         self._has_frame = False
+        self._newest = 0
         self._behind_since = None
         return True

@@ -2,16 +2,19 @@
 
 lock           held by the server that uses the directory
 origin.json    which exchange the history is of, and the version of this layout
-held.json      until when (Unix seconds) the exchange wants no request, where it ever said so
+held.json      until when the exchange wants no request, where it ever said so, and when that was written (Unix seconds)
 ETHUSDT/       one folder a symbol: sealed segments (*.seg) and the logs of those that are not sealed (*.log)
 """
 
 import contextlib
 import fcntl
 import json
+import math
 import os
 from collections.abc import Collection
 from pathlib import Path
+
+import structlog
 
 from .files import TEMPORARY, DiskFiles
 from .memory import Memories
@@ -22,6 +25,10 @@ VERSION = 1
 _LOCK = "lock"
 _ORIGIN = "origin.json"
 _HELD = "held.json"
+# The exchange's longest ban takes three days.
+LONGEST_HOLD_SECONDS = 4 * 86_400.0
+
+log = structlog.get_logger(__name__)
 
 
 class DirectoryRefused(Exception):
@@ -72,16 +79,32 @@ class DataDirectory:
         if held != exchange:
             raise DirectoryRefused(f"the data directory {self._path} holds the history of {held}, not of {exchange}")
 
-    def held_until(self) -> float:
-        """Return until when the exchange wants no request, in Unix seconds; 0 where it never said so."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return float(json.loads(DiskFiles(self._path).read(_HELD)))
-        return 0.0
+    def held_until(self, now: float) -> float:
+        """Return until when the exchange wants no request, in Unix seconds; 0 where it wants some.
 
-    def hold(self, until: float) -> None:
+        A time that no ban can mean is ignored, with a log line: the file may be damaged, or a clock was wrong.
+        """
+        try:
+            held = json.loads(DiskFiles(self._path).read(_HELD))
+            until, written = (held["until"], held["written"]) if isinstance(held, dict) else (held, now)
+            until, written = _seconds(until), _seconds(written)
+        except FileNotFoundError:
+            return 0.0
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            log.warning("hold_ignored", file=_HELD, reason="it cannot be read")
+            return 0.0
+        told = until - written
+        if told > LONGEST_HOLD_SECONDS:
+            log.warning("hold_ignored", file=_HELD, seconds=round(told), reason="no ban is as long as this")
+            return 0.0
+        # Where the clock went back since then, the ban has not become longer.
+        seconds = min(told, until - now)
+        return now + seconds if seconds > 0 else 0.0
+
+    def hold(self, until: float, now: float) -> None:
         """Keep until when the exchange wants no request: a server that starts again in that time must know."""
         with contextlib.suppress(OSError):
-            DiskFiles(self._path).write(_HELD, json.dumps(until).encode())
+            DiskFiles(self._path).write(_HELD, json.dumps({"until": until, "written": now}).encode())
 
     def symbols(self) -> list[str]:
         """Return the symbols that the directory holds a history of, in order."""
@@ -110,6 +133,13 @@ class DataDirectory:
     def close(self) -> None:
         """Let go of the directory."""
         os.close(self._lock)
+
+
+def _seconds(value: object) -> float:
+    """Return Unix seconds read from a file. Raises ValueError where they are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= float(value) < math.inf:
+        raise ValueError("no time")
+    return float(value)
 
 
 def trim(stores: Collection[HistoryStore], limit: int) -> None:

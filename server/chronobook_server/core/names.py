@@ -1,0 +1,31 @@
+"""Texts from outside: the rule for symbols, and what a terminal, a path or a log can show of any text. Pure."""
+
+# The exchange's longest names have about 20 characters.
+LONGEST_SYMBOL = 64
+# Most file systems take no longer name for a folder.
+_LONGEST_FOLDER = 255
+LONGEST_TEXT = 200
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def valid_symbol(name: object) -> bool:
+    """Return whether a name can be a contract's symbol.
+
+    A symbol has upper-case letters (also letters without case, such as Chinese ones), digits and `_`. Its stream name
+    is its lower case, so upper case must bring the symbol back. A folder of the data directory has its name.
+    """
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= LONGEST_SYMBOL
+        and all(character == "_" or character.isalpha() or character in "0123456789" for character in name)
+        and name.lower().upper() == name
+        and len(name.encode()) <= _LONGEST_FOLDER
+    )
+
+
+def one_line(text: str, longest: int = LONGEST_TEXT) -> str:
+    """Return a text that moves no cursor: one line, without control characters, of `longest` characters at most."""
+    cut = text[:longest]
+    if cut.isprintable():
+        return cut
+    return "".join(character if character.isprintable() else _REPLACEMENT for character in cut)

@@ -1,0 +1,90 @@
+"""The one way into a sink: a fault of ours in one symbol's step costs that symbol's book, and nothing else.
+
+What a step leaves behind when it raises is unknown, so the book starts over. Where starting over raises too, the symbol
+takes in nothing but its streams' comings and goings, and starting over is tried again once a second.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from chronobook_server.core.depth import SnapshotWanted
+
+from .sink import Sink
+
+# Faults of a symbol that follow each other within so long make its snapshots wait ever longer.
+_MEMORY_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class Guard:
+    """Steps into the sinks of a feed. `want` takes the snapshots that they want; `now` gives monotonic seconds."""
+
+    def __init__(
+        self,
+        sinks: Mapping[str, Sink],
+        want: Callable[[str, SnapshotWanted | None], None],
+        now: Callable[[], float],
+    ) -> None:
+        self.faults = 0
+        self._sinks = sinks
+        self._want = want
+        self._now = now
+        self._broken: set[str] = set()
+        self._recent: dict[str, tuple[int, float]] = {}  # faults in a row, and when the last one was
+
+    def do(self, symbol: str, name: str, step: Callable[[Sink], object]) -> None:
+        """Take a step into a symbol's sink, and let the snapshot wait that it wants. Raises nothing."""
+        sink = self._sinks.get(symbol)
+        if sink is None:
+            return
+        if symbol in self._broken and name not in ("opened", "closed"):
+            return
+        try:
+            wanted = step(sink)
+        except Exception:
+            self._note(symbol, name)
+            self._start_over(symbol, sink)
+        else:
+            if isinstance(wanted, SnapshotWanted):
+                self._want(symbol, wanted)
+
+    def ask(self, symbol: str, question: Callable[[Sink], bool]) -> bool:
+        """Return the answer of a symbol's sink; False where there is none. Raises nothing."""
+        sink = self._sinks.get(symbol)
+        if sink is None or symbol in self._broken:
+            return False
+        try:
+            return question(sink)
+        except Exception:
+            self._note(symbol, "question")
+            self._start_over(symbol, sink)
+            return False
+
+    def mend(self) -> None:
+        """Try again to start over where that raised."""
+        for symbol in tuple(self._broken):
+            self._start_over(symbol, self._sinks[symbol])
+
+    def _note(self, symbol: str, name: str) -> None:
+        self.faults += 1
+        count, last = self._recent.get(symbol, (0, 0.0))
+        is_new = not count or self._now() - last > _MEMORY_SECONDS
+        self._recent[symbol] = (1 if is_new else count + 1, self._now())
+        if is_new:  # a fault that every event brings out would fill the log
+            log.exception("symbol_step_failed", symbol=symbol, step=name)
+
+    def _start_over(self, symbol: str, sink: Sink) -> None:
+        try:
+            wanted = sink.start_over()
+        except Exception:
+            if symbol not in self._broken:
+                log.exception("start_over_failed", symbol=symbol)
+            self._broken.add(symbol)
+            return
+        self._broken.discard(symbol)
+        if wanted is not None:
+            count, _ = self._recent.get(symbol, (1, 0.0))
+            self._want(symbol, replace(wanted, attempt=max(wanted.attempt, count)))

@@ -1,0 +1,53 @@
+"""Owners of tasks: each task that fails is noticed."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+import structlog
+
+from .reconnect import retry_delay
+
+log = structlog.get_logger(__name__)
+
+
+class Tasks:
+    """Tasks that come and go. One that fails says so in the log."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine as a task."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failed += 1
+            log.error("task_failed", exc_info=error)
+
+    async def cancel(self) -> None:
+        """Cancel all tasks, and return once they have ended."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def keep(name: str, work: Callable[[], Coroutine[Any, Any, None]], random: Random) -> None:
+    """Run work that never ends. Where it fails or ends all the same, log that, and begin it again after a while."""
+    attempt = 0
+    while True:
+        try:
+            await work()
+            log.error("task_ended", task=name)
+        except Exception:
+            log.exception("task_failed", task=name)
+        attempt += 1
+        await asyncio.sleep(retry_delay(attempt, random.random))
