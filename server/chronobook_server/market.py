@@ -25,7 +25,7 @@ from chronobook_server.core.records import (
 from chronobook_server.core.splice import Splice
 from chronobook_server.core.sync import Output, Synchroniser
 from chronobook_server.core.sync_table import State
-from chronobook_server.core.upkeep import Upkeep
+from chronobook_server.core.upkeep import FULL_LIMIT, Upkeep
 from chronobook_server.core.values import Millis, Price, UpdateId
 from chronobook_server.core.view import BookView
 from chronobook_server.counts import Counts
@@ -91,7 +91,7 @@ class Market:
         self._held_to = history.last_time  # what an earlier server wrote, until this one is in sync
         self._has_scale = history.last_time is not None
         self._history_error: str | None = None
-        self._snapshot_limit = 0  # of the last snapshot that came
+        self._snapshot_limit = 0  # of the last snapshot that came; FULL_LIMIT where a larger one brings no more
         self._ticker = UpdateId(0)  # the newest update id that the exchange's best prices were of
         self._behind_since: float | None = None  # since when the stream owes us events
         self._resuming_since = 0.0
@@ -179,7 +179,7 @@ class Market:
                 f"the history of {self.symbol} goes to {_utc(self._held_to)}, and the exchange says that it is"
                 f" {_utc(snapshot.transaction_time)}"
             )
-        self._snapshot_limit = snapshot.limit
+        self._snapshot_limit = snapshot.limit if snapshot.is_cut else FULL_LIMIT
         return self._take(self._sync.receive_snapshot(number, snapshot))
 
     def snapshot_failed(self, number: int) -> SnapshotWanted | None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronobook_server.core.book import CrossedBook, OrderBook
+from chronobook_server.core.check import known_range
 from chronobook_server.core.coverage import KnownRange
 from chronobook_server.core.instrument import Instrument, LevelReader, MalformedDecimal
 from chronobook_server.core.records import Keyframe, RangeWidened
@@ -126,15 +127,12 @@ def test_finer_steps_keep_every_value() -> None:
 def test_any_stream_of_events_equals_the_plain_model(seed: int, limit: int) -> None:
     exchange = SmallExchange(Random(seed))
     first = exchange.snapshot(limit)
-    naive = NaiveBook.from_snapshot({"bids": first.bids, "asks": first.asks}, limit=limit)
+    naive = NaiveBook.from_snapshot({"bids": first.bids, "asks": first.asks})
     reader = LevelReader(Instrument("X", 1, 0))
     bids, asks = reader.read_bids(first.bids), reader.read_bids(first.asks)
     target = book(
         bids | {price: -quantity for price, quantity in asks.items()},
-        KnownRange(
-            min(bids) if len(bids) >= limit else 0,
-            max(asks) if len(asks) >= limit else MAX_STEPS,
-        ),
+        known_range(bids | asks),
     )
     for _ in range(60):
         event = exchange.event()

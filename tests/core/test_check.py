@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from chronobook_server.core.book import CrossedBook, OrderBook
 from chronobook_server.core.check import Comparison, Recent, compare, joined, known_range, learned
-from chronobook_server.core.coverage import KnownRange
+from chronobook_server.core.coverage import NOTHING_KNOWN, KnownRange
 from chronobook_server.core.depth import DepthSnapshot
 from chronobook_server.core.instrument import Instrument, LevelReader
 from chronobook_server.core.records import Keyframe
-from chronobook_server.core.values import MAX_STEPS, Price, UpdateId
-from tests.support.depth import SmallExchange, snapshot, update
+from chronobook_server.core.values import MAX_STEPS, Millis, Price, UpdateId
+from tests.support.depth import Pairs, SmallExchange, snapshot, update
 
 READER = LevelReader(Instrument("X", 1, 0))
 
@@ -30,7 +30,7 @@ def book_of(shown: DepthSnapshot) -> OrderBook:
             event_time=shown.event_time,
             receive_time=shown.receive_time,
             levels=levels,
-            known_range=known_range(shown, levels),
+            known_range=known_range(levels),
         )
     )
 
@@ -54,7 +54,7 @@ def test_a_right_book_is_found_right_learns_only_the_truth_and_a_wrong_one_is_fo
     named = recent.named_after(shown.last_update_id)
     assert named is not None
     levels = levels_of(shown)
-    window = known_range(shown, levels)
+    window = known_range(levels)
     found = compare(book, levels, window, named)
     assert (found.is_right, found.missing, found.extra, found.wrong) == (True, 0, 0, 0)
 
@@ -108,9 +108,38 @@ def test_a_price_that_rests_on_both_sides_is_no_book() -> None:
         joined({100: 1}, {100: -1})
 
 
-def test_a_side_with_fewer_levels_than_the_limit_is_known_to_its_end() -> None:
-    shown = snapshot(5, bids=[("9.8", "1"), ("9.7", "1")], asks=[("10.1", "2")], limit=2)
-    assert known_range(shown, levels_of(shown)) == KnownRange(97, MAX_STEPS)
+@pytest.mark.parametrize(
+    ("bids", "asks", "proven"),
+    [
+        ([("9.8", "1"), ("9.7", "1")], [("10.1", "2")], KnownRange(97, 101)),
+        ([("9.8", "1"), ("9.7", "1")], [], KnownRange(97, 98)),
+        ([], [("10.1", "2"), ("10.4", "2")], KnownRange(101, 104)),
+        ([], [], NOTHING_KNOWN),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+def test_a_snapshot_proves_its_own_prices_and_no_end_whatever_its_number_of_levels(
+    bids: Pairs, asks: Pairs, proven: KnownRange, limit: int
+) -> None:
+    assert known_range(levels_of(snapshot(5, bids=bids, asks=asks, limit=limit))) == proven
+
+
+def test_an_empty_snapshot_proves_nothing_and_teaches_nothing() -> None:
+    book = book_of(snapshot(5, bids=[], asks=[]))
+    assert [book.quantity(Price(price)) for price in (1, 97, MAX_STEPS - 1)] == [None] * 3
+    # Each side may rest unseen at every price, so a zero of one side proves nothing of the other one.
+    book.apply({90: 0, 95: 5}, {110: 0, 105: -5}, update_id=UpdateId(6), transaction_time=Millis(6))
+    assert [book.quantity(Price(price)) for price in (90, 95, 105, 110)] == [0, 5, -5, 0]
+    book.apply({110: 0}, {90: 0}, update_id=UpdateId(7), transaction_time=Millis(7))
+    book.apply({100: 0, 107: 0}, {101: 0}, update_id=UpdateId(8), transaction_time=Millis(8))
+    assert [book.quantity(Price(price)) for price in (100, 101, 107)] == [None] * 3
+    assert learned(book, {}, NOTHING_KNOWN, book.transaction_time) is None
+    seen = levels_of(snapshot(8, bids=[("9.5", "5")], asks=[("10.5", "5")]))
+    taught = learned(book, seen, known_range(seen), book.transaction_time)
+    assert taught is not None
+    assert taught.known_range == KnownRange(95, 105)
+    book.widen(taught)
+    assert [book.quantity(Price(price)) for price in (94, 95, 100, 105, 106)] == [None, 5, 0, -5, None]
 
 
 def test_a_snapshot_that_does_not_fit_the_market_teaches_nothing() -> None:

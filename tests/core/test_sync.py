@@ -381,8 +381,8 @@ def test_a_snapshot_equal_to_the_book_changes_nothing() -> None:
     ("pairs", "found"),
     [
         ([("99.0", "3.00")], Comparison(2, 0, 0, 1)),
-        ([("99.0", "2.00"), ("98.5", "1.00")], Comparison(3, 1, 0, 0)),
-        ([("98.5", "1.00")], Comparison(2, 1, 1, 0)),
+        ([("99.0", "2.00"), ("99.5", "1.00")], Comparison(3, 1, 0, 0)),
+        ([("98.0", "1.00")], Comparison(1, 0, 1, 0)),
     ],
 )
 def test_a_book_that_differs_is_given_up(pairs: Pairs, found: Comparison) -> None:
@@ -405,7 +405,7 @@ def test_a_snapshot_ahead_of_the_book_waits_until_that_has_come_as_far() -> None
     sync, number = checking()
     assert sync.receive_snapshot(number, snapshot(25, bids=[("99.0", "2.00"), ("98.0", "1.00")])) == []
     outputs = sync.receive_update(update(21, 25, 20, bids=[("98.0", "1.00")]))
-    assert kinds(outputs) == ["Update", "Audited"]
+    assert kinds(outputs) == ["Update", "Audited", "RangeWidened"]
     assert audited(outputs).is_right
 
 
@@ -437,7 +437,7 @@ def test_a_wider_snapshot_teaches_what_lay_outside_the_known_range() -> None:
     widened = outputs[-1]
     assert isinstance(widened, RangeWidened)
     assert (widened.update_id, widened.transaction_time, widened.levels) == (30, 30, {980: 3})
-    assert widened.known_range == KnownRange(970, MAX_STEPS)
+    assert widened.known_range == KnownRange(970, 1010)
     assert sync.book.quantity(Price(970)) == 6
     assert sync.book.quantity(Price(985)) == 0
     assert sync.book.quantity(Price(960)) is None
@@ -628,13 +628,13 @@ def test_the_table_leads_from_every_state_back_to_in_sync() -> None:
 # --- what the records carry
 
 
-def test_a_side_with_fewer_levels_than_the_limit_is_known_to_its_end() -> None:
+def test_a_side_with_fewer_levels_than_the_limit_is_known_to_its_last_level_only() -> None:
     sync, number = opened()
     outputs = sync.receive_snapshot(
         number, snapshot(10, bids=[("99.0", "1.00"), ("98.0", "1.00")], asks=[("101.0", "1.00")], limit=2)
     )
     assert isinstance(outputs[0], Keyframe)
-    assert outputs[0].known_range == KnownRange(980, MAX_STEPS)
+    assert outputs[0].known_range == KnownRange(980, 1010)
 
 
 def test_time_never_runs_backwards_downstream() -> None:

@@ -4,7 +4,7 @@ from chronobook_server.core.depth import Urgency
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import Keyframe
 from chronobook_server.core.upkeep import FULL_LIMIT, Upkeep
-from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, UpdateId
+from chronobook_server.core.values import Millis, Nanos, UpdateId
 
 
 def book(bid: int, ask: int, lowest: int, highest: int) -> OrderBook:
@@ -37,9 +37,23 @@ def test_a_book_from_a_cheap_snapshot_wants_a_full_one_at_once_and_not_again_and
     assert upkeep.wanted(WIDE, 2000.0) is None
 
 
-def test_a_book_that_is_known_to_its_ends_needs_no_wider_one() -> None:
-    whole = book(1000, 1001, 0, MAX_STEPS)
-    assert began(whole, 50).wanted(whole, 200.0) is None
+def test_an_edge_that_no_snapshot_moves_is_asked_about_more_and_more_seldom() -> None:
+    outside = book(800, 801, 900, 1100)
+    upkeep = began(outside, FULL_LIMIT)
+    asked = []
+    for seconds in range(1000):
+        if upkeep.wanted(outside, 100.0 + seconds) is Urgency.EDGE:
+            asked.append(seconds)
+            upkeep.compared(outside, FULL_LIMIT, 100.0 + seconds)
+    assert asked == [0, 10, 30, 70, 150, 310, 610, 910]
+
+
+def test_a_side_without_levels_has_no_edge() -> None:
+    one_sided = OrderBook(
+        Keyframe(Instrument("X"), UpdateId(1), Millis(1), Millis(1), Nanos(1), {1000: 1}, KnownRange(1000, 1000))
+    )
+    upkeep = began(one_sided, FULL_LIMIT)
+    assert all(upkeep.wanted(one_sided, 100.0 + seconds) is None for seconds in range(1000))
 
 
 def test_a_price_near_an_edge_wants_more() -> None:

@@ -196,7 +196,7 @@ async def test_the_busiest_levels_of_the_real_capture_equal_the_file_through_grp
     journal = Journal(events)
     named = Counter(text for event in events for side in ("b", "a") for text, _ in event[side])
     prices = [text for text, _ in named.most_common(12)]
-    book = NaiveBook.from_snapshot(snapshot, limit=1000)
+    book = NaiveBook.from_snapshot(snapshot)
     changes = {
         text: journal.changes(Decimal(text), book.quantity(Decimal(text)) or Decimal(0), snapshot["lastUpdateId"])
         for text in prices

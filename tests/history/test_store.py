@@ -298,7 +298,7 @@ def test_every_instant_of_any_stream_equals_what_was_written_down(seed: int, lim
     assert isinstance(wanted, SnapshotWanted)
     first = exchange.snapshot(limit)
     made = memory_history(segment_ms=700)
-    naive = NaiveBook.from_snapshot({"bids": first.bids, "asks": first.asks}, limit=limit)
+    naive = NaiveBook.from_snapshot({"bids": first.bids, "asks": first.asks})
     prices = [Decimal(price) / 10 for price in range(950, 1050)]
     written = NaiveHistory(prices)
     written.note(exchange.time, naive)

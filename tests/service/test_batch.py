@@ -3,12 +3,13 @@ import math
 import grpc
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.errors import InvalidField
-from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.instrument import MAX_SCALE, Instrument
+from chronobook_server.history.answers import finish
 from chronobook_server.service import batch
 from tests.support.errors import from_rpc
 from tests.support.served import HandFed, served
@@ -100,11 +101,16 @@ async def test_arrays_that_do_not_fit_are_refused(prices: list[float], timestamp
     assert from_rpc(caught.value).fields == (field,)
 
 
-@given(st.floats() | st.decimals(-10, 10**6, places=4).map(float), st.integers(0, 4))
+@given(st.floats() | st.decimals(-10, 10**6, places=4).map(float), st.integers(0, MAX_SCALE))
+@example(0.5, 18)
+@example(2.0**62, 0)
+@example(4e18, 18)
 def test_prices_are_read_as_one_by_one(price: float, scale: int) -> None:
     instrument = Instrument("X", scale, 0)
     outcomes = np.zeros(1, np.int64)
-    steps = batch._steps(np.array([price]), outcomes, instrument)
+    prices = np.array([price])
+    steps = batch._steps(prices, outcomes, instrument)
+    finish(batch._read_long(prices, outcomes, steps, instrument))
     try:
         expected = instrument.price_from_float(price)
     except InvalidField:

@@ -239,7 +239,8 @@ async def test_an_empty_book_has_no_nearest_level() -> None:
     fed.change(time=11_000, bids=[("99.00", "0"), ("98.00", "0")], asks=[("101.00", "0"), ("102.00", "0")])
     async with served(fed) as running:
         for ask in questions(running.stub)[:2]:
-            assert await refused(ask()) == Refused(5, "LEVEL_UNKNOWN", {}, (), False)
+            known = {"known_lowest": "98", "known_highest": "102"}
+            assert await refused(ask()) == Refused(5, "LEVEL_UNKNOWN", known, (), False)
 
 
 BAD_PRICES = (0.0, -1.0, math.nan, math.inf, 99.001, 2.0**60)

@@ -220,7 +220,6 @@ async def test_a_429_in_a_resync_is_waited_out_and_not_much_longer() -> None:
     stage.push(ONE, is_lost=True)
     await stage.go_on(90)
     await stage.synced()
-    assert len(asked) == 2
     assert asked[0] + 60 < asked[1] < asked[0] + 60.5
     await stage.server.stop(is_killed=False)
 

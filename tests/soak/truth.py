@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 UNIT = 10**8
 DEPTH = 5
-# Levels a side that the exchange is asked for: a side of exactly so many may go on beyond them.
-_LIMITS = (5, 10, 20, 50, 100, 500, 1000)
 
 Level = tuple[float, int]
 Top = tuple[tuple[Level, ...], tuple[Level, ...]]
@@ -86,8 +84,8 @@ class Truth:
     def served(self, body: Mapping[str, Any]) -> None:
         """Take note of a snapshot that was served."""
         bids, asks = body["bids"], body["asks"]
-        lowest = min(float(price) for price, _ in bids) if len(bids) in _LIMITS else 0.0
-        highest = max(float(price) for price, _ in asks) if len(asks) in _LIMITS else float("inf")
+        prices = [float(price) for price, _ in (*bids, *asks)]
+        lowest, highest = min(prices, default=float("inf")), max(prices, default=0.0)
         self.snapshots.append(Snapshot(body["lastUpdateId"], body["T"], lowest, highest))
 
     def _note(self, after: Mapping[float, int], update_id: int, time: int) -> None:

@@ -71,7 +71,7 @@ class NaiveArchive:
 
     def begin(self, snapshot: DepthSnapshot, first: DepthUpdate) -> None:
         """Begin an epoch with a snapshot and the first event that is applied to it."""
-        book = NaiveBook.from_snapshot({"bids": snapshot.bids, "asks": snapshot.asks}, limit=snapshot.limit)
+        book = NaiveBook.from_snapshot({"bids": snapshot.bids, "asks": snapshot.asks})
         continues = first.previous_final_update_id == snapshot.last_update_id
         start: int = snapshot.transaction_time if continues else first.transaction_time
         if self.epochs:

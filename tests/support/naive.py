@@ -24,14 +24,10 @@ class NaiveBook:
     told: set[Decimal] = field(default_factory=set)
 
     @classmethod
-    def from_snapshot(cls, body: Mapping[str, Any], *, limit: int = 1000) -> "NaiveBook":
+    def from_snapshot(cls, body: Mapping[str, Any]) -> "NaiveBook":
         bids, asks = levels_of(body["bids"]), levels_of(body["asks"])
-        return cls(
-            bids,
-            asks,
-            lowest=min(bids) if len(bids) >= limit else Decimal(0),
-            highest=max(asks) if len(asks) >= limit else Decimal("Infinity"),
-        )
+        shown = [price for side in (bids, asks) for price, quantity in side.items() if quantity]
+        return cls(bids, asks, lowest=min(shown, default=Decimal("Infinity")), highest=max(shown, default=Decimal(0)))
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Apply an event with `b` and `a`."""
@@ -48,9 +44,9 @@ class NaiveBook:
             for price in levels:
                 alive = price in before or price in self.bids or price in self.asks
                 # Below the range bids may rest unseen, above it asks; a market beyond the price leaves room for none.
-                could_rest = (key == "b" and price < self.lowest) or (key == "a" and price > self.highest)
-                passed = best_ask <= price < self.lowest or self.highest < price <= best_bid
-                if alive or could_rest or passed:
+                hidden_ask = key == "b" and price > max(self.highest, best_bid)
+                hidden_bid = key == "a" and price < min(self.lowest, best_ask)
+                if alive or not (hidden_ask or hidden_bid):
                     self.told.add(price)
 
     def quantity(self, price: Decimal) -> Decimal | None:

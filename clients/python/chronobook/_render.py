@@ -110,6 +110,8 @@ def _value(name: str, value: Any) -> str:
     if isinstance(value, PriceLevel):
         return f"{number(value.price)} ({number(value.quantity)})"
     if isinstance(value, KnownRange):
+        if value.lowest is not None and value.highest is not None and value.lowest > value.highest:
+            return "none"
         lowest = "every bid" if value.lowest is None else number(value.lowest)
         highest = "every ask" if value.highest is None else number(value.highest)
         return f"{lowest} .. {highest}"

@@ -74,8 +74,10 @@ class PriceLevel:
 class KnownRange:
     """The prices, both included, about which everything is known: a level inside that is not listed is empty.
 
-    lowest   None: every bid is known
-    highest  None: every ask is known
+    Where `lowest` is above `highest`, no price is proven.
+
+    lowest   None, only in history of earlier versions: every bid is known
+    highest  None, only in history of earlier versions: every ask is known
     """
 
     lowest: float | None

@@ -54,14 +54,16 @@ class OrderBook:
         # then finds the other side's level and leaves it alone, and the price changes once.
         emptied_bids = self._set_levels(bids, 1, asks, changes)
         emptied_asks = self._set_levels(asks, -1, bids, changes)
-        doubtful = [*self._remove_levels(emptied_bids, 1, changes), *self._remove_levels(emptied_asks, -1, changes)]
+        doubtful_bids = self._remove_levels(emptied_bids, 1, changes)
+        doubtful_asks = self._remove_levels(emptied_asks, -1, changes)
         self._find_best()
         self._check_crossed()
-        for price in doubtful:
-            # The side named could not rest there anyway. Where the market has passed the price, neither can the other.
-            if self.best_ask <= price < self.known_range.lowest or self.known_range.highest < price <= self.best_bid:
-                self.named.add(price)
-                changes[price] = 0
+        # Where the market has passed the price, the other side cannot rest there either.
+        passed = [price for price in doubtful_bids if price <= self.best_bid]
+        passed += [price for price in doubtful_asks if price >= self.best_ask]
+        for price in passed:
+            self.named.add(price)
+            changes[price] = 0
         self.update_id = update_id
         self.transaction_time = transaction_time
         self._view = None
@@ -108,9 +110,9 @@ class OrderBook:
                     del levels[price]
                     changes[price] = 0
             elif not lowest <= price <= highest and price not in named:
-                # Below the range only bids rest unseen, above it only asks. The exchange also says "0" of a side that
-                # an aggressive order merely crossed; that is no news of what rests there on the other one.
-                if (sign > 0) == (price < lowest):
+                # Below the range bids rest unseen, above it asks. The exchange also says "0" of a side that an
+                # aggressive order merely crossed; that is no news of what rests there on the other one.
+                if price <= highest if sign > 0 else price >= lowest:
                     named.add(price)
                     changes[price] = 0
                 else:

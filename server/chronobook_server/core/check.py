@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .book import CrossedBook, OrderBook
-from .coverage import KnownRange
-from .depth import DepthSnapshot, DepthUpdate
+from .coverage import NOTHING_KNOWN, KnownRange
+from .depth import DepthUpdate
 from .records import RangeWidened
-from .values import MAX_STEPS, Millis, UpdateId
+from .values import Millis, UpdateId
 
 # Events remembered while no snapshot is on its way: a reply may be of an instant before its request.
 _ORDINARY = 16
@@ -90,12 +90,12 @@ def joined(bids: Mapping[int, int], asks: Mapping[int, int]) -> dict[int, int]:
     return levels
 
 
-def known_range(snapshot: DepthSnapshot, levels: dict[int, int]) -> KnownRange:
-    """Return the prices that a snapshot proves; a side with fewer levels than the limit is known to its end."""
-    return KnownRange(
-        lowest=min(levels) if len(snapshot.bids) >= snapshot.limit else 0,
-        highest=max(levels) if len(snapshot.asks) >= snapshot.limit else MAX_STEPS,
-    )
+def known_range(levels: Mapping[int, int]) -> KnownRange:
+    """Return the prices that the levels of a snapshot prove: those from its lowest one to its highest one.
+
+    Their number proves no end of a side: a proxy, or a changed limit, may have cut it.
+    """
+    return KnownRange(min(levels), max(levels)) if levels else NOTHING_KNOWN
 
 
 def compare(book: OrderBook, levels: Mapping[int, int], window: KnownRange, named: set[int]) -> Comparison:
@@ -119,6 +119,8 @@ def compare(book: OrderBook, levels: Mapping[int, int], window: KnownRange, name
 def learned(book: OrderBook, levels: Mapping[int, int], window: KnownRange, time: Millis) -> RangeWidened | None:
     """Return what a snapshot that proves `window` teaches of prices the book does not know; None where nothing."""
     own = book.known_range
+    if window == NOTHING_KNOWN:
+        return None
     if own.lowest <= window.lowest and window.highest <= own.highest:
         return None
     if window.lowest <= own.highest + 1 and own.lowest <= window.highest + 1:

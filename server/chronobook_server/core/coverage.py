@@ -29,7 +29,7 @@ class Cause(Enum):
 class KnownRange:
     """The prices (in steps, both ends included) at which an absent level is a true zero.
 
-    `lowest` 0 and `highest` MAX_STEPS mean that the side is known to its end.
+    `lowest` 0 and `highest` MAX_STEPS mean that the side is known to its end: history of earlier versions says so.
     """
 
     lowest: int
@@ -51,6 +51,10 @@ class KnownRange:
     def rescaled(self, factor: int) -> "KnownRange":
         """Return the same range in steps that are `factor` times finer."""
         return KnownRange(self.lowest * factor, min(self.highest * factor, MAX_STEPS))
+
+
+NOTHING_KNOWN = KnownRange(MAX_STEPS, 0)
+"""The range of an empty snapshot: no price is in it, each price is below it, and each is above it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,11 @@ class DepthSnapshot:
     bids: TextLevels
     asks: TextLevels
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether a larger limit may bring more levels. It is a reason to ask, and no proof of anything."""
+        return max(len(self.bids), len(self.asks)) >= self.limit
+
 
 class Urgency(IntEnum):
     """Why a snapshot is wanted; what is lower goes first."""

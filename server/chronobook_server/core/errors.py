@@ -63,7 +63,10 @@ class LevelUnknown(Refusal):
     def __init__(self, what: str, *, lowest: float | None, highest: float | None) -> None:
         low = "the lowest bid" if lowest is None else f"{lowest:.15g}"
         high = "the highest ask" if highest is None else f"{highest:.15g}"
-        super().__init__(f"{what}; everything is known from {low} to {high}")
+        is_empty = lowest is not None and highest is not None and lowest > highest
+        super().__init__(
+            f"{what}; " + ("no price is proven" if is_empty else f"everything is known from {low} to {high}")
+        )
         self.lowest = lowest
         self.highest = highest
 

@@ -303,7 +303,7 @@ class Synchroniser:
             levels = joined(*self._read(held.bids, held.asks))
         except (MalformedDecimal, CrossedBook):
             return
-        window = known_range(held, levels)
+        window = known_range(levels)
         comparison = compare(book, levels, window, named)
         self._out.append(Audited(comparison, held.limit))
         if not comparison.is_right:
@@ -391,7 +391,7 @@ class Synchroniser:
             event_time=snapshot.event_time,
             receive_time=snapshot.receive_time,
             levels=levels,
-            known_range=known_range(snapshot, levels),
+            known_range=known_range(levels),
         )
 
 

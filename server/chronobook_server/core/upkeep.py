@@ -4,7 +4,6 @@ All times in seconds of a clock that never runs backwards.
 """
 
 from .book import OrderBook
-from .coverage import KnownRange
 from .depth import Urgency
 from .values import MAX_STEPS
 
@@ -21,7 +20,7 @@ class Upkeep:
 
     def __init__(self, audit_seconds: float | None) -> None:
         self._audit_seconds = audit_seconds
-        self._limit = 0  # levels a side of the largest snapshot of this epoch
+        self._limit = 0  # levels a side of the largest snapshot of this epoch; FULL_LIMIT where none brings more
         self._room = (0, 0)  # from the best prices to the edges of the known range, when a snapshot last told
         self._told = 0.0  # when that was
         self._asked = 0.0
@@ -37,8 +36,9 @@ class Upkeep:
     def compared(self, book: OrderBook, limit: int, now: float) -> None:
         """Take note of a snapshot that the book was compared with, and has learned from."""
         self._limit = max(self._limit, limit)
-        self._pause = _FIRST_PAUSE
         self._note(book, now)
+        if min(self._room) >= 0:  # else the snapshot did not reach the best price: the next request waits longer
+            self._pause = _FIRST_PAUSE
 
     def _note(self, book: OrderBook, now: float) -> None:
         self._told = now
@@ -51,7 +51,7 @@ class Upkeep:
         urgency: Urgency | None = None
         if self._is_near(book):
             urgency = Urgency.EDGE
-        elif self._limit < FULL_LIMIT and _is_cut(book.known_range):
+        elif self._limit < FULL_LIMIT:
             urgency = Urgency.WIDEN
         elif self._audit_seconds is not None and now - self._told >= self._audit_seconds:
             urgency = Urgency.AUDIT
@@ -62,16 +62,12 @@ class Upkeep:
 
     def _is_near(self, book: OrderBook) -> bool:
         room = _room(book)
-        return any(now < before * _NEAR for now, before in zip(room, self._room, strict=True))
-
-
-def _is_cut(known: KnownRange) -> bool:
-    return known.lowest > 0 or known.highest < MAX_STEPS
+        return any(now < max(before, 0) * _NEAR for now, before in zip(room, self._room, strict=True))
 
 
 def _room(book: OrderBook) -> tuple[int, int]:
-    """Return how far the best prices are from the edges of what is known; very far where there is none."""
+    """Return how far the best prices are from the edges of the known range; 0 for a side without levels."""
     known = book.known_range
-    below = book.best_bid - known.lowest if known.lowest else MAX_STEPS
-    above = known.highest - book.best_ask if known.highest < MAX_STEPS else MAX_STEPS
+    below = book.best_bid - known.lowest if book.best_bid else 0
+    above = known.highest - book.best_ask if book.best_ask < MAX_STEPS else 0
     return below, above

@@ -40,7 +40,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     LEVEL_UNKNOWN: _ErrorReason.ValueType  # 6
     """NOT_FOUND: no snapshot covered this price and no event has named it yet, so its quantity is not known to be zero.
-    Metadata: `known_lowest`, `known_highest` (absent where the book is known to its end on that side).
+    Metadata: `known_lowest`, `known_highest` (absent only in history of earlier versions, where that side is known to its end).
     """
     NOT_SYNCED: _ErrorReason.ValueType  # 7
     """UNAVAILABLE, with RetryInfo: a question about now, and no book is in sync. Metadata: `state`."""
@@ -80,7 +80,7 @@ open) and `cause` (a name of `Cause`).
 """
 LEVEL_UNKNOWN: ErrorReason.ValueType  # 6
 """NOT_FOUND: no snapshot covered this price and no event has named it yet, so its quantity is not known to be zero.
-Metadata: `known_lowest`, `known_highest` (absent where the book is known to its end on that side).
+Metadata: `known_lowest`, `known_highest` (absent only in history of earlier versions, where that side is known to its end).
 """
 NOT_SYNCED: ErrorReason.ValueType  # 7
 """UNAVAILABLE, with RetryInfo: a question about now, and no book is in sync. Metadata: `state`."""

@@ -202,7 +202,8 @@ Global___PriceLevel: _TypeAlias = PriceLevel  # noqa: Y015
 @_typing.final
 class KnownRange(_message.Message):
     """The prices about which everything is known: a level inside that is not listed is empty. A level outside may be
-    listed too, once an event has named it.
+    listed too, once an event has named it. A snapshot proves the prices from its lowest level to its highest one: the
+    number of its levels never proves that a side ends there. Where `lowest` is above `highest`, no price is proven.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -210,9 +211,9 @@ class KnownRange(_message.Message):
     LOWEST_FIELD_NUMBER: _builtins.int
     HIGHEST_FIELD_NUMBER: _builtins.int
     lowest: _builtins.float
-    """The lowest price proven. Absent: every bid is known."""
+    """The lowest price proven. Absent only in history of earlier versions: every bid is known."""
     highest: _builtins.float
-    """The highest price proven. Absent: every ask is known."""
+    """The highest price proven. Absent only in history of earlier versions: every ask is known."""
     def __init__(
         self,
         *,
