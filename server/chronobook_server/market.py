@@ -363,15 +363,13 @@ class Market:
     def current_book(self, *, allow_stale: bool, max_age: float | None) -> Work[CurrentBook]:
         """Return the book that answers a question about now. Raises NotSynced or TooOld."""
         book, now, age = self._sync.book, self.now(), self.age()
-        complete_to = self.history.complete_to
-        if now is None or (book is None and (complete_to is None or not allow_stale)):
+        if now is None or (book is None and (self.history.last_time is None or not allow_stale)):
             raise NotSynced(self.symbol, self.state.value)
         if max_age is not None and age is not None and age > max_age:
             raise TooOld(age=age, max_age=max_age)
         if book is not None:
             return CurrentBook(book.view(), now, age, is_stale=False, epoch=self.epoch)
-        assert complete_to is not None
-        view = yield from self.history.book_at(complete_to)
+        view = yield from self.history.last_book()
         return CurrentBook(view, now, age, is_stale=True, epoch=self.history.epoch())
 
     def latest_instant(self) -> Millis:

@@ -36,6 +36,7 @@ def fed_market() -> HandFed:
     fed = HandFed()
     fed.sync()
     fed.change(time=11_000, bids=[("99.00", "2.00")])
+    fed.change(time=11_001)  # which makes the one before final
     fed.market.closed()
     return fed
 
@@ -55,7 +56,7 @@ async def test_answers_for_people() -> None:
         code, output, _ = await chronobook(running.address, "quantity", "ethusdt", "99", "--at", "1970-01-01T00:00:10Z")
         assert "previous_quantity  -" in output
         code, output, _ = await chronobook(running.address, "history")
-        assert output.splitlines()[-1] == "held     1970-01-01T00:00:09.999Z .. 1970-01-01T00:00:10.000Z"
+        assert output.splitlines()[-1] == "held     1970-01-01T00:00:09.999Z .. 1970-01-01T00:00:09.999Z"
 
 
 async def test_answers_about_intervals() -> None:

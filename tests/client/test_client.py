@@ -16,9 +16,11 @@ def fed_market() -> HandFed:
     fed = HandFed()
     fed.sync()
     fed.change(time=11_000, bids=[("99.00", "2.00")])
+    fed.change(time=11_001)  # which makes the one before final
     fed.market.closed()
     fed.sync(time=20_000)
     fed.change(time=22_000, bids=[("99.00", "0.00")], asks=[("99.00", "4.00")])
+    fed.change(time=22_001)
     return fed
 
 
@@ -57,7 +59,7 @@ async def test_both_clients_answer_alike_and_typed() -> None:
     assert at.is_final
     assert (nearest.nearest_price, nearest.side, nearest.is_proven) == (98.0, Side.BID, False)
     assert [(gap.start, gap.end, gap.cause) for gap in history.gaps] == [(11.0, 19.999, "DISCONNECT")]
-    assert (len(history.coverage), history.events, status.history_error) == (2, 4, None)
+    assert (len(history.coverage), history.events, status.history_error) == (2, 6, None)
     assert (nearest_ask.nearest_price, nearest_ask.side, nearest_ask.is_final) == (101.0, Side.ASK, True)
     assert (list(changes.timestamps), list(changes.quantities), list(changes.sides)) == (
         [11.0, 22.0],
@@ -75,16 +77,17 @@ async def test_both_clients_answer_alike_and_typed() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 10_000])
 async def test_pages_of_any_size_make_the_same_answer(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     fed = fed_market()
-    for time in (22_000, 22_000, 22_001, 23_000, 23_500):
-        fed.change(time=time, asks=[("99.00", f"{1 + fed.last % 7}.00")])
+    for number, time in enumerate((22_001, 22_001, 22_002, 23_000, 23_500, 23_501), start=5):
+        fed.change(time=time, asks=[("99.00", f"{number}.00")])
     fed.market.closed()
     fed.sync(time=30_000)
+    fed.change(time=30_001)
     monkeypatch.setattr("chronobook._pages.PAGE_SIZE", size)
     async with served(fed) as running, AsyncClient(running.address) as client:
         changes, best = await client.level_changes(99), await client.best_prices()
-    assert list(changes.timestamps) == [11.0, 22.0, 22.0, 22.0, 22.001, 23.0, 23.5]
+    assert list(changes.timestamps) == [11.0, 22.0, 22.001, 22.001, 22.002, 23.0, 23.5]
     assert [(each.start, each.end) for each in changes.stretches] == [(9.999, 11.0), (19.999, 23.5), (29.999, 30.0)]
-    assert list(best.timestamps) == [9.999, 11.0, 19.999, 22.0, 22.0, 22.0, 22.001, 23.0, 23.5, 29.999]
+    assert list(best.timestamps) == [9.999, 11.0, 19.999, 22.0, 22.001, 22.001, 22.002, 23.0, 23.5, 29.999]
     assert [(each.start, each.end) for each in best.stretches] == [(each.start, each.end) for each in changes.stretches]
     assert [(gap.start, gap.end) for gap in best.gaps] == [(11.0, 19.999), (23.5, 29.999)]
     assert changes.gaps == best.gaps

@@ -85,7 +85,7 @@ def run(
         covered = history.coverage()
         is_newest = history.newest_state() == (event.transaction_time, event.final_update_id)
         # A keyframe is the newest state too, but nothing counts on it before an event confirms it.
-        course.kept.append(is_newest and bool(covered) and covered[-1].end == event.transaction_time)
+        course.kept.append(is_newest and bool(covered) and history.last_time == event.transaction_time)
         if trouble.refused > before:
             course.troubled.append(event.transaction_time)
             error = history.recorder.error

@@ -122,10 +122,10 @@ def test_the_following_segment_begins_with_all_that_is_known() -> None:
     assert quantity(following, 70, 1699) is None
 
 
-def test_a_gap_in_a_log_ends_its_segment_where_the_last_event_was() -> None:
+def test_a_gap_in_a_log_ends_its_segment_before_the_last_event() -> None:
     gap = Gap(start=Millis(1010), update_id=UpdateId(2), cause=Cause.CROSSED_BOOK)
     hot = HotSegment.replayed(start_of(keyframe({100: 5})), [change(2, 1010, {}), gap])
-    assert (hot.end, hot.ended_by) == (1011, Cause.CROSSED_BOOK)
+    assert (hot.end, hot.ended_by) == (1010, Cause.CROSSED_BOOK)
 
 
 @pytest.mark.parametrize("levels", [{MAX_STEPS // 5: 1}, {100: MAX_STEPS // 5}])

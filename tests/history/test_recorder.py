@@ -55,7 +55,7 @@ def test_a_segment_with_very_many_events_is_cut_between_two_milliseconds(monkeyp
         made.append(change(update_id, time, {100: update_id}))
     assert made.segments == 2
     assert [quantity(made, 100, time) for time in (110, 129, 130, 131, 140, 150)] == [2, 3, 6, 6, 7, 8]
-    assert made.coverage() == [Interval(Millis(100), Millis(150))]
+    assert made.coverage() == [Interval(Millis(100), Millis(149))]
 
 
 def test_a_segment_that_waits_to_be_sealed_answers_from_memory_and_keeps_its_log() -> None:
@@ -138,7 +138,7 @@ def test_a_keyframe_is_wanted_a_second_after_a_failed_write_and_then_once_a_seco
     made.append(replace(keyframe(9, 2600), levels={100: 7}))
     made.append(change(10, 2700))
     assert error_of(made) is None
-    assert [(gap.start, gap.end, gap.cause) for gap in made.gaps()] == [(600, 2600, Cause.DISK)]
+    assert [(gap.start, gap.end, gap.cause) for gap in made.gaps()] == [(599, 2600, Cause.DISK)]
 
 
 def test_while_nothing_can_be_written_a_keyframe_is_wanted_once_a_second_at_most() -> None:
@@ -160,16 +160,16 @@ def test_an_old_number_that_finer_steps_have_no_room_for_costs_a_gap_and_nothing
     files = MemoryFiles()
     made = memory_history(files=files)
     huge = MAX_STEPS // 5
-    for record in (keyframe(1, 500, {100: huge}), change(2, 600, {100: 4})):
+    for record in (keyframe(1, 500, {100: huge}), change(2, 600, {100: 4}), change(3, 650)):
         made.append(record)
     made.append(InstrumentChanged(Instrument("X", 1, 1)))
     assert made.recorder.error == "history is not being written: the history of X does not fit steps of " + str(
         Instrument("X", 1, 1)
     )
-    made.append(change(3, 700, {100: 45}))
-    assert made.recorder.wants_keyframe(Millis(1600))
-    made.append(replace(keyframe(4, 1600, {100: 45}), instrument=Instrument("X", 1, 1)))
+    made.append(change(4, 700, {100: 45}))
+    assert made.recorder.wants_keyframe(Millis(1650))
+    made.append(replace(keyframe(4, 1650, {100: 45}), instrument=Instrument("X", 1, 1)))
     made.append(change(5, 1700, {100: 46}))
     for history in (made, memory_history(files=files, memories=Memories())):
-        assert [quantity(history, 100, time) for time in (500, 600, 1600, 1700)] == [huge * 10, 40, 45, 46]
+        assert [quantity(history, 100, time) for time in (500, 600, 1650, 1699)] == [huge * 10, 40, 45, 45]
         assert history.gaps()[0].cause is Cause.DISK

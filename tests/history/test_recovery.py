@@ -67,16 +67,17 @@ def test_an_empty_folder_holds_nothing() -> None:
 def test_a_torn_tail_costs_the_event_that_was_torn() -> None:
     whole = Folder()
     (begin, end) = list(frames(whole.log))[-1]
-    last = whole.updates_until(whole.end)[-2].transaction_time
+    last = whole.updates_until(whole.last)[-2].transaction_time
+    final = last - 1
     for length in range(begin, end):
         folder = Folder() if length == begin else whole
         held = {name: bytes(data) for name, data in folder.files.contents.items()}
         folder.cut_log(length)
         history = opened(folder.files)
-        assert history.complete_to == last
-        assert history.gaps() == [gap(last, None, Cause.RESTART)]
+        assert (history.last_time, history.complete_to) == (last, final)
+        assert history.gaps() == [gap(final, None, Cause.RESTART)]
         if length in (begin, begin + 1, end - 1):
-            assert answers(history, (time for time in folder.times if time <= last)) == until(folder.before, last)
+            assert answers(history, (time for time in folder.times if time <= final)) == until(folder.before, final)
         folder.files.contents = {name: bytearray(data) for name, data in held.items()}
 
 
@@ -88,12 +89,13 @@ def test_a_flipped_bit_in_the_middle_of_the_log_costs_what_follows() -> None:
         begin, end = records[hit]
         place = {"length": begin + 2, "checksum": begin + 5, "kind": begin + 8, "body": (begin + end) // 2}[part]
         folder.damage(folder.logs[-1], place)
-        updates = folder.updates_until(folder.end)
+        updates = folder.updates_until(folder.last)
         last = updates[hit - len(records) - 1].transaction_time
         history = opened(folder.files)
-        assert history.complete_to == last
-        assert history.gaps() == [gap(last, None)], part
-        assert answers(history, (time for time in folder.times if time <= last)) == until(folder.before, last)
+        final = last - 1
+        assert (history.last_time, history.complete_to) == (last, final)
+        assert history.gaps() == [gap(final, None)], part
+        assert answers(history, (time for time in folder.times if time <= final)) == until(folder.before, final)
         with pytest.raises(HistoryGap, match="DAMAGED"):
             history.level_at(Price(PRICES[0]), Millis(last + 1))
 
@@ -166,8 +168,8 @@ def test_a_torn_tail_before_another_log_is_a_gap_up_to_that() -> None:
     history = opened(folder.files)
     next_start = int(second.partition(".")[0])
     last = folder.updates_until(next_start - 1)[-2].transaction_time
-    assert history.gaps()[0] == gap(last, next_start, Cause.RESTART)
-    folder.assert_unhurt_outside(history, last, next_start, cause="RESTART")
+    assert history.gaps()[0] == gap(last - 1, next_start, Cause.RESTART)
+    folder.assert_unhurt_outside(history, last - 1, next_start, cause="RESTART")
 
 
 def test_a_log_in_the_middle_that_is_damaged_is_a_gap_up_to_the_next_one() -> None:
@@ -178,14 +180,14 @@ def test_a_log_in_the_middle_that_is_damaged_is_a_gap_up_to_the_next_one() -> No
     history = opened(folder.files)
     next_start = int(second.partition(".")[0])
     last = folder.updates_until(next_start - 1)[-4].transaction_time
-    assert history.gaps()[0] == gap(last, next_start)
-    folder.assert_unhurt_outside(history, last, next_start)
+    assert history.gaps()[0] == gap(last - 1, next_start)
+    folder.assert_unhurt_outside(history, last - 1, next_start)
 
 
 def test_a_gap_that_was_written_down_keeps_its_name() -> None:
     folder = Folder()
-    end = folder.updates_until(folder.end)[-1]
-    folder.log += encode(Gap(start=Millis(folder.end), update_id=end.final_update_id, cause=Cause.CROSSED_BOOK))
+    end = folder.updates_until(folder.last)[-1]
+    folder.log += encode(Gap(start=Millis(folder.last), update_id=end.final_update_id, cause=Cause.CROSSED_BOOK))
     assert opened(folder.files).gaps() == [gap(folder.end, None, Cause.CROSSED_BOOK)]
 
 
@@ -233,7 +235,7 @@ def test_files_that_are_no_use_go_when_their_time_is_over() -> None:
     start = int(name.partition(".")[0])
     for age, kept in ((0, True), (SEGMENT_MS, True), (SEGMENT_MS + 1, False)):
         # So long that the damaged file's segment, had it been good, would be over by `age`.
-        opened(folder.files, retention_ms=folder.end - start - age)
+        opened(folder.files, retention_ms=folder.last - start - age)
         assert (name in folder.files.names()) == kept, age
 
 

@@ -86,7 +86,7 @@ def test_the_state_at_an_instant_is_the_state_after_the_last_event_up_to_it() ->
     at = made.level_at(Price(100), Millis(119))
     assert (at.as_of, at.update_id) == (110, 2)
     assert made.level_at(Price(100), Millis(120)).update_id == 4
-    assert made.complete_to == 120
+    assert (made.last_time, made.complete_to) == (120, 119)
 
 
 def test_a_level_is_unknown_until_named_and_stays_known() -> None:
@@ -98,14 +98,16 @@ def test_a_level_is_unknown_until_named_and_stays_known() -> None:
 
 def test_an_epoch_starts_at_the_snapshot_where_the_first_event_continues_it() -> None:
     made = store(keyframe(1, 100), change(2, 110))
-    assert made.coverage() == [Interval(Millis(100), Millis(110))]
+    assert made.coverage() == [Interval(Millis(100), Millis(109))]
 
 
 def test_an_epoch_starts_at_the_first_event_where_that_holds_the_snapshot() -> None:
     made = store(keyframe(5, 100), change(6, 110, previous=3))
-    assert made.coverage() == [Interval(Millis(110), Millis(110))]
+    assert (made.coverage(), quantity(made, 100, 110)) == ([], 5)  # not final: another event may share the `T`
     with pytest.raises(BeforeHistory):
         quantity(made, 100, 109)
+    made.append(change(7, 120))
+    assert made.coverage() == [Interval(Millis(110), Millis(119))]
 
 
 def test_before_the_history_there_is_no_answer() -> None:
@@ -119,13 +121,13 @@ def test_before_the_history_there_is_no_answer() -> None:
 
 def test_a_gap_is_open_between_two_epochs_and_its_ends_are_known() -> None:
     made = store(keyframe(1, 100), change(2, 110, {100: 6}), gap(110), keyframe(9, 150, {100: 1}), change(10, 160))
-    assert made.gaps() == [GapInterval(Millis(110), Millis(150), Cause.CHAIN_BREAK)]
-    assert made.coverage() == [Interval(Millis(100), Millis(110)), Interval(Millis(150), Millis(160))]
-    assert (quantity(made, 100, 110), quantity(made, 100, 150)) == (6, 1)
-    for time in (111, 149):
+    assert made.gaps() == [GapInterval(Millis(109), Millis(150), Cause.CHAIN_BREAK)]
+    assert made.coverage() == [Interval(Millis(100), Millis(109)), Interval(Millis(150), Millis(159))]
+    assert (quantity(made, 100, 109), quantity(made, 100, 150)) == (5, 1)
+    for time in (110, 111, 149):
         with pytest.raises(HistoryGap) as caught:
             quantity(made, 100, time)
-        assert (caught.value.start, caught.value.end, caught.value.cause) == (110, 150, "CHAIN_BREAK")
+        assert (caught.value.start, caught.value.end, caught.value.cause) == (109, 150, "CHAIN_BREAK")
         with pytest.raises(HistoryGap):
             finish(made.book_at(Millis(time)))
         with pytest.raises(HistoryGap):
@@ -134,17 +136,17 @@ def test_a_gap_is_open_between_two_epochs_and_its_ends_are_known() -> None:
 
 def test_an_open_gap_has_no_end_until_an_event_confirms_the_next_epoch() -> None:
     made = store(keyframe(1, 100), change(2, 110), gap(110, Cause.DISCONNECT))
-    assert made.gaps() == [GapInterval(Millis(110), None, Cause.DISCONNECT)]
+    assert made.gaps() == [GapInterval(Millis(109), None, Cause.DISCONNECT)]
     made.append(keyframe(9, 150))
-    assert made.gaps() == [GapInterval(Millis(110), None, Cause.DISCONNECT)]
+    assert made.gaps() == [GapInterval(Millis(109), None, Cause.DISCONNECT)]
     assert quantity(made, 100, 150) == 5  # an answer, though not yet a final one
     made.append(gap(150))  # the epoch was never confirmed, so there is still one gap
-    assert made.gaps() == [GapInterval(Millis(110), None, Cause.DISCONNECT)]
+    assert made.gaps() == [GapInterval(Millis(109), None, Cause.DISCONNECT)]
     with pytest.raises(HistoryGap):
         quantity(made, 100, 150)
     made.append(keyframe(19, 250))
     made.append(change(22, 260, previous=15))
-    assert made.gaps() == [GapInterval(Millis(110), Millis(260), Cause.DISCONNECT)]
+    assert made.gaps() == [GapInterval(Millis(109), Millis(260), Cause.DISCONNECT)]
 
 
 def test_the_wait_for_the_first_sync_is_no_gap() -> None:
@@ -152,21 +154,25 @@ def test_the_wait_for_the_first_sync_is_no_gap() -> None:
     assert (made.gaps(), made.coverage(), made.newest_state()) == ([], [], None)
 
 
-def test_a_new_epoch_never_changes_the_last_instant_of_the_one_before() -> None:
+def test_a_new_epoch_begins_after_the_last_event_of_the_one_before() -> None:
     made = store(keyframe(1, 100), change(2, 110, {80: 4}), gap(110), keyframe(2, 110), change(3, 110, {80: 9}))
-    assert quantity(made, 80, 110) == 4
+    with pytest.raises(HistoryGap):
+        quantity(made, 80, 110)
     assert quantity(made, 80, 111) == 9
-    assert made.gaps() == [GapInterval(Millis(110), Millis(111), Cause.CHAIN_BREAK)]
+    assert made.gaps() == [GapInterval(Millis(109), Millis(111), Cause.CHAIN_BREAK)]
+    assert (made.last_time, made.complete_to) == (111, 110), "an event of the gap's `T` is dated to its epoch's start"
 
 
 def test_after_a_resync_levels_outside_the_new_range_are_unknown_again() -> None:
-    made = store(keyframe(1, 100), change(2, 110, {80: 4}), gap(110), keyframe(9, 150), change(10, 160))
-    assert (quantity(made, 80, 110), quantity(made, 80, 155)) == (4, None)
+    made = store(keyframe(1, 100), change(2, 110, {80: 4}), change(3, 120), gap(120))
+    for record in (keyframe(9, 150), change(10, 160)):
+        made.append(record)
+    assert (quantity(made, 80, 112), quantity(made, 80, 155)) == (4, None)
 
 
 def test_segments_are_cut_on_the_grid_and_no_answer_shows_it() -> None:
     made = store(keyframe(1, 900), change(2, 990, {80: 4, 102: 0}), change(3, 3100, {103: -1}), change(4, 3999))
-    assert made.coverage() == [Interval(Millis(900), Millis(3999))]
+    assert made.coverage() == [Interval(Millis(900), Millis(3998))]
     assert [quantity(made, 80, time) for time in (989, 2000, 3000, 3500)] == [None, 4, 4, 4]
     assert quantity(made, 102, 2999) == 0
     at = made.level_at(Price(80), Millis(3050))
@@ -178,7 +184,7 @@ def test_retention_counts_back_from_the_newest_event_and_drops_whole_segments() 
     made = store(keyframe(1, 500), retention_ms=2000)
     for number, time in enumerate(range(600, 9000, 100), start=2):
         made.append(change(number, time, {100: number}))
-    assert made.coverage() == [Interval(Millis(6000), Millis(8900))]
+    assert made.coverage() == [Interval(Millis(6000), Millis(8899))]
     assert made.level_changes == 30
     with pytest.raises(BeforeHistory) as caught:
         quantity(made, 100, 5999)
@@ -208,12 +214,12 @@ def test_retention_drops_what_lies_before_a_gap_with_the_gap() -> None:
     made = store(keyframe(1, 500), change(2, 600), gap(600), keyframe(9, 1500), change(10, 1600), retention_ms=2000)
     made.append(change(11, 5000))
     assert made.gaps() == []
-    assert made.coverage() == [Interval(Millis(1500), Millis(5000))]
+    assert made.coverage() == [Interval(Millis(1500), Millis(4999))]
 
 
 def test_changes_of_a_level_are_listed_over_segments_and_gaps() -> None:
     made = store(keyframe(1, 900), change(2, 990, {100: 6}), change(3, 1100, {99: 1}), change(4, 1200, {100: 0}))
-    for record in (gap(1200), keyframe(9, 1500), change(10, 1600, {100: 7})):
+    for record in (change(5, 1201), gap(1201), keyframe(9, 1500), change(10, 1600, {100: 7}), change(11, 1601)):
         made.append(record)
 
     def listed(start: int, end: int) -> list[tuple[int, int, int]]:
@@ -249,7 +255,7 @@ def test_finer_steps_from_an_instant_on_leave_every_older_answer_exact() -> None
     assert [quantity(made, 9_825, time) for time in (105, 115, 125)] == [0, 0, 50]
     assert [quantity(made, 8_001, time) for time in (105, 125)] == [None, None]
     assert finish(made.book_at(Millis(105))).prices.tolist() == [10_000, 10_200]
-    assert made.coverage() == [Interval(Millis(100), Millis(120))]
+    assert made.coverage() == [Interval(Millis(100), Millis(119))]
     assert [quantity for _, _, quantity in rows_of(made, 8_000, 0, 999)] == [400]
 
 

@@ -16,7 +16,7 @@ def timeline(*segments: HotSegment) -> Timeline:
 
 
 # Two that go over into each other, a gap, and one that grows.
-FIRST, SECOND, THIRD = segment(100, 150, 200), segment(200, 250, 251, Cause.DISCONNECT), segment(300, 350)
+FIRST, SECOND, THIRD = segment(100, 150, 200), segment(200, 251, 251, Cause.DISCONNECT), segment(300, 351)
 
 
 def spans(made: Timeline) -> list[tuple[int, int]]:
@@ -125,12 +125,12 @@ def test_segments_may_go_and_come_during_a_walk() -> None:
     walk = made.walk(Millis(0), Millis(9999))
     assert next(walk)[0] is FIRST
     assert made.drop_first() is FIRST
-    sealed = segment(200, 250, 251, Cause.DISCONNECT)
+    sealed = segment(200, 251, 251, Cause.DISCONNECT)
     assert made.replace(SECOND, sealed)
     assert next(walk)[0] is sealed
     made.drop_first()
     made.drop_first()
-    fourth = segment(400, 450)
+    fourth = segment(400, 451)
     made.append(fourth)
     assert next(walk) == (fourth, 400, 450)
     assert list(walk) == []

@@ -127,9 +127,10 @@ async def test_a_gap_is_told_at_once_and_closed_with_its_bounds_and_a_new_state(
     await drain(far)
     line.feed(Gap(Millis(11_000), UpdateId(11_000), Cause.CHAIN_BREAK))
     (gap,) = await drain(near)
+    assert (gap.time, gap.update_id) == (11_000, 11_000), "the resume position is the last event's"
     assert (gap.kind, gap.gap, gap.cause) == (
         Kind.GAP,
-        GapInterval(Millis(11_000), None, Cause.CHAIN_BREAK),
+        GapInterval(Millis(10_999), None, Cause.CHAIN_BREAK),
         Cause.CHAIN_BREAK,
     )
     late = line.hub.watch_level(Price(100))
@@ -137,7 +138,7 @@ async def test_a_gap_is_told_at_once_and_closed_with_its_bounds_and_a_new_state(
     line.feed(line.keyframe(20_000), line.change(21_000, {102: 0, 103: -1}), line.change(21_100, {100: 8}))
     resynced, state, change = await drain(near)
     assert (resynced.kind, resynced.gap) == (
-        Kind.RESYNCED, GapInterval(Millis(11_000), Millis(20_000), Cause.CHAIN_BREAK),
+        Kind.RESYNCED, GapInterval(Millis(10_999), Millis(20_000), Cause.CHAIN_BREAK),
     )  # fmt: skip
     assert (state.kind, state.time, state.quantity) == (Kind.STATE, 21_000, 5)
     assert (change.kind, change.time, change.quantity, change.change) == (Kind.CHANGE, 21_100, 8, 3)

@@ -28,14 +28,16 @@ def decimal(steps: int, scale: int) -> Decimal:
 def moments_after(judge: NaiveArchive, start: Position) -> Iterator[tuple[int, Moment, bool]]:
     """Yield the number of its epoch, and every moment after a position; of several with one update id the last.
 
-    And whether it is told of by itself: what is learned between two events of one millisecond may be told with the
-    second one.
+    And whether it is told of by itself: what is learned between events of one millisecond may be told with the last
+    one.
     """
     for number, epoch in enumerate(judge.epochs):
+        learned = -1
         for moment, following in zip(epoch.moments, (*epoch.moments[1:], None), strict=True):
             is_last = following is None or following.update_id != moment.update_id
+            learned = moment.time if moment.is_widening else learned
             if is_last and (max(moment.time, epoch.start), moment.update_id) > start:
-                is_alone = not moment.is_widening or following is None or following.time != moment.time
+                is_alone = moment.time != learned or following is None or following.time != moment.time
                 yield number, moment, is_alone
 
 
@@ -56,7 +58,7 @@ class Reader:
         """Ask a server, from where this reader stands."""
         position, is_resumed = self.position, self.position is not None and self.position.update_id > 0
         if position is None and self.random.random() < 0.6:
-            oldest, newest = self.line.history.oldest_start(), self.line.history.complete_to
+            oldest, newest = self.line.history.oldest_start(), self.line.history.last_time
             assert oldest is not None
             assert newest is not None
             position = Position(Millis(self.random.randrange(oldest, newest + 1)), UpdateId(0))
@@ -101,10 +103,13 @@ class Reader:
         start = Position(first.time, UpdateId((first.update_id or 0) - 1))
         starts = [epoch.start for epoch in self.line.judge.epochs]
         told: dict[tuple[int, int], list[Any]] = {}
+        states: dict[tuple[int, int], int] = {}
         for message in self.told:
             if message.update_id is not None and message.kind is not Kind.GAP:
                 epoch = bisect_right(starts, message.time) - 1
                 told.setdefault((epoch, message.update_id), []).append(message)
+                if message.kind is not Kind.CHANGE:
+                    states[epoch, message.time] = message.update_id
         state: Any = None
         last_epoch = -1
         for number, moment, is_alone in moments_after(self.line.judge, start):
@@ -112,7 +117,9 @@ class Reader:
                 last_epoch, state = number, None
             for message in told.pop((number, moment.update_id), ()):
                 state = self.after(state, message)
-            if state is not None and is_alone:
+            # A state that a reader asks for at an instant is that after the last event of it.
+            is_passed = moment.update_id < states.get((number, max(moment.time, starts[number])), 0)
+            if state is not None and is_alone and not is_passed:
                 self.compare(state, moment)
         assert not told, "told of what never was"
         known = {(start, end) for start, end, _ in self.line.judge.gaps()}

@@ -22,6 +22,7 @@ def fed() -> HandFed:
     made.sync()
     made.change(time=11_000, bids=[("99.00", "2.00")])
     made.change(time=12_000, bids=[("99.00", "0.00")], asks=[("99.00", "1.00")])
+    made.change(time=12_001)
     made.market.closed()
     made.sync(time=14_000)
     return made
@@ -46,7 +47,7 @@ async def test_each_pair_has_an_outcome_of_its_own() -> None:
     async with served(fed()) as running:
         answer = await running.stub.BatchGetQuantity(pb.BatchGetQuantityRequest(prices=prices, timestamps=timestamps))
     assert list(answer.outcomes) == list(outcomes)
-    assert (answer.symbol, answer.complete_to) == ("ETHUSDT", 14.0)
+    assert (answer.symbol, answer.complete_to) == ("ETHUSDT", 13.999)
     assert list(answer.quantities[:3]) == [1.0, 2.0, 0.0]
     assert list(answer.sides[:3]) == [pb.ASK, pb.BID, pb.SIDE_UNSPECIFIED]
     assert list(answer.differences[:3]) == [-1.0, 0.5, 0.0]

@@ -38,7 +38,7 @@ async def test_status_before_and_after_the_first_sync() -> None:
         after = await running.stub.GetStatus(pb.GetStatusRequest(symbol="ethusdt"))
         assert (after.is_connected, after.state, after.last_update_id) == (True, pb.IN_SYNC, 1020)
         assert (after.bids_count, after.asks_count, after.history_count) == (3, 2, 2)
-        assert (after.timestamp, after.as_of, after.complete_to, after.age) == (12.75, 12.5, 12.5, 0.25)
+        assert (after.timestamp, after.as_of, after.complete_to, after.age) == (12.75, 12.5, 12.499, 0.25)
         assert (after.known_range.lowest, after.known_range.highest) == (98.0, 102.0)
         assert (after.best_bid.price, after.best_bid.quantity, after.best_ask.price) == (99.5, 0.25, 101.0)
         assert (after.malformed_frames_count, after.resyncs_count, after.trading_status) == (1, 0, "TRADING")
@@ -86,7 +86,7 @@ async def test_a_quantity_now_is_the_nearest_levels_and_says_how_proven_that_is(
         assert (answer.target_price, answer.actual_price, answer.is_nearest_level) == (99.4, 99.0, True)
         assert (answer.quantity, answer.difference, answer.previous_quantity) == (2.0, 0.5, 1.5)
         assert (answer.side, answer.previous_side, answer.is_proven) == (pb.BID, pb.BID, True)
-        assert (answer.timestamp, answer.as_of, answer.update_id, answer.complete_to) == (11.0, 11.0, 1020, 11.0)
+        assert (answer.timestamp, answer.as_of, answer.update_id, answer.complete_to) == (11.0, 11.0, 1020, 10.999)
         assert answer.HasField("age")
         far = await running.stub.NearestLevel(pb.NearestLevelRequest(price=90))
         assert (far.nearest_price, far.price_difference, far.is_proven, far.side) == (98.0, 8.0, False, pb.BID)
@@ -107,7 +107,7 @@ async def test_the_nearest_level_of_a_side_and_of_an_instant() -> None:
         past = await nearest(99.25, None, 11.5)
         assert (past.nearest_price, past.price_difference, past.side, past.quantity) == (98.0, -1.25, pb.BID, 2.0)
         assert (past.timestamp, past.as_of, past.update_id, past.is_proven) == (11.5, 11.0, 1020, True)
-        assert (past.HasField("age"), past.complete_to) == (False, 12.0)
+        assert (past.HasField("age"), past.complete_to) == (False, 11.999)
         asks = await nearest(99.25, pb.ASK, 11.5)
         assert (asks.nearest_price, asks.side, asks.is_proven) == (101.0, pb.ASK, True)
         now = await nearest(110, pb.BID, None)
@@ -176,7 +176,7 @@ async def test_a_large_book_says_what_it_knew_when_it_was_asked() -> None:
     assert not asked.done()
     fed.change(time=12_000, bids=[("99.00", "0.00")])
     book = await asked
-    assert (book.as_of, book.timestamp, book.complete_to, len(book.bids)) == (11.0, 11.0, 11.0, 5001)
+    assert (book.as_of, book.timestamp, book.complete_to, len(book.bids)) == (11.0, 11.0, 10.999, 5001)
 
 
 async def test_history_says_what_is_held_and_what_is_missing() -> None:
@@ -189,12 +189,12 @@ async def test_history_says_what_is_held_and_what_is_missing() -> None:
         fed.change(time=12_000, bids=[("99.00", "5.00")])
         fed.market.closed()
         lost = await running.stub.GetHistory(pb.GetHistoryRequest())
-        assert [(gap.start, gap.HasField("end"), gap.cause) for gap in lost.gaps] == [(12.0, False, pb.DISCONNECT)]
+        assert [(gap.start, gap.HasField("end"), gap.cause) for gap in lost.gaps] == [(11.999, False, pb.DISCONNECT)]
         fed.sync(time=20_000)
         found = await running.stub.GetHistory(pb.GetHistoryRequest())
-        assert [(gap.start, gap.end, gap.cause) for gap in found.gaps] == [(12.0, 19.999, pb.DISCONNECT)]
-        assert [(each.start, each.end) for each in found.coverage] == [(9.999, 12.0), (19.999, 20.0)]
-        assert (found.oldest_timestamp, found.newest_timestamp) == (9.999, 20.0)
+        assert [(gap.start, gap.end, gap.cause) for gap in found.gaps] == [(11.999, 19.999, pb.DISCONNECT)]
+        assert [(each.start, each.end) for each in found.coverage] == [(9.999, 11.999), (19.999, 19.999)]
+        assert (found.oldest_timestamp, found.newest_timestamp) == (9.999, 19.999)
         assert (found.level_changes, found.retention_seconds, found.history_count) == (1, 3600, 2)
         assert found.bytes > 0
 
@@ -227,10 +227,10 @@ async def test_without_a_book_in_sync_only_what_is_past_or_allowed_stale_is_answ
         past = await running.stub.GetQuantity(pb.GetQuantityRequest(price=99, timestamp=10.5))
         assert past.quantity == 1.5
         gap = await refused(running.stub.GetQuantity(pb.GetQuantityRequest(price=99, timestamp=12)))
-        assert gap == Refused(5, "HISTORY_GAP", {"gap_start": "11.000", "cause": "DISCONNECT"}, (), False)
+        assert gap == Refused(5, "HISTORY_GAP", {"gap_start": "10.999", "cause": "DISCONNECT"}, (), False)
         fed.sync(time=20_000)
         gap = await refused(running.stub.GetOrderBook(pb.GetOrderBookRequest(timestamp=12)))
-        assert gap.metadata == {"gap_start": "11.000", "gap_end": "19.999", "cause": "DISCONNECT"}
+        assert gap.metadata == {"gap_start": "10.999", "gap_end": "19.999", "cause": "DISCONNECT"}
 
 
 async def test_an_empty_book_has_no_nearest_level() -> None:

@@ -11,15 +11,20 @@ from tests.support.served import HandFed, served
 
 
 def busy() -> HandFed:
-    """Events at 10 s, 11 s (two of them), 12 s; a gap to 14 s; events at 14 s and 15 s. One level moves in most."""
+    """Events at 10 s, 11 s (two of them), 12 s; a gap to 14 s; events at 14 s and 15 s. One level moves in most.
+
+    An event a millisecond later makes those at 12 s and 15 s final.
+    """
     fed = HandFed()
     fed.sync()
     fed.change(time=11_000, bids=[("99.00", "2.00")])
     fed.change(time=11_000, bids=[("99.00", "3.00")])
     fed.change(time=12_000, bids=[("99.00", "0.00")], asks=[("99.00", "1.00"), ("50.00", "0")])
+    fed.change(time=12_001)
     fed.market.closed()
     fed.sync(time=14_000)
     fed.change(time=15_000, bids=[("99.00", "2.50")])
+    fed.change(time=15_001)
     return fed
 
 
@@ -36,7 +41,7 @@ async def test_the_changes_of_a_level_come_with_the_state_before_them_and_the_ga
         assert page.timestamps == [11.0, 11.0, 12.0, 15.0]
         assert page.quantities == [2.0, 3.0, 1.0, 2.5]
         assert page.sides == [pb.BID, pb.BID, pb.ASK, pb.BID]
-        assert page.update_ids == [1020, 1030, 1040, 1760]
+        assert page.update_ids == [1020, 1030, 1040, 1770]
         assert [(s.start, s.end, s.quantity, s.side) for s in page.stretches] == [
             (9.999, 12.0, 1.5, pb.BID),
             (13.999, 15.0, 1.5, pb.BID),
@@ -88,6 +93,7 @@ async def test_an_open_gap_is_told_too() -> None:
 async def test_best_prices_are_the_state_at_the_start_and_every_move() -> None:
     fed = busy()
     fed.change(time=16_000, bids=[("98.00", "0"), ("99.00", "0")])
+    fed.change(time=16_001)
     async with served(fed) as running:
         page = await running.stub.ListBestPrices(pb.ListBestPricesRequest(start_timestamp=10))
         rows = zip(
@@ -103,7 +109,7 @@ async def test_best_prices_are_the_state_at_the_start_and_every_move() -> None:
         ]
         assert math.isnan(page.bid_prices[-1])
         assert math.isnan(page.bid_quantities[-1])
-        assert (page.ask_prices[-1], page.update_ids[-1]) == (101.0, 1770)
+        assert (page.ask_prices[-1], page.update_ids[-1]) == (101.0, 1790)
         assert [(stretch.start, stretch.end) for stretch in page.stretches] == [(10.0, 12.0), (13.999, 16.0)]
         assert [gap.cause for gap in page.gaps] == [pb.DISCONNECT]
 

@@ -268,9 +268,8 @@ def gaps_are_true(server: SimServer, name: str, truth: Symbol) -> Iterator[str]:
         first, last = truth.index_of(before.final, before.time), truth.index_of(after.final, after.time)
         is_lost = last - first > 1
         where = f"{name}: between {before.final} ({before.time}) and {after.final} ({after.time})"
-        # An epoch that begins in the millisecond in which the one before ended is known from the next one on.
-        start = before.time + 1 if before.epoch == after.epoch and before.run == after.run else before.time
-        if _is_joined(coverage, start, after.time):
+        # The newest event's `T` is not final, and the last `T` of an epoch lies in the gap.
+        if _is_joined(coverage, before.time, after.time - 1):
             if is_lost:
                 yield f"{where} events are missing, and no gap is told"
             continue

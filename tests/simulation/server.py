@@ -59,11 +59,9 @@ class WatchedHistory(HistoryStore):
         if isinstance(record, Keyframe):
             type(self).epochs += 1  # of all servers, so that no two are alike
         elif isinstance(record, Update):
-            state = (record.transaction_time, record.final_update_id)
-            is_written = self.newest_state() == state and self.last_time == record.transaction_time
-            self.applied.append(
-                Applied(self.run, self.epochs, record.final_update_id, record.transaction_time, is_written)
-            )
+            time, final = self.last_time or record.transaction_time, record.final_update_id
+            written = self.newest_state() == (time, final)
+            self.applied.append(Applied(self.run, self.epochs, final, time, written))
 
 
 class SimServer:

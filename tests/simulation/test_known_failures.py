@@ -61,7 +61,7 @@ async def test_one_lost_event_costs_a_resync_and_no_reconnect() -> None:
     await stage.synced(within=2)
     market = stage.markets[ONE]
     (gap,) = market.history.gaps()
-    assert (gap.start, gap.cause) == (lost_from, Cause.CHAIN_BREAK)
+    assert (gap.start, gap.cause) == (lost_from - 1, Cause.CHAIN_BREAK)
     assert gap.end is not None
     assert gap.end > lost_to
     assert stage.server.feed.counts.connects == 1
@@ -113,7 +113,7 @@ async def test_a_stream_that_falls_silent_is_found_out_and_the_gap_starts_at_its
     assert market.is_synced, "silence by itself proves nothing"
     await stage.go_on(16)
     await stage.synced()
-    assert [(gap.start, gap.cause) for gap in market.history.gaps()] == [(last, Cause.EXCHANGE_SILENT)]
+    assert [(gap.start, gap.cause) for gap in market.history.gaps()] == [(last - 1, Cause.EXCHANGE_SILENT)]
     await stage.end()
 
 

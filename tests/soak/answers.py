@@ -36,8 +36,8 @@ def event_of(truth: Truth, answer: Answer, asked_for: int | None) -> int | None:
     """
     update_id = int(answer.get("update_id") or answer.get("last_update_id") or 0)
     complete_to = answer.get("complete_to")
-    if complete_to is not None and not truth.is_event(ms(complete_to)):
-        raise Wrong(f"answers are said to be final up to {complete_to}, where no event was")
+    if complete_to is not None and not truth.is_event(ms(complete_to) + 1):
+        raise Wrong(f"answers are said to be final up to {complete_to}, and no event follows at once")
     if is_final(answer):
         number: int | None = truth.number_at(ms(answer["timestamp"]))
         assert number is not None

@@ -48,9 +48,10 @@ class Follower:
                 raise Wrong(f"a message of the kind {kind}")
 
     def _take_gap(self, message: Answer) -> None:
-        start = ms(message["gap_start"])
+        start, time = ms(message["gap_start"]), ms(message["timestamp"])
+        same("the instant of the last event before the gap", time, start + 1)
         if self._gap is None:  # a reader that has lost its connection is told of the same gap once more
-            last = self.truth.number_at(start)
+            last = self.truth.number_at(time)
             if self.at is not None and last < self.at:
                 raise Wrong(f"a gap begins at {start}, and more was told")
             self._nothing_until(last)

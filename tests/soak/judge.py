@@ -100,6 +100,9 @@ class Judge:
 
     def _gaps_are_told(self, intervals: Sequence[tuple[int, int]], gaps: Sequence[Answer]) -> None:
         told = [(ms(gap["start"]), ms(gap["end"])) for gap in gaps if gap.get("end") is not None]
+        for number in reversed(range(1, len(told))):
+            if told[number][0] < told[number - 1][1]:  # an epoch without a final instant lies between the two
+                told[number - 1 : number + 1] = [(told[number - 1][0], told[number][1])]
         between = [(end, start) for (_, end), (start, _) in pairwise(intervals)]
         same("what the gaps leave between", told, between)
 
@@ -113,7 +116,7 @@ class Judge:
 
     def gap(self, truth: Truth, start: int, end: int | None, cause: str) -> None:
         """Judge a gap: there must have been a loss of its kind. `end` is None while it is open."""
-        if end is not None and end <= start:
+        if end is not None and end <= start + 1:
             return  # a connection was lost, and nothing of what it should have brought
         last = truth.time(truth.newest) if end is None else end
         losses: dict[str, bool] = {
@@ -124,8 +127,8 @@ class Judge:
         losses["OVERLOAD"] = losses["DISCONNECT"]
         if not losses.get(cause):
             raise Wrong(f"nothing was lost from {start} to {end} for a gap with the cause {cause}")
-        if start >= truth.time(truth.first) and not truth.is_event(start):
-            raise Wrong(f"a gap begins at {start}, where no event was")
+        if start >= truth.time(truth.first) and not truth.is_event(start + 1):
+            raise Wrong(f"a gap begins after {start}, where no event was")
 
     # --- what is not known
 

@@ -72,7 +72,7 @@ def an_answer() -> dict[str, Any]:
     return {
         "target_price": 99.0, "actual_price": 99.0, "timestamp": START / 1000 + 1.5, "quantity": 2.5, "side": "BID",
         "difference": 1.0, "previous_quantity": 1.5, "previous_side": "BID", "is_nearest_level": False,
-        "is_proven": True, "as_of": START / 1000 + 1, "update_id": 1010, "complete_to": START / 1000 + 3,
+        "is_proven": True, "as_of": START / 1000 + 1, "update_id": 1010, "complete_to": START / 1000 + 2.999,
     }  # fmt: skip
 
 
@@ -91,7 +91,8 @@ def test_a_right_answer_is_right() -> None:
         ("quantity", 1.5), ("quantity", 0.0), ("side", "ASK"), ("side", None), ("difference", 0.0),
         ("difference", None), ("previous_quantity", 2.5), ("previous_side", None), ("as_of", START / 1000),
         ("update_id", 1000), ("update_id", 1020), ("update_id", 1005), ("actual_price", 98.0), ("target_price", 98.0),
-        ("timestamp", START / 1000 + 2), ("complete_to", START / 1000 + 2.5), ("age", 0.1), ("is_nearest_level", True),
+        ("timestamp", START / 1000 + 2), ("complete_to", START / 1000 + 2.5), ("complete_to", START / 1000 + 3),
+        ("age", 0.1), ("is_nearest_level", True),
     ],
 )  # fmt: skip
 def test_a_wrong_answer_is_found(field: str, value: object) -> None:
@@ -135,7 +136,9 @@ def test_a_right_stream_is_right() -> None:
         lambda told: told.pop(1),  # lost
         lambda told: told.insert(2, told[1]),  # repeated
         lambda told: told.insert(1, {"kind": "HEARTBEAT", "timestamp": START / 1000 + 3, "update_id": 1030}),
-        lambda told: told.append({"kind": "GAP", "gap_start": START / 1000 + 3, "cause": "CHAIN_BREAK"}),
+        lambda told: told.append(
+            {"kind": "GAP", "timestamp": START / 1000 + 3, "gap_start": START / 1000 + 2.999, "cause": "CHAIN_BREAK"}
+        ),
         lambda told: told.append({"kind": "UNKNOWN", "timestamp": START / 1000 + 3, "cause": "OUTSIDE_KNOWN_RANGE"}),
         lambda told: told.append({"kind": "END", "cause": "DISK"}),
         lambda told: told[3].update(quantity=6.0),
@@ -153,9 +156,9 @@ def test_a_gap_needs_a_loss_of_its_kind_and_a_loss_needs_a_gap() -> None:
     judge = a_judge(truth)
     for cause in ("CHAIN_BREAK", "DISCONNECT", "RESTART", "AUDIT_MISMATCH"):
         with pytest.raises(Wrong):
-            judge.gap(truth, START + 1000, START + 3000, cause)
+            judge.gap(truth, START + 999, START + 3000, cause)
     truth.lost.append(START + 2000)
-    judge.gap(truth, START + 1000, START + 3000, "CHAIN_BREAK")
+    judge.gap(truth, START + 999, START + 3000, "CHAIN_BREAK")
     with pytest.raises(Wrong, match="covered"):
         a_judge(truth)
 

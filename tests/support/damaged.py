@@ -29,9 +29,9 @@ class Folder:
         history = opened(self.files, sealer=sealer)
         for record in self.records:
             history.append(record)
-        assert history.complete_to is not None
+        assert history.last_time is not None
         (interval,) = history.coverage()
-        self.start, self.end = interval.start, history.complete_to
+        self.start, self.end, self.last = interval.start, interval.end, history.last_time
         self.times = range(self.start - 60, self.end + 1, 60)
         self.before = answers(history, self.times)
         assert len(self.segments) > 3 or sealer is not None

@@ -98,7 +98,7 @@ class SmallExchange:
             named_asks.add(max(1, self.middle - 1 - self.random.randrange(18)))
         first = self.update_id + 1 + self.random.randrange(3)
         self.update_id = first + self.random.randrange(5)
-        self.time += self.random.randrange(0, 120)
+        self.time += max(self.random.randrange(-30, 120), 0)  # events may share one `T`
         event = update(
             first,
             self.update_id,

@@ -21,11 +21,11 @@ class Moment:
     book: NaiveBook
     is_widening: bool = False
 
-    def after(self, event: DepthUpdate) -> "Moment":
-        """Return the moment after the next event."""
+    def after(self, event: DepthUpdate, start: int = 0) -> "Moment":
+        """Return the moment after the next event, which is not dated before `start`."""
         book = copy.deepcopy(self.book)
         book.apply(event_dict(event))
-        return Moment(max(event.transaction_time, self.time), event.final_update_id, book)
+        return Moment(max(event.transaction_time, self.time, start), event.final_update_id, book)
 
     @property
     def levels(self) -> dict[Decimal, Decimal]:
@@ -55,9 +55,14 @@ class NaiveEpoch:
     def end(self) -> int:
         return self.moments[-1].time
 
+    @property
+    def final(self) -> int:
+        """The last final instant: another event may share the last one's `T`."""
+        return self.end - 1
+
     def after(self, event: DepthUpdate) -> Moment:
         """Return the moment after the last one and an event."""
-        return self.moments[-1].after(event)
+        return self.moments[-1].after(event, self.start)
 
     def at(self, time: int) -> Moment:
         return [moment for moment in self.moments if moment.time <= time or moment is self.moments[0]][-1]
@@ -108,7 +113,7 @@ class NaiveArchive:
             (
                 epoch
                 for epoch in self.epochs
-                if epoch.start <= time and (time <= epoch.end or (epoch is self.epochs[-1] and epoch.cause is None))
+                if epoch.start <= time and (time <= epoch.final or (epoch is self.epochs[-1] and epoch.cause is None))
             ),
             None,
         )
@@ -121,13 +126,13 @@ class NaiveArchive:
     def gaps(self) -> list[tuple[int, int | None, str]]:
         following = [*(epoch.start for epoch in self.epochs[1:]), None]
         return [
-            (epoch.end, start, epoch.cause)
+            (epoch.final, start, epoch.cause)
             for epoch, start in zip(self.epochs, following, strict=True)
             if epoch.cause is not None
         ]
 
     def coverage(self) -> list[tuple[int, int]]:
-        return [(epoch.start, max(epoch.start, epoch.end)) for epoch in self.epochs]
+        return [(epoch.start, epoch.final) for epoch in self.epochs if epoch.start <= epoch.final]
 
     def changes(self, price: Decimal, start: int, end: int) -> list[tuple[int, int, Signed]]:
         """Return `T`, update id and new quantity of a level's changes in an interval."""
@@ -138,7 +143,7 @@ class NaiveArchive:
                 now = moment.book.quantity(price)
                 # What a wider range proves to be empty is known from then on, without a word about each price.
                 is_silent = moment.is_widening and now == 0
-                if now != before and not is_silent and max(start, epoch.start) <= moment.time <= end:
+                if now != before and not is_silent and max(start, epoch.start) <= moment.time <= min(end, epoch.final):
                     found.append((moment.time, moment.update_id, now))
                 before = now
         return found
@@ -147,7 +152,7 @@ class NaiveArchive:
         """Return since when, and the best prices, at the start of what is known of an interval and when they moved."""
         found: list[tuple[int, tuple[Signed, ...]]] = []
         for epoch in self.epochs:
-            first, last = max(start, epoch.start), min(end, epoch.end)
+            first, last = max(start, epoch.start), min(end, epoch.final)
             if first > last:
                 continue
             state = epoch.at(first).best

@@ -167,7 +167,7 @@ class Client:
 
         >>> history = client.history()
         >>> history.coverage, history.gaps
-        ((Interval(start=1703123000.0, end=1703123456.25),), ())
+        ((Interval(start=1703123000.0, end=1703123456.249),), ())
         """
         request = pb.GetHistoryRequest(symbol=symbol or self._symbol)
         return convert.history(self._ask(self._stub.GetHistory, request))

@@ -113,7 +113,7 @@ class HotSegment:
                 case InstrumentChanged(instrument):
                     segment.rescale(instrument)
                 case Gap():
-                    segment.finish(Millis(segment.last_time + 1), entry.cause)
+                    segment.finish_epoch(entry.cause)
         return segment
 
     def __getstate__(self) -> dict[str, Any]:
@@ -230,6 +230,10 @@ class HotSegment:
         """Say where the segment ends, and why the epoch ended with it if it did."""
         self.end = end
         self.ended_by = ended_by
+
+    def finish_epoch(self, cause: Cause) -> None:
+        """End the epoch with this segment: its last event's `T` is not final, so it lies in the gap."""
+        self.finish(max(self.start, self.last_time), cause)
 
     def following(self, start: Millis) -> tuple[Start, "HotSegment"]:
         """Return where the segment that continues this one begins, and that segment, empty."""

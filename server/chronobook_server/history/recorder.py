@@ -8,6 +8,7 @@ called DISK, and `wants_keyframe` says when to try again with a whole book.
 import contextlib
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 
 from chronobook_server.core.coverage import Cause
 from chronobook_server.core.instrument import Instrument
@@ -172,6 +173,7 @@ class Recorder:
     def _append_update(self, update: Update) -> None:
         if self._hot is None:
             return  # nothing can be written at present, or the epoch was lost before its first event
+        update = self._dated(update, self._hot)
         record = encode_update(update)
         try:
             if self._pending is not None:
@@ -193,11 +195,21 @@ class Recorder:
             self.write_error = None
             self.retry_seals()  # where there is room for the one, there is for the other
 
+    def _dated(self, update: Update, hot: HotSegment) -> Update:
+        """Return an event at an instant that is not final, and not before its epoch's first one."""
+        if self._pending is not None:
+            earliest = epoch_start(self._pending[0], update, self.last_time)
+        else:
+            earliest = max(hot.start, hot.last_time)
+        return update if update.transaction_time >= earliest else replace(update, transaction_time=earliest)
+
     def _append_rare(self, record: RangeWidened | InstrumentChanged) -> None:
         if isinstance(record, InstrumentChanged):
             self._measure_in(record.instrument)
         if self._hot is None:
             return
+        if isinstance(record, RangeWidened):
+            record = replace(record, transaction_time=max(record.transaction_time, self._hot.last_time))
         try:
             if isinstance(record, InstrumentChanged):
                 self._hot.rescale(self.instrument)  # first: what does not fit must not stand in the log
@@ -221,12 +233,13 @@ class Recorder:
             self._finish_epoch(gap.cause)
 
     def _finish_epoch(self, cause: Cause) -> None:
-        """End the hot segment where its last event was."""
+        """End the epoch with the hot segment."""
         hot, log = self._hot, self._log
         assert hot is not None
         assert log is not None
         end = encode(Gap(start=hot.last_time, update_id=hot.last_update_id, cause=cause))
-        self._retire(hot, log, Millis(hot.last_time + 1), cause, end)
+        hot.finish_epoch(cause)
+        self._retire(hot, log, end)
         self._hot = self._log = None
 
     # --- logs
@@ -269,7 +282,8 @@ class Recorder:
         self._check_room()
         start, following = hot.following(line if is_due else Millis(hot.last_time + 1))
         log = self._begin_log(start, [record])
-        self._retire(hot, self._log, start.start, None)
+        hot.finish(start.start, None)
+        self._retire(hot, self._log)
         self._hot, self._log = following, log
         self._timeline.append(following)
         return True
@@ -325,11 +339,8 @@ class Recorder:
     def _has_ended(self) -> bool:
         return self._unsealed.is_new
 
-    def _retire(
-        self, hot: HotSegment, log: GrowingFile, end: Millis, ended_by: Cause | None, record: bytes | None = None
-    ) -> None:
+    def _retire(self, hot: HotSegment, log: GrowingFile, record: bytes | None = None) -> None:
         """Have a segment wait to be sealed; it is handed over when all else is as it should be."""
-        hot.finish(end, ended_by)
         self._unsealed.add(hot, log_name(hot.start), log, record)
 
     def retry_seals(self) -> None:

@@ -246,7 +246,7 @@ class Recovery:
             hot.finish(after.start, None)
             return log
         cause = Cause.DAMAGED if contents.damaged else Cause.RESTART
-        hot.finish(Millis(hot.last_time + 1), cause)
+        hot.finish_epoch(cause)
         # What was found out now would look like a torn tail the next time. On a full disk it may: the data are the
         # same.
         with contextlib.suppress(OSError):
@@ -261,7 +261,7 @@ class Recovery:
             if segment.end is None or segment.ended_by is not None or segment.end not in aside:
                 continue
             if is_jump(segment.last_time, segment.end):
-                segment.end = Millis(segment.last_time + 1)
+                segment.end = max(segment.start, segment.last_time)
                 segment.ended_by = Cause.DAMAGED
 
 

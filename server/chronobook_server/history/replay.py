@@ -10,12 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
+import numpy as np
+
 from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView
 
-from .answers import ChangeRows, DamagedSegment, EventRows, Work, finish
+from .answers import ChangeRows, DamagedSegment, EventRows, Work
 from .store import HistoryStore, steady
 from .timeline import Segment
 
@@ -42,10 +44,10 @@ class LevelStep:
 
 @dataclass(frozen=True, slots=True)
 class GapStep:
-    """A gap, with the update id of the last event before it."""
+    """A gap, with the last event before it."""
 
     gap: GapInterval
-    update_id: UpdateId
+    position: Position
 
 
 _Known = TypeVar("_Known")
@@ -70,22 +72,26 @@ def _stretches(store: HistoryStore, after: Position, end: Millis) -> Iterator[_S
         timeline.at(after.time)
     known_to = after.time
     before: Segment | None = None
-    for segment, first, last in timeline.walk(after.time, end):
+    for segment, first, last in timeline.walk(after.time, end, is_told=True):
         if before is None:
             goes_on = first == after.time
         else:  # the newest one may have grown meanwhile
             goes_on = segment is before or (before.ended_by is None and before.end == segment.start)
         gap = None
         if not goes_on:
-            ending = (gap for gap in timeline.gaps() if gap.end == segment.start)
-            missing = next(ending, GapInterval(known_to, first, Cause.DAMAGED))
-            gap = GapStep(missing, timeline.last_update_id(missing.start) or after.update_id)
+            losses = (_gap_after(*loss) for loss in timeline.losses() if loss[1].end == segment.start)
+            damaged = GapStep(GapInterval(known_to, first, Cause.DAMAGED), Position(known_to, after.update_id))
+            gap = next(losses, damaged)
         yield _Stretch(segment, first, last, gap)
         known_to, before = last, segment
 
 
+def _gap_after(segment: Segment, gap: GapInterval) -> GapStep:
+    return GapStep(gap, Position(segment.last_time, segment.last_update_id))
+
+
 class _Reading(ABC, Generic[_Known, _Step]):
-    """One reading on from a position; `damaged_since` is where what cannot be read began.
+    """One reading on from a position; `damage` is the gap that began with a damaged stretch, still without an end.
 
     What the one who asks knows at the position is None where the state is wanted first.
     """
@@ -95,7 +101,7 @@ class _Reading(ABC, Generic[_Known, _Step]):
         self.after = after
         self.end = end
         self.update_id = after.update_id
-        self.damaged_since: Millis | None = None
+        self.damage: GapStep | None = None
 
     def stretches(self, *, is_in_gap: bool) -> Iterator[_Stretch]:
         """Yield what is known after the position; to who was told of a gap there, from the end of that gap on."""
@@ -104,22 +110,24 @@ class _Reading(ABC, Generic[_Known, _Step]):
                 if stretch.segment.last_update_id <= self.after.update_id:
                     continue
                 # A connection was lost, and nothing was missed: the epoch went on.
-                nothing = GapInterval(self.after.time, self.after.time, Cause.DISCONNECT)
-                stretch = stretch._replace(gap=GapStep(nothing, self.after.update_id))
+                nothing = GapInterval(Millis(self.after.time - 1), self.after.time, Cause.DISCONNECT)
+                stretch = stretch._replace(gap=GapStep(nothing, self.after))
             is_in_gap = False
             yield stretch
 
     def gap_before(self, stretch: _Stretch) -> GapStep | None:
         """Return what is missing before a stretch."""
-        if self.damaged_since is not None:
-            return GapStep(GapInterval(self.damaged_since, stretch.first, Cause.DAMAGED), self.update_id)
+        if self.damage is not None:
+            gap = GapInterval(self.damage.gap.start, stretch.first, Cause.DAMAGED)
+            return GapStep(gap, self.damage.position)
         return stretch.gap
 
     def damaged(self, stretch: _Stretch) -> None:
         """Take note that a stretch cannot be read."""
-        if self.damaged_since is None:
+        if self.damage is None:
             known_to = Millis(max(stretch.first - 1, self.after.time))
-            self.damaged_since = known_to if stretch.gap is None else stretch.gap.gap.start
+            begun = GapStep(GapInterval(known_to, None, Cause.DAMAGED), Position(known_to, self.update_id))
+            self.damage = stretch.gap or begun
 
     def read(self, known: _Known | None, *, is_in_gap: bool, limit: int) -> Work[list[_Step | GapStep]]:
         """Return the next steps: those of so many stretches that there are about `limit` of them."""
@@ -133,25 +141,25 @@ class _Reading(ABC, Generic[_Known, _Step]):
             except (HistoryGap, BeforeHistory, DamagedSegment):
                 self.damaged(stretch)
                 continue
-            self.damaged_since = None
+            self.damage = None
             if gap is not None:
                 steps.append(gap)
             steps += found
             if found and len(steps) >= limit:
                 return steps
         if steps or not is_in_gap:
-            steps += self.open_gap()
+            steps += self.gap_beyond()
         return steps
 
     @abstractmethod
     def _of(self, stretch: _Stretch, known: _Known | None) -> Work[tuple[list[_Step], _Known | None]]:
         """Return a stretch's steps, and what is known after them. Raises where what has them is damaged."""
 
-    def open_gap(self) -> Iterator[GapStep]:
-        """Yield the gap that history ends with, if that begins before the end."""
-        gaps, newest = self.store.gaps(), self.store.newest_state()
-        if newest is not None and gaps and gaps[-1].end is None and gaps[-1].start < self.end:
-            yield GapStep(gaps[-1], newest[1])
+    def gap_beyond(self) -> Iterator[GapStep]:
+        """Yield the gap in which the end lies, as one that is still open: its own end lies beyond."""
+        for segment, gap in self.store.timeline.losses():
+            if gap.start < self.end and (gap.end is None or self.end < gap.end):
+                yield _gap_after(segment, replace(gap, end=None))
 
 
 @steady
@@ -192,7 +200,7 @@ class _LevelReading(_Reading[bool, LevelStep]):
                 for row in _rows_until(rows, update_id, time):
                     steps.append(row)
                     is_known, update_id = True, row.update_id
-            state = self.store.level_at(price, time)
+            state = self.store.level_in(segment, price, time)
             # It may become known, or cease to be, without an event: by a snapshot that came later.
             if is_known != (state.quantity is not None):
                 steps.append(LevelStep(_within(segment, state.as_of), state.update_id, state.quantity))
@@ -241,7 +249,7 @@ class _BookReading(_Reading[KnownRange, BookView | EventRows]):
                     steps.append(rows)
                     update_id = UpdateId(int(rows.update_ids[-1]))
             if known_range != self.store.range_at(segment, time):
-                view = yield from self.store.book_at(time)
+                view = yield from self.store.book_in(segment, time)
                 view = replace(view, transaction_time=_within(segment, view.transaction_time))
                 known_range, update_id = view.known_range, max(update_id, view.update_id)
                 steps.append(view)
@@ -257,25 +265,26 @@ def is_certain_after(store: HistoryStore, position: Position) -> bool:
     A snapshot that came later may have taught something at that very event, before it was told of or after.
     """
     with suppress(HistoryGap, DamagedSegment):  # the gap will be told of
-        segment = store.timeline.at(position.time)
+        segment = store.timeline.told_at(position.time)
         return not segment.learned_between(Millis(position.time - 1), position.time)
     return True
 
 
 def quantity_after(store: HistoryStore, price: Price, position: Position) -> SignedQuantity | None:
     """Return what rested at a price after the event of a position; None where that is unknown."""
-    before = Position(Millis(position.time - 1), UpdateId(0))
-    with suppress(BeforeHistory):
-        for step in reversed(finish(level_steps(store, price, before, position.time, is_known=None))):
-            if isinstance(step, LevelStep) and step.update_id <= position.update_id:
-                return step.quantity
     with suppress(BeforeHistory, HistoryGap):
-        return store.level_at(price, position.time).quantity
+        segment, time = store.timeline.told_at(position.time), position.time
+        rows = store.changes_in(segment, price, time, time)  # several events may be of one instant
+        count = int(np.searchsorted(rows.update_ids, position.update_id, side="right"))
+        if count:
+            return SignedQuantity(int(rows.quantities[count - 1]))
+        is_before = bool(len(rows.times))
+        return store.level_in(segment, price, Millis(time - is_before)).quantity
     return None
 
 
 def known_range_after(store: HistoryStore, position: Position) -> KnownRange | None:
     """Return the range known at a position; None where nothing is."""
     with suppress(BeforeHistory, HistoryGap, DamagedSegment):
-        return store.range_at(store.timeline.at(position.time), position.time)
+        return store.range_at(store.timeline.told_at(position.time), position.time)
     return None

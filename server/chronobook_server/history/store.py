@@ -122,8 +122,12 @@ class HistoryStore:
 
     @property
     def complete_to(self) -> Millis | None:
-        """The last final instant; None before the first event."""
-        return self.recorder.last_time
+        """The last final instant: 1 ms before `last_time`, since another event may share that `T`.
+
+        None before the first event.
+        """
+        last_time = self.recorder.last_time
+        return None if last_time is None else Millis(last_time - 1)
 
     @property
     def last_received(self) -> Nanos | None:
@@ -184,7 +188,10 @@ class HistoryStore:
 
     def level_at(self, price: Price, time: Millis) -> LevelState:
         """Return what rested at a price at an instant. Raises BeforeHistory or HistoryGap."""
-        segment = self.timeline.at(time)
+        return self.level_in(self.timeline.at(time), price, time)
+
+    def level_in(self, segment: Segment, price: Price, time: Millis) -> LevelState:
+        """Return what a segment says of a price at an instant. Raises BeforeHistory or HistoryGap for damage."""
         try:
             if segment.instrument is self.recorder.instrument:
                 return segment.level_at(price, time)
@@ -233,7 +240,16 @@ class HistoryStore:
     @steady
     def book_at(self, time: Millis) -> Work[BookView]:
         """Return the whole known book at an instant. Raises BeforeHistory or HistoryGap."""
-        segment = self.timeline.at(time)
+        return (yield from self.book_in(self.timeline.at(time), time))
+
+    @steady
+    def last_book(self) -> Work[BookView]:
+        """Return the whole known book after the last event held. Raises BeforeHistory or HistoryGap."""
+        segment = self.timeline.last_segment()
+        return (yield from self.book_in(segment, segment.last_time))
+
+    def book_in(self, segment: Segment, time: Millis) -> Work[BookView]:
+        """Return what a segment says of the book at an instant. Raises BeforeHistory or HistoryGap."""
         return (yield from self._whole(segment, time, self._view(segment, time)))
 
     def _view(self, segment: Segment, time: Millis) -> Work[BookView]:

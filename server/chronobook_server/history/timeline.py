@@ -59,13 +59,19 @@ class Timeline:
         return True
 
     def last_instant(self, segment: Segment) -> Millis:
-        """Return the last instant that a segment answers for with finality."""
-        return segment.last_time if segment.end is None else Millis(segment.end - 1)
+        """Return the last final instant of a segment: only a later `T` finalises an event.
 
-    def last_update_id(self, time: Millis) -> UpdateId | None:
-        """Return the last update id of the segment that began last up to an instant; None where none did."""
-        index = bisect_right(self._starts, time) - 1
-        return self.segments[index].last_update_id if index >= 0 else None
+        It lies before the segment's start while all events of the segment are of its first instant.
+        """
+        return Millis((segment.last_time if segment.end is None else segment.end) - 1)
+
+    def last_told(self, segment: Segment) -> Millis:
+        """Return the last instant of a segment that streams read.
+
+        The last event of an epoch is delivered, although its `T` is not final and lies in the gap.
+        """
+        last = segment.last_time if segment.end is None else max(Millis(segment.end - 1), segment.last_time)
+        return max(segment.start, last)
 
     def _counted(self) -> list[Segment]:
         segments = self.segments if self.is_confirmed else self.segments[:-1]
@@ -79,9 +85,25 @@ class Timeline:
         segment = self.segments[index]
         if (segment.end is not None and time >= segment.end) or segment.is_damaged:
             raise self._gap_at(time)
-        if self.doubt is not None and time > self.doubt.start and segment.end is None:
+        if self.doubt is not None and segment.end is None and time > self.last_instant(segment):
             raise self._gap_at(time)
         return segment
+
+    def last_segment(self) -> Segment:
+        """Return the segment of the last event held. Raises BeforeHistory where there is none."""
+        counted = self._counted()
+        if not counted:
+            raise BeforeHistory(0, None)
+        return counted[-1]
+
+    def told_at(self, time: Millis) -> Segment:
+        """Return the segment whose events streams read at an instant. Raises BeforeHistory or HistoryGap."""
+        index = bisect_right(self._starts, time) - 1
+        if index >= 0:
+            segment = self.segments[index]
+            if not segment.is_damaged and (segment.end is None or time <= self.last_told(segment)):
+                return segment
+        return self.at(time)
 
     def _gap_at(self, time: Millis) -> HistoryGap | BeforeHistory:
         """Return the refusal for an instant that no segment answers for."""
@@ -91,20 +113,23 @@ class Timeline:
         return self._before(time)  # only what is damaged lies before
 
     def _before(self, time: Millis) -> BeforeHistory:
-        oldest = next((segment.start for segment in self.segments if not segment.is_damaged), None)
+        oldest = next((each.start for each in self.segments if not each.is_damaged and each.end != each.start), None)
         return BeforeHistory(time, oldest)
 
-    def walk(self, start: Millis, end: Millis) -> Iterator[tuple[Segment, Millis, Millis]]:
+    def walk(self, start: Millis, end: Millis, *, is_told: bool = False) -> Iterator[tuple[Segment, Millis, Millis]]:
         """Yield the segments that know something of an interval, each with the first and last instant of it there.
 
-        Segments may come and go while this runs.
+        Only final instants count, or with `is_told` also the last event of each epoch. Segments may come and go while
+        this runs.
         """
+        last_of = self.last_told if is_told else self.last_instant
         time = start
         while time <= end:
-            found = next((segment for segment in self._counted_from(time) if self.last_instant(segment) >= time), None)
+            known = (each for each in self._counted_from(time) if last_of(each) >= max(time, each.start))
+            found = next(known, None)
             if found is None or found.start > end:
                 return
-            first, last = max(time, found.start), min(end, self.last_instant(found))
+            first, last = max(time, found.start), min(end, last_of(found))
             yield found, Millis(first), Millis(last)
             time = Millis(last + 1)
 
@@ -129,19 +154,30 @@ class Timeline:
         before: Segment | None = None
         for segment in self._counted():
             goes_on = before is not None and before.ended_by is None and before.end == segment.start
-            start = intervals.pop().start if goes_on else segment.start
-            intervals.append(Interval(start, max(start, self.last_instant(segment))))
-            before = segment
+            before, last = segment, self.last_instant(segment)
+            if goes_on and intervals:
+                intervals.append(Interval(intervals.pop().start, last))
+            elif last >= segment.start:
+                intervals.append(Interval(segment.start, last))
         return intervals
 
     def gaps(self) -> list[GapInterval]:
-        """Return what is missing in between, in order; the last one is open while no event confirms a new epoch."""
+        """Return what is missing in between, in order; the last one is open while no event confirms a new epoch.
+
+        Two gaps touch where the epoch between them has no final instant.
+        """
+        return [gap for _, gap in self.losses()]
+
+    def losses(self) -> list[tuple[Segment, GapInterval]]:
+        """Return the gaps, each with the segment that it follows."""
         counted = self._counted()
-        gaps = []
+        losses = []
         for index, segment in enumerate(counted):
             following = counted[index + 1].start if index + 1 < len(counted) else None
             if segment.end is not None and (segment.ended_by is not None or segment.end != following):
-                gaps.append(GapInterval(self.last_instant(segment), following, segment.ended_by or Cause.DAMAGED))
+                cause = segment.ended_by or Cause.DAMAGED
+                losses.append((segment, GapInterval(self.last_instant(segment), following, cause)))
         if self.doubt is not None and counted and counted[-1].end is None:
-            gaps.append(GapInterval(self.doubt.start, None, self.doubt.cause))
-        return gaps
+            gap = GapInterval(self.last_instant(counted[-1]), None, self.doubt.cause)
+            losses.append((counted[-1], gap))
+        return losses

@@ -212,7 +212,7 @@ class Hub:
                 self._is_suspended = False
                 # Nothing was missed: the gap ends where it began. Not in an epoch that is not confirmed yet.
                 if self._keyframe is None and self.gap is not None:
-                    self._tell_resynced(self.gap.start)
+                    self._tell_resynced(self.newest.time)
             case Gap():
                 self._keyframe = None
                 if self._is_suspended:
@@ -233,8 +233,8 @@ class Hub:
                 pass
 
     def _note(self, update: Update) -> None:
-        self._last_time = update.transaction_time
         self.newest = Position(max(update.transaction_time, self.start), update.final_update_id)
+        self._last_time = self.newest.time
         if self.newest.time > self._next_end:
             self._end_what_is_over()
 
@@ -273,7 +273,7 @@ class Hub:
 
     def _tell_gap(self, record: Gap | Suspended) -> None:
         # An epoch that no event confirmed leaves no gap of its own: the one before it goes on.
-        self.gap = self.gap or GapInterval(record.start, None, record.cause)
+        self.gap = self.gap or GapInterval(Millis(self.newest.time - 1), None, record.cause)
         for level in self._levels.values():
             level.quantity = None
         self._tell_all(Kind.GAP, self.gap)

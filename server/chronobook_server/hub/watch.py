@@ -71,7 +71,7 @@ class Watch(ABC, Generic[_Message]):
     def about_gap(self, kind: Kind, gap: GapInterval) -> None:
         """Hand on that a gap has begun, or has ended."""
         if gap.end is None:
-            self.offer(self._about(kind, gap.start, self._hub.newest.update_id, gap=gap, cause=gap.cause))
+            self.offer(self._about(kind, *self._hub.newest, gap=gap, cause=gap.cause))
         else:
             self.offer(self._about(kind, gap.end, gap=gap, cause=gap.cause))
 
@@ -188,7 +188,7 @@ class Watch(ABC, Generic[_Message]):
         gap = step.gap
         if self._gap is None:
             begun = GapInterval(gap.start, None, gap.cause)
-            yield self._about(Kind.GAP, gap.start, step.update_id, gap=begun, cause=gap.cause)
+            yield self._about(Kind.GAP, *step.position, gap=begun, cause=gap.cause)
         if gap.end is not None:
             yield self._about(Kind.RESYNCED, gap.end, gap=gap, cause=gap.cause)
 
@@ -197,11 +197,11 @@ class Watch(ABC, Generic[_Message]):
         gap = self._hub.gap
         if gap is not None:
             if self._gap is None:
-                yield from self._gap_messages(GapStep(gap, self._hub.newest.update_id))
+                yield from self._gap_messages(GapStep(gap, self._hub.newest))
             return
         if self._gap is not None:
             closed = GapInterval(self._gap.start, self._hub.newest.time, self._gap.cause)
-            yield from self._gap_messages(GapStep(closed, self._hub.newest.update_id))
+            yield from self._gap_messages(GapStep(closed, self._hub.newest))
         yield from self._state_now()
 
     def _told(self, message: _Message) -> None:

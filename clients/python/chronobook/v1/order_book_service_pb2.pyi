@@ -12,6 +12,9 @@ Conventions of the whole package:
 - A field marked `optional` is absent when its value is not known; it is never replaced by 0.
 - `symbol` may be written in any case; empty means the first symbol that the server was started with.
 - An answer whose `timestamp` is not above its `complete_to` is final: no restart and no resync changes it.
+  `complete_to` is the `T` of the last event held minus 1 ms: only a later `T` finalises an event, since several
+  events may share one `T`.
+- A gap begins after the last final instant, so the last event before it has its `T` inside the gap.
 - Refusals are described in errors.proto.
 """
 
@@ -307,7 +310,9 @@ class GetStatusResponse(_message.Message):
     sync.
     """
     complete_to: _builtins.float
-    """Answers up to this instant are final, in Unix seconds: `T` of the last event applied. Absent before the first one."""
+    """Answers up to this instant are final, in Unix seconds: `T` of the last event held minus 1 ms. Absent before the
+    first event.
+    """
     age: _builtins.float
     """Seconds since the symbol's last frame arrived. Absent before the first one."""
     resyncs_count: _builtins.int
@@ -1111,9 +1116,11 @@ class GetHistoryResponse(_message.Message):
         END_FIELD_NUMBER: _builtins.int
         CAUSE_FIELD_NUMBER: _builtins.int
         start: _builtins.float
-        """The last instant known before it, in Unix seconds."""
+        """The last final instant before it, in Unix seconds: 1 ms before the `T` of the last event."""
         end: _builtins.float
-        """The first instant known after it, in Unix seconds. Absent while it is open."""
+        """The first instant known after it, in Unix seconds, always above the `T` of the last event before the gap. Absent
+        while it is open.
+        """
         cause: Global___Cause.ValueType
         """Why."""
         def __init__(

@@ -12,6 +12,9 @@ Conventions of the whole package:
 - A field marked `optional` is absent when its value is not known; it is never replaced by 0.
 - `symbol` may be written in any case; empty means the first symbol that the server was started with.
 - An answer whose `timestamp` is not above its `complete_to` is final: no restart and no resync changes it.
+  `complete_to` is the `T` of the last event held minus 1 ms: only a later `T` finalises an event, since several
+  events may share one `T`.
+- A gap begins after the last final instant, so the last event before it has its `T` inside the gap.
 - Refusals are described in errors.proto.
 """
 
