@@ -33,7 +33,7 @@ KINDS = (*ALL_FAULTS, *CHECKS)
 AWAITED: tuple[str, ...] = (
     "odd_levels", "short", "short_always", "snapshot_far_id", "snapshot_wild_time", *LIST_FAULTS, *TIME_FAULTS,
     "event_far_id", "ids_anew", "ids_anew_reconnect", "zeros", "finer", "log_flip", "replay_date", "cut_each",
-    "clock_back", "clock_ahead", *CHECKS,
+    "clock_back", "clock_ahead", "age_of_progress", "in_sync_after_30_seconds",
 )  # fmt: skip
 DRAWN = frozenset(KINDS) - frozenset(AWAITED)
 
