@@ -23,6 +23,7 @@ _NUMBERS: dict[int, Json] = {
     _FIELD.TYPE_BOOL: {"type": "boolean"},
     _FIELD.TYPE_STRING: {"type": "string"},
 }
+_HTTP_BODY = ".google.api.HttpBody"
 # What is not known stands in arrays as NaN, which JSON has no number for.
 _OR_NAN: Json = {"anyOf": [_NUMBERS[_FIELD.TYPE_DOUBLE], {"const": "NaN"}]}
 _ERROR: Json = {
@@ -113,12 +114,15 @@ class Contract:
             self._message(nested, f"{name}.{nested.name}", f"{full}.{nested.name}", comments, (*path, 3, number))
         properties = {}
         for number, field in enumerate(message.field):
+            if field.type_name == _HTTP_BODY:
+                continue  # the body itself, whose fields are the others
             says = comments.get((*path, 2, number), "")
             self._comments[f"{name}.{field.name}"] = says
             schema = _asked(field) if name.endswith("Request") else _schema(field)
             properties[field.name] = {**schema, "description": says}
         missable = _may_be_left_out if name.endswith("Request") else _may_miss
-        always = [field.name for field in message.field if not missable(field, properties[field.name]["description"])]
+        described = [field for field in message.field if field.name in properties]
+        always = [field.name for field in described if not missable(field, properties[field.name]["description"])]
         self.schemas[name] = {"type": "object", "description": comments.get(path, ""), "properties": properties}
         if always:
             self.schemas[name]["required"] = always

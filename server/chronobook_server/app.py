@@ -105,7 +105,10 @@ class Application:
         for symbol, history in self._archive.histories.items():
             self._add_market(symbol, history)
         self.server = Server(
-            self.markets, default_symbol=next(iter(settings.symbols), DEFAULT_SYMBOL), log_calls=settings.log_calls
+            self.markets,
+            default_symbol=next(iter(settings.symbols), DEFAULT_SYMBOL),
+            log_calls=settings.log_calls,
+            gateway_name=settings.gateway_name,
         )
 
     def _add_market(self, symbol: str, history: HistoryStore) -> None:

@@ -177,6 +177,8 @@ def main() -> None:
 @open_options(option)
 @option("--drain", "drain_ms", type=DURATION, default="2s", help="How long to go on when told to end, for those who"
         " ask about health to see it; not at all if nobody does.")  # fmt: skip
+@option("--gateway-name", default=None, help="The name in the gateway's certificate (common name, or alternative name):"
+        " what it says of who calls is believed. Needs --client-ca.")  # fmt: skip
 @option("--log-calls", is_flag=True, help="Log every call with its request id, not only those that fail or are slow.")
 def serve(
     *,
@@ -188,6 +190,8 @@ def serve(
 ) -> None:
     """Keep order books and their history, and answer over gRPC."""
     made = _serve_settings(tls=_tls(tls_certificate, tls_key, client_ca), **given)
+    if made.gateway_name is not None and client_ca is None:
+        raise BadSetting("--gateway-name needs --client-ca: without it nobody proves a name")
     for address in (made.listen, made.metrics):
         _check_open(address, is_protected=made.is_protected, insecure=insecure)
     run(app.serve(made))

@@ -91,6 +91,7 @@ class GatewaySettings:
 class ServeSettings:
     """The settings of `serve`. The first symbol is the default of every question.
 
+    `gateway_name` is in the gateway's certificate; None: only a unix socket is the gateway's own.
     With `all_symbols`, every contract that is traded is served, the named ones first. An interval of None: never.
     """
 
@@ -110,6 +111,7 @@ class ServeSettings:
     tls: Tls | None = None
     drain_ms: int = 0
     log_calls: bool = False
+    gateway_name: str | None = None
 
     @property
     def is_protected(self) -> bool:

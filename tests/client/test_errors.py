@@ -43,6 +43,7 @@ CASES: list[tuple[str, CODES, list[Message], type[ChronobookError], bool]] = [
     ("TOO_BUSY", CODES.RESOURCE_EXHAUSTED, [RETRY], ChronobookError, True),
     ("SLOW_CONSUMER", CODES.RESOURCE_EXHAUSTED, [], ChronobookError, True),
     ("SERVER_FAULT", CODES.INTERNAL, [], ChronobookError, False),
+    ("DEADLINE_PASSED", CODES.DEADLINE_EXCEEDED, [], ChronobookError, False),
     ("OF_A_NEWER_SERVER", CODES.NOT_FOUND, [], ChronobookError, False),
     ("EDGE_UPSTREAM", CODES.UNAVAILABLE, [], ChronobookError, True),
 ]
@@ -77,6 +78,7 @@ REFUSALS: list[tuple[errors.Refusal, type[ChronobookError], bool]] = [
     (errors.BeforeHistory(1.0, None), ChronobookError, False),
     (errors.TooBusy(), ChronobookError, True),
     (errors.SlowConsumer(Millis(7)), ChronobookError, True),
+    (errors.DeadlineExceeded(), ChronobookError, False),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -9,6 +10,7 @@ import grpc
 import pytest
 
 from chronobook_server.envoy_config import envoy_config
+from tests.support.errors import from_json
 from tests.support.fake_service import DETAILS_JSON, FakeService, assert_edge, fake_server, get
 from tests.support.gateway import running_gateway
 
@@ -108,22 +110,83 @@ async def test_what_cannot_be_read_is_400(
     assert_edge(body, 3, "EDGE_BAD_REQUEST")
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"price": "abc"}', b'{"price": {}}'])
-async def test_a_body_that_cannot_be_read_is_400(
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/quantity", b"{", "body"),
+        ("/quantity", b"[]", "body"),
+        ("/quantity", b'{"price": 5}{}', "body"),
+        ("/quantity", b'{"price": NaN}', "body"),
+        ("/quantity", b'{"price": 5, "price": 6}', "body"),
+        ("/quantity", b'{"price": 5, "pric\\u0065": 6}', "body"),
+        ("/quantity", b'{"price": "abc"}', "price"),
+        ("/quantity", b'{"price": {}}', "price"),
+        ("/quantity", b'{"price": [5]}', "price"),
+        ("/quantity", b'{"price": true}', "price"),
+        ("/quantity", b'{"symbol": 5, "price": 5}', "symbol"),
+        ("/quantity", b'{"allow_stale": 1, "price": 5}', "allow_stale"),
+        ("/quantity", b'{"price": 5, "timestmp": 1703123456}', "timestmp"),
+        ("/quantity", b'{"price": 5, "Timestamp": 1703123456}', "Timestamp"),
+        ("/quantity", b'{"price": 5, "timestamp": {"seconds": 1703123456}}', "timestamp"),
+        ("/quantity", b'{"price": 5, "http_body": {"data": "e30="}}', "http_body"),
+        ("/quantity", b'{"price": 5, "": 1}', ""),
+        ("/quantity?price=6", b'{"price": 5}', "price"),
+        ("/quantities", b"{", "body"),
+        ("/quantities", b"[]", "body"),
+        ("/quantities", b'{"prices": 5}', "prices"),
+        ("/quantities", b'{"prices": ["abc"]}', "prices"),
+        ("/quantities", b'{"prices": [{}]}', "prices"),
+        ("/quantities", b'{"prices": [null]}', "prices"),
+        ("/quantities", b'{"prices": [5], "timestamps": [5], "timestmps": [6]}', "timestmps"),
+    ],
+)
+async def test_a_body_that_cannot_be_read_is_400_and_names_the_field(
+    *, base: str, service: FakeService, http: aiohttp.ClientSession, path: str, body: bytes, field: str
+) -> None:
+    async with http.post(base + path, data=body, headers=JSON) as reply:
+        refused = from_json(await reply.json())
+        assert (reply.status, refused.code, refused.reason, refused.fields) == (400, 3, "INVALID_FIELD", (field,))
+
+
+@pytest.mark.parametrize("path", ["/quantity?timestmp=5", "/quantities?timestmp=5"])
+async def test_a_misspelt_parameter_beside_a_body_is_400(
+    base: str, service: FakeService, http: aiohttp.ClientSession, path: str
+) -> None:
+    async with http.post(base + path, data=b'{"price": 5}', headers=JSON) as reply:
+        assert reply.status == 400
+        assert_edge(await reply.json(), 3, "EDGE_BAD_REQUEST")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"price": 5.5, "timestamp": 1703123456.25, "allowStale": true, "maxAge": null}',
+        b'\n{ "price" : "5.5", "timestamp": "1703123456.25", "max_age": 3 } ',
+        b'{"timestamp": 1.70312345625e9, "price": 55e-1}',
+    ],
+)
+async def test_a_body_is_read_as_json_of_the_contract(
     base: str, service: FakeService, http: aiohttp.ClientSession, body: bytes
 ) -> None:
     async with http.post(f"{base}/quantity", data=body, headers=JSON) as reply:
-        assert reply.status == 400
-        assert_edge(await reply.json(), 3, "EDGE_BAD_REQUEST")
+        said = await reply.json()
+        assert (reply.status, said["target_price"], said["timestamp"]) == (200, 5.5, 1703123456.25)
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"prices": ["abc"]}', b'{"prices": [{}]}'])
-async def test_pairs_that_cannot_be_read_are_400(
-    base: str, service: FakeService, http: aiohttp.ClientSession, body: bytes
+@pytest.mark.parametrize(
+    "path", ["/status", "/orderbook", "/nearest-level/5", "/history", "/best-prices", "/symbols", "/watch-level/5"]
+)
+@pytest.mark.parametrize("body", [b'{"symbol": "NOT_FOUND"}', b"{}", b"x", b" " * 70_000])
+async def test_a_get_takes_no_body(
+    *, base: str, service: FakeService, http: aiohttp.ClientSession, path: str, body: bytes
 ) -> None:
-    async with http.post(f"{base}/quantities", data=body, headers=JSON) as reply:
-        assert reply.status == 400
-        assert_edge(await reply.json(), 3, "EDGE_BAD_REQUEST")
+    async def in_chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    for data in (body, in_chunks()):
+        async with http.get(base + path, data=data, headers=JSON) as reply:
+            assert reply.status == 400
+            assert_edge(await reply.json(), 3, "EDGE_BAD_REQUEST")
 
 
 @pytest.mark.parametrize("host", ["example.com", "example.com:8000", "localhost.example.com", "127.0.0.1.example.com"])

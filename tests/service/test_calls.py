@@ -10,12 +10,11 @@ from google.protobuf.message import DecodeError
 from structlog.testing import LogCapture
 
 from chronobook.v1 import order_book_service_pb2 as pb
-from chronobook_server.core.errors import TooBusy
 from chronobook_server.market import Market
 from chronobook_server.service import batch, calls, server
-from chronobook_server.service.calls import Places
 from tests.support.errors import from_rpc
 from tests.support.served import HandFed, served
+from tests.support.system import until
 
 PATH = "/chronobook.v1.OrderBookService/GetQuantity"
 
@@ -51,7 +50,7 @@ async def test_a_fault_of_ours_is_logged_under_the_request_id_and_not_told(
         assert (refused.reason, refused.metadata) == ("SERVER_FAULT", {"request_id": "of-the-caller"})
         assert "secret" not in str(caught.value)
         assert "ZeroDivision" not in str(caught.value)
-        assert running.server.calls["GetQuantity"].codes == {"INTERNAL": 1}
+        await until(lambda: running.server.calls["GetQuantity"].codes == {"INTERNAL": 1})
     (line,) = log.entries
     assert (line["log_level"], line["method"], line["request_id"]) == ("error", "GetQuantity", "of-the-caller")
     assert line["exc_info"]
@@ -105,7 +104,7 @@ async def test_bytes_that_are_no_request_are_refused_as_such(fed: HandFed, log: 
             await ask(data)
         refused = from_rpc(caught.value)
         assert (refused.code, refused.reason, refused.fields) == (3, "INVALID_FIELD", ("request",))
-        assert running.server.calls["GetQuantity"].codes == {"INVALID_ARGUMENT": 1}
+        await until(lambda: running.server.calls["GetQuantity"].codes == {"INVALID_ARGUMENT": 1})
         watch: Any = running.channel.unary_stream("/chronobook.v1.OrderBookService/WatchLevel")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await watch(data).read()
@@ -113,37 +112,8 @@ async def test_bytes_that_are_no_request_are_refused_as_such(fed: HandFed, log: 
     assert log.entries == []
 
 
-async def test_so_many_wait_for_their_turn_and_the_rest_is_refused_until_there_is_room() -> None:
-    places, order = Places(at_once=2, waiting=3), []
-
-    async def one(number: int, ended: asyncio.Event) -> None:
-        await places.enter()
-        order.append(number)
-        await ended.wait()
-        places.leave()
-
-    ends = [asyncio.Event() for _ in range(5)]
-    tasks = [asyncio.create_task(one(*each)) for each in enumerate(ends)]
-    await asyncio.sleep(0)
-    assert order == [0, 1]
-    with pytest.raises(TooBusy):
-        await places.enter()
-    tasks[3].cancel()  # who leaves the queue makes room in it
-    await asyncio.wait([tasks[3]])
-    late = asyncio.create_task(one(5, ends[0]))
-    await asyncio.sleep(0)
-    with pytest.raises(TooBusy):
-        await places.enter()
-    for end in ends:
-        end.set()
-    await asyncio.gather(*tasks, late, return_exceptions=True)
-    assert order == [0, 1, 2, 4, 5]
-    for _ in range(2):
-        await places.enter()
-
-
 async def test_long_questions_cannot_take_all_there_is(fed: HandFed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "Places", lambda: Places(at_once=1, waiting=0))
+    monkeypatch.setattr(server, "MOST_LONG", 1)
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def held_up(*_: Any) -> pb.BatchGetQuantityResponse:
@@ -169,19 +139,15 @@ async def test_long_questions_cannot_take_all_there_is(fed: HandFed, monkeypatch
         go_on.set()
         assert (await first).symbol == "ETHUSDT"
         assert (await running.stub.GetOrderBook(pb.GetOrderBookRequest())).symbol == "ETHUSDT"
-        assert running.server.calls["BatchGetQuantity"].codes == {"OK": 1, "RESOURCE_EXHAUSTED": 1}
+        await until(lambda: running.server.calls["BatchGetQuantity"].codes == {"OK": 1, "RESOURCE_EXHAUSTED": 1})
 
 
 async def test_a_reader_that_has_left_is_no_fault_of_ours(log: LogCapture) -> None:
-    class Left:
-        async def write(self, _: bytes) -> None:
-            raise grpc.aio.InternalError("Failed")
-
-    async def stream(_: Any, send: Any) -> None:
-        await send(b"x")
+    async def left(_: Any, __: Any) -> bytes:
+        raise grpc.aio.InternalError("Failed")
 
     counts = calls.MethodCounts()
-    handle = calls.counted(counts, stream, method="WatchLevel", read=bytes, write=None, places=None, log_calls=False)
+    handle = calls.counted(counts, left, method="WatchLevel", is_stream=True, log_calls=False)
     with pytest.raises(asyncio.CancelledError):
-        await handle(b"", cast(Any, Left()))
+        await handle(b"", cast(Any, None))
     assert (counts.codes, counts.open, log.entries) == ({"CANCELLED": 1}, 0, [])

@@ -21,6 +21,9 @@ from chronobook.v1.order_book_service_pb2_grpc import (
     OrderBookServiceServicer,
     add_OrderBookServiceServicer_to_server,
 )
+from chronobook_server.core.errors import InvalidField
+from chronobook_server.service import bodies
+from chronobook_server.service.errors import abort
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -45,6 +48,14 @@ DETAILS_JSON = [
     },
     {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": "1s"},
 ]
+
+
+async def read_body(context: Context, request: Any) -> None:
+    """Read the body of a question by REST as the server does, or end the call as it does."""
+    try:
+        bodies.read(request)
+    except InvalidField as refusal:
+        await abort(context, refusal)
 
 
 async def fail(context: Context, name: str) -> None:
@@ -80,6 +91,7 @@ class FakeService(OrderBookServiceServicer):
         return pb.GetOrderBookResponse(symbol="ETHUSDT", bids=[level] * limit, asks=[level] * limit)
 
     async def GetQuantity(self, request: pb.GetQuantityRequest, context: Context) -> pb.GetQuantityResponse:  # noqa: N802
+        await read_body(context, request)
         await fail(context, request.symbol)
         return pb.GetQuantityResponse(
             target_price=request.price,
@@ -142,6 +154,7 @@ class FakeService(OrderBookServiceServicer):
         self, request: pb.BatchGetQuantityRequest, context: Context
     ) -> pb.BatchGetQuantityResponse:
         self.calls += 1
+        await read_body(context, request)
         await fail(context, request.symbol)
         pairs = len(request.prices)
         return pb.BatchGetQuantityResponse(

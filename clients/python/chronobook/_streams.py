@@ -10,6 +10,8 @@ from .errors import ChronobookError, ConnectionFailed, NotSynced
 
 Request = TypeVar("Request", pb.WatchLevelRequest, pb.WatchOrderBookRequest)
 _KIND = pb.WatchLevelResponse
+# Of an END: the stream goes on at another server, or when there is a place for it.
+_PASSING = (pb.SHUTDOWN, pb.TOO_MANY_STREAMS)
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
 
@@ -18,7 +20,7 @@ DEFAULT_RESUME = 60.0
 
 def _passes(error: ChronobookError) -> bool:
     """Return whether a stream goes on after an error. Without a reason, RESOURCE_EXHAUSTED is an edge's rate limit."""
-    return isinstance(error, ConnectionFailed | NotSynced) or error.reason == "RESOURCE_EXHAUSTED"
+    return isinstance(error, ConnectionFailed | NotSynced) or error.reason in ("RESOURCE_EXHAUSTED", "TOO_BUSY")
 
 
 class Resuming(Generic[Request]):
@@ -40,7 +42,7 @@ class Resuming(Generic[Request]):
         self._has_begun, self._broken_at, self._attempts = True, None, 0
         kind = message.kind
         if kind == _KIND.END:
-            self._is_over = not (self._resume and message.cause == pb.SHUTDOWN)
+            self._is_over = not (self._resume and message.cause in _PASSING)
             return self._is_over
         was_in_gap = self._is_in_gap
         if kind == _KIND.GAP:

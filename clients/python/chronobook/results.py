@@ -46,6 +46,8 @@ class Cause(StrEnum):
     NOT_TRADING = "NOT_TRADING"  # the contract was not traded
     AUDIT_MISMATCH = "AUDIT_MISMATCH"  # the book was not the exchange's
     INTERVAL_OVER = "INTERVAL_OVER"  # the interval that was asked for is over
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"  # the caller's own deadline has passed
+    TOO_MANY_STREAMS = "TOO_MANY_STREAMS"  # the place is another caller's: this one held the most
     UNRECOGNIZED = "UNRECOGNIZED"
 
 

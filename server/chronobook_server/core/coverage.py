@@ -7,7 +7,7 @@ from .values import MAX_STEPS, Millis
 
 
 class Cause(Enum):
-    """Why something is not known, or will not be told: all but the last four begin gaps."""
+    """Why something is not known, or will not be told: all but the last six begin gaps."""
 
     DISCONNECT = "DISCONNECT"
     CHAIN_BREAK = "CHAIN_BREAK"
@@ -23,6 +23,8 @@ class Cause(Enum):
     SHUTDOWN = "SHUTDOWN"
     SUBSCRIBER_TOO_SLOW = "SUBSCRIBER_TOO_SLOW"
     INTERVAL_OVER = "INTERVAL_OVER"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    TOO_MANY_STREAMS = "TOO_MANY_STREAMS"
 
 
 @dataclass(frozen=True, slots=True)

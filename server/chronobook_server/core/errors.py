@@ -89,10 +89,17 @@ class TooOld(Refusal):
 
 
 class TooBusy(Refusal):
-    """Too many long questions are under way."""
+    """All places of a kind of call are held, and the caller has its share of them."""
 
     def __init__(self) -> None:
-        super().__init__("too many long questions are under way; ask again in a moment")
+        super().__init__("all places are held, and this caller has its share of them; ask again in a moment")
+
+
+class DeadlineExceeded(Refusal):
+    """The caller's own deadline passes before the call is done."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline of the call has passed")
 
 
 class SlowConsumer(Refusal):

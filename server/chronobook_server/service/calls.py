@@ -14,8 +14,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from chronobook_server.core.errors import InvalidField, Refusal, TooBusy
-from chronobook_server.history.answers import ScaleGrew
+from chronobook_server.core.errors import InvalidField, Refusal
 
 from .errors import abort, abort_by_fault, code_of
 
@@ -31,10 +30,8 @@ log = structlog.get_logger(__name__)
 
 UNREADABLE = InvalidField(("request", "is not a message of this method, or has text that is none"))
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-_Handle: TypeAlias = Callable[..., Awaitable[Any]]
-_Handler: TypeAlias = Callable[[bytes, _Context], Awaitable[bytes | None]]
-_Read: TypeAlias = Callable[[bytes], Any]
-_Write: TypeAlias = Callable[[Any], bytes]
+Run: TypeAlias = Callable[[Any, _Context], Awaitable[bytes | None]]
+"""What makes a call: it is given the request as bytes, or reads it from the context itself."""
 
 
 @dataclass
@@ -60,64 +57,20 @@ def request_id(context: _Context) -> str:
     return str(uuid4())
 
 
-class Places:
-    """How many long questions are under way: so many at once, so many more wait, and the rest is refused."""
+def counted(counts: MethodCounts, run: Run, *, method: str, is_stream: bool = False, log_calls: bool) -> Run:
+    """Make a handler that counts its calls, tells refusals, and logs those that are slow or fail by a fault.
 
-    def __init__(self, *, at_once: int = 4, waiting: int = 64) -> None:
-        self._at_once = asyncio.Semaphore(at_once)
-        self._free = at_once + waiting
-
-    async def enter(self) -> None:
-        """Wait for one's turn. Raises TooBusy."""
-        if not self._free:
-            raise TooBusy
-        self._free -= 1
-        try:
-            await self._at_once.acquire()
-        except BaseException:
-            self._free += 1
-            raise
-
-    def leave(self) -> None:
-        """Let the next one begin."""
-        self._free += 1
-        self._at_once.release()
-
-
-def counted(
-    counts: MethodCounts,
-    handle: _Handle,
-    *,
-    method: str,
-    read: _Read,
-    write: _Write | None,
-    places: Places | None,
-    log_calls: bool,
-) -> _Handler:
-    """Make a handler of bytes that counts its calls, tells refusals, and logs those that are slow or fail by a fault.
-
-    A method without `write` is a stream: it is given what sends bytes, and how long it lives is of no interest to
-    metrics. With `log_calls` every call is logged.
+    How long a stream lives is of no interest to metrics. With `log_calls` every call is logged.
     """
 
-    async def counting(data: bytes, context: _Context) -> bytes | None:
+    async def counting(given: Any, context: _Context) -> bytes | None:
         counts.open += 1
-        start, code, named, entered = time.perf_counter(), "OK", "", False
+        start, code, named = time.perf_counter(), "OK", ""
         try:
-            if places is not None:
-                await places.enter()
-                entered = True
-            request = read(data)
-            while True:
-                try:
-                    if write is not None:
-                        return write(await handle(request))
-                    await handle(request, context.write)
-                    return None
-                except ScaleGrew:
-                    continue  # rare, and the same question has an answer in the new scale
+            return await run(given, context)
         except asyncio.CancelledError:
-            code = "CANCELLED"  # whoever asked has left, or has waited for long enough
+            # Whoever asked has left, or has waited for long enough.
+            code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
             raise
         except grpc.aio.InternalError:
             # What could not be written any more, since the reader has left: no fault of ours.
@@ -134,14 +87,12 @@ def counted(
             log.exception("a call failed by a fault of ours", method=method, request_id=named)
             await abort_by_fault(context, named)
         finally:
-            if entered and places is not None:
-                places.leave()
             counts.open -= 1
             counts.codes[code] += 1
             seconds = time.perf_counter() - start
-            if write is not None:
+            if not is_stream:
                 counts.took(seconds)
-            if log_calls or (seconds > SLOW_SECONDS and write is not None):
+            if log_calls or (seconds > SLOW_SECONDS and not is_stream):
                 named = named or request_id(context)
                 log.info("call", method=method, code=code, ms=round(seconds * 1000, 3), request_id=named)
 

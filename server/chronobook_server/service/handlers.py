@@ -3,24 +3,23 @@
 What cannot be answered is raised as a Refusal.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.errors import InvalidField, SymbolNotServed
 from chronobook_server.hub.book import BookWatch
 from chronobook_server.hub.level import LevelWatch
-from chronobook_server.hub.messages import Message
+from chronobook_server.hub.messages import BookMessage, LevelMessage, Message
 from chronobook_server.hub.watch import HEARTBEAT_SECONDS, Watch
 from chronobook_server.market import Market
 from chronobook_server.slices import in_slices
 
 from . import batch, convert, intervals, points, status, streams
+from .following import Following
 
 _LONGEST_SYMBOL = 64
 _Message = TypeVar("_Message", bound=Message)
-Send = Callable[[bytes], Awaitable[None]]
-"""What sends a message of a stream."""
 
 
 class OrderBookHandlers:
@@ -133,8 +132,8 @@ class OrderBookHandlers:
         """Say which instants can be asked about."""
         return status.history(self._market(request.symbol))
 
-    async def WatchLevel(self, request: pb.WatchLevelRequest, send: Send) -> None:  # noqa: N802
-        """Send what is known of a level, then every change of it, until the stream ends."""
+    async def WatchLevel(self, request: pb.WatchLevelRequest) -> Following[LevelMessage]:  # noqa: N802
+        """Begin to follow a level: what is known of it, then every change."""
 
         def watch(market: Market) -> LevelWatch:
             span = streams.span(market, request)
@@ -144,10 +143,10 @@ class OrderBookHandlers:
                 price, span.position, is_resumed=span.is_resumed, end=span.end, min_change=streams.min_change(request)
             )
 
-        await self._stream(request, send, streams.LEVEL_CHECKS, watch, streams.level_message)
+        return self._follow(request, streams.LEVEL_CHECKS, watch, streams.level_message)
 
-    async def WatchOrderBook(self, request: pb.WatchOrderBookRequest, send: Send) -> None:  # noqa: N802
-        """Send the book, then everything that changes of it, until the stream ends."""
+    async def WatchOrderBook(self, request: pb.WatchOrderBookRequest) -> Following[BookMessage]:  # noqa: N802
+        """Begin to follow a book: what it is, then everything that changes of it."""
 
         def watch(market: Market) -> BookWatch:
             span = streams.span(market, request)
@@ -155,27 +154,17 @@ class OrderBookHandlers:
             return market.hub.watch_book(span.position, depth=depth, is_resumed=span.is_resumed, end=span.end)
 
         checks = (("limit", convert.a_limit), *streams.CHECKS)
-        await self._stream(request, send, checks, watch, streams.book_message)
+        return self._follow(request, checks, watch, streams.book_message)
 
-    async def _stream(
+    def _follow(
         self,
         request: Any,
-        send: Send,
         checks: tuple[convert.Check, ...],
         begin: Callable[[Market], Watch[_Message]],
         encode: Callable[[str, _Message], Any],
-    ) -> None:
-        """Send a stream's messages. Written, not yielded: every generator on the way costs each message some time."""
+    ) -> Following[_Message]:
         convert.check(request, *checks)
         market = self._market(request.symbol)
         watch = begin(market)
         watch.heartbeat_seconds = self._heartbeat_seconds
-        try:
-            while messages := await watch.next():
-                for message in messages:
-                    if message.encoded is None:  # made once for all who get it
-                        message.encoded = encode(market.symbol, message).SerializeToString()
-                    await send(message.encoded)
-            watch.raise_if_too_slow()
-        finally:
-            watch.close()
+        return Following(market.symbol, watch, encode)

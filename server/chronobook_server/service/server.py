@@ -3,11 +3,12 @@
 import asyncio
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from chronobook.v1 import order_book_service_pb2 as pb
@@ -16,8 +17,12 @@ from chronobook_server.hub.watch import HEARTBEAT_SECONDS
 from chronobook_server.market import Market
 from chronobook_server.settings import Tls
 
-from .calls import MethodCounts, Places, counted
+from . import bodies, runs
+from .callers import Callers
+from .calls import MethodCounts, Run, counted
 from .handlers import OrderBookHandlers
+from .others import Health, Reflection
+from .places import Desk, Places
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OrderBookService"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -29,6 +34,9 @@ _OPTIONS = (
     # By default some of the calls that come while a thousand wait to be begun are thrown away, by chance, as CANCELLED.
     ("grpc.server.max_pending_requests", 10_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    # No header is remembered between calls: gRPC would take one caller's bad one for that of others who come after. The
+    # peer is told so here, and not Envoy in its own settings: what gRPC sends of a call that fails early ignores those.
+    ("grpc.http2.hpack_table_size.decoder", 0),
     ("grpc.max_receive_message_length", 1 << 20),
     # Envoy passes headers on that are 16 kB large, a path twice. By default some above 8 kB are refused by chance.
     ("grpc.max_metadata_size", 48 << 10),
@@ -38,38 +46,59 @@ _OPTIONS = (
 )
 # A reader that is gone without a word (its machine has stopped, its network is cut) is noticed after these two.
 _PING_MS, _PONG_MS = 30_000, 20_000
-# Calls under way at once, nearly all of them streams; more are refused. One Envoy lets 10,000 through.
+# Calls under way at once, nearly all of them streams; more are refused, whoever asks.
 MOST_CALLS = 15_000
+# Streams under way at once, shared fairly among callers. Envoy lets more through, so that this share decides.
+MOST_STREAMS = 10_000
+# Long questions under way at once, shared fairly among callers: so many are worked on, others wait or are sent.
+MOST_LONG, AT_ONCE = 68, 4
 # Methods whose answers are bytes already.
 _BYTES = ("GetQuantity",)
 # Questions whose answers are long: together they could take all there is of time and memory.
 _LONG = ("GetOrderBook", "BatchGetQuantity", "ListLevelChanges", "ListBestPrices")
 
 
+# Requests that may be larger than others: JSON as large as Envoy lets through, and 10,000 pairs.
+_MOST_BYTES = {"GetQuantity": 68 << 10, "BatchGetQuantity": 800 << 10}
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What callers have fair shares of."""
+
+    callers: Callers
+    streams: Places
+    long: Places
+    desk: Desk
+
+
 def _methods(
-    handlers: OrderBookHandlers, calls: dict[str, MethodCounts], *, log_calls: bool
+    handlers: OrderBookHandlers, calls: dict[str, MethodCounts], shared: _Shared, *, log_calls: bool
 ) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
     """Return the service's methods by name, of bytes: what cannot be read is refused as everything else is.
 
-    Streams write bytes themselves: a message is made once for all who get it.
+    Long questions and streams are to gRPC streams in both directions, so that they read and write themselves.
     """
     methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-    places = Places()
     for method in pb.DESCRIPTOR.services_by_name["OrderBookService"].methods:
         counts = calls[method.name] = MethodCounts()
-        is_stream = method.server_streaming
+        handle: Any = getattr(handlers, method.name)
+        read = bodies.reader(GetMessageClass(method.input_type))
         write = bytes if method.name in _BYTES else GetMessageClass(method.output_type).SerializeToString
-        handle = counted(
-            counts,
-            getattr(handlers, method.name),
-            method=method.name,
-            read=GetMessageClass(method.input_type).FromString,
-            write=None if is_stream else write,
-            places=places if method.name in _LONG else None,
-            log_calls=log_calls,
-        )
-        kind = grpc.unary_stream_rpc_method_handler if is_stream else grpc.unary_unary_rpc_method_handler
-        methods[method.name] = kind(handle)
+        most_bytes = _MOST_BYTES.get(method.name, runs.MOST_BYTES)
+        run: Run
+        if method.server_streaming:
+            run = runs.stream(handle, read, callers=shared.callers, places=shared.streams)
+        elif method.name in _LONG:
+            run = runs.long(
+                handle, read, write, most_bytes, callers=shared.callers, places=shared.long, desk=shared.desk
+            )
+        else:
+            run = runs.single(handle, read, write, most_bytes)
+        is_single = not method.server_streaming and method.name not in _LONG
+        kind = grpc.unary_unary_rpc_method_handler if is_single else grpc.stream_stream_rpc_method_handler
+        counting = counted(counts, run, method=method.name, is_stream=method.server_streaming, log_calls=log_calls)
+        methods[method.name] = kind(counting)
     return methods
 
 
@@ -85,22 +114,6 @@ class _Unregistered:
 
     def add_registered_method_handlers(self, service: str, methods: object) -> None:
         """Leave them to the generic handler, which has been added just before."""
-
-
-class _Health(health.aio.HealthServicer):
-    """The health service; it knows whether anybody relies on it."""
-
-    is_asked = False
-
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Answer how things stand."""
-        self.is_asked = True
-        return await super().Check(request, context)
-
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
-        """Tell how things stand, and whenever that changes."""
-        self.is_asked = True
-        await super().Watch(request, context)
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
@@ -123,6 +136,7 @@ class Server:
         default_symbol: str = "",
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         log_calls: bool = False,
+        gateway_name: str | None = None,
     ) -> None:
         self.port = 0
         self._markets = markets
@@ -133,15 +147,17 @@ class Server:
             ("grpc.http2.ping_timeout_ms", _PONG_MS),
         )
         self._server = grpc.aio.server(options=(*_OPTIONS, *pings), maximum_concurrent_rpcs=MOST_CALLS)
-        self._health = _Health()
         handlers = OrderBookHandlers(markets, default_symbol=default_symbol, heartbeat_seconds=heartbeat_seconds)
         self.calls: dict[str, MethodCounts] = {}
-        methods = _methods(handlers, self.calls, log_calls=log_calls)
+        self.streams, self.long = Places(MOST_STREAMS), Places(MOST_LONG)
+        shared = _Shared(Callers(gateway_name), self.streams, self.long, Desk(AT_ONCE))
+        methods = _methods(handlers, self.calls, shared, log_calls=log_calls)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        self._health = Health(shared.callers, self.streams)
+        self._server.add_generic_rpc_handlers((self._health.handler(),))
         unregistered: Any = _Unregistered(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, unregistered)
         named = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflected = reflection.aio.ReflectionServicer(named)
+        reflected = Reflection(named, shared.callers, self.streams)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, unregistered)  # type: ignore[no-untyped-call]
 
     async def start(self, address: str, tls: Tls | None = None, *, is_ready: bool = True) -> None:

@@ -53,7 +53,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     SERVER_FAULT: _ErrorReason.ValueType  # 10
     """INTERNAL: a fault of the server's, which its log tells of under the same request id. Metadata: `request_id`."""
     TOO_BUSY: _ErrorReason.ValueType  # 11
-    """RESOURCE_EXHAUSTED, with RetryInfo: too many long questions (whole books, pages, batches) are under way at once."""
+    """RESOURCE_EXHAUSTED, with RetryInfo: all places for long questions (whole books, pages, batches), or all for streams,
+    are held, and the caller has its share of them. Callers who hold less are served.
+    """
+    DEADLINE_PASSED: _ErrorReason.ValueType  # 40
+    """DEADLINE_EXCEEDED: the deadline of the call (`grpc-timeout`) passes before its end."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The name of the value stands in `google.rpc.ErrorInfo.reason` (domain `chronobook`) of the
@@ -93,5 +97,9 @@ SLOW_CONSUMER: ErrorReason.ValueType  # 9
 SERVER_FAULT: ErrorReason.ValueType  # 10
 """INTERNAL: a fault of the server's, which its log tells of under the same request id. Metadata: `request_id`."""
 TOO_BUSY: ErrorReason.ValueType  # 11
-"""RESOURCE_EXHAUSTED, with RetryInfo: too many long questions (whole books, pages, batches) are under way at once."""
+"""RESOURCE_EXHAUSTED, with RetryInfo: all places for long questions (whole books, pages, batches), or all for streams,
+are held, and the caller has its share of them. Callers who hold less are served.
+"""
+DEADLINE_PASSED: ErrorReason.ValueType  # 40
+"""DEADLINE_EXCEEDED: the deadline of the call (`grpc-timeout`) passes before its end."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

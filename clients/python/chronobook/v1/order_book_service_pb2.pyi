@@ -19,6 +19,7 @@ Conventions of the whole package:
 """
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -138,6 +139,12 @@ class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cause.ValueType
     """The book was compared with the exchange's own, and was not the same."""
     INTERVAL_OVER: _Cause.ValueType  # 14
     """The interval that was asked for is over."""
+    DEADLINE_EXCEEDED: _Cause.ValueType  # 40
+    """The deadline of the call passes. Only of streams; the call ends with DEADLINE_EXCEEDED."""
+    TOO_MANY_STREAMS: _Cause.ValueType  # 41
+    """All places for streams are held, and another caller gets this one: no caller held more. Only of streams; the call
+    ends with TOO_BUSY, and the stream can be resumed later.
+    """
 
 class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
     """Why there is a gap, or why a stream has ended or has nothing to say.
@@ -174,6 +181,12 @@ AUDIT_MISMATCH: Cause.ValueType  # 13
 """The book was compared with the exchange's own, and was not the same."""
 INTERVAL_OVER: Cause.ValueType  # 14
 """The interval that was asked for is over."""
+DEADLINE_EXCEEDED: Cause.ValueType  # 40
+"""The deadline of the call passes. Only of streams; the call ends with DEADLINE_EXCEEDED."""
+TOO_MANY_STREAMS: Cause.ValueType  # 41
+"""All places for streams are held, and another caller gets this one: no caller held more. Only of streams; the call
+ends with TOO_BUSY, and the stream can be resumed later.
+"""
 Global___Cause: _TypeAlias = Cause  # noqa: Y015
 
 @_typing.final
@@ -718,6 +731,7 @@ class GetQuantityRequest(_message.Message):
     SYMBOL_FIELD_NUMBER: _builtins.int
     ALLOW_STALE_FIELD_NUMBER: _builtins.int
     MAX_AGE_FIELD_NUMBER: _builtins.int
+    HTTP_BODY_FIELD_NUMBER: _builtins.int
     price: _builtins.float
     """The price, above 0. Required."""
     timestamp: _builtins.float
@@ -728,6 +742,12 @@ class GetQuantityRequest(_message.Message):
     """Answer from the last good book while none is in sync. Not used with a timestamp."""
     max_age: _builtins.float
     """Refuse an answer about now that is older than this, in seconds, 0 or more. Absent: any age."""
+    @_builtins.property
+    def http_body(self) -> _httpbody_pb2.HttpBody:
+        """The JSON text of a REST request, as Envoy passes it on. The server reads the other fields from it, and refuses names
+        that are none of theirs. Leave it out over gRPC.
+        """
+
     def __init__(
         self,
         *,
@@ -736,10 +756,11 @@ class GetQuantityRequest(_message.Message):
         symbol: _builtins.str = ...,
         allow_stale: _builtins.bool = ...,
         max_age: _builtins.float | None = ...,
+        http_body: _httpbody_pb2.HttpBody | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_age", b"_max_age", "_price", b"_price", "_timestamp", b"_timestamp", "max_age", b"max_age", "price", b"price", "timestamp", b"timestamp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_age", b"_max_age", "_price", b"_price", "_timestamp", b"_timestamp", "http_body", b"http_body", "max_age", b"max_age", "price", b"price", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_age", b"_max_age", "_price", b"_price", "_timestamp", b"_timestamp", "allow_stale", b"allow_stale", "max_age", b"max_age", "price", b"price", "symbol", b"symbol", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_age", b"_max_age", "_price", b"_price", "_timestamp", b"_timestamp", "allow_stale", b"allow_stale", "http_body", b"http_body", "max_age", b"max_age", "price", b"price", "symbol", b"symbol", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_age: _TypeAlias = _typing.Literal["max_age"]  # noqa: Y015
     _WhichOneofArgType__max_age: _TypeAlias = _typing.Literal["_max_age", b"_max_age"]  # noqa: Y015
@@ -1529,6 +1550,7 @@ class BatchGetQuantityRequest(_message.Message):
     SYMBOL_FIELD_NUMBER: _builtins.int
     PRICES_FIELD_NUMBER: _builtins.int
     TIMESTAMPS_FIELD_NUMBER: _builtins.int
+    HTTP_BODY_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """The symbol; empty means the first one served."""
     @_builtins.property
@@ -1539,16 +1561,23 @@ class BatchGetQuantityRequest(_message.Message):
     def timestamps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The instants, in Unix seconds."""
 
+    @_builtins.property
+    def http_body(self) -> _httpbody_pb2.HttpBody:
+        """The JSON text of a REST request, as Envoy passes it on. The server reads the other fields from it, and refuses names
+        that are none of theirs. Leave it out over gRPC.
+        """
+
     def __init__(
         self,
         *,
         symbol: _builtins.str = ...,
         prices: _abc.Iterable[_builtins.float] | None = ...,
         timestamps: _abc.Iterable[_builtins.float] | None = ...,
+        http_body: _httpbody_pb2.HttpBody | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http_body", b"http_body"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prices", b"prices", "symbol", b"symbol", "timestamps", b"timestamps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["http_body", b"http_body", "prices", b"prices", "symbol", b"symbol", "timestamps", b"timestamps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

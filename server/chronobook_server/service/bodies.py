@@ -1,0 +1,104 @@
+"""JSON bodies of REST requests, read into the fields of a request.
+
+Envoy's transcoder drops unknown fields of a body, so it passes each body on as it came (`http_body`), and this module
+reads it: proto3 JSON, without what a misspelt request could hide in.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from chronobook_server.core.errors import InvalidField
+
+BODY = "http_body"
+# Names that a refusal repeats: it travels in headers, which have room for little.
+_NAMED, _LONGEST = 8, 64
+_NUMBER_TEXT = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|Infinity)|NaN", re.ASCII)
+_NUMBERS = {int, float}
+
+
+def reader(kind: type[Message]) -> Callable[[bytes], Any]:
+    """Return a function that reads bytes into a message of this kind, and its body into its fields."""
+    from_string: Callable[[bytes], Any] = kind.FromString
+    if BODY not in kind.DESCRIPTOR.fields_by_name:
+        return from_string
+
+    def with_body(data: bytes) -> Any:
+        request = from_string(data)
+        if request.HasField(BODY):
+            read(request)
+        return request
+
+    return with_body
+
+
+def read(request: Any) -> None:
+    """Read the body of a request into its other fields. Raises InvalidField."""
+    data = request.http_body.data
+    request.ClearField(BODY)
+    if not data:
+        return
+    try:
+        body = orjson.loads(data)
+    except ValueError:
+        raise InvalidField(("body", "is not JSON")) from None
+    if type(body) is not dict:
+        raise InvalidField(("body", "is not a JSON object"))
+    fields = {name: field for field in request.DESCRIPTOR.fields for name in (field.name, field.json_name)}
+    violations: list[tuple[str, str]] = []
+    for name, value in body.items():
+        field = fields.get(name)
+        problem = "is no field of this request" if field is None or field.name == BODY else _set(request, field, value)
+        if problem is not None:
+            violations.append((ascii(name[:_LONGEST])[1:-1], problem))
+    if violations:
+        raise InvalidField(*violations[:_NAMED])
+    # Each member of a flat object has one colon outside of texts, so more colons mean a name that is there twice.
+    if data.count(b":") > len(body) + sum(value.count(":") for value in body.values() if type(value) is str):
+        raise InvalidField(("body", "names a field twice"))
+
+
+def _set(request: Any, field: FieldDescriptor, value: Any) -> str | None:
+    """Set a field to a value of JSON; return what is wrong with it, None where nothing is."""
+    if value is None:
+        return None  # the same as absent
+    if field.is_repeated:
+        return _extend(request, field.name, value)
+    if request.HasField(field.name) if field.has_presence else getattr(request, field.name):
+        return "is named twice, in the query or in the body"
+    if field.type == FieldDescriptor.TYPE_DOUBLE:
+        number = _number(value)
+        if number is None:
+            return "must be a number"
+        setattr(request, field.name, number)
+        return None
+    kind, said = (str, "a text") if field.type == FieldDescriptor.TYPE_STRING else (bool, "true or false")
+    if type(value) is not kind:
+        return f"must be {said}"
+    setattr(request, field.name, value)
+    return None
+
+
+def _extend(request: Any, name: str, values: Any) -> str | None:
+    repeated = getattr(request, name)
+    if repeated:
+        return "is named twice, in the query or in the body"
+    if type(values) is not list:
+        return "must be an array of numbers"
+    if not set(map(type, values)) <= _NUMBERS:
+        values = [_number(value) for value in values]
+        if None in values:
+            return "must be an array of numbers"
+    repeated.extend(values)
+    return None
+
+
+def _number(value: Any) -> float | None:
+    """Return a number of JSON, or a text that is one in proto3 JSON; None for anything else."""
+    if type(value) in _NUMBERS:
+        return float(value)
+    return float(value) if type(value) is str and _NUMBER_TEXT.fullmatch(value) else None

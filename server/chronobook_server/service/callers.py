@@ -1,0 +1,95 @@
+"""Who calls, as a name that fair shares count by.
+
+Envoy says of each request where it comes from, and removes what callers say about that themselves. The server believes
+it only on a connection that proves to be Envoy's: one through a socket in the file system, whose mode lets in the
+server's own user and group, or one with the certificate of the gateway. On any other connection a caller is its peer.
+"""
+
+import ipaddress
+from base64 import urlsafe_b64decode
+from hashlib import blake2b
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+import grpc
+import orjson
+
+ADDRESS, CERTIFICATE, TOKEN = (f"x-chronobook-caller-{what}" for what in ("address", "certificate", "token"))
+_UNIX = "unix:"
+_NETWORK_BITS = 64  # of an IPv6 address, which one site has
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class Callers:
+    """Names of callers. `gateway_name` is a name in the gateway's certificate; None: no certificate is its own."""
+
+    def __init__(self, gateway_name: str | None = None) -> None:
+        self._gateway_name = None if gateway_name is None else gateway_name.encode()
+
+    def of(self, context: _Context) -> str:
+        """Return the name of whoever makes a call."""
+        peer = context.peer()
+        if peer.startswith(_UNIX):
+            return _asserted(context) or peer
+        shown = context.auth_context() or {}
+        if self._gateway_name is not None and self._gateway_name in _names(shown):
+            return _asserted(context) or of_address(_address_of(peer))
+        pem = shown.get("x509_pem_cert")
+        return f"certificate {_digest(b''.join(pem))}" if pem else of_address(_address_of(peer))
+
+
+def _names(shown: Any) -> list[bytes]:
+    return [*shown.get("x509_common_name", ()), *shown.get("x509_subject_alternative_name", ())]
+
+
+def _address_of(peer: str) -> str:
+    """Return HOST:PORT of a peer as gRPC writes it: `ipv4:HOST:PORT`, or `ipv6:%5BHOST%5D:PORT`."""
+    return unquote(peer.partition(":")[2])
+
+
+def _asserted(context: _Context) -> str | None:
+    """Return the name of the caller that Envoy asks for; None where it asks for itself."""
+    said: dict[str, Any] = {
+        key: value for key, value in context.invocation_metadata() or () if key in (ADDRESS, CERTIFICATE, TOKEN)
+    }
+    subject = subject_of(said.get(TOKEN))
+    if subject is not None:
+        return f"subject {_digest(subject.encode('utf-8', 'surrogatepass'))}"
+    if said.get(CERTIFICATE):
+        return f"certificate {said[CERTIFICATE]}"
+    return of_address(said[ADDRESS]) if said.get(ADDRESS) else None
+
+
+def subject_of(token: Any) -> str | None:
+    """Return whom a token is about, from its payload as Envoy passes it on; None where it does not say."""
+    if not token:
+        return None
+    try:
+        claims = orjson.loads(urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (TypeError, ValueError):
+        return None
+    subject = claims.get("sub") if isinstance(claims, dict) else None
+    return subject if isinstance(subject, str) and subject else None
+
+
+def of_address(address: str) -> str:
+    """Return the name of a caller at HOST:PORT: the host, or its /64 of IPv6.
+
+    On this machine all callers have the same address, so there each connection is a caller.
+    """
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]").partition("%")[0]
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return f"address {address[:64]}"
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    if ip.is_loopback:
+        return f"address {address}"
+    if isinstance(ip, ipaddress.IPv6Address):
+        return f"address {ipaddress.ip_network((ip, _NETWORK_BITS), strict=False)}"
+    return f"address {ip}"
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()
