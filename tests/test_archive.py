@@ -1,16 +1,22 @@
 import asyncio
+import contextlib
 import errno
+import os
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from chronobook_server import archive as archive_module
+from chronobook_server import tasks as tasks_module
 from chronobook_server.archive import Archive
 from chronobook_server.core.coverage import Cause
 from chronobook_server.core.records import Gap
 from chronobook_server.history.directory import DirectoryRefused
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.settings import Address, ServeSettings
+from chronobook_server.tasks import Tasks
 from tests.support.stored import round_of
 from tests.support.system import until
 
@@ -40,15 +46,28 @@ def fill(history: HistoryStore, rounds: range) -> None:
             history.append(record)
 
 
+@contextlib.asynccontextmanager
+async def started(made: Archive, tasks: Tasks | None = None) -> AsyncIterator[Archive]:
+    """Have an archive tended around a block, by the tasks that a server has, and stop it."""
+    tasks = tasks or Tasks()
+    made.start(tasks)
+    running = asyncio.create_task(tasks.run())
+    try:
+        yield made
+    finally:
+        await made.stop()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_what_was_written_is_sealed_at_the_end_and_there_at_the_next_start(tmp_path: Path) -> None:
     first = Archive(settings(tmp_path))
-    first.start()
-    history = first.histories[SYMBOL]
-    fill(history, range(2))
-    held = history.coverage()
-    with pytest.raises(DirectoryRefused, match="in use by another server"):
-        Archive(settings(tmp_path))
-    await first.stop()
+    async with started(first):
+        history = first.histories[SYMBOL]
+        fill(history, range(2))
+        held = history.coverage()
+        with pytest.raises(DirectoryRefused, match="in use by another server"):
+            Archive(settings(tmp_path))
     assert {path.suffix for path in (tmp_path / SYMBOL).iterdir()} == {".seg"}
     second = Archive(settings(tmp_path))
     assert second.histories[SYMBOL].coverage() == held
@@ -58,14 +77,13 @@ async def test_what_was_written_is_sealed_at_the_end_and_there_at_the_next_start
 
 async def test_bytes_are_kept_within_their_bound_as_segments_are_sealed(tmp_path: Path) -> None:
     made = Archive(settings(tmp_path, retention_bytes=40_000))
-    made.start()
-    history = made.histories[SYMBOL]
-    fill(history, range(8))
-    assert history.bytes > 40_000
-    await until(lambda: history.recorder.unsealed == 0 and history.bytes <= 40_000 + newest_bytes(history))
-    oldest = history.coverage()[0].start
-    assert oldest > 1_000_000
-    await made.stop()
+    async with started(made):
+        history = made.histories[SYMBOL]
+        fill(history, range(8))
+        assert history.bytes > 40_000
+        await until(lambda: history.recorder.unsealed == 0 and history.bytes <= 40_000 + newest_bytes(history))
+        oldest = history.coverage()[0].start
+        assert oldest > 1_000_000
 
 
 def newest_bytes(history: HistoryStore) -> int:
@@ -82,12 +100,11 @@ async def test_a_log_that_cannot_be_made_durable_stops_history(tmp_path: Path, m
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(history.recorder, "sync", refuse)
-    made.start()
-    await until(lambda: history.recorder.error is not None)
-    assert history.recorder.error == "history is not being written: Input/output error"
-    assert [gap.cause.value for gap in history.gaps()] == ["DISK"]
-    monkeypatch.undo()
-    await made.stop()
+    async with started(made):
+        await until(lambda: history.recorder.error is not None)
+        assert history.recorder.error == "history is not being written: Input/output error"
+        assert [gap.cause.value for gap in history.gaps()] == ["DISK"]
+        monkeypatch.undo()
 
 
 async def test_what_is_sealed_is_unpacked_ahead(tmp_path: Path) -> None:
@@ -97,7 +114,160 @@ async def test_what_is_sealed_is_unpacked_ahead(tmp_path: Path) -> None:
     again = Archive(settings(tmp_path))
     memory = again._memories.rows
     assert memory.size == 0
-    again.start()
-    await until(lambda: memory.size > 0)
+    async with started(again):
+        await until(lambda: memory.size > 0)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("place", ["sync", "retry", "trim", "sealed"])
+async def test_a_fault_in_any_of_its_works_ends_none_of_them(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks_module, "_SHORTEST_PAUSE", 0.001)
+    monkeypatch.setattr(archive_module, "_RETRY_SECONDS", 0.001)
+    made = Archive(replace(settings(tmp_path, retention_bytes=40_000), sync_interval_ms=1))
+    history, tasks = made.histories[SYMBOL], Tasks()
+    faults = 0
+
+    def fail(*_: object) -> None:
+        nonlocal faults
+        faults += 1
+        raise RuntimeError("a fault of ours")
+
+    with monkeypatch.context() as patch:
+        match place:
+            case "sync":
+                patch.setattr(history.recorder, "sync", fail)
+            case "retry":
+                patch.setattr(history.recorder, "retry_seals", fail)
+            case "trim":
+                patch.setattr(archive_module, "trim", fail)
+            case _:
+                patch.setattr(history.recorder, "sealed", fail)
+        async with started(made, tasks):
+            if place != "retry":
+                fill(history, range(8))
+            await until(lambda: faults > 2)
+            patch.undo()
+            if place == "retry":
+                fill(history, range(8))
+            # Syncing, sealing and retention all go on.
+            since = made.durable_at
+            await until(lambda: made.durable_at > since)
+            await until(lambda: history.recorder.unsealed == 0)
+            made.age(0)
+            await until(lambda: history.bytes <= 40_000 + newest_bytes(history))
+            if place != "sealed":  # that is told by the sealer
+                assert tasks.restarts.total()
+                assert tasks.error is not None
+                assert "RuntimeError: a fault of ours" in tasks.error
+            else:
+                assert made.sealer.failed > 0
+
+
+async def test_a_history_that_cannot_be_made_durable_for_a_fault_keeps_no_other_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Archive(settings(tmp_path))
+    synced = []
+
+    def fail() -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(made.histories[SYMBOL].recorder, "sync", fail)
+    monkeypatch.setattr(made.histories["Y"].recorder, "sync", lambda: synced.append("Y"))
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        await made._sync_all()
+    assert synced == ["Y"]
+    monkeypatch.undo()
+    await made.stop()
+
+
+async def test_the_directory_is_watched_and_its_loss_ends_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_module, "_LOOK_SECONDS", 0.01)
+    folder = tmp_path / "data"
+    made, tasks = Archive(settings(folder)), Tasks()
+    made.start(tasks)
+    running = asyncio.create_task(tasks.run())
     await asyncio.sleep(0)
-    await again.stop()
+    folder.rename(tmp_path / "elsewhere")
+    async with asyncio.timeout(30):
+        with pytest.raises(DirectoryRefused, match="is gone: No such file or directory"):
+            await running
+    (tmp_path / "elsewhere").rename(folder)
+    await made.stop()
+
+
+async def test_one_history_that_cannot_be_opened_costs_its_symbol_and_all_of_them_the_start(tmp_path: Path) -> None:
+    (tmp_path / SYMBOL).write_text("mine")
+    made = Archive(settings(tmp_path))
+    assert list(made.histories) == ["Y"]
+    await made.stop()
+    (tmp_path / "Y").rmdir()
+    (tmp_path / "Y").write_text("mine")
+    with pytest.raises(DirectoryRefused, match=f"^{tmp_path / SYMBOL} cannot be used"):
+        Archive(settings(tmp_path))
+
+
+async def left_behind(folder: Path, symbol: str, rounds: range) -> None:
+    """Leave the folder of a symbol that is not named any more."""
+    made = Archive(replace(settings(folder), symbols=(symbol,)))
+    async with started(made):
+        fill(made.histories[symbol], rounds)
+
+
+@pytest.mark.parametrize("is_all", [False, True])
+async def test_what_is_left_of_symbols_that_bring_nothing_any_more_ages_out(tmp_path: Path, is_all: bool) -> None:
+    await left_behind(tmp_path, "OLD", range(1))
+    await left_behind(tmp_path, "RECENT", range(5, 6))
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "lost+found" / "mine").write_text("mine")
+    if not is_all:
+        (tmp_path / "OLD" / "000000001020000.wal").write_bytes(b"a log that nobody reads any more")
+    made = Archive(replace(settings(tmp_path), retention_ms=200_000, all_symbols=is_all))
+    async with started(made):
+        assert "lost+found" not in made.histories
+        assert ("OLD" in made.histories) == is_all
+        fill(made.histories[SYMBOL], range(5, 6))
+        fill(made.histories["Y"], range(5, 6))
+        await until(lambda: made.histories[SYMBOL].recorder.unsealed == 0)
+        made.age(0)
+        assert not list((tmp_path / "OLD").glob("0*"))
+        assert list((tmp_path / "RECENT").glob("*.seg"))
+        if is_all:
+            assert made.histories["OLD"].coverage() == []
+            assert made.histories["OLD"].newest_state() is None
+        else:
+            assert not (tmp_path / "OLD").exists()
+    assert (tmp_path / "lost+found" / "mine").read_text() == "mine"
+
+
+async def test_what_is_left_of_symbols_that_are_not_named_counts_against_the_bytes_and_goes_first(
+    tmp_path: Path,
+) -> None:
+    await left_behind(tmp_path, "OLD", range(4))
+    made = Archive(settings(tmp_path, retention_bytes=1_000_000))
+    async with started(made):
+        fill(made.histories[SYMBOL], range(5, 7))
+        await until(lambda: made.histories[SYMBOL].recorder.unsealed == 0)
+        held = made.histories[SYMBOL].oldest_start()
+        made._limit = made.histories[SYMBOL].bytes + 1
+        made.age(0)
+        assert not (tmp_path / "OLD").exists()
+        assert made.histories[SYMBOL].oldest_start() == held
+
+
+async def test_what_was_set_aside_goes_when_it_is_old_and_nothing_else_there(tmp_path: Path) -> None:
+    made = Archive(replace(settings(tmp_path), retention_ms=1000_000))
+    aside = tmp_path / SYMBOL / "aside"
+    aside.mkdir()
+    for name, written in (("000000000000001.wal", 5000), ("000000000000002.seg", 7000), ("mine.txt", 1)):
+        (aside / name).write_text("x")
+        os.utime(aside / name, (written, written))
+    made.age(7000.0)
+    assert sorted(path.name for path in aside.iterdir()) == ["000000000000002.seg", "mine.txt"]
+    made.age(9000.0)
+    assert [path.name for path in aside.iterdir()] == ["mine.txt"]
+    await made.stop()

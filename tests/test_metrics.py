@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.app import StartFailed, serving
 from chronobook_server.core.coverage import Cause
-from chronobook_server.metrics import Counted, serve_metrics
+from chronobook_server.metrics import Counted, MetricsServer
 from chronobook_server.settings import Address, ServeSettings, Tls
 from tests.exchange.test_feed import stepped
 from tests.support.served import HandFed, served
@@ -143,7 +143,7 @@ async def test_over_tls_only_those_with_a_certificate_are_told_anything(tmp_path
     tls = Tls(*ours.issue("server", hosts=LOOPBACK), ours.ca)
     port = free_port()
     nothing = cast(Counted, CollectorRegistry())
-    stop = serve_metrics(Address("127.0.0.1", port), nothing, tls)
+    serving_metrics = MetricsServer(Address("127.0.0.1", port), nothing, tls)
     known, stranger, nobody = (ssl.create_default_context(cafile=str(ours.ca)) for _ in range(3))
     known.load_cert_chain(*ours.issue("prometheus"))
     stranger.load_cert_chain(*others.issue("stranger"))
@@ -155,4 +155,4 @@ async def test_over_tls_only_those_with_a_certificate_are_told_anything(tmp_path
                 with pytest.raises((aiohttp.ClientError, ssl.SSLError, ConnectionResetError)):
                     await http.get(f"https://localhost:{port}/metrics", ssl=context)
     finally:
-        stop()
+        serving_metrics.stop()

@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -20,15 +21,17 @@ from chronobook_server.exchange.network import RealNetwork
 from chronobook_server.history.directory import DirectoryRefused
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
-from chronobook_server.metrics import Counted, serve_metrics
+from chronobook_server.metrics import Counted, MetricsServer
 from chronobook_server.net import AddressTaken, BadFiles, check_files, free_endpoint
 from chronobook_server.process import use_all_descriptors
 from chronobook_server.service.server import PortInUse, Server
 from chronobook_server.settings import ALL_SYMBOLS, DEFAULT_SYMBOL, Address, ServeSettings, is_loopback
+from chronobook_server.tasks import Tasks
 
 GRACE_SECONDS = 2.0
 # Where several servers answer, one that begins leaves questions to the others until it has books, but not for longer.
 HOLD_SECONDS = 3.0
+_LOOK_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -95,8 +98,9 @@ class Application:
         self._any_synced = asyncio.Event()
         self._named_synced = asyncio.Event()
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._feeding: asyncio.Task[None] | None = None
-        self._stop_metrics: Callable[[], None] = lambda: None
+        self.tasks = Tasks()
+        self._running: asyncio.Task[None] | None = None
+        self._metrics: MetricsServer | None = None
         try:
             self._archive = Archive(settings)
         except DirectoryRefused as error:
@@ -104,11 +108,14 @@ class Application:
         self.markets: dict[str, Market] = {}
         for symbol, history in self._archive.histories.items():
             self._add_market(symbol, history)
+        # A named symbol whose history cannot be opened is not served; the log says so.
+        self._symbols = tuple(symbol for symbol in settings.symbols if symbol in self.markets)
         self.server = Server(
             self.markets,
-            default_symbol=next(iter(settings.symbols), DEFAULT_SYMBOL),
+            default_symbol=next(iter(self._symbols), DEFAULT_SYMBOL),
             log_calls=settings.log_calls,
             gateway_name=settings.gateway_name,
+            task_error=lambda: self.tasks.error,
         )
 
     def _add_market(self, symbol: str, history: HistoryStore) -> None:
@@ -125,7 +132,7 @@ class Application:
     def _synced(self) -> None:
         """Take note that a book has come in sync."""
         self._any_synced.set()
-        if not self._named_synced.is_set() and all(self.markets[each].is_synced for each in self._settings.symbols):
+        if not self._named_synced.is_set() and all(self.markets[each].is_synced for each in self._symbols):
             self._named_synced.set()
 
     def _add_symbol(self, symbol: str) -> None:
@@ -144,11 +151,10 @@ class Application:
         except (AddressTaken, BadFiles, PortInUse, ValueError) as error:
             await self._archive.stop()
             raise StartFailed(str(error)) from error
-        self._archive.start()
         settings = self._settings
         self.feed = Feed(
             FeedSettings(
-                settings.symbols,
+                self._symbols,
                 settings.update_speed,
                 all_symbols=settings.all_symbols,
                 connections=settings.connections,
@@ -160,17 +166,32 @@ class Application:
             held_until=self._archive.directory.held_until(time.time()),
             held=lambda until: self._archive.directory.hold(until, time.time()),
         )
-        self._feeding = asyncio.create_task(self._run_feed(self.feed))
+        self._archive.start(self.tasks)
+        self.tasks.keep("ready", self._announce_ready)
+        self.tasks.keep("synced", self._announce_sync)
+        self.tasks.need("feed", self._run_feed)
+        self._running = asyncio.create_task(self.tasks.run())
         if settings.metrics is not None:
             try:
-                self._stop_metrics = serve_metrics(
-                    settings.metrics,
-                    Counted(self.markets, self.feed, self._archive, self.server.calls),
-                    tls=None if is_loopback(settings.metrics) else settings.tls,
-                )
+                self._metrics = self._serve_metrics(settings.metrics)
             except OSError as error:
                 await self.stop()
                 raise StartFailed(f"cannot serve metrics on {settings.metrics}: {error.strerror}") from error
+            self.tasks.keep("metrics", partial(self._keep_metrics, settings.metrics))
+
+    def _serve_metrics(self, address: Address) -> MetricsServer:
+        counted = Counted(self.markets, self.feed, self._archive, self.server.calls, self.tasks)
+        return MetricsServer(address, counted, tls=None if is_loopback(address) else self._settings.tls)
+
+    async def _keep_metrics(self, address: Address) -> None:
+        """Raise where the thread that serves metrics has ended; begun again, serve them anew."""
+        if self._metrics is None:
+            self._metrics = self._serve_metrics(address)
+        while self._metrics.is_alive():  # noqa: ASYNC110 -- a thread sets no event when it dies
+            await asyncio.sleep(_LOOK_SECONDS)
+        dead, self._metrics = self._metrics, None
+        dead.stop()
+        raise RuntimeError("the thread that serves metrics has ended")
 
     @property
     def address(self) -> str:
@@ -180,8 +201,11 @@ class Application:
 
     async def failed(self) -> None:
         """Wait until the server cannot go on. Raises StartFailed."""
-        assert self._feeding is not None
-        await first_of(_wait(self._feeding), _wait(self._refused))
+        assert self._running is not None
+        try:
+            await first_of(_wait(self._running), _wait(self._refused))
+        except DirectoryRefused as error:
+            raise StartFailed(str(error)) from error
 
     def _refuse(self, reason: str) -> None:
         """Take note that a market cannot go on with the history that it has."""
@@ -190,14 +214,16 @@ class Application:
                 StartFailed(f"{reason}: use another data directory than {self._settings.data_dir}")
             )
 
-    async def _run_feed(self, feed: Feed) -> None:
+    async def _run_feed(self) -> None:
+        """Run the feed. Raises StartFailed: without it there is nothing to serve."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._announce_ready())
-                group.create_task(self._announce_sync())
-                group.create_task(feed.run())
+            await self.feed.run()
         except* SymbolNotListed as errors:
             raise StartFailed(str(errors.exceptions[0])) from None
+        except* Exception as errors:
+            log.exception("feed_failed")
+            raise StartFailed(f"the feed has failed: {errors.exceptions[0]!r}") from errors
+        raise StartFailed("the feed has ended by itself")
 
     async def _announce_ready(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -212,15 +238,18 @@ class Application:
     async def stop(self) -> None:
         """Turn health, wait for that to be seen, end streams with a reason, let calls finish, close the sockets."""
         await self.server.drain(self._settings.drain_ms / 1000)
-        self._stop_metrics()
+        if self._metrics is not None:
+            await self.tasks.cancel("metrics")
+            self._metrics.stop()
         # The feed goes last, so that the streams end for the reason there is and not for a lost connection.
         await self.server.stop(GRACE_SECONDS)
         # The history before the feed: that the stream ends is our doing.
         self._archive.close()
-        if self._feeding is not None:
-            self._feeding.cancel()
-            await asyncio.gather(self._feeding, return_exceptions=True)
+        await self.tasks.cancel("feed")
         await self._archive.stop()
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
 
 
 async def _wait(future: asyncio.Future[None]) -> None:

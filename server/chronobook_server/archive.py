@@ -4,16 +4,23 @@ import asyncio
 import contextlib
 import time
 from functools import partial
+from statistics import median_high
 
 import structlog
 
-from chronobook_server.history.directory import DataDirectory, trim
+from chronobook_server.core.values import Millis
+from chronobook_server.history.directory import DataDirectory, DirectoryRefused, trim
+from chronobook_server.history.leftover import Leftover
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.sealer import ProcessSealer
 from chronobook_server.settings import ServeSettings
+from chronobook_server.tasks import Tasks
 
 _RETRY_SECONDS = 10.0
+# How often what is not served, or not traded any more, is looked at for its age.
+_AGE_SECONDS = 30.0
+_LOOK_SECONDS = 5.0
 # Threads that make files durable.
 _SYNCERS = 4
 # What is not sealed by then has its log, and is sealed when the directory is opened the next time.
@@ -23,7 +30,10 @@ log = structlog.get_logger(__name__)
 
 
 class Archive:
-    """The data directory of a server in use, with the history of each of its symbols. Raises DirectoryRefused."""
+    """The data directory of a server in use, with the history of each of its symbols. Raises DirectoryRefused.
+
+    A symbol whose history cannot be opened is left out; where that is every one that was named, so is the directory.
+    """
 
     def __init__(self, settings: ServeSettings) -> None:
         self.directory = DataDirectory(settings.data_dir, settings.rest_url)
@@ -33,31 +43,50 @@ class Archive:
         self._sealed: asyncio.Queue[str] = asyncio.Queue()
         self.sealer = ProcessSealer()
         self.durable_at = time.monotonic()  # all that was written by then is
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: Tasks | None = None
         self._memories = Memories()
         self.histories: dict[str, HistoryStore] = {}
+        self._leftovers: dict[str, Leftover] = {}
         held = self.directory.symbols() if settings.all_symbols else ()
         try:
-            for symbol in dict.fromkeys((*settings.symbols, *held)):
-                self.open(symbol)
+            self._open_all((*settings.symbols, *held), named=settings.symbols)
+            self._leftovers = self.directory.leftovers(self.histories)
         except BaseException:
             self.directory.close()
             raise
 
+    def _open_all(self, symbols: tuple[str, ...], *, named: tuple[str, ...]) -> None:
+        refused: dict[str, DirectoryRefused] = {}
+        for symbol in dict.fromkeys(symbols):
+            try:
+                self.open(symbol)
+            except DirectoryRefused as error:
+                refused[symbol] = error
+        if named and set(named) <= set(refused):
+            raise refused[named[0]]
+        for symbol, refusal in refused.items():
+            log.error("history_not_opened", symbol=symbol, reason=str(refusal))
+
     def open(self, symbol: str) -> HistoryStore:
         """Open the history of one more symbol. Raises DirectoryRefused."""
         history = self.directory.open(symbol, self.sealer, retention_ms=self._retention_ms, memories=self._memories)
+        self._leftovers.pop(symbol, None)
         self.histories[symbol] = history
         history.recorder.sealed = partial(self._sealed.put_nowait, symbol)
         history.recorder.damage.tell(partial(_tell_of_damage, symbol))
         return history
 
-    def start(self) -> None:
-        """Begin to tend the histories."""
+    def start(self, tasks: Tasks) -> None:
+        """Begin to tend the histories, in these tasks."""
         for symbol in self.histories:
             self._sealed.put_nowait(symbol)  # to unpack ahead what is there already
-        works = (self._sync, self._retry, self._tend, self.sealer.run)
-        self._tasks = [asyncio.create_task(work()) for work in works]
+        self._tasks = tasks
+        tasks.keep("seal", self.sealer.run)
+        tasks.keep("sync", self._sync)
+        tasks.keep("retry", self._retry)
+        tasks.keep("tend", self._tend)
+        tasks.keep("age", self._age)
+        tasks.need("directory", self._watch_directory)
 
     async def _sync(self) -> None:
         """Make durable what was written: this is what a loss of power can cost, and no other end of the process can."""
@@ -70,9 +99,15 @@ class Archive:
         begun = time.monotonic()
         histories = list(self.histories.values())
         parts = [histories[first::_SYNCERS] for first in range(min(_SYNCERS, len(histories)))]
+        faults: list[Exception] = []
         for failed in await asyncio.gather(*(asyncio.to_thread(_sync, part) for part in parts)):
             for history, error in failed:
-                history.recorder.fail(error)
+                if isinstance(error, OSError):
+                    history.recorder.fail(error)
+                else:
+                    faults.append(error)
+        if faults:
+            raise faults[0]  # after all others are durable
         self.durable_at = begun
 
     async def _retry(self) -> None:
@@ -85,10 +120,41 @@ class Archive:
         """Whenever a segment has been sealed, keep within the bytes, and unpack ahead what will be asked for."""
         while True:
             symbol = await self._sealed.get()
-            if self._limit is not None:
-                trim(self.histories.values(), self._limit)
+            self._trim()
             for _ in self.histories[symbol].warm():
                 await asyncio.sleep(0)
+
+    def _trim(self) -> None:
+        if self._limit is not None:
+            trim((*self.histories.values(), *self._leftovers.values()), self._limit)
+
+    async def _age(self) -> None:
+        """Let go of what is too old of symbols that bring nothing any more: no event of theirs says what time it is."""
+        while True:
+            self.age(time.time())
+            await asyncio.sleep(_AGE_SECONDS)
+
+    def age(self, now: float) -> None:
+        """Let go of what is too old. `now`, in Unix seconds, is only for what was set aside."""
+        # The exchange's time: a day of the past may be replayed. One symbol alone does not say it for all others.
+        newest = [history.last_time for history in self.histories.values() if history.last_time is not None]
+        if newest:
+            oldest = Millis(median_high(newest) - self._retention_ms)
+            for history in self.histories.values():
+                history.expire(oldest)
+            for leftover in self._leftovers.values():
+                leftover.expire(oldest)
+        self._trim()
+        for symbol in [symbol for symbol, held in self._leftovers.items() if held.oldest_start() is None]:
+            del self._leftovers[symbol]
+            self.directory.drop_empty(symbol)
+        self.directory.drop_aside(now - self._retention_ms / 1000)
+
+    async def _watch_directory(self) -> None:
+        """Raise DirectoryRefused once the directory is not ours any more: two servers must not write there."""
+        while True:
+            self.directory.check()
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def close(self) -> None:
         """End what is held here: whatever comes later is not kept, and the gap that begins is the restart's."""
@@ -97,26 +163,29 @@ class Archive:
 
     async def stop(self) -> None:
         """Let go of everything; it is safe and, unless that takes long, sealed when this returns."""
-        self.close()
-        await self._sync_all()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.sealer.drain(), _STOP_SECONDS)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.directory.close()
+        try:
+            self.close()
+            await self._sync_all()
+            if self._tasks is not None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.sealer.drain(), _STOP_SECONDS)
+                for name in ("seal", "sync", "retry", "tend", "age", "directory"):
+                    await self._tasks.cancel(name)
+        finally:
+            self.directory.close()
 
 
 def _tell_of_damage(symbol: str, name: str, reason: str) -> None:
     log.error("history_file_unusable", symbol=symbol, file=name, reason=reason)
 
 
-def _sync(histories: list[HistoryStore]) -> list[tuple[HistoryStore, OSError]]:
+def _sync(histories: list[HistoryStore]) -> list[tuple[HistoryStore, Exception]]:
     """Make histories durable; return those that could not be, with the reason. Runs in another thread."""
-    failed = []
+    failed: list[tuple[HistoryStore, Exception]] = []
     for history in histories:
         try:
             history.recorder.sync()
-        except OSError as error:
+        except Exception as error:
+            # A fault in one history must not keep the others from being durable.
             failed.append((history, error))
     return failed

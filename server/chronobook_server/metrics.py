@@ -17,6 +17,7 @@ from chronobook_server.exchange.group import FeedCounts
 from chronobook_server.market import Market
 from chronobook_server.service.calls import BUCKETS, MethodCounts
 from chronobook_server.settings import Address, Tls
+from chronobook_server.tasks import Tasks
 
 _Value = float | int | None
 log = structlog.get_logger(__name__)
@@ -77,12 +78,18 @@ class Counted(Collector):
     """The metrics of one server, all named `chronobook_...`."""
 
     def __init__(
-        self, markets: Mapping[str, Market], feed: Feed, archive: Archive, calls: Mapping[str, MethodCounts]
+        self,
+        markets: Mapping[str, Market],
+        feed: Feed,
+        archive: Archive,
+        calls: Mapping[str, MethodCounts],
+        tasks: Tasks,
     ) -> None:
         self._markets = markets
         self._feed = feed
         self._archive = archive
         self._calls = calls
+        self._tasks = tasks
         self._faulty: set[tuple[str, str]] = set()  # symbol and metric of each fault that is in the log
 
     def collect(self) -> Iterable[Metric]:
@@ -91,6 +98,12 @@ class Counted(Collector):
         yield from self._of_feed()
         yield from self._of_history()
         yield from self._of_calls()
+        restarts = CounterMetricFamily(
+            "chronobook_task_restarts", "Times that a task failed and was begun again.", labels=("task",)
+        )
+        for name, count in tuple(self._tasks.restarts.items()):
+            restarts.add_metric((name,), count)
+        yield restarts
 
     def _of_symbols(self, markets: tuple[tuple[str, Market], ...]) -> Iterator[Metric]:
         for kind, entries in ((CounterMetricFamily, _COUNTS), (GaugeMetricFamily, _GAUGES)):
@@ -181,20 +194,26 @@ class Counted(Collector):
         yield from (made, under_way, seconds)
 
 
-def serve_metrics(address: Address, counted: Counted, tls: Tls | None = None) -> Callable[[], None]:
-    """Serve the metrics in a thread of its own, with the server's TLS; return what ends that. Raises OSError."""
-    registry = CollectorRegistry()
-    registry.register(counted)
-    ProcessCollector(registry=registry)
-    GCCollector(registry)
-    server, thread = start_http_server(address.port, address.host, registry, **_tls_options(tls))
+class MetricsServer:
+    """Serves the metrics in a thread of its own, with the server's TLS. Raises OSError."""
 
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    def __init__(self, address: Address, counted: Counted, tls: Tls | None = None) -> None:
+        registry = CollectorRegistry()
+        registry.register(counted)
+        ProcessCollector(registry=registry)
+        GCCollector(registry)
+        self._server, self._thread = start_http_server(address.port, address.host, registry, **_tls_options(tls))
 
-    return stop
+    def is_alive(self) -> bool:
+        """Return whether the thread is still there."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End it."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
 
 def _tls_options(tls: Tls | None) -> dict[str, Any]:

@@ -1,4 +1,7 @@
+import errno
+import fcntl
 import json
+import os
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +77,80 @@ def test_a_second_server_is_refused_until_the_first_one_lets_go(tmp_path: Path) 
     assert refused(tmp_path) == f"the data directory {tmp_path} is in use by another server"
     first.close()
     DataDirectory(tmp_path, EXCHANGE).close()
+
+
+def test_a_lock_that_was_removed_by_hand_lets_nobody_in_and_is_taken_anew(tmp_path: Path) -> None:
+    first = DataDirectory(tmp_path, EXCHANGE)
+    (tmp_path / "lock").unlink()
+    assert refused(tmp_path) == f"the data directory {tmp_path} is in use by another server"
+    (tmp_path / "lock").unlink(missing_ok=True)
+    first.check()
+    assert not can_lock(tmp_path / "lock")
+    first.check()
+    first.close()
+    assert can_lock(tmp_path / "lock")
+
+
+def can_lock(path: Path) -> bool:
+    """Return whether a server of an older version, which locks the file alone, would be let in."""
+    with path.open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def test_a_server_whose_lock_another_one_took_is_told_to_end(tmp_path: Path) -> None:
+    first = DataDirectory(tmp_path, EXCHANGE)
+    (tmp_path / "lock").unlink()
+    with (tmp_path / "lock").open("w+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(DirectoryRefused, match=r"is in use by another server$"):
+            first.check()
+    first.close()
+
+
+def test_where_a_directory_cannot_be_locked_the_file_in_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = fcntl.flock
+
+    def files_only(descriptor: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", files_only)
+    first = DataDirectory(tmp_path, EXCHANGE)
+    assert refused(tmp_path) == f"the data directory {tmp_path} is in use by another server"
+    first.check()
+    first.close()
+    DataDirectory(tmp_path, EXCHANGE).close()
+
+
+def test_a_directory_that_is_another_one_now_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    first = DataDirectory(path, EXCHANGE)
+    path.rename(tmp_path / "elsewhere")
+    with pytest.raises(DirectoryRefused, match="is gone"):
+        first.check()
+    path.mkdir()
+    with pytest.raises(DirectoryRefused, match=r"was replaced by another one$"):
+        first.check()
+    first.close()
+
+
+def test_only_folders_with_files_of_ours_are_symbols(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path, EXCHANGE)
+    for name in ("lost+found", ".snapshot", "empty"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.seg").write_text("mine")
+    (tmp_path / "0001.seg").write_text("mine")
+    (tmp_path / "ETHUSDT").mkdir()
+    (tmp_path / "ETHUSDT" / "000000001000000.log").write_text("ours")
+    assert directory.symbols() == ["ETHUSDT"]
+    assert list(directory.leftovers({})) == ["ETHUSDT"]
+    assert directory.leftovers({"ETHUSDT"}) == {}
+    directory.close()
 
 
 def test_another_exchange_s_history_is_refused_and_the_directory_let_go(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """A server's data directory: one server at a time, one exchange for ever, a folder for each symbol.
 
-lock           held by the server that uses the directory
+lock           held, with the directory itself, by the server that uses it
 origin.json    which exchange the history is of, and the version of this layout
 held.json      until when the exchange wants no request, where it ever said so, and when that was written (Unix seconds)
-ETHUSDT/       one folder a symbol: sealed segments (*.seg) and the logs of those that are not sealed (*.log)
+ETHUSDT/       one folder a symbol: sealed segments (*.seg) and the logs of those that are not sealed (*.wal)
 """
 
 import contextlib
@@ -16,8 +16,10 @@ from pathlib import Path
 
 import structlog
 
-from .files import TEMPORARY, DiskFiles
+from .files import ASIDE, TEMPORARY, DiskFiles
+from .leftover import Leftover, drop_aside
 from .memory import Memories
+from .recovery import start_of
 from .seal import Sealer
 from .store import SEGMENT_MS, HistoryStore
 
@@ -44,19 +46,56 @@ class DataDirectory:
         self._exchange = exchange
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise DirectoryRefused(f"the data directory {path} cannot be used: {error.strerror}") from error
+        self._lock = -1
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise DirectoryRefused(f"the data directory {path} is in use by another server") from error
-        try:
+            self._take()
             self._check_origin(exchange)
         except BaseException:
             self.close()
             raise
+
+    def _take(self) -> None:
+        """Lock the directory itself, and the file `lock` in it. Raises DirectoryRefused.
+
+        The file is for servers of older versions, and for file systems that lock no directories; anybody can remove it.
+        """
+        in_use = DirectoryRefused(f"the data directory {self._path} is in use by another server")
+        try:
+            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise in_use from error
+        except OSError:
+            pass
+        try:
+            lock = os.open(self._path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise DirectoryRefused(f"the data directory {self._path} cannot be used: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise in_use from error
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = lock
+
+    def check(self) -> None:
+        """Raise DirectoryRefused where the directory is not this server's any more."""
+        try:
+            is_ours = _is_same(self._path, self._folder)
+        except OSError as error:
+            raise DirectoryRefused(f"the data directory {self._path} is gone: {error.strerror}") from error
+        if not is_ours:
+            raise DirectoryRefused(f"the data directory {self._path} was replaced by another one")
+        try:
+            is_locked = _is_same(self._path / _LOCK, self._lock)
+        except OSError:
+            is_locked = False
+        if not is_locked:
+            self._take()
 
     def _check_origin(self, exchange: str) -> None:
         files = DiskFiles(self._path)
@@ -108,7 +147,28 @@ class DataDirectory:
 
     def symbols(self) -> list[str]:
         """Return the symbols that the directory holds a history of, in order."""
-        return sorted(path.name for path in self._path.iterdir() if path.is_dir())
+        return sorted(path.name for path in self._path.iterdir() if _holds_history(path))
+
+    def leftovers(self, served: Collection[str], segment_ms: int = SEGMENT_MS) -> dict[str, Leftover]:
+        """Return the folders of symbols that are not served."""
+        found = {}
+        for symbol in self.symbols():
+            if symbol not in served:
+                with contextlib.suppress(OSError):
+                    found[symbol] = Leftover(DiskFiles(self._path / symbol), segment_ms)
+        return found
+
+    def drop_aside(self, written_before: float) -> None:
+        """Remove what was set aside of any symbol and was written before a time, in Unix seconds."""
+        for aside in self._path.glob(f"*/{ASIDE}"):
+            with contextlib.suppress(OSError):
+                drop_aside(DiskFiles(aside.parent), written_before)
+                aside.rmdir()  # only where nothing is left
+
+    def drop_empty(self, symbol: str) -> None:
+        """Remove the folder of a symbol, if there is nothing in it."""
+        with contextlib.suppress(OSError):
+            (self._path / symbol).rmdir()
 
     def open(
         self, symbol: str, sealer: Sealer, *, retention_ms: int, memories: Memories, segment_ms: int = SEGMENT_MS
@@ -132,7 +192,10 @@ class DataDirectory:
 
     def close(self) -> None:
         """Let go of the directory."""
-        os.close(self._lock)
+        for descriptor in (self._folder, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._folder = self._lock = -1
 
 
 def _seconds(value: object) -> float:
@@ -142,9 +205,23 @@ def _seconds(value: object) -> float:
     return float(value)
 
 
-def trim(stores: Collection[HistoryStore], limit: int) -> None:
+def _is_same(path: Path, descriptor: int) -> bool:
+    """Return whether a path still leads to what is open. Raises OSError."""
+    there, ours = path.stat(), os.fstat(descriptor)
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _holds_history(path: Path) -> bool:
+    """Return whether a folder has files of ours: anybody may put something else into the directory."""
+    try:
+        return any(start_of(name) is not None for name in os.listdir(path))  # noqa: PTH208 -- names are all that counts
+    except OSError:
+        return False
+
+
+def trim(stores: Collection[HistoryStore | Leftover], limit: int) -> None:
     """Drop the oldest segments, of whichever symbol, until all files together take at most `limit` bytes."""
     while sum(store.bytes for store in stores) > limit:
         oldest = sorted(stores, key=lambda store: store.oldest_start() or 0)
-        if not any(store.recorder.drop_oldest() for store in oldest):
+        if not any(store.drop_oldest() for store in oldest):
             return

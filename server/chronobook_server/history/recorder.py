@@ -371,10 +371,19 @@ class Recorder:
                 self._remove(name)
                 del self.damage.files[name]
 
-    def drop_oldest(self) -> bool:
-        """Drop the oldest segment if it is a file and not the only one; return whether it was."""
+    def expire(self, oldest: Millis) -> None:
+        """Drop files that were over by an instant, the newest one too; not while events come, which say the time."""
+        if self._hot is not None:
+            return
         segments = self._timeline.segments
-        if len(segments) < 2 or not isinstance(segments[0], SealedSegment):
+        while segments and self._timeline.last_instant(segments[0]) < oldest and self.drop_oldest(least=0):
+            pass
+        self._forget_damaged(oldest)
+
+    def drop_oldest(self, *, least: int = 1) -> bool:
+        """Drop the oldest segment if it is a file and `least` others are left; return whether it was."""
+        segments = self._timeline.segments
+        if len(segments) <= least or not isinstance(segments[0], SealedSegment):
             return False
         dropped = segments[0]
         self._timeline.drop_first()

@@ -184,6 +184,14 @@ class HistoryStore:
         """Return the first instant of the oldest segment; None while there is none."""
         return self.timeline.segments[0].start if self.timeline.segments else None
 
+    def drop_oldest(self) -> bool:
+        """Drop the oldest segment if it is a file and not the only one; return whether it was."""
+        return self.recorder.drop_oldest()
+
+    def expire(self, oldest: Millis) -> None:
+        """Drop what was over by an instant, where no event of the symbol itself says that it is so late."""
+        self.recorder.expire(oldest)
+
     # --- one instant
 
     def level_at(self, price: Price, time: Millis) -> LevelState:

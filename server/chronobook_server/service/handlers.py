@@ -31,10 +31,12 @@ class OrderBookHandlers:
         *,
         default_symbol: str = "",
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        task_error: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._markets = markets
         self._default_symbol = default_symbol
         self._heartbeat_seconds = heartbeat_seconds
+        self._task_error = task_error
 
     @property
     def _default(self) -> str:
@@ -54,7 +56,7 @@ class OrderBookHandlers:
 
     async def GetStatus(self, request: pb.GetStatusRequest) -> pb.GetStatusResponse:  # noqa: N802
         """Say how a symbol's book stands."""
-        return status.of(self._market(request.symbol))
+        return status.of(self._market(request.symbol), task_error=self._task_error())
 
     async def ListSymbols(self, request: pb.ListSymbolsRequest) -> pb.ListSymbolsResponse:  # noqa: N802
         """Say which symbols are served, and how each of them stands."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +137,7 @@ class Server:
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         log_calls: bool = False,
         gateway_name: str | None = None,
+        task_error: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.port = 0
         self._markets = markets
@@ -147,7 +148,9 @@ class Server:
             ("grpc.http2.ping_timeout_ms", _PONG_MS),
         )
         self._server = grpc.aio.server(options=(*_OPTIONS, *pings), maximum_concurrent_rpcs=MOST_CALLS)
-        handlers = OrderBookHandlers(markets, default_symbol=default_symbol, heartbeat_seconds=heartbeat_seconds)
+        handlers = OrderBookHandlers(
+            markets, default_symbol=default_symbol, heartbeat_seconds=heartbeat_seconds, task_error=task_error
+        )
         self.calls: dict[str, MethodCounts] = {}
         self.streams, self.long = Places(MOST_STREAMS), Places(MOST_LONG)
         shared = _Shared(Callers(gateway_name), self.streams, self.long, Desk(AT_ONCE))

@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 _faulty: set[str] = set()  # the symbols whose fault is in the log
 
 
-def of(market: Market) -> pb.GetStatusResponse:
+def of(market: Market, *, task_error: str | None = None) -> pb.GetStatusResponse:
     """Return how a symbol's book stands."""
     history, view, counts = market.history, market.current_view(), market.counts
     newest = history.newest_state()
@@ -48,6 +48,8 @@ def of(market: Market) -> pb.GetStatusResponse:
             wrong_count=convert.count(counts.levels_wrong),
         ),
         suspensions_count=convert.count(counts.suspensions),
+        task_error=task_error,
+        unusable_files_count=convert.count(len(history.recorder.damage.files)),
     )
 
 

@@ -302,6 +302,8 @@ class GetStatusResponse(_message.Message):
     STEP_SIZE_FIELD_NUMBER: _builtins.int
     AUDITS_FIELD_NUMBER: _builtins.int
     SUSPENSIONS_COUNT_FIELD_NUMBER: _builtins.int
+    TASK_ERROR_FIELD_NUMBER: _builtins.int
+    UNUSABLE_FILES_COUNT_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """The symbol."""
     is_connected: _builtins.bool
@@ -344,6 +346,10 @@ class GetStatusResponse(_message.Message):
     """The smallest quantity increment of new orders. Absent while not known."""
     suspensions_count: _builtins.int
     """How often the stream was lost or silent since the server started, whether anything was missed or not."""
+    task_error: _builtins.str
+    """Which task of the server failed within the last ten minutes and was begun again, and why. Absent while none did."""
+    unusable_files_count: _builtins.int
+    """History files of the symbol that cannot be used, or not all of them: what they held is a gap. The log names them."""
     @_builtins.property
     def known_range(self) -> Global___KnownRange:
         """The range of prices about which everything is known now. Absent while there is no book in sync."""
@@ -386,10 +392,12 @@ class GetStatusResponse(_message.Message):
         step_size: _builtins.float | None = ...,
         audits: Global___Audits | None = ...,
         suspensions_count: _builtins.int = ...,
+        task_error: _builtins.str | None = ...,
+        unusable_files_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "complete_to", b"complete_to", "epoch", b"epoch", "history_error", b"history_error", "known_range", b"known_range", "step_size", b"step_size", "tick_size", b"tick_size", "timestamp", b"timestamp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_task_error", b"_task_error", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "complete_to", b"complete_to", "epoch", b"epoch", "history_error", b"history_error", "known_range", b"known_range", "step_size", b"step_size", "task_error", b"task_error", "tick_size", b"tick_size", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "asks_count", b"asks_count", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "bids_count", b"bids_count", "complete_to", b"complete_to", "epoch", b"epoch", "history_count", b"history_count", "history_error", b"history_error", "is_connected", b"is_connected", "known_range", b"known_range", "last_update_id", b"last_update_id", "malformed_frames_count", b"malformed_frames_count", "resyncs_count", b"resyncs_count", "state", b"state", "step_size", b"step_size", "suspensions_count", b"suspensions_count", "symbol", b"symbol", "tick_size", b"tick_size", "timestamp", b"timestamp", "trading_status", b"trading_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_task_error", b"_task_error", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "asks_count", b"asks_count", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "bids_count", b"bids_count", "complete_to", b"complete_to", "epoch", b"epoch", "history_count", b"history_count", "history_error", b"history_error", "is_connected", b"is_connected", "known_range", b"known_range", "last_update_id", b"last_update_id", "malformed_frames_count", b"malformed_frames_count", "resyncs_count", b"resyncs_count", "state", b"state", "step_size", b"step_size", "suspensions_count", b"suspensions_count", "symbol", b"symbol", "task_error", b"task_error", "tick_size", b"tick_size", "timestamp", b"timestamp", "trading_status", b"trading_status", "unusable_files_count", b"unusable_files_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age: _TypeAlias = _typing.Literal["age"]  # noqa: Y015
     _WhichOneofArgType__age: _TypeAlias = _typing.Literal["_age", b"_age"]  # noqa: Y015
@@ -409,6 +417,8 @@ class GetStatusResponse(_message.Message):
     _WhichOneofArgType__known_range: _TypeAlias = _typing.Literal["_known_range", b"_known_range"]  # noqa: Y015
     _WhichOneofReturnType__step_size: _TypeAlias = _typing.Literal["step_size"]  # noqa: Y015
     _WhichOneofArgType__step_size: _TypeAlias = _typing.Literal["_step_size", b"_step_size"]  # noqa: Y015
+    _WhichOneofReturnType__task_error: _TypeAlias = _typing.Literal["task_error"]  # noqa: Y015
+    _WhichOneofArgType__task_error: _TypeAlias = _typing.Literal["_task_error", b"_task_error"]  # noqa: Y015
     _WhichOneofReturnType__tick_size: _TypeAlias = _typing.Literal["tick_size"]  # noqa: Y015
     _WhichOneofArgType__tick_size: _TypeAlias = _typing.Literal["_tick_size", b"_tick_size"]  # noqa: Y015
     _WhichOneofReturnType__timestamp: _TypeAlias = _typing.Literal["timestamp"]  # noqa: Y015
@@ -431,6 +441,8 @@ class GetStatusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__known_range) -> _WhichOneofReturnType__known_range | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__step_size) -> _WhichOneofReturnType__step_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__task_error) -> _WhichOneofReturnType__task_error | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tick_size) -> _WhichOneofReturnType__tick_size | None: ...
     @_typing.overload
