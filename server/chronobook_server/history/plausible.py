@@ -1,7 +1,8 @@
 """Which times of a file cannot be: older servers wrote down whatever time an event claimed.
 
-A file is judged by its own columns alone. A recorded day may be replayed years later, so a `T` far behind its receive
-time is ordinary. A `T` far ahead of it is not, nor are times that lie far from the event's own `E`.
+A file is judged by its own columns, and by how far `T` was ahead of the receive time just before. A recorded day may be
+replayed years later, and a machine's clock may be wrong, so a distance from the receive time proves nothing. That the
+distance grows at once does, and so do times that lie far from the event's own `E`.
 """
 
 import numpy as np
@@ -12,20 +13,27 @@ from .columns import Integers
 
 # Receive times are nanoseconds in 64 bits: no event can have been received at a later time than this.
 MOST_MS = 2**63 // 10**6
-# Clocks of machines differ by less.
+# `T` gains no more than this on the receive time from one event to the next.
 MOST_AHEAD_MS = 86_400_000
 # The exchange stamps `E` within milliseconds of `T`.
 MOST_APART_MS = 3_600_000
 
 
-def first_impossible(times: Integers, event_times: Integers, receive_times: Integers) -> int | None:
+def first_impossible(
+    times: Integers, event_times: Integers, receive_times: Integers, ahead: int | None = None
+) -> int | None:
     """Return the number of the first event from which on `T` cannot be; None where all are possible.
 
-    `times` never decrease. Receive times are in ns; 0 means unknown. A single wild `E` among good ones says nothing
+    `times` never decrease. Receive times are in ns; 0 means unknown. `ahead` is by how many ms `T` was ahead of the
+    receive time at the last event before; None where that is unknown. A single wild `E` among good ones says nothing
     about `T`: older servers raised a `T` that went back to the `T` before it.
     """
-    ahead = (receive_times > 0) & (times > receive_times // 1_000_000 + MOST_AHEAD_MS)
-    impossible = (times < 0) | (times >= MOST_MS) | ahead
+    known = receive_times > 0
+    distances = np.clip(times, 0, MOST_MS) - receive_times // 1_000_000
+    if ahead is None and known.any():
+        ahead = int(distances[np.argmax(known)])
+    # One that is behind catches up when a replay ends and the live stream begins.
+    impossible = (times < 0) | (times >= MOST_MS) | (known & (distances > max(ahead or 0, 0) + MOST_AHEAD_MS))
     if impossible.any():
         return int(np.argmax(impossible))
     # No difference of two of these leaves 64 bits.
@@ -36,6 +44,6 @@ def first_impossible(times: Integers, event_times: Integers, receive_times: Inte
     return first if 2 * np.count_nonzero(apart[first:]) >= len(times) - first else None
 
 
-def is_jump(before: Millis | None, time: Millis) -> bool:
-    """Return whether so much lies between two segments that the second one must be judged."""
-    return before is None or time - before > MOST_APART_MS
+def is_jump(before: Millis, time: Millis) -> bool:
+    """Return whether so much lies between two instants that what claims the second one must be judged."""
+    return time - before > MOST_APART_MS

@@ -163,21 +163,25 @@ class Recovery:
 
     def _judge(self) -> None:
         """Set aside what claims times that cannot be. Of sealed files only those are read that may."""
-        before: Millis | None = None
+        before: SealedSegment | None = None
         is_suspect = False
         newest = max(self._sealed, default=None)
         for start, segment in sorted(self._sealed.items()):
-            if is_suspect or start == newest or is_jump(before, segment.last_time) or self._is_ahead(segment):
-                is_suspect = self._is_impossible(segment)
+            is_far = before is None or is_jump(before.last_time, segment.last_time)
+            if is_suspect or start == newest or is_far or self._is_ahead(segment):
+                is_suspect = self._is_impossible(segment, _ahead(before))
                 if is_suspect:
                     del self._sealed[start]
                     self._set_aside(segment.name, _WILD)
                     continue
-            before = segment.last_time
+            before = segment
         for start, (name, contents) in sorted(self._logs.items()):
             hot = HotSegment.replayed(contents.start, contents.entries)
-            columns = (np.array(each, np.int64) for each in (hot.times, hot.event_times, hot.receive_times))
-            first = first_impossible(*columns)
+            times, event_times, received = (
+                np.array(each, np.int64) for each in (hot.times, hot.event_times, hot.receive_times)
+            )
+            last = max((each for each in self._sealed if each < start), default=None)
+            first = first_impossible(times, event_times, received, _ahead(None if last is None else self._sealed[last]))
             if first is not None:
                 self._cut(start, name, contents, first)
 
@@ -187,7 +191,7 @@ class Recovery:
             return segment.last_time > self._files.modified(segment.name) * 1000 + MOST_AHEAD_MS
         return True
 
-    def _is_impossible(self, segment: SealedSegment) -> bool:
+    def _is_impossible(self, segment: SealedSegment, ahead: int | None) -> bool:
         kinds = (Kind.TIMES, Kind.EVENT_TIMES, Kind.RECEIVE_TIMES)
         try:
             times, apart, received = map(segment.file.column, kinds)
@@ -196,7 +200,8 @@ class Recovery:
         if not len(times) == len(apart) == len(received) == segment.events:
             return False
         event_times = times + segment.start + apart
-        return first_impossible(times + segment.start, event_times, received + event_times * 1_000_000) is not None
+        received = received + event_times * 1_000_000
+        return first_impossible(times + segment.start, event_times, received, ahead) is not None
 
     def _cut(self, start: Millis, name: str, contents: LogContents, first: int) -> None:
         """Keep of a log what comes before its first impossible event; set the whole aside."""
@@ -263,6 +268,12 @@ class Recovery:
             if is_jump(segment.last_time, segment.end):
                 segment.end = max(segment.start, segment.last_time)
                 segment.ended_by = Cause.DAMAGED
+
+
+def _ahead(segment: SealedSegment | None) -> int | None:
+    """Return by how many ms the last `T` of a segment was ahead of its receive time; None where nobody knows."""
+    received = None if segment is None else segment.last_received()
+    return None if received is None or segment is None else segment.last_time - received // 1_000_000
 
 
 def _fits(before: SealedSegment, after: SealedSegment) -> bool | None:
