@@ -138,7 +138,10 @@ async def test_watching_prints_every_message_and_ends_quietly(as_json: bool) -> 
         if as_json:
             assert (json.loads(first)["kind"], json.loads(second)["change"]) == ("STATE", 2.5)
         else:
-            assert first == "1970-01-01T00:00:10.000Z  STATE      quantity=1.5 side=BID update_id=1010\n"
+            assert first == (
+                "1970-01-01T00:00:10.000Z  STATE      quantity=1.5 side=BID update_id=1010"
+                " complete_to=1970-01-01T00:00:09.999Z\n"
+            )
             assert second == "1970-01-01T00:00:10.500Z  CHANGE     quantity=4 change=2.5 side=BID update_id=1020\n"
         process.send_signal(signal.SIGINT)
         _, errors = await process.communicate()

@@ -235,12 +235,12 @@ async def test_an_interval_ends_with_the_last_event_up_to_its_end() -> None:
     line.feed(line.change(11_500, {100: 9}), line.change(12_000, {100: 8}))
     past = line.hub.watch_level(Price(100), Position(Millis(11_200), UpdateId(0)), end=Millis(11_700))
     assert [(each.kind, each.time, each.cause) for each in await drain(past)] == [
-        (Kind.STATE, 11_000, None), (Kind.CHANGE, 11_500, None), (Kind.END, 12_000, Cause.INTERVAL_OVER),
+        (Kind.STATE, 11_000, None), (Kind.CHANGE, 11_500, None), (Kind.END, 11_500, Cause.INTERVAL_OVER),
     ]  # fmt: skip
     coming = line.hub.watch_level(Price(100), end=Millis(12_500))
     assert [each.kind for each in await drain(coming)] == [Kind.STATE]
     line.feed(line.change(12_400, {100: 7}), line.change(12_600, {100: 6}))
-    assert [(each.kind, each.time) for each in await drain(coming)] == [(Kind.CHANGE, 12_400), (Kind.END, 12_600)]
+    assert [(each.kind, each.time) for each in await drain(coming)] == [(Kind.CHANGE, 12_400), (Kind.END, 12_400)]
 
 
 async def test_a_watch_that_is_left_leaves_nothing_behind() -> None:

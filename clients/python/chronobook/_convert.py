@@ -260,6 +260,7 @@ def level_message(message: pb.WatchLevelResponse) -> results.LevelMessage:
         gap_start=present(message, "gap_start"),
         gap_end=present(message, "gap_end"),
         cause=None if cause is None else _named(results.Cause, pb.Cause, cause),
+        complete_to=present(message, "complete_to"),
     )
 
 
@@ -346,4 +347,5 @@ def book_message(message: pb.WatchOrderBookResponse) -> BookMessage:
         gap_start=present(message, "gap_start"),
         gap_end=present(message, "gap_end"),
         cause=None if cause is None else _named(results.Cause, pb.Cause, cause),
+        complete_to=present(message, "complete_to"),
     )

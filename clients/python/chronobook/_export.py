@@ -12,7 +12,8 @@
 In an npz file, `kind`, `side` and `cause` are numbers: the places of their names in the arrays `kinds`, `sides` and
 `causes`, the first of which is empty. Outside the range of prices that a STATE knows, absence says nothing: the ranges
 are the arrays `range_timestamps`, `range_lowest` and `range_highest` (NaN: without bound), in Parquet the metadata
-`known_ranges`, as JSON.
+`known_ranges`, as JSON. `complete_to`, an array of one value or JSON in the metadata, is the instant up to which all is
+final: another event of the interval's last instant may still come.
 """
 
 import json
@@ -45,7 +46,10 @@ _TYPES = {"timestamp": "d", "update_id": "q", "kind": "b", "side": "b", "price":
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written: so many messages that said so many things, the first and the last one about these instants."""
+    """What was written: so many messages that said so many things, the first and the last one about these instants.
+
+    `complete_to`: up to this instant all is final; None where nothing is.
+    """
 
     file: str
     rows: int
@@ -54,6 +58,7 @@ class Exported:
     start: float | None
     end: float | None
     bytes: int
+    complete_to: float | None = None
 
 
 class _Rows:
@@ -110,7 +115,7 @@ class _File(Protocol):
     def write(self, columns: "dict[str, npt.NDArray[Any]]") -> None:
         """Write more rows."""
 
-    def finish(self, ranges: list[tuple[float, float | None, float | None]]) -> None:
+    def finish(self, ranges: list[tuple[float, float | None, float | None]], complete_to: float | None) -> None:
         """Write what comes last."""
 
 
@@ -142,9 +147,9 @@ class _Parquet:
             return pa.array(np.rint(values * 1000).astype(np.int64)).cast(self._schema.field(name).type)
         return pa.array(values, mask=values == 0 if name == "update_id" else np.isnan(values))
 
-    def finish(self, ranges: list[tuple[float, float | None, float | None]]) -> None:
+    def finish(self, ranges: list[tuple[float, float | None, float | None]], complete_to: float | None) -> None:
         named = [dict(zip(("timestamp", "lowest", "highest"), each, strict=True)) for each in ranges]
-        self._writer.add_key_value_metadata({"known_ranges": json.dumps(named)})
+        self._writer.add_key_value_metadata({"known_ranges": json.dumps(named), "complete_to": json.dumps(complete_to)})
 
 
 class _Npz:
@@ -167,7 +172,7 @@ class _Npz:
         for name, values in columns.items():
             self._columns[name].write(values.tobytes())
 
-    def finish(self, ranges: list[tuple[float, float | None, float | None]]) -> None:
+    def finish(self, ranges: list[tuple[float, float | None, float | None]], complete_to: float | None) -> None:
         np = self._np
         with zipfile.ZipFile(self._path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
             for name, values in self._columns.items():
@@ -180,6 +185,7 @@ class _Npz:
             others = {f"{name}s": np.array([str(each) for each in names]) for name, names in _NAMES.items()}
             table = np.array(ranges, np.float64).reshape(-1, 3)
             others |= {f"range_{name}": table[:, at] for at, name in enumerate(("timestamps", "lowest", "highest"))}
+            others["complete_to"] = np.array([complete_to], np.float64)
             for name, short in others.items():
                 with file.open(f"{name}.npy", "w") as entry:
                     np.lib.format.write_array(entry, short)
@@ -206,6 +212,7 @@ def export(messages: Iterable[BookMessage], file: str | Path) -> Exported:
     rows, total, events, gaps = _Rows(), 0, 0, 0
     first: float | None = None
     last: float | None = None
+    complete_to: float | None = None
     # In a folder of its own, so that whatever goes wrong leaves nothing behind.
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         part = Path(folder) / path.name
@@ -213,6 +220,7 @@ def export(messages: Iterable[BookMessage], file: str | Path) -> Exported:
             for message in messages:
                 if message.kind is Kind.END and message.cause is not Cause.INTERVAL_OVER:
                     raise ConnectionError(f"the stream ended before its interval did: {message.cause}")
+                complete_to = message.complete_to if message.kind is Kind.END else complete_to
                 made = rows.take(message)
                 total += made
                 events += bool(made)
@@ -222,7 +230,7 @@ def export(messages: Iterable[BookMessage], file: str | Path) -> Exported:
                 if len(rows) >= _ROWS:
                     written.write(rows.cut())
             written.write(rows.cut())
-            written.finish(rows.ranges)
+            written.finish(rows.ranges, complete_to)
         size = part.stat().st_size
         part.replace(path)
-    return Exported(str(path), total, events, gaps, first, last, size)
+    return Exported(str(path), total, events, gaps, first, last, size, complete_to)

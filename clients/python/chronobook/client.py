@@ -257,7 +257,7 @@ class Client:
         STATE 1703123000.0 3.25 None
         CHANGE 1703123200.0 0.0 -3.25
         CHANGE 1703123300.0 5.25 5.25
-        END 1703123456.25 None None
+        END 1703123300.0 None None
         """
         request = convert.watch_level_request(
             price, symbol=symbol or self._symbol, start=start, end=end, min_change=min_change

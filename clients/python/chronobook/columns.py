@@ -164,14 +164,16 @@ class Quantities(Columns):
 class BookMessage:
     """One message of a watched book; what a kind does not speak of is empty or None. `LocalOrderBook` takes them.
 
-    timestamp       time of the event that this is about; of the last event applied in STATE, HEARTBEAT and END
+    timestamp       time of the event that this is about; of the last event applied in STATE and HEARTBEAT, of the last
+                    event before the gap in GAP, and of the last event or message told in END
     bid_prices      STATE: of all bids, the best one first; CHANGE: of those with another quantity now
     bid_quantities  what rests at each of them; asks likewise
     removed_prices  where nothing rests any more, on neither side; with a limit also what is not among the best any more
     known_range     the prices about which everything is known, in STATE
-    gap_start       the last instant known before the gap, in GAP and RESYNCED
+    gap_start       the last final instant before the gap, in GAP and RESYNCED
     gap_end         the first instant known after the gap, in RESYNCED
     cause           in GAP, RESYNCED and END
+    complete_to     up to here all is final and was told, in STATE, HEARTBEAT and END; None before the first event
     """
 
     kind: Kind
@@ -187,3 +189,4 @@ class BookMessage:
     gap_start: float | None
     gap_end: float | None
     cause: Cause | None
+    complete_to: float | None = None

@@ -347,15 +347,17 @@ class History:
 class LevelMessage:
     """One message of a watched level; what a kind does not speak of is None.
 
-    timestamp   time of the event that this is about; of the last event applied in STATE, HEARTBEAT and END
+    timestamp   time of the event that this is about; of the last event applied in STATE and HEARTBEAT, of the last
+                event before the gap in GAP, and of the last event or message told in END
     quantity    in STATE and CHANGE
     difference  quantity minus the one a second before `timestamp`, in STATE and CHANGE; None where that is unknown
     change      quantity minus that of the message before, in CHANGE; None where that was unknown
     side        in STATE and CHANGE; None where the quantity is 0
     update_id   in STATE and CHANGE
-    gap_start   the last instant known before the gap, in GAP and RESYNCED
+    gap_start   the last final instant before the gap, in GAP and RESYNCED
     gap_end     the first instant known after the gap, in RESYNCED
     cause       in GAP, RESYNCED, UNKNOWN and END
+    complete_to up to here all is final and was told, in STATE, HEARTBEAT and END; None before the first event
     """
 
     kind: Kind
@@ -370,3 +372,4 @@ class LevelMessage:
     gap_start: float | None
     gap_end: float | None
     cause: Cause | None
+    complete_to: float | None = None

@@ -124,7 +124,7 @@ class BookWatch(Watch[BookMessage]):
                 yield from self._gap_messages(step)
             elif isinstance(step, BookView):
                 self._top = Top(step, self.depth)
-                yield self._hub.book_state(step, self.depth)
+                yield self._hub.book_state(step, self.depth, self._read_to)
             else:
                 yield from self._changes(step)
 

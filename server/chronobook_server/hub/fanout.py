@@ -78,7 +78,7 @@ class Hub:
         self._levels: dict[int, _Level] = {}
         self._books: dict[int | None, _Book] = {}
         self._all: set[Watch[Any]] = set()
-        self._next_end = FAR  # the first instant after which a watch is over
+        self._next_end = FAR  # the first instant at which a watch is over
         self._last_time = history.last_time
         self.start = Millis(0)  # of the epoch; its first events may be of the instant that the one before ended at
         self._is_suspended = False
@@ -235,15 +235,15 @@ class Hub:
     def _note(self, update: Update) -> None:
         self.newest = Position(max(update.transaction_time, self.start), update.final_update_id)
         self._last_time = self.newest.time
-        if self.newest.time > self._next_end:
+        if self.newest.time >= self._next_end:
             self._end_what_is_over()
 
     def _end_what_is_over(self) -> None:
         ends = {watch: watch.last for watch in self._all if watch.is_live and watch.last is not None}
         for watch, last in ends.items():
-            if last < self.newest.time:
+            if last <= self.newest.time:
                 watch.end(Cause.INTERVAL_OVER)
-        self._next_end = min((last for last in ends.values() if last >= self.newest.time), default=FAR)
+        self._next_end = min((last for last in ends.values() if last > self.newest.time), default=FAR)
 
     def _tell_changes(self, update: Update) -> None:
         changes, (time, update_id) = update.changes, self.newest
@@ -334,10 +334,20 @@ class Hub:
         before = self.history.quantity_before(price, time)
         return None if before is None else abs(quantity) - abs(before)
 
+    def final_to(self, time: Millis, complete_to: Millis | None = None) -> Millis | None:
+        """Return the last final instant up to `time`; `complete_to` is that of the history when it was read."""
+        known = self.history.complete_to if complete_to is None else complete_to
+        return None if known is None else min(known, time)
+
     def level_state(
-        self, price: Price, quantity: SignedQuantity | None, time: Millis, update_id: UpdateId
+        self,
+        price: Price,
+        quantity: SignedQuantity | None,
+        time: Millis,
+        update_id: UpdateId,
+        complete_to: Millis | None = None,
     ) -> LevelMessage:
-        """Return what is known of a level."""
+        """Return what is known of a level; `complete_to` as in `final_to`."""
         is_known = quantity is not None
         return LevelMessage(
             kind=Kind.STATE if is_known else Kind.UNKNOWN,
@@ -348,14 +358,15 @@ class Hub:
             difference=None if quantity is None else self.difference(price, quantity, time),
             update_id=update_id,
             cause=None if is_known else Cause.OUTSIDE_KNOWN_RANGE,
+            complete_to=self.final_to(time, complete_to) if is_known else None,
         )
 
     def book_now_message(self, view: BookView, depth: int | None) -> BookMessage:
         """Return the book of now."""
         return self.book_state(replace(view, transaction_time=max(view.transaction_time, self.start)), depth)
 
-    def book_state(self, view: BookView, depth: int | None) -> BookMessage:
-        """Return a whole book, or its best levels."""
+    def book_state(self, view: BookView, depth: int | None, complete_to: Millis | None = None) -> BookMessage:
+        """Return a whole book, or its best levels; `complete_to` as in `final_to`."""
         return BookMessage(
             kind=Kind.STATE,
             instrument=self.instrument,
@@ -363,6 +374,7 @@ class Hub:
             update_id=view.update_id,
             view=view,
             depth=depth,
+            complete_to=self.final_to(view.transaction_time, complete_to),
         )
 
     def book_change(self, changes: Mapping[int, int], time: Millis, update_id: UpdateId) -> BookMessage:

@@ -54,7 +54,7 @@ class LevelWatch(Watch[LevelMessage]):
             elif step.is_change:
                 yield self._change(step)
             else:
-                yield self._hub.level_state(self.price, step.quantity, step.time, step.update_id)
+                yield self._hub.level_state(self.price, step.quantity, step.time, step.update_id, self._read_to)
             if isinstance(step, LevelStep):
                 self._position = Position(step.time, step.update_id)  # also where it was left out
 

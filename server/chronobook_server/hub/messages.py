@@ -32,6 +32,7 @@ class Message:
     update_id: UpdateId | None = None
     gap: GapInterval | None = None
     cause: Cause | None = None
+    complete_to: Millis | None = None  # in STATE, HEARTBEAT and END: what is final, and was told
     encoded: bytes | None = None
 
 

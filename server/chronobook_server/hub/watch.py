@@ -36,6 +36,8 @@ AT_ONCE = 32
 class Watch(ABC, Generic[_Message]):
     """A stream. It begins after `position`, None for now, and ends with the last event up to `end`, None for never.
 
+    It ends as soon as an event of `end` or later is known: another event of that very `T` may still come, and
+    `complete_to` in END says so.
     With `is_resumed` its reader knows what was at the position; otherwise the state there comes first.
     """
 
@@ -55,13 +57,14 @@ class Watch(ABC, Generic[_Message]):
         self._timer: asyncio.TimerHandle | None = None  # of the next heartbeat
         self._quiet_since = 0.0  # loop time
         self._has_said_end = False
+        self._read_to: Millis | None = None  # what was final when the history was last read
 
     # --- in, from the hub
 
     def offer(self, message: _Message) -> None:
         """Hand on a new message. Only while the watch is live."""
-        if self.last is not None and message.time > self.last:
-            return  # the end comes with it
+        if self._is_after_end(message) or self._has_said_end:
+            return
         if len(self._queue) >= self._hub.queue_limit:
             self._fall_behind()
         else:
@@ -87,8 +90,13 @@ class Watch(ABC, Generic[_Message]):
         self._queue.clear()
         self._pending, self._pending_in = iter(()), None
         self.is_live = False
+        if self.ended_by is Cause.INTERVAL_OVER:
+            self.ended_by = None  # the end comes after what is read in the history
         self._hub.leave(self)
         self._wake()
+
+    def _is_after_end(self, message: _Message) -> bool:
+        return self.last is not None and message.time > self.last
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -98,7 +106,7 @@ class Watch(ABC, Generic[_Message]):
 
     async def next(self, at_most: int = AT_ONCE) -> list[_Message]:
         """Return the next messages: a heartbeat where none comes for a while, END as the last one, none after that."""
-        while True:
+        while not self._has_said_end:
             messages = self._take(at_most)
             if messages:
                 return messages
@@ -107,7 +115,8 @@ class Watch(ABC, Generic[_Message]):
             if not self.is_live:
                 await self._read_further()
             elif not await self._has_news():
-                self._pending = iter([self._about(Kind.HEARTBEAT, *self._hub.newest)])
+                self._pending = iter([self._heartbeat()])
+        return []
 
     def _take(self, at_most: int) -> list[_Message]:
         """Return the next messages that are there already and wanted."""
@@ -126,11 +135,23 @@ class Watch(ABC, Generic[_Message]):
                 taken.append(wanted)
         return taken
 
+    def _heartbeat(self) -> _Message:
+        newest = self._hub.newest
+        return self._about(Kind.HEARTBEAT, *newest, complete_to=self._hub.final_to(newest.time))
+
     def _last(self) -> list[_Message]:
-        if self._has_said_end:
-            return []
+        """Return END, which claims no more than was told."""
         self._has_said_end = True
-        return [self._about(Kind.END, self._hub.newest.time, cause=self.ended_by)]
+        end = FAR if self.last is None else self.last
+        newest, is_over = self._hub.newest.time, self.ended_by is Cause.INTERVAL_OVER
+        if self._position is None:
+            time, complete_to = min(newest, end), None
+        elif is_over or self.is_live:
+            time, complete_to = newest if newest <= end else self._position.time, self._hub.final_to(end)
+        else:
+            time = self._position.time
+            complete_to = self._hub.final_to(Millis(time - 1))
+        return [self._about(Kind.END, time, cause=self.ended_by, complete_to=complete_to)]
 
     async def _has_news(self) -> bool:
         """Wait until there is something to tell; return whether that came before it was time for a heartbeat."""
@@ -160,6 +181,7 @@ class Watch(ABC, Generic[_Message]):
     async def _read_further(self) -> None:
         """Read on in the history; where it has no more, go live."""
         steps: list[Any] = []
+        self._read_to = self._hub.history.complete_to
         if self._position is not None:
             try:
                 steps = await in_slices(self._read_on(self._position, FAR if self.last is None else self.last))
@@ -172,7 +194,7 @@ class Watch(ABC, Generic[_Message]):
             return
         if steps:
             self._pending, self._pending_in = self._messages_of(steps), self._hub.instrument
-        elif self.last is not None and self._hub.newest.time > self.last:
+        elif self._is_over():
             self.end(Cause.INTERVAL_OVER)
         else:
             self.go_live()  # nothing has come between the look that found nothing more and this
@@ -181,7 +203,13 @@ class Watch(ABC, Generic[_Message]):
         """Be told from now on, after what leads from what the reader knows to what is the case now."""
         self.is_live = True
         self._hub.join(self)
-        self._pending, self._pending_in = iter(list(self._present())), None
+        present = [message for message in self._present() if not self._is_after_end(message)]
+        self._pending, self._pending_in = iter(present), None
+        if self._is_over():
+            self.end(Cause.INTERVAL_OVER)
+
+    def _is_over(self) -> bool:
+        return self.last is not None and self._hub.newest.time >= self.last
 
     def _gap_messages(self, step: GapStep) -> Iterator[_Message]:
         """Yield what tells of a gap."""
@@ -261,10 +289,17 @@ class Watch(ABC, Generic[_Message]):
         *,
         gap: GapInterval | None = None,
         cause: Cause | None = None,
+        complete_to: Millis | None = None,
     ) -> _Message:
         """Return a message without quantities."""
         return self._message(
-            kind=kind, instrument=self._hub.instrument, time=time, update_id=update_id, gap=gap, cause=cause
+            kind=kind,
+            instrument=self._hub.instrument,
+            time=time,
+            update_id=update_id,
+            gap=gap,
+            cause=cause,
+            complete_to=complete_to,
         )
 
     def _wanted(self, message: _Message) -> _Message | None:

@@ -82,6 +82,7 @@ def level_message(symbol: str, message: LevelMessage) -> pb.WatchLevelResponse:
         side=convert.side(quantity),
         update_id=message.update_id,
         cause=None if message.cause is None else convert.CAUSES[message.cause],
+        complete_to=convert.seconds(message.complete_to),
     )
     if message.gap is not None:
         _set_gap(response, message.gap)
@@ -96,6 +97,7 @@ def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse
         timestamp=message.time / 1000,
         update_id=message.update_id,
         cause=None if message.cause is None else convert.CAUSES[message.cause],
+        complete_to=convert.seconds(message.complete_to),
     )
     instrument, view = message.instrument, message.view
     if view is not None:

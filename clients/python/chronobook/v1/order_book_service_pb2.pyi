@@ -1731,7 +1731,9 @@ class WatchLevelRequest(_message.Message):
     whose state is known, so the next one is what came after it. Nothing is lost or repeated.
     """
     end_timestamp: _builtins.float
-    """End after the last event up to this instant. Absent: go on for ever."""
+    """End after the last event up to this instant, as soon as an event of this instant or a later one is known. Another
+    event of this very instant may still come: `complete_to` of END says what is final. Absent: go on for ever.
+    """
     min_change: _builtins.float
     """Leave out changes smaller than this, each as seen from the message before. Absent: every change."""
     def __init__(
@@ -1786,19 +1788,19 @@ class WatchLevelResponse(_message.Message):
         KIND_UNSPECIFIED: WatchLevelResponse._Kind.ValueType  # 0
         """Never sent."""
         STATE: WatchLevelResponse._Kind.ValueType  # 1
-        """The level as it is: `quantity`, `side`, `difference`, `update_id`. First, and again after a gap."""
+        """The level as it is: `quantity`, `side`, `difference`, `update_id`, `complete_to`. First, and again after a gap."""
         CHANGE: WatchLevelResponse._Kind.ValueType  # 2
         """The level has changed: `quantity`, `side`, `difference`, `change`, `update_id`."""
         HEARTBEAT: WatchLevelResponse._Kind.ValueType  # 3
-        """Nothing is missing up to `timestamp`."""
+        """No event that the server holds is missing up to `timestamp` and `update_id`: `update_id`, `complete_to`."""
         GAP: WatchLevelResponse._Kind.ValueType  # 4
-        """The book was lost: `gap_start`, `cause`. Nothing is known until RESYNCED."""
+        """The book was lost: `gap_start`, `cause`, and `update_id` of the last event. Nothing is known until RESYNCED."""
         UNKNOWN: WatchLevelResponse._Kind.ValueType  # 5
         """The level's quantity is not known: `cause`."""
         RESYNCED: WatchLevelResponse._Kind.ValueType  # 6
         """The book is in sync again: `gap_start`, `gap_end`, `cause`. STATE or UNKNOWN follows."""
         END: WatchLevelResponse._Kind.ValueType  # 7
-        """The stream ends: `cause`."""
+        """The stream ends: `cause`, `complete_to`."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What a message says.
@@ -1808,19 +1810,19 @@ class WatchLevelResponse(_message.Message):
     KIND_UNSPECIFIED: WatchLevelResponse.Kind.ValueType  # 0
     """Never sent."""
     STATE: WatchLevelResponse.Kind.ValueType  # 1
-    """The level as it is: `quantity`, `side`, `difference`, `update_id`. First, and again after a gap."""
+    """The level as it is: `quantity`, `side`, `difference`, `update_id`, `complete_to`. First, and again after a gap."""
     CHANGE: WatchLevelResponse.Kind.ValueType  # 2
     """The level has changed: `quantity`, `side`, `difference`, `change`, `update_id`."""
     HEARTBEAT: WatchLevelResponse.Kind.ValueType  # 3
-    """Nothing is missing up to `timestamp`."""
+    """No event that the server holds is missing up to `timestamp` and `update_id`: `update_id`, `complete_to`."""
     GAP: WatchLevelResponse.Kind.ValueType  # 4
-    """The book was lost: `gap_start`, `cause`. Nothing is known until RESYNCED."""
+    """The book was lost: `gap_start`, `cause`, and `update_id` of the last event. Nothing is known until RESYNCED."""
     UNKNOWN: WatchLevelResponse.Kind.ValueType  # 5
     """The level's quantity is not known: `cause`."""
     RESYNCED: WatchLevelResponse.Kind.ValueType  # 6
     """The book is in sync again: `gap_start`, `gap_end`, `cause`. STATE or UNKNOWN follows."""
     END: WatchLevelResponse.Kind.ValueType  # 7
-    """The stream ends: `cause`."""
+    """The stream ends: `cause`, `complete_to`."""
 
     KIND_FIELD_NUMBER: _builtins.int
     SYMBOL_FIELD_NUMBER: _builtins.int
@@ -1834,6 +1836,7 @@ class WatchLevelResponse(_message.Message):
     GAP_START_FIELD_NUMBER: _builtins.int
     GAP_END_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    COMPLETE_TO_FIELD_NUMBER: _builtins.int
     kind: Global___WatchLevelResponse.Kind.ValueType
     """What this message says."""
     symbol: _builtins.str
@@ -1841,8 +1844,9 @@ class WatchLevelResponse(_message.Message):
     price: _builtins.float
     """The price watched."""
     timestamp: _builtins.float
-    """`T` of the event that this is about; of the last event applied in STATE, HEARTBEAT and END. In Unix seconds. Nothing
-    is missing up to there.
+    """`T` of the event that this is about, in Unix seconds; with `update_id` the position to go on after. In STATE and
+    HEARTBEAT `T` of the last event applied; in GAP of the last event before the gap, in RESYNCED `gap_end`; in END of
+    the last event or message told. An event that comes later may share this `T`.
     """
     quantity: _builtins.float
     """The quantity resting there. In STATE and CHANGE only."""
@@ -1855,11 +1859,16 @@ class WatchLevelResponse(_message.Message):
     update_id: _builtins.float
     """Final update id of the event."""
     gap_start: _builtins.float
-    """The last instant known before the gap, in Unix seconds."""
+    """The last final instant before the gap, in Unix seconds: 1 ms before the `T` of the last event."""
     gap_end: _builtins.float
     """The first instant known after the gap, in Unix seconds."""
     cause: Global___Cause.ValueType
     """Why, in GAP, RESYNCED, UNKNOWN and END."""
+    complete_to: _builtins.float
+    """In STATE, HEARTBEAT and END: up to this instant, in Unix seconds, all is final, and this stream has told all that
+    happened since it began. Not above `end_timestamp`. Absent before the first event, and in the END of a stream that
+    told nothing.
+    """
     def __init__(
         self,
         *,
@@ -1875,15 +1884,18 @@ class WatchLevelResponse(_message.Message):
         gap_start: _builtins.float | None = ...,
         gap_end: _builtins.float | None = ...,
         cause: Global___Cause.ValueType | None = ...,
+        complete_to: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_change", b"_change", "_difference", b"_difference", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_quantity", b"_quantity", "_side", b"_side", "_update_id", b"_update_id", "cause", b"cause", "change", b"change", "difference", b"difference", "gap_end", b"gap_end", "gap_start", b"gap_start", "quantity", b"quantity", "side", b"side", "update_id", b"update_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_change", b"_change", "_complete_to", b"_complete_to", "_difference", b"_difference", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_quantity", b"_quantity", "_side", b"_side", "_update_id", b"_update_id", "cause", b"cause", "change", b"change", "complete_to", b"complete_to", "difference", b"difference", "gap_end", b"gap_end", "gap_start", b"gap_start", "quantity", b"quantity", "side", b"side", "update_id", b"update_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_change", b"_change", "_difference", b"_difference", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_quantity", b"_quantity", "_side", b"_side", "_update_id", b"_update_id", "cause", b"cause", "change", b"change", "difference", b"difference", "gap_end", b"gap_end", "gap_start", b"gap_start", "kind", b"kind", "price", b"price", "quantity", b"quantity", "side", b"side", "symbol", b"symbol", "timestamp", b"timestamp", "update_id", b"update_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_change", b"_change", "_complete_to", b"_complete_to", "_difference", b"_difference", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_quantity", b"_quantity", "_side", b"_side", "_update_id", b"_update_id", "cause", b"cause", "change", b"change", "complete_to", b"complete_to", "difference", b"difference", "gap_end", b"gap_end", "gap_start", b"gap_start", "kind", b"kind", "price", b"price", "quantity", b"quantity", "side", b"side", "symbol", b"symbol", "timestamp", b"timestamp", "update_id", b"update_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cause: _TypeAlias = _typing.Literal["cause"]  # noqa: Y015
     _WhichOneofArgType__cause: _TypeAlias = _typing.Literal["_cause", b"_cause"]  # noqa: Y015
     _WhichOneofReturnType__change: _TypeAlias = _typing.Literal["change"]  # noqa: Y015
     _WhichOneofArgType__change: _TypeAlias = _typing.Literal["_change", b"_change"]  # noqa: Y015
+    _WhichOneofReturnType__complete_to: _TypeAlias = _typing.Literal["complete_to"]  # noqa: Y015
+    _WhichOneofArgType__complete_to: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to"]  # noqa: Y015
     _WhichOneofReturnType__difference: _TypeAlias = _typing.Literal["difference"]  # noqa: Y015
     _WhichOneofArgType__difference: _TypeAlias = _typing.Literal["_difference", b"_difference"]  # noqa: Y015
     _WhichOneofReturnType__gap_end: _TypeAlias = _typing.Literal["gap_end"]  # noqa: Y015
@@ -1900,6 +1912,8 @@ class WatchLevelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cause) -> _WhichOneofReturnType__cause | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__change) -> _WhichOneofReturnType__change | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__complete_to) -> _WhichOneofReturnType__complete_to | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__difference) -> _WhichOneofReturnType__difference | None: ...
     @_typing.overload
@@ -1989,6 +2003,7 @@ class WatchOrderBookResponse(_message.Message):
     GAP_START_FIELD_NUMBER: _builtins.int
     GAP_END_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    COMPLETE_TO_FIELD_NUMBER: _builtins.int
     kind: Global___WatchLevelResponse.Kind.ValueType
     """What this message says: STATE is the whole book, or its best levels, in place of all before; CHANGE names what is
     other now. The others are as in WatchLevelResponse; UNKNOWN does not occur.
@@ -1996,15 +2011,17 @@ class WatchOrderBookResponse(_message.Message):
     symbol: _builtins.str
     """The symbol."""
     timestamp: _builtins.float
-    """`T` of the event that this is about; of the last event applied in STATE, HEARTBEAT and END. In Unix seconds."""
+    """As in WatchLevelResponse."""
     update_id: _builtins.float
     """Final update id of the event."""
     gap_start: _builtins.float
-    """The last instant known before the gap, in Unix seconds."""
+    """The last final instant before the gap, in Unix seconds: 1 ms before the `T` of the last event."""
     gap_end: _builtins.float
     """The first instant known after the gap, in Unix seconds."""
     cause: Global___Cause.ValueType
     """Why, in GAP, RESYNCED and END."""
+    complete_to: _builtins.float
+    """As in WatchLevelResponse."""
     @_builtins.property
     def bid_prices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Prices of bids: all of them in STATE, the best one first; in CHANGE those with another quantity than before."""
@@ -2047,13 +2064,16 @@ class WatchOrderBookResponse(_message.Message):
         gap_start: _builtins.float | None = ...,
         gap_end: _builtins.float | None = ...,
         cause: Global___Cause.ValueType | None = ...,
+        complete_to: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_update_id", b"_update_id", "cause", b"cause", "gap_end", b"gap_end", "gap_start", b"gap_start", "known_range", b"known_range", "update_id", b"update_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_complete_to", b"_complete_to", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_update_id", b"_update_id", "cause", b"cause", "complete_to", b"complete_to", "gap_end", b"gap_end", "gap_start", b"gap_start", "known_range", b"known_range", "update_id", b"update_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_update_id", b"_update_id", "ask_prices", b"ask_prices", "ask_quantities", b"ask_quantities", "bid_prices", b"bid_prices", "bid_quantities", b"bid_quantities", "cause", b"cause", "gap_end", b"gap_end", "gap_start", b"gap_start", "kind", b"kind", "known_range", b"known_range", "removed_prices", b"removed_prices", "symbol", b"symbol", "timestamp", b"timestamp", "update_id", b"update_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_complete_to", b"_complete_to", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_update_id", b"_update_id", "ask_prices", b"ask_prices", "ask_quantities", b"ask_quantities", "bid_prices", b"bid_prices", "bid_quantities", b"bid_quantities", "cause", b"cause", "complete_to", b"complete_to", "gap_end", b"gap_end", "gap_start", b"gap_start", "kind", b"kind", "known_range", b"known_range", "removed_prices", b"removed_prices", "symbol", b"symbol", "timestamp", b"timestamp", "update_id", b"update_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cause: _TypeAlias = _typing.Literal["cause"]  # noqa: Y015
     _WhichOneofArgType__cause: _TypeAlias = _typing.Literal["_cause", b"_cause"]  # noqa: Y015
+    _WhichOneofReturnType__complete_to: _TypeAlias = _typing.Literal["complete_to"]  # noqa: Y015
+    _WhichOneofArgType__complete_to: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to"]  # noqa: Y015
     _WhichOneofReturnType__gap_end: _TypeAlias = _typing.Literal["gap_end"]  # noqa: Y015
     _WhichOneofArgType__gap_end: _TypeAlias = _typing.Literal["_gap_end", b"_gap_end"]  # noqa: Y015
     _WhichOneofReturnType__gap_start: _TypeAlias = _typing.Literal["gap_start"]  # noqa: Y015
@@ -2062,6 +2082,8 @@ class WatchOrderBookResponse(_message.Message):
     _WhichOneofArgType__update_id: _TypeAlias = _typing.Literal["_update_id", b"_update_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cause) -> _WhichOneofReturnType__cause | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__complete_to) -> _WhichOneofReturnType__complete_to | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gap_end) -> _WhichOneofReturnType__gap_end | None: ...
     @_typing.overload
