@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from chronobook_server.core.book import OrderBook
 from chronobook_server.core.check import Audited
 from chronobook_server.core.clock import ExchangeClock
 from chronobook_server.core.coverage import Cause
@@ -29,7 +30,7 @@ from chronobook_server.core.upkeep import FULL_LIMIT, Upkeep
 from chronobook_server.core.values import Millis, Price, UpdateId
 from chronobook_server.core.view import BookView
 from chronobook_server.counts import Counts
-from chronobook_server.history.answers import LevelState, Work
+from chronobook_server.history.answers import LevelState, Work, in_finer_steps
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.hub.fanout import Hub
 
@@ -351,14 +352,16 @@ class Market:
 
     def current_view(self) -> BookView | None:
         """Return the book; None while there is none in sync."""
-        return None if self._sync.book is None else self._sync.book.view()
+        book = self._sync.book
+        return None if book is None else book.view().rescaled(self.history.instrument)
 
     def level_now(self, price: Price) -> LevelState | None:
         """Return what rests at a price; None while there is no book in sync."""
         book = self._sync.book
         if book is None:
             return None
-        return LevelState(book.quantity(price), book.transaction_time, book.update_id, book.known_range)
+        factors = book.instrument.factors_to(self.history.instrument)
+        return in_finer_steps(lambda own: _level(book, own), price, *factors)
 
     def current_book(self, *, allow_stale: bool, max_age: float | None) -> Work[CurrentBook]:
         """Return the book that answers a question about now. Raises NotSynced or TooOld."""
@@ -368,7 +371,8 @@ class Market:
         if max_age is not None and age is not None and age > max_age:
             raise TooOld(age=age, max_age=max_age)
         if book is not None:
-            return CurrentBook(book.view(), now, age, is_stale=False, epoch=self.epoch)
+            view = book.view().rescaled(self.history.instrument)
+            return CurrentBook(view, now, age, is_stale=False, epoch=self.epoch)
         view = yield from self.history.last_book()
         return CurrentBook(view, now, age, is_stale=True, epoch=self.history.epoch())
 
@@ -390,6 +394,10 @@ class Market:
         if now is not None and instant > now + _FUTURE_MS:
             raise InTheFuture(instant, now)
         return instant
+
+
+def _level(book: OrderBook, price: int) -> LevelState:
+    return LevelState(book.quantity(Price(price)), book.transaction_time, book.update_id, book.known_range)
 
 
 def _utc(time: Millis) -> str:

@@ -118,8 +118,16 @@ def test_finer_steps_keep_every_value() -> None:
     assert target.quantity(Price(8_001)) is None
     assert target.quantity(Price(9_001)) == 0
     assert (target.best_bid, target.best_ask) == (10_000, 10_200)
-    with pytest.raises(MalformedDecimal):
+    with pytest.raises(MalformedDecimal, match=r"book of X has no room for 1 decimals .* 8 of .*: 4\.6\d*e\+17 rests"):
         book({100: MAX_STEPS // 10, 102: -7}).rescale(Instrument("X", 1, 8))
+
+
+def test_finer_steps_forget_the_empty_prices_that_have_no_room() -> None:
+    target = book({100: 5, 102: -7})
+    apply(target, {80: 0}, {MAX_STEPS - 1: 0})
+    target.rescale(Instrument("X", 2, 0))
+    assert target.quantity(Price(800)) == 0
+    assert target.named == {800}
 
 
 @settings(max_examples=60)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronobook_server.core.coverage import KnownRange
+from chronobook_server.core.coverage import NOTHING_KNOWN, KnownRange
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.values import MAX_STEPS, Millis, Price, UpdateId
 from chronobook_server.core.view import BookView
@@ -71,3 +71,47 @@ def test_open_ends_of_a_known_range_have_no_number(low: int, high: int) -> None:
     assert known_range.lowest_or_none == (low or None)
     assert known_range.highest_or_none == (None if high == MAX_STEPS else high)
     assert known_range.rescaled(10).highest <= MAX_STEPS
+
+
+def test_finer_steps_are_exact_beyond_64_bits() -> None:
+    wide = BookView(
+        instrument=Instrument("X", 1, 0),
+        known_range=KnownRange(100, 4 * 10**18),
+        update_id=UpdateId(1),
+        transaction_time=Millis(1),
+        prices=np.array([100, 4 * 10**18]),
+        quantities=np.array([4 * 10**18, -7]),
+    )
+    finest = wide.rescaled(Instrument("X", 18, 18))
+    assert finest.prices.tolist() == [100 * 10**17, 4 * 10**35]
+    assert finest.quantities.tolist() == [4 * 10**36, -7 * 10**18]
+    assert finest.known_range == KnownRange(100 * 10**17, 4 * 10**35)
+    assert (finest.bids_count, finest.asks_count) == (1, 1)
+    assert finest.bids(1)[0].tolist() == [100 * 10**17]
+    assert finest.asks(1)[1].tolist() == [7 * 10**18]
+    nearest = finest.nearest(Price(4 * 10**35 - 1))
+    assert nearest is not None
+    assert (nearest.price, nearest.quantity) == (4 * 10**35, -7 * 10**18)
+    assert wide.rescaled(wide.instrument) is wide
+    assert wide.rescaled(Instrument("X", 2, 0)).quantities.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("known", "finer", "bounded"),
+    [
+        (KnownRange(5, 20), KnownRange(5 * 10**18, 20 * 10**18), NOTHING_KNOWN),
+        (KnownRange(4, 20), KnownRange(4 * 10**18, 20 * 10**18), KnownRange(4 * 10**18, MAX_STEPS - 1)),
+        (KnownRange(0, 4), KnownRange(0, 4 * 10**18), KnownRange(0, 4 * 10**18)),
+        (KnownRange(0, MAX_STEPS), KnownRange(0, MAX_STEPS), KnownRange(0, MAX_STEPS)),
+        (NOTHING_KNOWN, NOTHING_KNOWN, NOTHING_KNOWN),
+    ],
+)
+def test_a_range_keeps_its_ends_in_finer_steps(known: KnownRange, finer: KnownRange, bounded: KnownRange) -> None:
+    assert known.rescaled(10**18) == finer
+    assert finer.bounded() == bounded
+
+
+def test_an_open_side_has_no_highest_price() -> None:
+    assert 10**40 in KnownRange(0, MAX_STEPS)
+    assert 10**40 not in KnownRange(0, MAX_STEPS - 1)
+    assert 1 not in NOTHING_KNOWN

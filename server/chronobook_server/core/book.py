@@ -190,14 +190,19 @@ class OrderBook:
 
     def rescale(self, instrument: Instrument) -> None:
         """Move to an instrument's finer steps. Raises MalformedDecimal where a level outgrows them."""
-        price_factor = 10 ** (instrument.price_scale - self.instrument.price_scale)
-        quantity_factor = 10 ** (instrument.quantity_scale - self.instrument.quantity_scale)
+        price_factor, quantity_factor = self.instrument.factors_to(instrument)
         levels = {price * price_factor: quantity * quantity_factor for price, quantity in self.levels.items()}
-        if any(max(price, abs(quantity)) >= MAX_STEPS for price, quantity in levels.items()):
-            raise MalformedDecimal(f"the book of {instrument.symbol} does not fit steps of {instrument}")
+        for price, quantity in levels.items():
+            if max(price, abs(quantity)) >= MAX_STEPS:
+                raise MalformedDecimal(
+                    f"the book of {instrument.symbol} has no room for {instrument.price_scale} decimals of prices and"
+                    f" {instrument.quantity_scale} of quantities: {abs(quantity) / instrument.quantity_unit:.15g} rests"
+                    f" at {price / instrument.price_unit:.15g}, and the bound is 2^62 steps"
+                )
         self.levels = levels
-        self.named = {price * price_factor for price in self.named}
-        self.known_range = self.known_range.rescaled(price_factor)
+        # No event can name a price beyond the bound any more.
+        self.named = {price * price_factor for price in self.named if price * price_factor < MAX_STEPS}
+        self.known_range = self.known_range.rescaled(price_factor).bounded()
         self.best_bid *= price_factor
         self.best_ask = min(self.best_ask * price_factor, MAX_STEPS)
         self.instrument = instrument

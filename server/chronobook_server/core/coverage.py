@@ -38,7 +38,7 @@ class KnownRange:
     highest: int
 
     def __contains__(self, price: int) -> bool:
-        return self.lowest <= price <= self.highest
+        return self.lowest <= price and (price <= self.highest or self.highest == MAX_STEPS)
 
     @property
     def lowest_or_none(self) -> int | None:
@@ -51,8 +51,16 @@ class KnownRange:
         return self.highest if self.highest < MAX_STEPS else None
 
     def rescaled(self, factor: int) -> "KnownRange":
-        """Return the same range in steps that are `factor` times finer."""
-        return KnownRange(self.lowest * factor, min(self.highest * factor, MAX_STEPS))
+        """Return the same range in steps that are `factor` times finer; its ends may be more than int64 holds."""
+        # MAX_STEPS is no price: it says that a side is open, or that nothing is known. No product equals it.
+        lowest, highest = (end if end == MAX_STEPS else end * factor for end in (self.lowest, self.highest))
+        return KnownRange(lowest, highest)
+
+    def bounded(self) -> "KnownRange":
+        """Return the part of this range that prices of less than MAX_STEPS lie in."""
+        if self.lowest >= MAX_STEPS:
+            return NOTHING_KNOWN
+        return self if self.highest <= MAX_STEPS else KnownRange(self.lowest, MAX_STEPS - 1)
 
 
 NOTHING_KNOWN = KnownRange(MAX_STEPS, 0)

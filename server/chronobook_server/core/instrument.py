@@ -62,6 +62,10 @@ class Instrument:
             quantity_scale=max(self.quantity_scale, quantity_decimals),
         )
 
+    def factors_to(self, finer: "Instrument") -> tuple[int, int]:
+        """Return how many steps of a finer instrument make one of this, of prices and of quantities."""
+        return finer.price_unit // self.price_unit, finer.quantity_unit // self.quantity_unit
+
     def price_to_float(self, price: int) -> float:
         """Return the double nearest to a price of so many steps."""
         return float(price / self.price_unit)
@@ -184,6 +188,10 @@ class LevelReader:
         self._bid_quantities = DecimalReader(scale, minimum=0, what=what)
         self._ask_quantities = DecimalReader(scale, minimum=0, sign=-1, what=what)
 
+    def moved(self, instrument: Instrument) -> "LevelReader":
+        """Return a reader of other scales, as strict as this one."""
+        return LevelReader(instrument, is_strict=self._is_strict)
+
     def read_bids(self, levels: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Return price → signed quantity, both in steps; of a price named twice, the last.
 
@@ -221,7 +229,7 @@ class LevelReader:
                 instrument = instrument.finer(
                     price_decimals=self._prices.needed(price), quantity_decimals=self._bid_quantities.needed(quantity)
                 )
-        reader = LevelReader(instrument, is_strict=self._is_strict)
+        reader = self.moved(instrument)
         for levels in level_lists:
             reader.read_bids(levels)  # a level may have no room at the scale of another one
         return instrument

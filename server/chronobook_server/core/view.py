@@ -1,15 +1,26 @@
 """A book at one moment, as sorted arrays: what full-book, top-N and nearest questions are answered from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from .coverage import KnownRange
 from .instrument import Instrument
-from .values import Millis, Price, Side, SignedQuantity, UpdateId
+from .values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
 
 Steps = npt.NDArray[np.int64]
+"""Numbers of steps; Python's integers (dtype object) where old numbers have no room in today's finer steps."""
+
+
+def finer(steps: Steps, factor: int) -> Steps:
+    """Return numbers in steps that are `factor` times finer, exactly."""
+    if factor == 1:
+        return steps
+    if steps.dtype != np.object_ and int(np.abs(steps).max(initial=0)) * factor < MAX_STEPS:
+        return steps * np.int64(factor)
+    return cast(Steps, steps.astype(np.object_) * factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,19 @@ class BookView:
     transaction_time: Millis
     prices: Steps
     quantities: Steps
+
+    def rescaled(self, instrument: Instrument) -> "BookView":
+        """Return the same book in steps of an instrument that is as fine or finer."""
+        if instrument == self.instrument:
+            return self
+        price_factor, quantity_factor = self.instrument.factors_to(instrument)
+        return replace(
+            self,
+            instrument=instrument,
+            known_range=self.known_range.rescaled(price_factor),
+            prices=finer(self.prices, price_factor),
+            quantities=finer(self.quantities, quantity_factor),
+        )
 
     @property
     def bids_count(self) -> int:

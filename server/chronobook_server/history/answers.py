@@ -1,6 +1,6 @@
 """What history answers with, and how its longer answers are made: in slices, between which others may go on."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -33,6 +33,19 @@ class LevelState(NamedTuple):
     as_of: Millis
     update_id: UpdateId
     known_range: KnownRange
+
+
+def in_finer_steps(ask: Callable[[int], LevelState], price: int, price_factor: int, quantity_factor: int) -> LevelState:
+    """Ask about a price in coarser steps, and return the answer in those of the question."""
+    own_price, rest = divmod(price, price_factor)
+    quantity, as_of, update_id, own_range = ask(own_price)
+    known_range = own_range.rescaled(price_factor)
+    if rest:
+        # The price lies between two steps of what the exchange's text could say then.
+        quantity = SignedQuantity(0) if price in known_range else None
+    elif quantity is not None:
+        quantity = SignedQuantity(quantity * quantity_factor)
+    return LevelState(quantity, as_of, update_id, known_range)
 
 
 PointState: TypeAlias = tuple[SignedQuantity | None, SignedQuantity | None, Millis, UpdateId]

@@ -25,6 +25,7 @@ from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, Price, Side,
 from chronobook_server.core.view import BookView, Nearest, Steps
 
 from .answers import BestRows, ChangeRows, EventRows, LevelState, PointState, Work
+from .columns import Flags
 from .log import Entry, Start, pack_integers
 
 # Stands in a column where a quantity would, for "not known". No quantity reaches it (see values.MAX_STEPS).
@@ -111,7 +112,11 @@ class HotSegment:
                 case RangeWidened():
                     segment.widen(entry)
                 case InstrumentChanged(instrument):
-                    segment.rescale(instrument)
+                    try:
+                        segment.rescale(instrument)
+                    except OverflowError:  # no server writes that
+                        segment.finish_epoch(Cause.DAMAGED)
+                        return segment
                 case Gap():
                     segment.finish_epoch(entry.cause)
         return segment
@@ -204,25 +209,25 @@ class HotSegment:
 
     def rescale(self, instrument: Instrument) -> None:
         """Move to an instrument's finer steps. Raises OverflowError, changing nothing, where a number outgrows them."""
-        price_factor = 10 ** (instrument.price_scale - self.instrument.price_scale)
-        quantity_factor = 10 ** (instrument.quantity_scale - self.instrument.quantity_scale)
-        columns = [
-            (np.asarray(self.level_prices), price_factor),
-            (np.asarray(self.best_prices)[0::2], price_factor),
-            (np.asarray(self.best_prices)[1::2], quantity_factor),
-            (np.asarray(self.change_quantities), quantity_factor),
-        ]
+        price_factor, quantity_factor = self.instrument.factors_to(instrument)
         baseline = np.asarray(self.baseline_quantities)
-        known = baseline != UNKNOWN
-        for column, factor in (*columns, (baseline[known], quantity_factor)):
-            if int(np.abs(column).max(initial=0)) * factor >= MAX_STEPS:
-                raise OverflowError(f"the history of {instrument.symbol} does not fit steps of {instrument}")
-        for column, factor in columns:
-            column *= factor
-        baseline[known] *= quantity_factor
+        ranges = [(events, known_range.rescaled(price_factor)) for events, known_range in self.ranges]
         # Older segments keep the dict of their own steps.
-        self.named = {price * price_factor: number for price, number in self.named.items()}
-        self.ranges = [(events, known_range.rescaled(price_factor)) for events, known_range in self.ranges]
+        named = {price * price_factor: number for price, number in self.named.items()}
+        columns: list[tuple[Steps, int, Flags | bool]] = [
+            (np.asarray(self.level_prices), price_factor, True),
+            (np.asarray(self.best_prices)[0::2], price_factor, True),
+            (np.asarray(self.best_prices)[1::2], quantity_factor, True),
+            (np.asarray(self.change_quantities), quantity_factor, True),
+            (baseline, quantity_factor, baseline != UNKNOWN),
+        ]
+        largest = (int(np.max(np.abs(each), initial=0, where=where)) * factor for each, factor, where in columns)
+        is_bounded = all(known_range == known_range.bounded() for _, known_range in ranges)
+        if max(*largest, *named, 0) >= MAX_STEPS or not is_bounded:
+            raise OverflowError(f"the history of {instrument.symbol} does not fit steps of {instrument}")
+        for column, factor, where in columns:
+            np.multiply(column, factor, out=column, where=where)
+        self.named, self.ranges = named, ranges
         self._level_ids = _LevelIds({price * price_factor: level for price, level in self._level_ids.items()})
         self.instrument = instrument
 
@@ -235,8 +240,11 @@ class HotSegment:
         """End the epoch with this segment: its last event's `T` is not final, so it lies in the gap."""
         self.finish(max(self.start, self.last_time), cause)
 
-    def following(self, start: Millis) -> tuple[Start, "HotSegment"]:
-        """Return where the segment that continues this one begins, and that segment, empty."""
+    def following(self, start: Millis, instrument: Instrument | None = None) -> tuple[Start, "HotSegment"]:
+        """Return where the segment that continues this one begins, and that segment, empty.
+
+        With an instrument, its steps are as fine as that one's. Raises OverflowError where a level outgrows them.
+        """
         view = self._view(self.events)
         following = Start(
             start=start,
@@ -248,6 +256,9 @@ class HotSegment:
             named=self.named,
             continued=True,
         )
+        if instrument is not None and instrument != self.instrument:
+            following = following.rescaled(instrument)
+            return following, HotSegment(following, number=self.number + 1)
         return following, HotSegment(following, named=self.named, number=self.number + 1, best=self.best_prices[-4:])
 
     # --- out

@@ -20,7 +20,7 @@ one write.
 import struct
 from array import array
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 from zlib import crc32
@@ -29,8 +29,8 @@ import numpy as np
 
 from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.instrument import MAX_SCALE, Instrument
-from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, RangeWidened, Update
-from chronobook_server.core.values import Millis, Nanos, UpdateId
+from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Update
+from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, UpdateId
 
 from .causes import CAUSES, NUMBERS
 from .origin import UnknownFormat, check_origin, origin_bytes
@@ -66,6 +66,36 @@ class Start:
     known_range: KnownRange
     named: Iterable[int] = ()
     continued: bool = False
+
+    @classmethod
+    def of(cls, keyframe: Keyframe, start: Millis) -> "Start":
+        """Return where the first segment of an epoch begins."""
+        return cls(
+            start=start,
+            instrument=keyframe.instrument,
+            baseline=keyframe.levels,
+            baseline_time=keyframe.transaction_time,
+            baseline_update_id=keyframe.update_id,
+            known_range=keyframe.known_range,
+            named=keyframe.named,
+        )
+
+    def rescaled(self, instrument: Instrument) -> "Start":
+        """Return the same state in finer steps. Raises OverflowError where a level outgrows them.
+
+        A known range and named prices beyond the bound are left out: they are unknown from here on.
+        """
+        price_factor, quantity_factor = self.instrument.factors_to(instrument)
+        baseline = {price * price_factor: held * quantity_factor for price, held in self.baseline.items()}
+        if any(max(price, abs(held)) >= MAX_STEPS for price, held in baseline.items()):
+            raise OverflowError(f"the history of {instrument.symbol} does not fit steps of {instrument}")
+        return replace(
+            self,
+            instrument=instrument,
+            baseline=baseline,
+            known_range=self.known_range.rescaled(price_factor).bounded(),
+            named=[price * price_factor for price in self.named if price * price_factor < MAX_STEPS],
+        )
 
 
 @dataclass(frozen=True, slots=True)

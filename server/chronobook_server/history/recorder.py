@@ -88,7 +88,7 @@ class Recorder:
         segments: list[Segment] = [*found.sealed, *(log.segment for log in found.unsealed)]
         for segment in sorted(segments, key=lambda each: each.start):
             timeline.append(segment)
-        self.instrument = Instrument(symbol)
+        self.instrument = self._steps = Instrument(symbol)  # `_steps`: the scales of the records
         self._measure_in(self._finest())
         if timeline.segments:
             self.last_time = max(segment.last_time for segment in timeline.segments)
@@ -103,9 +103,13 @@ class Recorder:
         return instrument
 
     def _measure_in(self, instrument: Instrument) -> None:
-        """Answer in these scales from now on."""
-        if instrument != self.instrument:
-            self.instrument = instrument
+        """Take records in the scales of an instrument, and answer in scales that are as fine from now on."""
+        finest = self.instrument.finer(
+            price_decimals=instrument.price_scale, quantity_decimals=instrument.quantity_scale
+        )
+        if finest != self.instrument:
+            self.instrument = finest
+        self._steps = self.instrument if instrument == self.instrument else instrument
         # A look-up sees by the object that there is nothing to convert.
         for segment in self._timeline.segments:
             if segment.instrument == instrument:
@@ -166,8 +170,8 @@ class Recorder:
         start = keyframe.transaction_time
         if self.last_time is not None:
             start = max(start, Millis(self.last_time + 1))
-        self._hot = HotSegment(_start(keyframe, start))
-        self._hot.instrument = self.instrument
+        self._hot = HotSegment(Start.of(keyframe, start))
+        self._hot.instrument = self._steps
         self._timeline.append(self._hot, is_confirmed=False)
 
     def _append_update(self, update: Update) -> None:
@@ -212,13 +216,17 @@ class Recorder:
             record = replace(record, transaction_time=max(record.transaction_time, self._hot.last_time))
         try:
             if isinstance(record, InstrumentChanged):
-                self._hot.rescale(self.instrument)  # first: what does not fit must not stand in the log
+                self._hot.rescale(self._steps)  # first: what does not fit must not stand in the log
+            elif self._hot.instrument != self._steps:
+                raise OSError(errno.EOVERFLOW, f"the history of {self._symbol} does not fit steps of {self._steps}")
             if self._pending is not None:
                 self._pending[1].append(encode(record))
             elif self._log is not None:
                 self._log.append(encode(record))
         except OverflowError as error:
-            self._fail(OSError(errno.EOVERFLOW, str(error)))
+            if self._pending is not None:
+                self._fail(OSError(errno.EOVERFLOW, str(error)))
+            # Else the next event begins a segment of the finer steps, and this one keeps its own.
         except OSError as error:
             self._fail(error)
         else:
@@ -266,21 +274,31 @@ class Recorder:
         self._check_room()  # or epochs that end soon would never meet the bound
         keyframe, records = self._pending
         start = epoch_start(keyframe, update, self.last_time)
-        self._log = self._begin_log(_start(keyframe, start), [*records, record])
+        self._log = self._begin_log(Start.of(keyframe, start), [*records, record])
         self._timeline.confirm(start)
         self._pending = None
 
     def _cut(self, hot: HotSegment, time: Millis, record: bytes) -> bool:
-        """Begin the next segment if it is time to; return whether it was. Never within one millisecond."""
+        """Begin the next segment if it is time to; return whether it was. Never within one millisecond.
+
+        A segment that has no room for today's finer steps ends where they begin.
+        """
         line = Millis(time - time % self._segment_ms)
         # The first event of an epoch may lie beyond the line after its start: then the next line cuts.
         is_due = line > max(hot.start, hot.last_time)
         assert self._log is not None
         is_large = hot.events >= SEGMENT_EVENTS or self._log.size >= SEGMENT_BYTES
-        if time == hot.last_time or not (is_due or is_large):
+        is_finer = hot.instrument != self._steps
+        if not is_finer and (time == hot.last_time or not (is_due or is_large)):
             return False
         self._check_room()
-        start, following = hot.following(line if is_due else Millis(hot.last_time + 1))
+        try:
+            if time == hot.last_time:
+                raise OverflowError(f"two events of one millisecond share no scale of {self._symbol}")
+            start, following = hot.following(line if is_due else Millis(hot.last_time + 1), self._steps)
+        except OverflowError as error:
+            raise OSError(errno.EOVERFLOW, str(error)) from error
+        following.instrument = self._steps
         log = self._begin_log(start, [record])
         hot.finish(start.start, None)
         self._retire(hot, self._log)
@@ -396,15 +414,3 @@ class Recorder:
         # What cannot be removed now is found, and removed, when the folder is opened again.
         with contextlib.suppress(OSError):
             self._files.remove(name)
-
-
-def _start(keyframe: Keyframe, start: Millis) -> Start:
-    return Start(
-        start=start,
-        instrument=keyframe.instrument,
-        baseline=keyframe.levels,
-        baseline_time=keyframe.transaction_time,
-        baseline_update_id=keyframe.update_id,
-        known_range=keyframe.known_range,
-        named=keyframe.named,
-    )

@@ -1,7 +1,7 @@
 """The history of one symbol: records in, answers out, for every instant that is still kept.
 
-All prices and quantities that go in and out are in steps of `instrument`, the newest one announced; its scales only
-ever grow, so older segments convert exactly.
+All prices and quantities that go out are in steps of `instrument`, the finest of what is held. Each segment keeps the
+scale of its own numbers, so old answers stay exact: Python's integers where int64 has no room for them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +15,8 @@ from chronobook_server.core.coverage import Cause, GapInterval, Interval, KnownR
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import ContractChanged, Record
-from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, Price, Side, SignedQuantity, UpdateId
-from chronobook_server.core.view import BookView, Nearest, Steps
+from chronobook_server.core.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
+from chronobook_server.core.view import BookView, Nearest, finer
 
 from .answers import (
     BestRows,
@@ -28,6 +28,7 @@ from .answers import (
     PointState,
     ScaleGrew,
     Work,
+    in_finer_steps,
 )
 from .files import Files
 from .memory import Memories
@@ -112,7 +113,7 @@ class HistoryStore:
 
     @property
     def instrument(self) -> Instrument:
-        """The scales of all numbers that go in and out."""
+        """The scales of all numbers that go out."""
         return self.recorder.instrument
 
     @property
@@ -234,16 +235,7 @@ class HistoryStore:
             raise self._refusal(segment, time) from error
 
     def _converted(self, segment: Segment, price: Price, time: Millis) -> LevelState:
-        price_factor, quantity_factor = self._factors(segment)
-        own_price, rest = divmod(price, price_factor)
-        quantity, as_of, update_id, own_range = segment.level_at(own_price, time)
-        known_range = own_range.rescaled(price_factor)
-        if rest:
-            # The price lies between two steps of what the exchange's text could say then.
-            quantity = SignedQuantity(0) if price in known_range else None
-        elif quantity is not None:
-            quantity = SignedQuantity(quantity * quantity_factor)
-        return LevelState(quantity, as_of, update_id, known_range)
+        return in_finer_steps(lambda own: segment.level_at(own, time), price, *self._factors(segment))
 
     @steady
     def book_at(self, time: Millis) -> Work[BookView]:
@@ -262,15 +254,7 @@ class HistoryStore:
 
     def _view(self, segment: Segment, time: Millis) -> Work[BookView]:
         view = yield from segment.view_at(time)
-        price_factor, quantity_factor = self._factors(segment)
-        return BookView(
-            instrument=self.instrument,
-            known_range=view.known_range.rescaled(price_factor),
-            update_id=view.update_id,
-            transaction_time=view.transaction_time,
-            prices=_finer(view.prices, price_factor),
-            quantities=_finer(view.quantities, quantity_factor),
-        )
+        return view.rescaled(self.instrument)
 
     @steady
     def nearest_at(
@@ -288,10 +272,7 @@ class HistoryStore:
         return view.nearest(price, side), state
 
     def _factors(self, segment: Segment) -> tuple[int, int]:
-        return (
-            10 ** (self.instrument.price_scale - segment.instrument.price_scale),
-            10 ** (self.instrument.quantity_scale - segment.instrument.quantity_scale),
-        )
+        return segment.instrument.factors_to(self.instrument)
 
     # --- many instants
 
@@ -321,7 +302,7 @@ class HistoryStore:
             return ChangeRows.joined()
         try:
             rows = segment.changes_of(own_price, start, end)
-            return rows._replace(quantities=_finer(rows.quantities, quantity_factor))
+            return rows._replace(quantities=finer(rows.quantities, quantity_factor))
         except DamagedSegment as error:
             raise self._refusal(segment, start) from error
 
@@ -333,7 +314,7 @@ class HistoryStore:
         rows = yield from segment.events_between(after, start, end)
         price_factor, quantity_factor = self._factors(segment)
         return rows._replace(
-            prices=_finer(rows.prices, price_factor), quantities=_finer(rows.quantities, quantity_factor)
+            prices=finer(rows.prices, price_factor), quantities=finer(rows.quantities, quantity_factor)
         )
 
     def range_at(self, segment: Segment, time: Millis) -> KnownRange:
@@ -352,9 +333,8 @@ class HistoryStore:
                 goes_on = pages.goes_on(segment, low)
                 # Events of the seam's own millisecond are rows too, where a stretch does not begin with them.
                 rows = segment.best_between(Millis(low - 1) if goes_on else low, high)
-                best = rows.best.copy()
-                for column, factor in enumerate(self._factors(segment) * 2):
-                    best[:, column] = _finer(best[:, column], factor)
+                factors = self._factors(segment) * 2
+                best = np.stack([finer(rows.best[:, at], factor) for at, factor in enumerate(factors)], axis=1)
             except DamagedSegment:
                 continue
             moved = np.append(True, (best[1:] != best[:-1]).any(axis=1))
@@ -405,12 +385,3 @@ class HistoryStore:
                 elif not segment.load_index():
                     return
                 yield
-
-
-def _finer(steps: Steps, factor: int) -> Steps:
-    """Return numbers in steps that are `factor` times finer. Raises DamagedSegment where one has no room."""
-    if factor == 1:
-        return steps
-    if int(np.abs(steps).max(initial=0)) * factor >= MAX_STEPS:
-        raise DamagedSegment("an old quantity does not fit today's finer steps")
-    return steps * np.int64(factor)

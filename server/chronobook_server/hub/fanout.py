@@ -72,6 +72,7 @@ class Hub:
         self.book_now = book_now
         self.queue_limit = queue_limit
         self.instrument: Instrument = history.instrument
+        self._factors = (1, 1)  # from steps of the records to those of `instrument`
         # What an earlier server wrote ends in a gap, until the first sync.
         self.gap = next((gap for gap in history.gaps() if gap.end is None), None)
         self.newest = Position(*(history.newest_state() or (Millis(0), UpdateId(0))))
@@ -247,6 +248,9 @@ class Hub:
 
     def _tell_changes(self, update: Update) -> None:
         changes, (time, update_id) = update.changes, self.newest
+        if self._factors != (1, 1):
+            price_factor, quantity_factor = self._factors
+            changes = {price * price_factor: held * quantity_factor for price, held in changes.items()}
         for price in changes.keys() & self._levels.keys():
             level = self._levels[price]
             quantity = SignedQuantity(changes[price])
@@ -311,12 +315,13 @@ class Hub:
                     follower.offer(state)
 
     def _rescale(self, instrument: Instrument) -> None:
-        """Move every watched price, and what was told of it, to the instrument's finer steps."""
-        price_factor = 10 ** (instrument.price_scale - self.instrument.price_scale)
-        quantity_factor = 10 ** (instrument.quantity_scale - self.instrument.quantity_scale)
-        if instrument == self.instrument:
+        """Take records in steps of an instrument; move all that is kept to the steps of history."""
+        # A book may be in coarser steps than history, which keeps the finest.
+        self._factors = instrument.factors_to(self.history.instrument)
+        price_factor, quantity_factor = self.instrument.factors_to(self.history.instrument)
+        if self.history.instrument == self.instrument:
             return
-        self.instrument = instrument
+        self.instrument = self.history.instrument
         for watch in self._all:
             watch.rescale(price_factor, quantity_factor)
         self._levels = {price * price_factor: level for price, level in self._levels.items()}

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,6 +101,14 @@ def milliseconds(seconds: float) -> float:
 def seconds(time: Millis | None) -> float | None:
     """Return Unix seconds; None for None."""
     return None if time is None else time / 1000
+
+
+def steps_of(numbers: Collection[int]) -> Steps:
+    """Return numbers of steps as an array; Python's integers where int64 has no room."""
+    try:
+        return np.fromiter(numbers, np.int64, len(numbers))
+    except OverflowError:
+        return np.array(list(numbers), np.object_)
 
 
 def doubles(steps: Steps, unit: int) -> list[float]:

@@ -3,8 +3,6 @@
 from decimal import Decimal
 from typing import NamedTuple
 
-import numpy as np
-
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.coverage import GapInterval
 from chronobook_server.core.errors import InvalidField, NotSynced
@@ -105,8 +103,7 @@ def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse
         response.known_range.CopyFrom(convert.known_range(view))
     else:
         changes = message.changes or {}
-        prices = np.fromiter(changes.keys(), np.int64, len(changes))
-        quantities = np.fromiter(changes.values(), np.int64, len(changes))
+        prices, quantities = convert.steps_of(changes.keys()), convert.steps_of(changes.values())
         bids = prices[quantities > 0], quantities[quantities > 0]
         asks = prices[quantities < 0], -quantities[quantities < 0]
         response.removed_prices.extend(convert.doubles(prices[quantities == 0], instrument.price_unit))
