@@ -42,7 +42,7 @@ class Judge:
         """Yield (price, instant in ms) pairs, half of the prices outside the snapshot's range."""
         for number in range(QUESTIONS):
             price = random.choice(self.outside if number % 2 else self.inside)
-            yield price, random.randrange(self.history.start, self.history.end + 1)
+            yield price, random.randrange(self.history.start, self.history.end)  # the last event is not final
 
 
 async def ask_everything(running: System, judge: Judge, random: Random, symbol: str) -> dict[str, int]:
