@@ -16,6 +16,8 @@ EXCHANGE_INFO_WEIGHT = 1
 # Part of the limit that is left to others on the same address and to what we do not know.
 _RESERVE = 0.05
 _MINUTE_SECONDS = 60.0
+# A shorter wait may be too short for the clock to move on by it.
+SHORTEST_WAIT = 0.001
 # As long as a request may be under way until the exchange counts it. The last replies tell how long that is here.
 _LONGEST_WAY_SECONDS = 3.0
 _LEAST_WAY_SECONDS = 0.2
@@ -56,7 +58,7 @@ class WeightBudget:
         wait = max(self._held_until - now, 0.0)
         if self.left(now) < weight and self.used:
             wait = max(wait, self._next_release() - now)
-        return wait
+        return max(wait, SHORTEST_WAIT) if wait > 0 else 0.0
 
     def spend(self, weight: int, now: float) -> None:
         """Take note of a request that is being sent."""

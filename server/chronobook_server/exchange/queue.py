@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chronobook_server.core.depth import SnapshotWanted, Urgency
 
-from .budget import depth_weight
+from .budget import SHORTEST_WAIT, depth_weight
 
 FULL_LIMIT = 1000
 # The largest limit of the smallest weight.
@@ -55,7 +55,9 @@ class SnapshotQueue:
     def delay(self, now: float) -> float | None:
         """Return the seconds until a request is ready; None where none waits."""
         soonest = min((waiting.not_before for waiting in self._waiting.values()), default=None)
-        return None if soonest is None else max(soonest - now, 0.0)
+        if soonest is None:
+            return None
+        return max(soonest - now, SHORTEST_WAIT) if soonest > now else 0.0
 
     def resyncs(self) -> int:
         """Return how many requests wait for a book that is not there."""

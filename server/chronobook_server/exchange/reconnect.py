@@ -10,6 +10,8 @@ STRETCH_SECONDS = 60.0
 CONNECTIONS = 150
 CONNECTIONS_SECONDS = 300.0
 _BURST = 50
+# A shorter wait may be too short for the clock to move on by it.
+_SHORTEST_WAIT = 0.001
 
 
 def retry_delay(attempt: int, random: Callable[[], float], longest: float = MAX_DELAY) -> float:
@@ -37,7 +39,8 @@ class ConnectionBudget:
 
     def delay(self, now: float) -> float:
         """Return the seconds to wait until a connection may be opened; 0 means now."""
-        return max(self._paid_until - (_BURST - 1) * self._PAUSE - now, 0.0)
+        wait = self._paid_until - (_BURST - 1) * self._PAUSE - now
+        return max(wait, _SHORTEST_WAIT) if wait > 0 else 0.0
 
     def spend(self, now: float) -> None:
         """Take note of a connection that is being opened."""
