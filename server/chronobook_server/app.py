@@ -16,6 +16,7 @@ import structlog
 import uvloop
 
 from chronobook_server.archive import Archive
+from chronobook_server.core.names import one_line
 from chronobook_server.exchange.feed import Feed, FeedSettings, SymbolNotListed
 from chronobook_server.exchange.network import RealNetwork
 from chronobook_server.history.directory import DirectoryRefused
@@ -32,12 +33,21 @@ GRACE_SECONDS = 2.0
 # Where several servers answer, one that begins leaves questions to the others until it has books, but not for longer.
 HOLD_SECONDS = 3.0
 _LOOK_SECONDS = 10.0
+_LONGEST_LOG_LINE = 2000
 
 log = structlog.get_logger(__name__)
 
 
 class StartFailed(Exception):
     """The command cannot go on; the text is the one line that its user gets."""
+
+
+def _printable(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Let nothing into the log that moves a terminal's cursor, whatever it came from."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "\n".join(one_line(line, _LONGEST_LOG_LINE) for line in value.split("\n"))
+    return event
 
 
 def configure_logs() -> None:
@@ -47,6 +57,7 @@ def configure_logs() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _printable,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from chronobook_server import app, settings
+from chronobook_server.core.names import one_line
 from chronobook_server.demo import run_demo
 from chronobook_server.exchange.feed import SymbolNotListed
 from chronobook_server.exchange.network import RealNetwork
@@ -22,6 +23,7 @@ from chronobook_server.simulator import BadRecording, Faults, run_simulator
 
 _Value = TypeVar("_Value")
 _Command = Callable[..., None]
+_LONGEST_ERROR = 2000
 DEFAULT_LISTEN = "127.0.0.1:50051"
 DEFAULT_GATEWAY = "127.0.0.1:8000"
 
@@ -161,7 +163,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     try:
         app.run(main)
     except (app.StartFailed, GatewayFailed, BadRecording, SymbolNotListed, OSError) as error:
-        print(f"chronobook-server: {error}", file=sys.stderr)
+        print(f"chronobook-server: {one_line(str(error), _LONGEST_ERROR)}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -72,7 +72,9 @@ class Recorder:
         """Record for ever. Raises SymbolNotListed."""
         info = await self._requests.first_exchange_info()
         self._file_number = self._recording.file_number
-        missing = [symbol for symbol in symbols if symbol != ALL_SYMBOLS and symbol not in info.contracts]
+        missing = [
+            symbol for symbol in symbols if symbol != ALL_SYMBOLS and symbol not in info.contracts.keys() | info.odd
+        ]
         if missing:
             raise SymbolNotListed(f"the exchange does not list {', '.join(missing)}")
         traded = [symbol for symbol, contract in info.contracts.items() if contract.is_trading]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from chronobook_server.core.names import one_line, valid_symbol
+
 LIVE_REST_URL = "https://fapi.binance.com"
 LIVE_STREAM_URL = "wss://fstream.binance.com/public"
 _UNIX = "unix:"
@@ -152,6 +154,9 @@ def parse_symbols(text: str) -> tuple[str, ...]:
     symbols = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
     if not symbols:
         raise ValueError("name at least one symbol")
+    for symbol in symbols:
+        if not valid_symbol(symbol):
+            raise ValueError(f"{one_line(symbol)!r} cannot be a symbol: letters, digits and _, 64 at most")
     return symbols
 
 

@@ -1,6 +1,8 @@
 import io
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import chain
+from typing import Any
 
 import pytest
 from rich.text import Text
@@ -82,3 +84,19 @@ def test_a_terminal_has_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = io.StringIO()
     Terminal(plain).say(["side=BID"])
     assert "\x1b[32m" not in plain.getvalue()
+
+
+def test_nothing_that_a_server_says_moves_the_cursor() -> None:
+    file = io.StringIO()
+    Terminal(file).say(["trading_status  \x1b[2J\x07X\r", Text("a\x9bb\u202ec")])
+    said = file.getvalue()
+    assert said.splitlines() == ["trading_status  \ufffd[2JX", "a\ufffdb\ufffdc"]
+    ladder = Ladder()
+    ladder.apply(message(Kind.STATE, 1703123456.25, 7, bids={99.5: 1.0}, asks={100.0: 2.0}, known=EVERYTHING))
+    ladder._symbol = ""
+    ladder.apply(BookMessage(**{**vars_of(STATE), "symbol": "\x1b[2J"}))
+    assert "\x1b" not in "".join(drawn(ladder))
+
+
+def vars_of(message: BookMessage) -> dict[str, Any]:
+    return {field.name: getattr(message, field.name) for field in fields(message)}

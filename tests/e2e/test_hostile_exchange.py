@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import gzip
 import json
+import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.simulator import Simulator
 from tests.support.command import Command, command, listening
 from tests.support.front import Answer, Front, front_of
@@ -36,15 +39,17 @@ def _bomb(size: int) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def attacked(folder: Path, *symbols: str, **answers: Sequence[Answer]) -> AsyncIterator[tuple[Front, Command]]:
+async def attacked(
+    folder: Path, *, options: Sequence[str] = (), **answers: Sequence[Answer]
+) -> AsyncIterator[tuple[Front, Command]]:
     """Run a server whose exchange answers the first requests in this way, and ends well."""
-    simulator = Simulator(symbols=symbols or ("ETHUSDT",), seed=1)
+    simulator = Simulator(symbols=("ETHUSDT",), seed=1)
     await simulator.start()
     try:
         async with front_of(simulator.port) as front:
             paths = {"depth": DEPTH, "info": INFO, "stream": STREAM}
             front.answers = {paths[name]: list(planned) for name, planned in answers.items()}
-            urls = ("--rest-url", front.rest_url, "--stream-url", front.stream_url)
+            urls = ("--rest-url", front.rest_url, "--stream-url", front.stream_url, *options)
             async with command(simulator, folder / "data", *urls) as running:
                 await listening(running)
                 yield front, running
@@ -211,3 +216,34 @@ async def _put(simulator: Simulator, frame: str) -> None:
     for connection in list(simulator._connections):
         if any("@depth" in stream for stream in connection.streams):
             await connection.put(frame)
+
+
+async def test_no_list_of_contracts_ends_the_server(tmp_path: Path) -> None:
+    lists: tuple[Any, ...] = (
+        [], [{}], [{"symbol": "ETHUSDT"}, {"symbol": "NOPE\0", "status": "TRADING"}],
+        [{"symbol": "ETHUSDT", "filters": None}, {"symbol": "OTHERUSDT", "status": "TRADING", "filters": None}, None],
+    )  # fmt: skip
+    planned = [reply("200 OK", body=json.dumps({"symbols": each}).encode()) for each in lists]
+    async with attacked(tmp_path, info=planned) as (front, running):
+        await recovered(front, running)
+
+
+async def test_a_list_that_lacks_the_symbol_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    body = json.dumps({"symbols": [{"symbol": "OTHERUSDT", "status": "TRADING"}, {"symbol": "\x1b[2J"}]}).encode()
+    async with attacked(tmp_path, info=[reply("200 OK", body=body)]) as (_, running):
+        code, errors = await running.ended()
+    assert code == 1
+    assert errors.splitlines()[-1] == "chronobook-server: the exchange does not list ETHUSDT"
+
+
+async def test_stray_folders_are_neither_served_nor_fatal(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    for name in (b"lost+found", b".snapshot", b"aside", b"\xff\xfe", b"BACKUP", b"x\x1b[2J"):
+        os.mkdir(os.path.join(os.fsencode(data), name))  # noqa: PTH102, PTH118
+    async with attacked(tmp_path, options=("--symbols", "ALL")) as (front, running):
+        await running.reached(1, "ETHUSDT")
+        listed = await running.stub.ListSymbols(pb.ListSymbolsRequest())
+        assert [each.symbol for each in listed.symbols] == ["ETHUSDT"]
+        errors = await recovered(front, running)
+    assert errors.count("folder_ignored") == 6

@@ -215,6 +215,8 @@ async def test_the_environment_sets_what_no_option_does(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["serve", "--symbols", ","], "name at least one symbol"),
+        (["serve", "--symbols", "../ETC"], "cannot be a symbol"),
+        (["serve", "--symbols", "A\x1b[2J"], "cannot be a symbol"),
         (["serve", "--update-speed", "1s"], "'1s' is not one of"),
         (["serve", "--retention", "long"], "'long' is not a duration"),
         (["serve", "--listen", "50051"], "'50051' is not HOST:PORT"),

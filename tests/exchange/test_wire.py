@@ -8,7 +8,6 @@ from chronobook_server.core.values import Nanos
 from chronobook_server.exchange.wire import (
     MalformedFrame,
     MalformedKind,
-    decode_exchange_info,
     decode_frame,
     decode_snapshot,
     depth_stream,
@@ -111,31 +110,6 @@ def test_a_snapshot_is_read() -> None:
 def test_a_snapshot_that_cannot_be_meant_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedFrame):
         decode_snapshot(body, limit=1000, receive_time=NOW)
-
-
-def test_exchange_info_gives_status_and_weight_limit() -> None:
-    info = decode_exchange_info(
-        orjson.dumps(
-            {
-                "rateLimits": [
-                    {"rateLimitType": "ORDERS", "limit": 1200},
-                    {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "limit": 1234},
-                ],
-                "symbols": [{"symbol": "ETHUSDT", "status": "TRADING"}, {"symbol": "OLDUSDT", "status": "CLOSE"}],
-            }
-        )
-    )
-    assert info.weight_limit == 1234
-    assert {name: entry.trading_status for name, entry in info.contracts.items()} == {
-        "ETHUSDT": "TRADING",
-        "OLDUSDT": "CLOSE",
-    }
-
-
-@pytest.mark.parametrize("body", [b"{}", b'{"symbols":[{}]}', b'{"symbols":5}', b"nonsense"])
-def test_exchange_info_that_cannot_be_meant_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedFrame):
-        decode_exchange_info(body)
 
 
 def test_stream_names_are_lower_case_and_the_default_speed_has_no_suffix() -> None:

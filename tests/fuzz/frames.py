@@ -13,9 +13,9 @@ import orjson
 from chronobook_server.core.depth import DepthSnapshot, DepthUpdate
 from chronobook_server.core.instrument import Instrument, LevelReader, MalformedDecimal
 from chronobook_server.core.values import MAX_STEPS, Millis, Nanos
+from chronobook_server.exchange.listing import decode_exchange_info
 from chronobook_server.exchange.wire import (
     MalformedFrame,
-    decode_exchange_info,
     decode_frame,
     decode_snapshot,
     decode_ticker,

@@ -380,3 +380,24 @@ def test_a_stored_time_that_no_ban_can_mean_is_ignored_and_told(tmp_path: Path, 
         assert directory.held_until(NOW) == 0
     assert [log["event"] for log in logs] == ["hold_ignored"]
     directory.close()
+
+
+def test_only_folders_with_a_symbol_s_history_are_symbols(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path, EXCHANGE)
+    stores = [open_symbol(directory, symbol) for symbol in (SYMBOL, "币安人生USDT")]
+    for store in stores:
+        for record in records(1, events=40):
+            store.append(record)
+        store.recorder.close()
+    for name in (b"lost+found", b".snapshot", b"aside", b"\xff\xfe", b"BACKUP", b"A B", b"x\x1b[2J"):
+        os.mkdir(os.path.join(os.fsencode(tmp_path), name))  # noqa: PTH102, PTH118
+    (tmp_path / "NOTES").write_text("mine")
+    with capture_logs() as logs:
+        assert directory.symbols() == sorted([SYMBOL, "币安人生USDT"])
+    assert {log["event"] for log in logs} == {"folder_ignored"}
+    assert len(logs) == 7
+    assert all(log["name"].isprintable() for log in logs)
+    for refused in ("..", "a/b", "lower", "\0", ".X"):
+        with pytest.raises(DirectoryRefused):
+            open_symbol(directory, refused)
+    directory.close()

@@ -373,7 +373,7 @@ async def test_a_contract_that_stops_trading_is_closed_and_taken_up_again() -> N
     assert set(stage.markets) == {ONE}
     stage.network.unlisted.clear()
     stage.truth[ONE].status = "BREAK"
-    await asyncio.sleep(12)
+    await asyncio.sleep(55)  # until a second list says so, and no event has come meanwhile
     market = stage.markets[ONE]
     assert (market.state, causes(market)) == (State.DISCONNECTED, [Cause.NOT_TRADING])
     await stage.go_on(3, "BBBUSDT")

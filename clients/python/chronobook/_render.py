@@ -52,6 +52,15 @@ class Words(RegexHighlighter):
     )
 
 
+def printable(text: str) -> str:
+    """Return a text of the same length that moves no cursor: a server may say anything."""
+    return (
+        text
+        if text.isprintable()
+        else "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    )
+
+
 def json_line(result: Any) -> str:
     """Return a result as one line of JSON, without what is None. What a column does not have is null."""
     return json.dumps(_plain(result), allow_nan=False)

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ._render import ASK, BID, HEADING, THEME, Words, instant, number
+from ._render import ASK, BID, HEADING, THEME, Words, instant, number, printable
 from .columns import BookMessage
 from .local_book import LocalOrderBook
 from .results import Kind, PriceLevel, Side
@@ -33,6 +33,7 @@ class Terminal(Console):
         """Print lines as they are, however wide."""
         for line in lines:
             text = self.highlighter(line)
+            text.plain = printable(text.plain)  # as long as before, so that the colours stay where they are
             self.print(text, soft_wrap=True, highlight=False)
 
 
@@ -47,7 +48,7 @@ class Ladder:
 
     def apply(self, message: BookMessage) -> None:
         """Take in the next message."""
-        self._symbol = message.symbol
+        self._symbol = printable(message.symbol)
         if message.kind is Kind.GAP:
             self._lost = message
         elif message.kind is Kind.STATE:

@@ -294,7 +294,7 @@ def _failed(error: Exception) -> int:
     if isinstance(error, ChronobookError) and error.reason == error.code.name:
         # The contract has no reason for it: only the logs of the edge and the server can say more.
         line += f" (request {error.request_id})"
-    print(line, file=sys.stderr)
+    print(_render.printable(line), file=sys.stderr)
     return 1
 
 

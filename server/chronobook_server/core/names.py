@@ -1,5 +1,7 @@
 """Texts from outside: the rule for symbols, and what a terminal, a path or a log can show of any text. Pure."""
 
+from typing import TypeGuard
+
 # The exchange's longest names have about 20 characters.
 LONGEST_SYMBOL = 64
 # Most file systems take no longer name for a folder.
@@ -8,7 +10,7 @@ LONGEST_TEXT = 200
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
-def valid_symbol(name: object) -> bool:
+def valid_symbol(name: object) -> TypeGuard[str]:
     """Return whether a name can be a contract's symbol.
 
     A symbol has upper-case letters (also letters without case, such as Chinese ones), digits and `_`. Its stream name

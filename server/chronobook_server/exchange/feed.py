@@ -19,13 +19,14 @@ from chronobook_server.core.values import Millis
 from .connector import Connector
 from .group import STREAMS_PER_CONNECTION, FeedCounts, Group, Surroundings
 from .link import Link
+from .listing import SECOND_LOOK_SECONDS, Doubts, ExchangeInfo
 from .network import Network, Unreachable
 from .reconnect import retry_delay
 from .requests import Refused, Requests
 from .sink import Sink
 from .snapshots import Snapshots
 from .tasks import keep
-from .wire import TICKER_STREAM, ExchangeInfo, MalformedFrame, decode_ticker
+from .wire import TICKER_STREAM, MalformedFrame, decode_ticker
 
 # The exchange cuts every connection after a day.
 LIFETIME_SECONDS = 23.5 * 3600
@@ -93,17 +94,21 @@ class Feed:
             network, Connector(network), random, self.snapshots, self.counts, settings.update_speed,
             settings.lifetime_seconds, sources=count(1), malformed_seen=set(),
         )  # fmt: skip
+        self._doubts = Doubts()
+        self._is_unsure = False  # whether another list is to come soon
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Feed the sinks for ever. Raises SymbolNotListed, and nothing else."""
         try:
             info = await self.requests.first_exchange_info()
-            missing = [symbol for symbol in self._settings.symbols if symbol not in info.contracts]
+            known = info.contracts.keys() | info.odd
+            missing = [symbol for symbol in self._settings.symbols if symbol not in known]
             if missing:
                 raise SymbolNotListed(f"the exchange does not list {', '.join(missing)}")
             async with asyncio.TaskGroup() as self._tasks:
                 self._follow(info)
+                self._is_unsure = True  # one list alone
                 for work in (self.snapshots.run, self._keep_ticker, self._tend, self._refresh):
                     self._tasks.create_task(keep(work.__name__, work, self._random))
         finally:
@@ -114,7 +119,9 @@ class Feed:
     async def _refresh(self) -> None:
         """See now and then which contracts there are, and what has become of them."""
         while True:
-            await asyncio.sleep(self._settings.info_seconds)
+            is_soon = bool(self._doubts) or self._is_unsure
+            seconds = self._settings.info_seconds
+            await asyncio.sleep(min(seconds, SECOND_LOOK_SECONDS) if is_soon else seconds)
             try:
                 self._follow(await self.requests.exchange_info())
             except (Unreachable, Refused, MalformedFrame) as error:
@@ -122,21 +129,38 @@ class Feed:
 
     def _follow(self, info: ExchangeInfo) -> None:
         """Take up what is traded, and let go of what is not any more."""
-        time = info.server_time or Millis(self._network.time_ns() // 1_000_000)
+        if info.odd_entries:
+            log.warning("contract_entries_odd", count=info.odd_entries, symbols=sorted(info.odd)[:10])
         if self._settings.all_symbols:
             for symbol, contract in info.contracts.items():
                 if contract.is_trading and symbol not in self._sinks:
-                    self._add(symbol)
+                    self._begin_to_serve(symbol)
+        time = info.server_time or Millis(self._network.time_ns() // 1_000_000)
+        self._is_unsure = not info.odd.isdisjoint(self._sinks)
         for symbol in tuple(self._sinks):
-            contract = info.contracts.get(symbol, NOT_LISTED)
-            self._list(symbol, contract, time)
-            group = next((group for group in self.groups if symbol in group.symbols), None)
-            if contract.is_trading and group is None:
-                self._group_with_room().add(symbol)
-            elif not contract.is_trading and group is not None:
-                log.info("a contract is not traded any more", symbol=symbol, status=contract.trading_status)
-                group.remove(symbol)
-                self.snapshots.guard.do(symbol, "ended", lambda sink: sink.ended())
+            if symbol not in info.odd:
+                self._follow_one(symbol, info.contracts.get(symbol, NOT_LISTED), time)
+
+    def _begin_to_serve(self, symbol: str) -> None:
+        try:
+            self._add(symbol)
+        except Exception:
+            log.exception("symbol_not_added", symbol=symbol)
+
+    def _follow_one(self, symbol: str, contract: Contract, time: Millis) -> None:
+        group = next((group for group in self.groups if symbol in group.symbols), None)
+        if contract.is_trading:
+            self._doubts.over(symbol)
+        elif group is not None:
+            if not self._doubts.is_ended(symbol, group.symbols[symbol], self._network.monotonic()):
+                return
+            log.info("a contract is not traded any more", symbol=symbol, status=contract.trading_status)
+            group.remove(symbol)
+        self._list(symbol, contract, time)
+        if contract.is_trading and group is None:
+            self._group_with_room().add(symbol)
+        elif not contract.is_trading and group is not None:
+            self.snapshots.guard.do(symbol, "ended", lambda sink: sink.ended())
 
     def _list(self, symbol: str, contract: Contract, time: Millis) -> None:
         self.snapshots.guard.do(symbol, "listed", lambda sink: sink.listed(contract, time))

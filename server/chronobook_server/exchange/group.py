@@ -74,7 +74,7 @@ class Group:
     """Up to STREAMS_PER_CONNECTION symbols on `lanes` connections each."""
 
     def __init__(self, surroundings: Surroundings, lanes: int) -> None:
-        self.symbols: dict[str, None] = {}
+        self.symbols: dict[str, int] = {}  # with the number of events that each has brought
         self.links: dict[int, Link] = {}
         self._around = surroundings
         self._lanes = lanes
@@ -85,7 +85,7 @@ class Group:
 
     def add(self, symbol: str) -> None:
         """Have a symbol's stream from now on."""
-        self.symbols[symbol] = None
+        self.symbols[symbol] = 0
         self._has_symbols.set()
         for link in self.links.values():
             link.subscribe([self._stream(symbol)])
@@ -238,7 +238,7 @@ class Group:
         watch = link.watches.get(symbol)
         if watch is None:
             return False
-        watch.frame(update.final_update_id)
+        self.symbols[symbol] += watch.frame(update.final_update_id)
         around.snapshots.guard.do(symbol, "update", lambda sink: sink.update(update, link.source))
         return True
 

@@ -9,10 +9,11 @@ import structlog
 from chronobook_server.core.values import Nanos
 
 from .budget import EXCHANGE_INFO_WEIGHT, MAX_WEIGHT_LIMIT, WeightBudget
+from .listing import ExchangeInfo, decode_exchange_info
 from .network import Network, Reply, Unreachable
 from .reconnect import retry_delay
 from .retry_after import LONGEST_SECONDS, seconds_to_wait
-from .wire import ExchangeInfo, MalformedFrame, decode_exchange_info
+from .wire import MalformedFrame
 
 _JITTER_SECONDS = 0.2
 # The longest number that a weight can be.

@@ -27,13 +27,15 @@ class StreamWatch:
         """Whether a frame has come since it was last subscribed to."""
         return self._has_frame
 
-    def frame(self, update_id: int) -> None:
-        """Take note of an event that ends at this update id. An event that brings nothing new is no progress."""
+    def frame(self, update_id: int) -> bool:
+        """Take note of an event that ends at this update id; return whether it is newer than those before."""
         self._has_frame = True
         self._patience = FIRST_FRAME_SECONDS
-        if update_id > self._newest:
-            self._newest = update_id
-            self._behind_since = None
+        if update_id <= self._newest:
+            return False
+        self._newest = update_id
+        self._behind_since = None
+        return True
 
     def is_due(self, now: float, *, is_owing: bool) -> bool:
         """Return whether it is time to subscribe again, and count that as done.

@@ -3,19 +3,16 @@
 Unknown fields are ignored; what is missing, or of the wrong type, makes the frame malformed. Levels stay text.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import orjson
 
 from chronobook_server.core.depth import DepthSnapshot, DepthUpdate
-from chronobook_server.core.records import Contract
 from chronobook_server.core.values import Millis, Nanos, UpdateId
 
 # Ids and times are whole numbers that a double holds exactly; nothing real comes near.
-_LARGEST = 2**53
+LARGEST = 2**53
 # Matched and pushed lie some ms apart. A time far off would hold up ours for ever, which never runs backwards.
 _FARTHEST_MS = 3_600_000
 UPDATE_SPEEDS = ("100ms", "250ms", "500ms")
@@ -41,18 +38,6 @@ class MalformedFrame(ValueError):
         self.symbol = symbol
 
 
-@dataclass(frozen=True, slots=True)
-class ExchangeInfo:
-    """The exchange's contracts by symbol, its time, and the request weight that it allows a minute.
-
-    Time and weight are None where it does not say.
-    """
-
-    contracts: dict[str, Contract]
-    server_time: Millis | None
-    weight_limit: int | None
-
-
 def depth_stream(symbol: str, update_speed: str) -> str:
     """Return the stream name of a symbol's depth; 250 ms is the exchange's default and has no suffix."""
     suffix = "" if update_speed == "250ms" else f"@{update_speed}"
@@ -73,7 +58,7 @@ def decode_ticker(data: bytes | str) -> tuple[str, UpdateId] | None:
     if not isinstance(event, dict) or event.get("e") != "bookTicker":
         return None
     symbol, update_id = event.get("s"), event.get("u")
-    if type(symbol) is not str or type(update_id) is not int or not 0 < update_id < _LARGEST:
+    if type(symbol) is not str or type(update_id) is not int or not 0 < update_id < LARGEST:
         raise MalformedFrame(MalformedKind.BAD_FIELD)
     return symbol, UpdateId(update_id)
 
@@ -116,9 +101,9 @@ def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[str, DepthUpda
     if type(symbol) is not str:
         raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
     if not (
-        0 <= previous < _LARGEST
-        and 0 < first <= final < _LARGEST
-        and 0 < time < _LARGEST
+        0 <= previous < LARGEST
+        and 0 < first <= final < LARGEST
+        and 0 < time < LARGEST
         and abs(event_time - time) < _FARTHEST_MS
     ):
         raise MalformedFrame(MalformedKind.BAD_RANGE, symbol)
@@ -131,13 +116,13 @@ def _symbol_of(stream: object) -> str | None:
 
 def decode_snapshot(data: bytes, *, limit: int, receive_time: Nanos) -> DepthSnapshot:
     """Return the depth snapshot in a reply to a request with this limit. Raises MalformedFrame."""
-    body = _json_object(data)
+    body = json_object(data)
     numbers = [body.get(name) for name in ("lastUpdateId", "T", "E")]
     bids, asks = body.get("bids"), body.get("asks")
     if not all(type(number) is int for number in numbers) or not type(bids) is type(asks) is list:
         raise MalformedFrame(MalformedKind.BAD_FIELD)
     last_update_id, transaction_time, event_time = (int(number) for number in numbers if number is not None)
-    if not all(0 < number < _LARGEST for number in (last_update_id, transaction_time, event_time)):
+    if not all(0 < number < LARGEST for number in (last_update_id, transaction_time, event_time)):
         raise MalformedFrame(MalformedKind.BAD_RANGE)
     # Of a quiet symbol the last match may be long ago, but it is never long after the reply was made.
     if transaction_time - event_time >= _FARTHEST_MS:
@@ -155,31 +140,8 @@ def decode_snapshot(data: bytes, *, limit: int, receive_time: Nanos) -> DepthSna
     )
 
 
-def decode_exchange_info(data: bytes) -> ExchangeInfo:
-    """Return what `exchangeInfo` says. Raises MalformedFrame."""
-    body = _json_object(data)
-    try:
-        contracts = {str(entry["symbol"]): _contract(entry) for entry in body["symbols"]}
-        limits: Sequence[Any] = body.get("rateLimits", [])
-        weight = next((int(limit["limit"]) for limit in limits if limit.get("rateLimitType") == "REQUEST_WEIGHT"), None)
-    except (KeyError, TypeError, AttributeError, ValueError):
-        raise MalformedFrame(MalformedKind.BAD_FIELD) from None
-    if weight is not None and not 0 < weight < _LARGEST:
-        raise MalformedFrame(MalformedKind.BAD_RANGE)
-    time = body.get("serverTime")
-    return ExchangeInfo(contracts, Millis(time) if type(time) is int and 0 < time < _LARGEST else None, weight)
-
-
-def _contract(entry: dict[str, Any]) -> Contract:
-    filters = {rule.get("filterType"): rule for rule in entry.get("filters", [])}
-    return Contract(
-        trading_status=str(entry["status"]),
-        tick_size=str(filters.get("PRICE_FILTER", {}).get("tickSize", "")),
-        step_size=str(filters.get("LOT_SIZE", {}).get("stepSize", "")),
-    )
-
-
-def _json_object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes) -> dict[str, Any]:
+    """Return the JSON object in a reply. Raises MalformedFrame."""
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import structlog
 
+from chronobook_server.core.names import one_line, valid_symbol
+
 from .files import ASIDE, TEMPORARY, DiskFiles
 from .leftover import Leftover, drop_aside
 from .memory import Memories
@@ -44,6 +46,7 @@ class DataDirectory:
         """Make the directory if there is none, for its owner alone, and take it. Raises DirectoryRefused."""
         self._path = path
         self._exchange = exchange
+        self._ignored: set[str] = set()  # folders that the log has told of
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -146,8 +149,15 @@ class DataDirectory:
             DiskFiles(self._path).write(_HELD, json.dumps({"until": until, "written": now}).encode())
 
     def symbols(self) -> list[str]:
-        """Return the symbols that the directory holds a history of, in order."""
-        return sorted(path.name for path in self._path.iterdir() if _holds_history(path))
+        """Return the symbols that the directory holds a history of, in order. Whatever else is in it is left alone."""
+        found = []
+        for path in self._path.iterdir():
+            if valid_symbol(path.name) and _holds_history(path):
+                found.append(path.name)
+            elif path.is_dir() and path.name not in self._ignored:
+                self._ignored.add(path.name)
+                log.warning("folder_ignored", name=one_line(path.name), reason="it is no symbol's history")
+        return sorted(found)
 
     def leftovers(self, served: Collection[str], segment_ms: int = SEGMENT_MS) -> dict[str, Leftover]:
         """Return the folders of symbols that are not served."""
@@ -174,8 +184,8 @@ class DataDirectory:
         self, symbol: str, sealer: Sealer, *, retention_ms: int, memories: Memories, segment_ms: int = SEGMENT_MS
     ) -> HistoryStore:
         """Return the history of a symbol. Raises DirectoryRefused."""
-        if symbol.startswith(".") or "/" in symbol:
-            raise DirectoryRefused(f"{symbol!r} cannot be the name of a folder")
+        if not valid_symbol(symbol):
+            raise DirectoryRefused(f"{one_line(symbol)!r} cannot be the name of a symbol")
         try:
             files = DiskFiles(self._path / symbol)
             return HistoryStore(

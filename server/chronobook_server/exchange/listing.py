@@ -1,0 +1,131 @@
+"""The exchange's list of contracts: what it says, and when a contract that it drops has really ended. Pure.
+
+A list is believed entry by entry: an odd entry costs itself. A list that is empty or mostly broken is no list. That a
+contract is not traded any more needs a second list, some time later, and a stream without events meanwhile.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chronobook_server.core.names import one_line, valid_symbol
+from chronobook_server.core.records import Contract
+from chronobook_server.core.values import Millis
+
+from .wire import LARGEST, MalformedFrame, MalformedKind, json_object
+
+# The exchange has about 900 contracts. Each one that is served takes memory and open files.
+MOST_CONTRACTS = 5000
+# Between the two lists that say that a contract is not traded any more.
+SECOND_LOOK_SECONDS = 30.0
+_LONGEST_STATUS = 32
+_SIZE = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeInfo:
+    """The exchange's contracts by symbol, its time, and the request weight that it allows a minute.
+
+    Time and weight are None where it does not say. `odd` has the symbols whose entries cannot be read.
+    """
+
+    contracts: dict[str, Contract]
+    server_time: Millis | None
+    weight_limit: int | None
+    odd: frozenset[str] = frozenset()
+    odd_entries: int = 0
+
+
+def decode_exchange_info(data: bytes) -> ExchangeInfo:
+    """Return what `exchangeInfo` says. Raises MalformedFrame, also for a list that is empty or mostly broken."""
+    body = json_object(data)
+    entries = body.get("symbols")
+    if type(entries) is not list or not entries:
+        raise MalformedFrame(MalformedKind.BAD_FIELD)
+    if len(entries) > MOST_CONTRACTS:
+        raise MalformedFrame(MalformedKind.BAD_RANGE)
+    contracts: dict[str, Contract] = {}
+    odd: set[str] = set()
+    odd_entries = 0
+    for entry in entries:
+        symbol = entry.get("symbol") if isinstance(entry, dict) else None
+        if not valid_symbol(symbol):
+            odd_entries += 1
+            continue
+        contract = _contract(entry)
+        if contract is None or contracts.get(symbol, contract) != contract:
+            odd_entries += 1
+            odd.add(symbol)
+        else:
+            contracts[symbol] = contract
+    for symbol in odd:
+        contracts.pop(symbol, None)  # of two entries that differ, neither is believed
+    if 2 * odd_entries > len(entries):
+        raise MalformedFrame(MalformedKind.BAD_FIELD)
+    time = body.get("serverTime")
+    return ExchangeInfo(
+        contracts,
+        Millis(time) if type(time) is int and 0 < time < LARGEST else None,
+        _weight_limit(body.get("rateLimits")),
+        frozenset(odd),
+        odd_entries,
+    )
+
+
+def _contract(entry: Mapping[str, Any]) -> Contract | None:
+    """Return what an entry says of its contract; None where it does not say whether that is traded."""
+    status = entry.get("status")
+    if type(status) is not str or not status:
+        return None
+    return Contract(
+        trading_status=one_line(status, _LONGEST_STATUS),
+        tick_size=_size(entry.get("filters"), "PRICE_FILTER", "tickSize"),
+        step_size=_size(entry.get("filters"), "LOT_SIZE", "stepSize"),
+    )
+
+
+def _size(filters: object, kind: str, name: str) -> str:
+    """Return a size as decimal text; empty where there is none."""
+    for rule in filters if isinstance(filters, list) else ():
+        if isinstance(rule, dict) and rule.get("filterType") == kind:
+            size = rule.get(name)
+            return size if isinstance(size, str) and _SIZE.fullmatch(size) else ""
+    return ""
+
+
+def _weight_limit(limits: object) -> int | None:
+    rules: Sequence[Any] = limits if isinstance(limits, list) else ()
+    for rule in rules:
+        if not isinstance(rule, dict) or rule.get("rateLimitType") != "REQUEST_WEIGHT":
+            continue
+        limit = rule.get("limit")
+        is_of_a_minute = rule.get("interval", "MINUTE") == "MINUTE" and rule.get("intervalNum", 1) == 1
+        if is_of_a_minute and type(limit) is int and 0 < limit < LARGEST:
+            return limit
+    return None
+
+
+class Doubts:
+    """Contracts that have streams, and that a list says are not traded. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[float, int]] = {}  # the first such list, and the events that had come by then
+
+    def __bool__(self) -> bool:
+        return bool(self._since)
+
+    def is_ended(self, symbol: str, events: int, now: float) -> bool:
+        """Return whether a contract that a list says is not traded has ended; `events` counts its stream's events."""
+        first = self._since.get(symbol)
+        if first is None or first[1] != events:
+            self._since[symbol] = (now, events)
+            return False
+        if now - first[0] < SECOND_LOOK_SECONDS:
+            return False
+        del self._since[symbol]
+        return True
+
+    def over(self, symbol: str) -> None:
+        """Take note that a list says that a contract is traded."""
+        self._since.pop(symbol, None)
