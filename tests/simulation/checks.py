@@ -15,7 +15,7 @@ from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
 from tests.simulation.exchange import Symbol
 from tests.simulation.market import DECIMALS, TENTH
-from tests.simulation.server import Applied, SimServer
+from tests.simulation.server import RETENTION_MS, Applied, SimServer
 
 # A gap of one of these needs no lost event: nobody was there, or nothing could be written.
 _WITHOUT_LOSS = {"RESTART", "DISK"}
@@ -160,10 +160,8 @@ def is_bounded(server: SimServer) -> Iterator[str]:
 
 
 def answer(history: HistoryStore, price: int, time: int) -> Answer:
-    """Return what a history says of a price at an instant."""
+    """Return what a history says of a price, which must be a whole number of its steps, at an instant."""
     step = steps_of(history.instrument)
-    if price % step.price:
-        return None  # no text was ever that fine
     try:
         quantity = history.level_at(Price(price // step.price), Millis(time)).quantity
     except BeforeHistory:
@@ -174,11 +172,9 @@ def answer(history: HistoryStore, price: int, time: int) -> Answer:
 
 
 def answer_is_true(history: HistoryStore, truth: Symbol, price: int, time: int) -> Iterator[str]:
-    """An answer about the past is the truth, or an honest unknown."""
+    """An answer about the past is the truth, or an honest unknown; the price is a whole number of steps."""
     step = steps_of(history.instrument)
     where = f"{truth.name}: {price} at {time}"
-    if price % step.price:
-        return
     try:
         state = history.level_at(Price(price // step.price), Millis(time))
     except (BeforeHistory, HistoryGap) as refusal:
@@ -256,7 +252,7 @@ def gaps_are_true(server: SimServer, name: str, truth: Symbol) -> Iterator[str]:
     history = server.markets[name].history
     coverage, gaps = history.coverage(), history.gaps()
     oldest = coverage[0].start if coverage else None
-    is_partly_lost = name in server.damaged or server.plan.retention_ms < 10**6
+    is_partly_lost = name in server.damaged or server.plan.retention_ms != RETENTION_MS
     excused = _WITHOUT_LOSS | ({"DAMAGED"} if name in server.damaged else set())
     excused |= {"NOT_TRADING"} if truth.was_untraded else set()
     if not truth.was_untraded and any(gap.cause is Cause.NOT_TRADING for gap in gaps):
@@ -289,7 +285,7 @@ def _is_joined(coverage: list[Interval], start: int, end: int) -> bool:
 def _cause_between(gaps: list[GapInterval], before: Applied, after: Applied) -> str | None:
     """Return the cause of a gap that touches what lies between two events."""
     for gap in gaps:
-        if gap.start <= after.time and (gap.end is None or gap.end >= before.time):
+        if gap.start < after.time and (gap.end is None or gap.end > before.time):
             return gap.cause.value
     return None
 

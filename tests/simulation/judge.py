@@ -72,7 +72,10 @@ class Judge:
 
     def _ask(self, server: SimServer, name: str, count: int) -> None:
         history = server.markets[name].history
+        step = checks.steps_of(history.instrument).price
         for price, time in self._questions(server, name, count):
+            if price % step:
+                continue  # no text was that fine yet
             self._report.wrong += checks.answer_is_true(history, self._truth[name], price, time)
             self._final.append(_Final(server, name, price, time, checks.answer(history, price, time)))
 
@@ -127,6 +130,8 @@ class Judge:
                 complete_to = None if market is None else market.history.complete_to
                 if market is None or (server is not final.server and (complete_to or 0) <= final.time):
                     continue  # another server may not be that far
+                if final.price % checks.steps_of(market.history.instrument).price:
+                    continue  # a scale that no event confirmed is forgotten in a restart
                 said = checks.answer(market.history, final.price, final.time)
                 if not self._may_follow(final, said, server):
                     self._report.wrong.append(

@@ -31,9 +31,8 @@ CHECKS = ("age_of_progress", "only_a_later_time_is_final", "in_sync_after_30_sec
 KINDS = (*ALL_FAULTS, *CHECKS)
 # What the server does not survive yet: drawn only on demand.
 AWAITED: tuple[str, ...] = (
-    "odd_levels", "short", "short_always", "snapshot_far_id", "snapshot_wild_time", *LIST_FAULTS, *TIME_FAULTS,
-    "event_far_id", "ids_anew", "ids_anew_reconnect", "zeros", "finer", "log_flip", "replay_date", "cut_each",
-    "clock_back", "clock_ahead", "age_of_progress", "in_sync_after_30_seconds",
+    "snapshot_far_id", "snapshot_wild_time", *LIST_FAULTS, *TIME_FAULTS, "event_far_id", "ids_anew",
+    "ids_anew_reconnect", "replay_date", "age_of_progress", "in_sync_after_30_seconds",
 )  # fmt: skip
 DRAWN = frozenset(KINDS) - frozenset(AWAITED)
 
