@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
 _RESOLUTION = 1e-9
+# Each round of the loop takes this long at least. Where a wait is rounded to nothing, time passes all the same.
+_ROUND_SECONDS = 1e-9
 
 
 class NothingLeft(RuntimeError):
@@ -34,7 +36,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Stand in for the selector: let the time pass that the loop would wait."""
         if timeout is None:
             raise NothingLeft("no task can go on, and no timer is set")
-        self._virtual_now += timeout
+        self._virtual_now += max(timeout, _ROUND_SECONDS)
         return []
 
     def _process_events(self, event_list: list[Any]) -> None:
