@@ -32,7 +32,7 @@ KINDS = (*ALL_FAULTS, *CHECKS)
 # What the server does not survive yet: drawn only on demand.
 AWAITED: tuple[str, ...] = (
     "snapshot_far_id", "snapshot_wild_time", *LIST_FAULTS, *TIME_FAULTS, "event_far_id", "ids_anew",
-    "ids_anew_reconnect", "replay_date", "age_of_progress", "in_sync_after_30_seconds",
+    "ids_anew_reconnect", "age_of_progress", "in_sync_after_30_seconds",
 )  # fmt: skip
 DRAWN = frozenset(KINDS) - frozenset(AWAITED)
 

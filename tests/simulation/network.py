@@ -181,6 +181,10 @@ class SimNetwork(SimRest):
         """Return the Unix time in nanoseconds, by this machine's date."""
         return START_MS * 1_000_000 + int((self.loop.time() + self.wall_ahead) * 1e9)
 
+    def wall_seconds(self) -> float:
+        """Return the Unix time in seconds, by this machine's date."""
+        return self.time_ns() / 1e9
+
     def monotonic(self) -> float:
         """Return the virtual time."""
         return self.loop.time()

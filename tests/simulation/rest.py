@@ -136,9 +136,9 @@ class SimRest:
             index -= 1
         return symbol.snapshot_of(index, limit)
 
-    def forget_stale(self, symbol: str) -> None:
-        """Let no old snapshot of a symbol come up any more."""
-        self._stale[symbol].clear()
+    def pardon(self) -> None:
+        """Let a refusal be over."""
+        self._banned = (0.0, 0.0)
 
     # --- the list of contracts
 

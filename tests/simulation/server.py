@@ -77,7 +77,7 @@ class SimServer:
         self.runs = 0
         self.sealer: SimSealer
         self.feed: Feed
-        self._held_until = 0.0  # outlasts a restart, as a file does
+        self._held = (0.0, 0.0)  # until when, and when that was written; outlasts a restart, as a file does
         self._random = random
         self._task: asyncio.Task[None] | None = None
 
@@ -103,13 +103,21 @@ class SimServer:
             self.network,
             random=self._random,
             add=self._add,
-            held_until=self._held_until,
+            held_until=self._held_until(),
             held=self._hold,
         )
         self._task = asyncio.create_task(self.feed.run())
 
     def _hold(self, until: float) -> None:
-        self._held_until = until
+        self._held = (until, self.network.wall_seconds())
+
+    def _held_until(self) -> float:
+        """Return until when the exchange wants no request, by this machine's date, as the data directory says it."""
+        until, written = self._held
+        now = self.network.wall_seconds()
+        if now >= until:
+            self.network.pardon()  # the date went ahead, and nothing else tells how long ago that was
+        return now + max(min(until - written, until - now), 0.0)
 
     def _add(self, symbol: str) -> None:
         files = self.disks.setdefault(symbol, MemoryFiles())
