@@ -7,6 +7,7 @@ server's own user and group, or one with the certificate of the gateway. On any 
 
 import ipaddress
 from base64 import urlsafe_b64decode
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeAlias
 from urllib.parse import unquote
@@ -72,6 +73,7 @@ def subject_of(token: Any) -> str | None:
     return subject if isinstance(subject, str) and subject else None
 
 
+@lru_cache(1024)
 def of_address(address: str) -> str:
     """Return the name of a caller at HOST:PORT: the host, or its /64 of IPv6.
 

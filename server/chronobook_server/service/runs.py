@@ -43,7 +43,11 @@ def single(handle: _Handle, read: _Read, write: _Write, most_bytes: int = MOST_B
 
     async def run(data: bytes, _context: _Context) -> bytes:
         _check_size(data, most_bytes)
-        return await _answer(handle, read(data), write)
+        while True:
+            try:
+                return write(await handle(read(data)))
+            except ScaleGrew:
+                continue  # rare, and the same question has an answer in the new scale
 
     return run
 
@@ -52,23 +56,33 @@ def long(
     handle: _Handle, read: _Read, write: _Write, most_bytes: int, *, callers: Callers, places: Places, desk: Desk
 ) -> Run:
     """Make a question whose answer is long. It holds a place until its answer is sent, and a turn until it is made."""
+    answer = single(handle, read, write, most_bytes)
 
-    async def run(_: Any, context: _Context) -> None:
-        async with placed(places, callers, context) as place:
+    async def worked_on(data: bytes, context: _Context, place: Place) -> bytes | None:
+        await desk.begin(place.caller)
+        try:
+            return await answer(data, context)
+        finally:
+            desk.end()
+
+    async def run(_: Any, context: _Context) -> bytes | None:
+        place = places.enter(callers.of(context), _this_task().cancel)
+        # The answer is sent after this function, and takes memory until then.
+        context.add_done_callback(lambda _: places.leave(place))  # type: ignore[arg-type]
+        try:
             data = await request_of(context, most_bytes)
             if data is None:
-                return
-            try:
-                async with asyncio.timeout(_seconds_left(context)):
-                    await desk.begin(place.caller)
-                    try:
-                        answer = await _answer(handle, read(data), write)
-                    finally:
-                        desk.end()
-            except TimeoutError:
-                raise DeadlineExceeded from None
-            del data
-            await context.write(answer)
+                return b""
+            seconds = _seconds_left(context)
+            if seconds is None:
+                return await worked_on(data, context, place)
+            async with asyncio.timeout(seconds):
+                return await worked_on(data, context, place)
+        except TimeoutError:
+            raise DeadlineExceeded from None
+        except asyncio.CancelledError:
+            _raise_if_lost(place)
+            raise
 
     return run
 
@@ -161,14 +175,6 @@ def _check_headers(context: _Context) -> None:
     size = sum(len(key) + len(value) for key, value in context.invocation_metadata() or ())
     if size > MOST_HEADER_BYTES:
         raise InvalidField(("headers", f"have more than {MOST_HEADER_BYTES} bytes, which a stream would keep"))
-
-
-async def _answer(handle: _Handle, request: Any, write: _Write) -> bytes:
-    while True:
-        try:
-            return write(await handle(request))
-        except ScaleGrew:
-            continue  # rare, and the same question has an answer in the new scale
 
 
 async def _begun(handle: Callable[[Any], Awaitable[Following[Any]]], request: Any) -> Following[Any]:
