@@ -1,8 +1,18 @@
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chronobook_server.core.records import Keyframe, Record, Update
+from chronobook_server.core.values import Millis, Nanos
 from chronobook_server.history.plausible import MOST_AHEAD_MS, MOST_APART_MS, MOST_MS, first_impossible
+from chronobook_server.history.store import HistoryStore
+from tests.support.damaged import Folder, gap
+from tests.support.memory import MemoryFiles, PatientSealer
+from tests.support.stored import answer, answers, opened, records
 
 DAY = 86_400_000
 YEAR = 365 * DAY
@@ -101,3 +111,120 @@ def test_whatever_a_file_says_there_is_a_verdict(rows: list[tuple[int, int, int]
 
 def test_no_events_are_possible() -> None:
     assert judged([], [], []) is None
+
+
+# --- a folder in which an older server wrote down what it believed
+
+
+def wild_folder(first: int, wild: int, *, is_log: bool, followers: int = 8, claimed: int | None = None) -> Folder:
+    """Return a folder whose event number `first` claims `wild` ms, to which those that follow were raised.
+
+    `claimed` is the `E` of that event, where it is another one. With `is_log`, nothing wild was sealed.
+    """
+    folder = Folder.__new__(Folder)
+    folder.files, patient = MemoryFiles(), PatientSealer()
+    history = opened(folder.files, sealer=patient, retention_ms=10**20)
+    good = opened(MemoryFiles())
+    last = Millis(0)
+    for number, record in enumerate(stamped(records(5))):
+        if number < first:
+            good.append(record)
+            last = max(last, record.transaction_time)
+        elif number == first:
+            if is_log:
+                patient.work()  # seals what came before
+            record = replace(record, transaction_time=Millis(wild), event_time=Millis(claimed or wild))
+        elif number <= first + followers:
+            assert isinstance(record, Update)
+            record = replace(record, transaction_time=Millis(max(wild, record.transaction_time)))
+        else:
+            break
+        history.append(record)
+    if not is_log:
+        history.recorder.close()
+        patient.work()
+    folder.start, folder.end = good.oldest_start() or Millis(0), last
+    folder.times = range(folder.start - 60, last, 60)  # the last event's own instant is not final
+    folder.before = answers(good, folder.times)
+    return folder
+
+
+def stamped(stream: list[Record]) -> Iterator[Keyframe | Update]:
+    """Yield records whose `E` and receive time are what they were on a live stream."""
+    for record in stream:
+        assert isinstance(record, Keyframe | Update)
+        yield replace(
+            record, event_time=Millis(record.transaction_time + 3),
+            receive_time=Nanos((record.transaction_time + 40) * 1_000_000),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+@pytest.mark.parametrize("wild", [2 * DAY, YEAR, 1_795_000_000_000_000, MOST_MS, 2**62])
+def test_a_folder_with_times_that_cannot_be_opens_and_the_rest_answers(wild: int, is_log: bool) -> None:
+    folder = wild_folder(60, wild, is_log=is_log)
+    history = opened(folder.files)
+    last = history.last_time
+    assert last == folder.end
+    assert answers(history, folder.times) == folder.before
+    # The segment before reached to the wild one.
+    assert [(each.start, each.end) for each in history.coverage()] == [(folder.start, last - 1)]
+    for time in (last, last + 1, last + 3_700_000, wild - 1, wild, wild + 1):
+        assert isinstance(answer(history, 1000, time), tuple), time
+    assert folder.files.aside()
+    assert all(reason.endswith("holds times that cannot be") for reason in history.recorder.damage.files.values())
+    # It goes on, and says the same the next time.
+    for record in stamped(records(8)):
+        history.append(
+            replace(
+                record, transaction_time=Millis(record.transaction_time + 60_000),
+                event_time=Millis(record.event_time + 60_000), receive_time=Nanos(record.receive_time + 60 * 10**9),
+            )
+        )  # fmt: skip
+    assert history.coverage()[-1].end > last + 50_000
+    again = opened(folder.files)
+    assert answers(again, folder.times) == folder.before
+    assert again.coverage() == history.coverage()
+    assert again.gaps()[:-1] == history.gaps()
+
+
+def test_a_folder_that_begins_with_times_that_cannot_be_holds_nothing_and_opens() -> None:
+    for is_log in (False, True):
+        folder = wild_folder(1, YEAR, is_log=is_log)
+        history = opened(folder.files)
+        assert (history.coverage(), history.last_time) == ([], None)
+        assert folder.files.aside()
+        assert folder.files.names() == []
+
+
+def test_of_a_log_what_comes_before_the_first_impossible_event_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Within one segment, as where the grid is wider than the leap.
+    folder = wild_folder(60, 2 * DAY, is_log=True)
+    wide = HistoryStore("X", MemoryFiles(), PatientSealer(), retention_ms=10**12, segment_ms=10**12)
+    for number, record in enumerate(stamped(records(5))):
+        wild = Millis(2 * DAY if number >= 60 else record.transaction_time)
+        wide.append(replace(record, transaction_time=wild))
+    assert isinstance(wide.recorder._files, MemoryFiles)
+    files = wide.recorder._files
+    (name,) = files.names()
+    whole = bytes(files.contents[name])
+    history = opened(files)
+    assert answers(history, folder.times) == folder.before
+    assert [bytes(files.contents[each]) for each in files.aside()] == [whole]
+    assert history.gaps() == [gap(folder.end - 1, None)]
+    assert answers(opened(files), folder.times) == folder.before
+
+
+def test_a_write_that_fails_while_a_log_is_cut_costs_the_log_and_destroys_nothing() -> None:
+    wide = HistoryStore("X", MemoryFiles(), PatientSealer(), retention_ms=10**12, segment_ms=10**12)
+    for number, record in enumerate(stamped(records(5))):
+        wild = Millis(2 * DAY if number >= 60 else record.transaction_time)
+        wide.append(replace(record, transaction_time=wild))
+    assert isinstance(wide.recorder._files, MemoryFiles)
+    files = wide.recorder._files
+    held = {name: bytes(data) for name, data in files.contents.items()}
+    files.room = 10
+    history = opened(files)
+    assert history.coverage() == []
+    assert history.recorder.damaged_files == list(held)
+    assert {name: bytes(data) for name, data in files.contents.items()} == held

@@ -17,6 +17,7 @@ from chronobook_server.history.answers import finish
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.store import HistoryStore
 from tests.support.memory import MemoryFiles, PatientSealer, memory_history
+from tests.support.stored import log_header
 
 _WIDE = Context(prec=60)
 
@@ -127,6 +128,73 @@ def test_when_too_many_segments_wait_to_be_sealed_history_stops_until_they_are(m
     made.append(change(21, 9500))
     assert error_of(made) is None
     assert [gap.cause for gap in made.gaps()] == [Cause.DISK]
+
+
+def test_epochs_that_end_soon_meet_the_bound_on_what_is_unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsealed, "MAX_UNSEALED", 4)
+    sealer = PatientSealer()
+    made = HistoryStore("X", MemoryFiles(), sealer, retention_ms=10**9, segment_ms=10**6)
+    for number in range(30):
+        time = 1000 * (number + 1)
+        made.append(keyframe(10 * number + 1, time))
+        made.append(change(10 * number + 2, time + 100))
+        made.append(Gap(start=Millis(time + 100), update_id=UpdateId(10 * number + 2), cause=Cause.CROSSED_BOOK))
+        assert made.recorder.unsealed <= 4
+    assert error_of(made) == "history is not being written: 4 segments wait to be sealed"
+    assert made.segments == 4
+    sealer.work()
+    assert made.recorder.wants_keyframe(Millis(40_000))
+    made.append(keyframe(900, 40_000))
+    made.append(change(901, 40_100))
+    assert error_of(made) is None
+
+
+def test_what_is_unsealed_of_all_symbols_together_has_a_bound_in_bytes() -> None:
+    memories = Memories(unsealed_bytes=2000)
+    sealer = PatientSealer()
+    stores = [
+        HistoryStore(symbol, MemoryFiles(), sealer, retention_ms=10**9, segment_ms=1000, memories=memories)
+        for symbol in ("X", "Y")
+    ]
+    for made in stores:
+        made.append(keyframe(1, 500))
+    largest = 0
+    for number, time in enumerate(range(600, 60_000, 300), 2):
+        for made in stores:
+            made.append(change(number, time, {100: number}))
+        largest = max(largest, memories.unsealed.bytes)
+    assert 2000 <= largest < 4000, "the last one that fits may pass it"
+    assert all("bytes of segments wait to be sealed" in str(error_of(made)) for made in stores)
+    held = [made.coverage() for made in stores]
+    sealer.work()
+    assert memories.unsealed.bytes == 0
+    assert [made.coverage() for made in stores] == held
+    for made in stores:
+        assert made.recorder.wants_keyframe(Millis(70_000))
+        made.append(keyframe(900, 70_000))
+        made.append(change(901, 70_100))
+        assert error_of(made) is None
+
+
+def test_a_log_of_many_bytes_is_cut_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "SEGMENT_BYTES", 1000)
+    made = memory_history(segment_ms=10**9)
+    made.append(keyframe(1, 100))
+    for update_id, time in enumerate(range(110, 400, 10), 2):
+        made.append(change(update_id, time, {100: update_id}))
+    assert made.segments > 2
+    assert [quantity(made, 100, time) for time in range(110, 400, 10)] == list(range(2, 31))
+
+
+def test_a_log_that_cannot_be_read_is_not_written_over() -> None:
+    files = MemoryFiles()
+    files.contents["000000000000500.wal"] = bytearray(log_header(9) + b"what only a later server can read")
+    whole = bytes(files.contents["000000000000500.wal"])
+    made = memory_history(files=files)
+    made.append(keyframe(1, 500))
+    made.append(change(2, 600))
+    assert [bytes(files.contents[name]) for name in files.aside()] == [whole]
+    assert quantity(made, 100, 550) == 5
 
 
 def test_a_keyframe_is_wanted_a_second_after_a_failed_write_and_then_once_a_second() -> None:
