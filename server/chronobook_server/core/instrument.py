@@ -18,9 +18,9 @@ MAX_EXACT = 2**53
 _EXACT_DIGITS = 15
 # Every number within bounds is shorter, with all the zeros that the exchange writes.
 _LONGEST_TEXT = 64
-# Bytes of one remembered text beside its characters: its object, its number, and its place in the dict.
-_ENTRY_BYTES = 200
-_MOST_BYTES = 16 << 20
+# Bytes of one remembered text at most: its characters, its object, its number, and its place in the dict.
+_ENTRY_BYTES = _LONGEST_TEXT + 200
+_REMEMBERED = (16 << 20) // _ENTRY_BYTES
 # Zeros at the end of a price count up to so many decimals, while the price stays below so many steps.
 _WRITTEN_DECIMALS = 8
 _ROOMY = 2**50
@@ -116,7 +116,6 @@ class DecimalReader(dict[str, int]):
         self._sign = sign
         self._counts_zeros = counts_zeros
         self._what = what
-        self._bytes = 0  # of what is remembered
 
     def __missing__(self, text: str) -> int:
         whole, point, fraction = text.partition(".")
@@ -131,10 +130,8 @@ class DecimalReader(dict[str, int]):
             value = self._scaled(value, whole, fraction)
         if not self._minimum <= value < MAX_STEPS:
             raise self._out_of_bounds(text)
-        self._bytes += _ENTRY_BYTES + len(text)
-        if self._bytes > _MOST_BYTES:
+        if len(self) >= _REMEMBERED:
             self.clear()
-            self._bytes = _ENTRY_BYTES + len(text)
         value *= self._sign
         self[text] = value
         return value
