@@ -73,6 +73,7 @@ async def test_intervals_and_pairs_are_asked_about_over_http() -> None:
     fed.sync()
     fed.change(time=11_000, bids=[("99.00", "2.00")])
     fed.change(time=12_000, bids=[("99.00", "0.00"), ("98.00", "0.00")])
+    fed.change(time=12_001)  # which makes the one before final
     async with served(fed) as running, aiohttp.ClientSession() as http:
         listen = Address("127.0.0.1", free_port())
         base = f"http://{listen}"
@@ -124,7 +125,7 @@ async def test_a_level_is_watched_over_http_and_leaving_is_noticed(accept: str, 
                         break
             assert messages[0] == {
                 "kind": "STATE", "symbol": "ETHUSDT", "price": 99, "timestamp": 10, "quantity": 1.5, "side": "BID",
-                "update_id": 1010,
+                "update_id": 1010, "complete_to": 9.999,
             }  # fmt: skip
             assert [(message["kind"], message["quantity"], message["change"]) for message in messages[1:]] == [
                 ("CHANGE", 5, 3.5),

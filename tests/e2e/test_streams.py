@@ -74,7 +74,7 @@ def check_level(told: list[LevelMessage], journal: Journal) -> int:
 
     for message in told:
         if message.kind is Kind.GAP:
-            count += close(message.gap_start)
+            count += close(message.timestamp)
         elif message.kind is Kind.STATE:
             assert not stretch, "a state in the middle of what is known"
             stretch.append(message)
