@@ -7,11 +7,12 @@ from typing import Any
 import orjson
 import pytest
 
-from chronobook_server.core.depth import DepthUpdate
+from chronobook_server.core.coverage import Cause
+from chronobook_server.core.depth import DepthUpdate, SnapshotWanted
 from chronobook_server.core.errors import BeforeHistory, InTheFuture, NotSynced, TooOld
-from chronobook_server.core.records import Contract
+from chronobook_server.core.records import Contract, Record
 from chronobook_server.core.sync_table import State
-from chronobook_server.core.values import Millis, Nanos, Price
+from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.core.view import BookView
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
 from chronobook_server.history.answers import finish
@@ -103,12 +104,15 @@ def test_the_quantity_a_second_before_is_absent_where_it_is_not_known() -> None:
     assert made.history.quantity_before(Price(990), Millis(1899)) is None
 
 
-def test_malformed_frames_are_counted_and_are_signs_of_life() -> None:
+def test_what_the_book_cannot_use_is_counted_and_makes_no_answer_younger() -> None:
     clock = Monotonic()
     made = synced(clock)
     clock.seconds += 5
+    made.update(update(901, 1000, 900, bids=[("99.0", "2.00")], time=1000))  # a repetition
     made.malformed()
-    assert (made.counts.malformed_frames, made.age()) == (1, 0.0)
+    assert (made.counts.malformed_frames, made.age(), made.state) == (1, 5.0, State.RESUMING)
+    made.update(update(1001, 1010, 1000, time=1010))
+    assert (made.age(), made.state, made.counts.gaps) == (0.0, State.IN_SYNC, {})
 
 
 def test_history_and_book_agree_after_every_event_of_a_long_stream() -> None:
@@ -206,3 +210,109 @@ def test_the_best_prices_of_four_real_symbols_are_the_exchanges_own() -> None:
                 compared += 1
         assert compared > 10, symbol
         assert made.state is State.IN_SYNC
+
+
+# --- messages that are not believed
+
+
+def asked(market: Market, seconds: float, clock: Monotonic) -> SnapshotWanted | None:
+    """Let time pass in steps of a second; return the last snapshot that is wanted then."""
+    wanted: SnapshotWanted | None = None
+    for _ in range(round(seconds)):
+        clock.seconds += 1
+        wanted = market.tick() or wanted
+    return wanted
+
+
+def test_a_best_price_of_an_absurd_update_id_is_denied_by_a_snapshot() -> None:
+    clock = Monotonic()
+    made = synced(clock)
+    made.ticker(UpdateId(2**52))
+    wanted = asked(made, 6, clock)
+    assert wanted is not None
+    assert (made.state, made.owes(0)) == (State.RESUMING, True)
+    made.snapshot(wanted.number, snapshot(1000, bids=[("99.0", "2.00")], time=1000, received=7000))
+    assert (made.is_synced, made.owes(0)) == (True, False)
+    asked(made, 30, clock)
+    assert (made.is_synced, made.counts.suspensions, made.counts.gaps) == (True, 1, {})
+
+
+def test_a_best_price_of_an_absurd_update_id_is_denied_by_the_next_event() -> None:
+    clock = Monotonic()
+    made = synced(clock)
+    made.ticker(UpdateId(2**52))
+    asked(made, 4, clock)
+    made.update(update(1001, 1010, 1000, time=5000, received=5000))
+    asked(made, 30, clock)
+    assert (made.state, made.counts.suspensions) == (State.IN_SYNC, 0)
+
+
+def test_the_patience_for_an_event_that_only_a_best_price_promises_ends() -> None:
+    clock = Monotonic()
+    made = synced(clock)
+    made.closed()
+    wanted = made.opened()
+    assert wanted is not None
+    made.snapshot(wanted.number, snapshot(1200, time=1200))
+    made.ticker(UpdateId(2**52))
+    asked(made, 9, clock)
+    before = made.is_synced
+    asked(made, 2, clock)
+    assert (before, made.is_synced) == (False, True)
+
+
+def test_why_there_is_no_book_is_said_until_there_is_one() -> None:
+    made = synced(Monotonic())
+    said = [made.sync_error]
+    wanted = made.update(update(1101, 1110, 1100, time=1100))
+    assert wanted is not None
+    wanted = made.snapshot(wanted.number, snapshot(1000, time=1000))
+    said.append(made.sync_error)
+    assert wanted is not None
+    wanted = made.snapshot_failed(wanted.number, "HTTP 503")
+    said.append(made.sync_error)
+    assert wanted is not None
+    made.snapshot(wanted.number, snapshot(1105, time=1105))
+    said.append(made.sync_error)
+    assert said == [None, "update id 1000 is older than the events that wait, from 1101", "HTTP 503", None]
+
+
+def test_events_that_contradict_are_counted_and_now_follows_what_is_believed() -> None:
+    clock = Monotonic()
+    made = synced(clock)
+    made.update(update(1001, 1010, 1000, time=90_000_000, received=1010))
+    made.update(update(1011, 1020, 1010, time=1020))
+    assert (made.counts.rejected_events, made.counts.gaps, made.now()) == (1, {Cause.CHAIN_BREAK: 1}, 1000)
+    assert made.history.complete_to == 1000
+
+
+def test_a_first_snapshot_of_another_time_does_not_hold_now_for_ever() -> None:
+    clock = Monotonic()
+    made = market(clock)
+    wanted = made.opened()
+    assert wanted is not None
+    made.snapshot(wanted.number, snapshot(900, time=10**12, received=900))
+    assert made.now() == 10**12
+    wanted = made.update(update(901, 1000, 900, time=1000))
+    assert wanted is not None
+    made.snapshot(wanted.number, snapshot(950, time=950))
+    assert (made.state, made.now()) == (State.IN_SYNC, 1000)
+
+
+def test_a_fault_of_ours_leaves_a_gap_even_where_the_history_has_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = synced(Monotonic())
+
+    def broken(_: Record) -> None:
+        raise RuntimeError("a fault")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(made.history, "append", broken)
+        with pytest.raises(RuntimeError):
+            made.update(update(1001, 1010, 1000, time=1010))
+        wanted = made.start_over()
+    assert wanted is not None
+    assert (made.counts.faults, [gap.start for gap in made.history.gaps()]) == (1, [1000])
+    made.update(update(1011, 1020, 1010, time=1020))
+    made.snapshot(wanted.number, snapshot(1015, time=1015))
+    made.update(update(1021, 1030, 1020, time=3000))
+    assert made.state is State.IN_SYNC

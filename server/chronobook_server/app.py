@@ -16,6 +16,7 @@ import structlog
 import uvloop
 
 from chronobook_server.archive import Archive
+from chronobook_server.core.kept import Allowance
 from chronobook_server.core.names import one_line
 from chronobook_server.exchange.feed import Feed, FeedSettings, SymbolNotListed
 from chronobook_server.exchange.network import RealNetwork
@@ -108,7 +109,6 @@ class Application:
         self._settings = settings
         self._any_synced = asyncio.Event()
         self._named_synced = asyncio.Event()
-        self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.tasks = Tasks()
         self._running: asyncio.Task[None] | None = None
         self._metrics: MetricsServer | None = None
@@ -116,6 +116,7 @@ class Application:
             self._archive = Archive(settings)
         except DirectoryRefused as error:
             raise StartFailed(str(error)) from error
+        self._allowance = Allowance()
         self.markets: dict[str, Market] = {}
         for symbol, history in self._archive.histories.items():
             self._add_market(symbol, history)
@@ -137,7 +138,7 @@ class Application:
             monotonic=time.monotonic,
             audit_seconds=None if audit is None else audit / 1000,
             synced=self._synced,
-            refused=self._refuse,
+            allowance=self._allowance,
         )
 
     def _synced(self) -> None:
@@ -214,16 +215,9 @@ class Application:
         """Wait until the server cannot go on. Raises StartFailed."""
         assert self._running is not None
         try:
-            await first_of(_wait(self._running), _wait(self._refused))
+            await _wait(self._running)
         except DirectoryRefused as error:
             raise StartFailed(str(error)) from error
-
-    def _refuse(self, reason: str) -> None:
-        """Take note that a market cannot go on with the history that it has."""
-        if not self._refused.done():
-            self._refused.set_exception(
-                StartFailed(f"{reason}: use another data directory than {self._settings.data_dir}")
-            )
 
     async def _run_feed(self) -> None:
         """Run the feed. Raises StartFailed: without it there is nothing to serve."""

@@ -14,6 +14,9 @@ class Counts:
     resyncs: int = 0
     suspensions: int = 0
     malformed_frames: int = 0
+    rejected_events: int = 0  # whose time or update ids contradict what is known
+    redated_events: int = 0  # dated to the `T` before their own
+    faults: int = 0  # of ours, each of which cost the book
     audits: int = 0
     audit_mismatches: int = 0
     levels_missing: int = 0

@@ -1,11 +1,12 @@
 """One symbol: what the feed brings goes through the synchronisation into history and hub; questions come back out."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import structlog
 
+from chronobook_server.core.belief import Witness
 from chronobook_server.core.book import OrderBook
 from chronobook_server.core.check import Audited
 from chronobook_server.core.clock import ExchangeClock
@@ -13,6 +14,7 @@ from chronobook_server.core.coverage import Cause
 from chronobook_server.core.depth import DepthSnapshot, DepthUpdate, SnapshotWanted
 from chronobook_server.core.errors import BeforeHistory, InTheFuture, NotSynced, TooOld
 from chronobook_server.core.instrument import MAX_EXACT, Instrument, MalformedDecimal
+from chronobook_server.core.kept import Allowance
 from chronobook_server.core.records import (
     Contract,
     ContractChanged,
@@ -20,12 +22,14 @@ from chronobook_server.core.records import (
     Keyframe,
     RangeWidened,
     Record,
+    Resumed,
     Suspended,
     Update,
 )
 from chronobook_server.core.splice import Splice
 from chronobook_server.core.sync import Output, Synchroniser
 from chronobook_server.core.sync_table import State
+from chronobook_server.core.trouble import Trouble, TroubleKind
 from chronobook_server.core.upkeep import FULL_LIMIT, Upkeep
 from chronobook_server.core.values import Millis, Price, UpdateId
 from chronobook_server.core.view import BookView
@@ -36,14 +40,16 @@ from chronobook_server.hub.fanout import Hub
 
 # How far after now an instant may lie: clocks differ a little.
 _FUTURE_MS = 1000
-# How far behind its own stream the exchange's REST face may be, at the very worst.
-_REPLICA_LAG_MS = 60_000
 
-# The best prices of a symbol are told every few seconds, its depth twice a second at least: so long without any is
-# no coincidence.
+# The best prices of a symbol are told every few seconds, its depth twice a second at least: so long without any depth
+# is no coincidence. A snapshot then tells whether the stream is silent or the best price was wrong.
 SILENT_SECONDS = 5.0
 # What a snapshot has in it, a stream that is up has brought after half a second; later it will not come any more.
 _PATIENCE_SECONDS = 3.0
+# A best price can be wrong too: after so long it is no reason to wait.
+_LONGEST_PATIENCE_SECONDS = 10.0
+# Trouble of one kind is logged at most once in so many seconds; it is counted each time.
+_LOG_AGAIN_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +79,7 @@ class Market:
         monotonic: Callable[[], float],
         audit_seconds: float | None = None,
         synced: Callable[[], None] = lambda: None,
-        refused: Callable[[str], None] = lambda _: None,
+        allowance: Allowance | None = None,
     ) -> None:
         self.symbol = symbol
         self.history = history
@@ -82,21 +88,23 @@ class Market:
         self.epoch = history.epoch()
         known = history.contracts()
         self.contract = known[-1].contract if known else Contract("")
-        self._sync = Synchroniser(symbol, instrument=history.instrument, last_time=history.last_time)
-        self._splice = Splice()
+        allowance = allowance or Allowance()
+        last = None if history.last_time is None else Witness(history.last_time, history.last_received)
+        self._sync = Synchroniser(symbol, instrument=history.instrument, last=last, allowance=allowance)
+        self._splice = Splice(self._sync.seen, allowance)
         self._upkeep = Upkeep(audit_seconds)
         self._clock = ExchangeClock()
         self._monotonic = monotonic
         self._synced = synced
-        self._refused = refused
-        self._held_to = history.last_time  # what an earlier server wrote, until this one is in sync
         self._has_scale = history.last_time is not None
         self._history_error: str | None = None
         self._snapshot_limit = 0  # of the last snapshot that came; FULL_LIMIT where a larger one brings no more
-        self._ticker = UpdateId(0)  # the newest update id that the exchange's best prices were of
+        self._ticker = UpdateId(0)  # the update id that the last best price was of; 0 where a snapshot denies it
         self._behind_since: float | None = None  # since when the stream owes us events
         self._resuming_since = 0.0
         self._open_gap: Gap | None = None
+        self._trouble: str | None = None  # the last one, while there is no book in sync
+        self._logged: dict[TroubleKind, float] = {}  # when trouble of a kind was last logged
 
     # --- in: what the feed brings
 
@@ -119,15 +127,21 @@ class Market:
 
     def start_over(self) -> SnapshotWanted | None:
         """Forget the book after a fault of ours: nobody knows how far it got with what came."""
+        self.counts.faults += 1
+        outputs: list[Output] = []
         if self.state not in (State.DISCONNECTED, State.SUSPENDED):
-            self._take(self._sync.closed())
-        self._take(self._sync.ended(Cause.DISCONNECT))
+            outputs += self._sync.closed()
+        outputs += self._sync.ended(Cause.DISCONNECT)
+        try:
+            self._take(outputs)
+        except Exception:
+            # The gap must be in the history whatever happens, or it would answer for what is not known.
+            log.exception("symbol_fault", symbol=self.symbol)
+            self.history.recorder.fail(OSError(errno.EIO, "a fault of the server"))
         return self._take(self._sync.opened()) if self._splice.is_open else None
 
     def update(self, update: DepthUpdate, source: int = 0) -> SnapshotWanted | None:
-        """Take in an event; one whose levels cannot be read is counted."""
-        self._clock.frame_arrived(self._monotonic())
-        self._behind_since = None
+        """Take in an event; one whose levels cannot be read is counted, and puts the book in doubt."""
         return self._apply(self._splice.take(source, update))
 
     def _apply(self, updates: list[DepthUpdate]) -> SnapshotWanted | None:
@@ -136,18 +150,30 @@ class Market:
             try:
                 wanted = self._take(self._sync.receive_update(update)) or wanted
             except MalformedDecimal as error:
-                if not self.counts.malformed_frames:
-                    log.warning("an event was dropped; more are only counted", symbol=self.symbol, reason=str(error))
-                self.malformed()
                 self._splice.refuse(update)  # it may come once more; else the next one will show the hole
+                wanted = self.malformed(reason=str(error)) or wanted
         return wanted
 
+    def malformed(self, source: int = 0, *, reason: str = "it cannot be read") -> SnapshotWanted | None:
+        """Count an event that could not be read; the next one tells whether anything was missed."""
+        self.counts.malformed_frames += 1
+        self._tell(Trouble(TroubleKind.UNREADABLE, f"an event was dropped: {reason}"))
+        if self.state in (State.DISCONNECTED, State.SUSPENDED):
+            return None
+        return self._take(self._sync.unreadable())
+
     def ticker(self, update_id: UpdateId) -> None:
-        """Take note that the best prices moved with this update id."""
-        self._ticker = max(self._ticker, update_id)
-        known = max(self._splice.passed, self._sync.update_id)
-        if self._ticker > known and self._behind_since is None:
+        """Take note that the best prices moved with this update id: a hint that the stream may owe events."""
+        self._ticker = update_id
+        if self._ticker <= self._passed:
+            self._behind_since = None
+        elif self._behind_since is None:
             self._behind_since = self._monotonic()
+
+    @property
+    def _passed(self) -> UpdateId:
+        """The update id up to which events have come."""
+        return max(self._splice.passed, self._sync.update_id)
 
     def tick(self) -> SnapshotWanted | None:
         """Do what is due; called about once a second."""
@@ -157,7 +183,8 @@ class Market:
             self._behind_since = None
             wanted = self._take(self._sync.silent()) or wanted
         # Where the exchange has gone on beyond the snapshot, the stream owes us an event, and it will tell.
-        if now - self._resuming_since >= _PATIENCE_SECONDS and self._ticker <= self._sync.held_update_id:
+        waited = now - self._resuming_since
+        if waited >= (_PATIENCE_SECONDS if self._ticker <= self._sync.held_update_id else _LONGEST_PATIENCE_SECONDS):
             wanted = self._take(self._sync.lose_patience()) or wanted
         book = self._sync.book
         if book is not None and not self._sync.is_checking:
@@ -174,28 +201,27 @@ class Market:
 
     def snapshot(self, number: int, snapshot: DepthSnapshot) -> SnapshotWanted | None:
         """Take in the reply to a request."""
-        self._clock.frame_arrived(self._monotonic())  # of a quiet symbol, it is all that ever arrives
-        if self._held_to is not None and snapshot.transaction_time < self._held_to - _REPLICA_LAG_MS:
-            self._refused(
-                f"the history of {self.symbol} goes to {_utc(self._held_to)}, and the exchange says that it is"
-                f" {_utc(snapshot.transaction_time)}"
-            )
+        if not self._sync.awaits(number):
+            return self._take(self._sync.receive_snapshot(number, snapshot))
         self._snapshot_limit = snapshot.limit if snapshot.is_cut else FULL_LIMIT
+        self._check_ticker(snapshot.last_update_id)
         return self._take(self._sync.receive_snapshot(number, snapshot))
 
-    def snapshot_failed(self, number: int) -> SnapshotWanted | None:
-        """Take note that a request brought nothing."""
+    def _check_ticker(self, update_id: UpdateId) -> None:
+        """Forget a best price of an update id that a later snapshot does not reach: that id is wrong."""
+        is_in_doubt = self.state is not State.IN_SYNC
+        if is_in_doubt and update_id < self._ticker and update_id <= self._sync.update_id:
+            self._ticker, self._behind_since = UpdateId(0), None
+
+    def snapshot_failed(self, number: int, reason: str = "") -> SnapshotWanted | None:
+        """Take note that a request brought nothing, and why."""
+        if reason and self._sync.awaits(number):
+            self._trouble = reason
         return self._take(self._sync.snapshot_failed(number))
 
     def awaits(self, number: int) -> bool:
         """Return whether the reply to a request is still of interest."""
         return self._sync.awaits(number)
-
-    def malformed(self, source: int = 0) -> SnapshotWanted | None:
-        """Count a frame that could not be read."""
-        self.counts.malformed_frames += 1
-        self._clock.frame_arrived(self._monotonic())
-        return None
 
     def listed(self, contract: Contract, time: Millis) -> None:
         """Take note of what the exchange says of the contract, at a time by its clock."""
@@ -207,6 +233,8 @@ class Market:
         self._take(self._sync.ended())
 
     def _take(self, outputs: list[Output]) -> SnapshotWanted | None:
+        for trouble in self._sync.troubles():
+            self._tell(trouble)
         if len(outputs) == 1 and type(outputs[0]) is Update:
             self._take_update(outputs[0])  # nearly always
             self._watch_history()
@@ -237,7 +265,10 @@ class Market:
             self._open_gap = None
         self.history.append(update)
         self.hub.publish(update, is_last=is_last)
-        self._clock.observe(update.transaction_time, self._monotonic())
+        now = self._monotonic()
+        self._clock.observe(update.transaction_time, now)
+        self._clock.progressed(now)
+        self._behind_since = self._trouble = None
         self._synced()
         if self.history.recorder.wants_keyframe(update.transaction_time):
             book = self._sync.book
@@ -253,16 +284,20 @@ class Market:
         for output in outputs:
             if isinstance(output, Keyframe):
                 self._clock.observe(book.transaction_time, now)
+                self._clock.progressed(now)  # of a quiet symbol, it is all that ever arrives
+                self._behind_since = self._trouble = None
                 self._synced()
                 self._upkeep.began(book, self._snapshot_limit, now)
             elif isinstance(output, Audited):
+                self._clock.progressed(now)
                 self._upkeep.compared(book, output.limit, now)
+            elif isinstance(output, Resumed):
+                self._behind_since = self._trouble = None
 
     def _note(self, record: Record) -> None:
         match record:
             case Keyframe():
                 self._has_scale = True
-                self._held_to = None
                 self.epoch = record.update_id
             case Gap():
                 self.counts.resyncs += 1
@@ -280,6 +315,19 @@ class Market:
                 self.counts.contract_changes += 1
             case _:
                 pass
+
+    def _tell(self, trouble: Trouble) -> None:
+        """Count what was wrong with a message, and log it where its kind has not been logged of late."""
+        now = self._monotonic()
+        if trouble.kind is TroubleKind.REDATED:
+            self.counts.redated_events += 1
+        else:
+            self._trouble = trouble.reason
+            if trouble.kind in (TroubleKind.TIME, TroubleKind.UPDATE_ID):
+                self.counts.rejected_events += 1
+        if now - self._logged.get(trouble.kind, -_LOG_AGAIN_SECONDS) >= _LOG_AGAIN_SECONDS:
+            self._logged[trouble.kind] = now
+            log.warning(trouble.kind.value, symbol=self.symbol, reason=trouble.reason)
 
     def _count_audit(self, audited: Audited) -> None:
         comparison, counts = audited.comparison, self.counts
@@ -316,11 +364,16 @@ class Market:
     def owes(self, source: int) -> bool:
         """Return whether there are events that a stream should have brought, and has not."""
         told_elsewhere = max(self._ticker, self._sync.held_update_id)
-        return told_elsewhere > max(self._splice.passed, self._sync.update_id) or self._splice.is_behind(source)
+        return told_elsewhere > self._passed or self._splice.is_behind(source)
 
     def is_spliced(self, source: int) -> bool:
         """Return whether a stream brings events, and they continue what has been taken in without a hole."""
         return self._splice.newest(source) > 0 and not len(self._splice)
+
+    @property
+    def sync_error(self) -> str | None:
+        """Why there is no book in sync, in words; None where there is one, or nothing was wrong."""
+        return None if self.is_synced else self._trouble
 
     @property
     def waiting(self) -> int:
@@ -342,7 +395,7 @@ class Market:
         return self._clock.now(self._monotonic())
 
     def age(self) -> float | None:
-        """Return the seconds since the last frame, to the ms; None before the first."""
+        """Return the seconds since the book moved on or was confirmed, to the ms; None before the first time."""
         age = self._clock.age(self._monotonic())
         return None if age is None else round(age, 3)
 
@@ -398,12 +451,3 @@ class Market:
 
 def _level(book: OrderBook, price: int) -> LevelState:
     return LevelState(book.quantity(Price(price)), book.transaction_time, book.update_id, book.known_range)
-
-
-def _utc(time: Millis) -> str:
-    """Return an instant as UTC in ISO 8601; one outside the years 1 to 9999 has no such text and stays a number."""
-    try:
-        moment = datetime.fromtimestamp(time / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return f"{time / 1000:.0f}"
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

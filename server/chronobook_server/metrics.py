@@ -33,6 +33,9 @@ _COUNTS: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
     ("resyncs", "Times that the book was lost and synchronised anew.", lambda market: market.counts.resyncs),
     ("suspensions", "Times that the stream was lost or silent.", lambda market: market.counts.suspensions),
     ("malformed_frames", "Frames that could not be read.", lambda market: market.counts.malformed_frames),
+    ("rejected_events", "Events that contradict those around them.", lambda market: market.counts.rejected_events),
+    ("redated_events", "Events dated to the one before them.", lambda market: market.counts.redated_events),
+    ("faults", "Faults of the server that cost the book.", lambda market: market.counts.faults),
     ("audits", "Comparisons with the exchange's own book.", lambda market: market.counts.audits),
     ("audit_mismatches", "Comparisons that found a difference.", lambda market: market.counts.audit_mismatches),
     ("widenings", "Times that a snapshot widened the known range.", lambda market: market.counts.widenings),
@@ -45,7 +48,7 @@ _COUNTS: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
 _GAUGES: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
     ("synced", "1 while the book is the exchange's.", lambda market: int(market.is_synced)),
     ("trading", "1 while the contract is traded.", lambda market: int(market.contract.is_trading)),
-    ("age_seconds", "Seconds since the last frame.", lambda market: market.age()),
+    ("age_seconds", "Seconds since the book moved on or was confirmed.", lambda market: market.age()),
     ("epoch", "Update id of the snapshot that the book began with.", lambda market: market.epoch),
     ("waiting_events", "Events that wait for a snapshot, or for others.", lambda market: market.waiting),
     ("history_bytes", "Bytes of history on disk.", lambda market: market.history.bytes),

@@ -148,6 +148,9 @@ def test_a_status_for_people() -> None:
         step_size=None,
         audits=Audits(2, 1, 0, 3, 0),
         suspensions_count=0,
+        sync_error=None,
+        rejected_events_count=0,
+        redated_events_count=0,
     )
     shown = dict(line.split(maxsplit=1) for line in plain(status))
 
@@ -158,13 +161,13 @@ def test_a_status_for_people() -> None:
 
 
 def test_symbols_for_people() -> None:
-    line = Symbol("ETHUSDT", True, SyncState.IN_SYNC, "TRADING", 7, 0.0, 0.25, 0.01, None)
+    line = Symbol("ETHUSDT", True, SyncState.IN_SYNC, "TRADING", 7, 0.0, 0.25, 0.01, None, None)
     shown = list(plain(Symbols((line,), "ETHUSDT")))
 
     assert shown[0] == "default_symbol  ETHUSDT"
     assert shown[2].split()[:3] == ["symbol", "is_connected", "state"]
     assert shown[3].split() == (
-        ["ETHUSDT", "yes", "IN_SYNC", "TRADING", "7", "1970-01-01T00:00:00.000Z", "0.25", "s", "0.01", "-"]
+        ["ETHUSDT", "yes", "IN_SYNC", "TRADING", "7", "1970-01-01T00:00:00.000Z", "0.25", "s", "0.01", "-", "-"]
     )
 
 

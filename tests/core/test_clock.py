@@ -19,8 +19,8 @@ def test_now_never_runs_backwards() -> None:
     assert clock.now(21.0) == 1_020_000
 
 
-def test_age_counts_from_the_last_frame() -> None:
+def test_age_counts_from_the_books_last_progress() -> None:
     clock = ExchangeClock()
     assert clock.age(1.0) is None
-    clock.frame_arrived(1.0)
+    clock.progressed(1.0)
     assert clock.age(3.5) == 2.5

@@ -4,6 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronobook_server.core.depth import DepthUpdate
+from chronobook_server.core.kept import Allowance
+from chronobook_server.core.seen import Seen
 from chronobook_server.core.splice import Splice
 from chronobook_server.core.values import UpdateId
 from tests.support.depth import update
@@ -18,8 +20,30 @@ def finals(updates: list[DepthUpdate]) -> list[int]:
     return [each.final_update_id for each in updates]
 
 
-def spliced(*sources: int) -> Splice:
-    made = Splice()
+class Line(Splice):
+    """A splice whose output is seen, as the synchronisation sees it."""
+
+    def __init__(self) -> None:
+        self.seen = Seen()
+        super().__init__(self.seen, Allowance())
+
+    def take(self, source: int, update: DepthUpdate) -> list[DepthUpdate]:
+        return self._note(super().take(source, update))
+
+    def close(self, source: int) -> list[DepthUpdate]:
+        return self._note(super().close(source))
+
+    def overdue(self) -> list[DepthUpdate]:
+        return self._note(super().overdue())
+
+    def _note(self, updates: list[DepthUpdate]) -> list[DepthUpdate]:
+        for each in updates:
+            self.seen.add(each)
+        return updates
+
+
+def spliced(*sources: int) -> Line:
+    made = Line()
     for source in sources:
         made.open(source)
     return made

@@ -186,7 +186,7 @@ def test_a_full_buffer_starts_over_from_a_new_snapshot() -> None:
 def test_repetitions_are_no_gap() -> None:
     sync = in_sync()
     assert sync.receive_update(update(11, 20, 10)) == []
-    assert sync.receive_update(update(3, 8, 2)) == []
+    assert sync.receive_update(update(5, 10, 4)) == []
     assert sync.state is State.IN_SYNC
 
 
@@ -478,6 +478,8 @@ def machine(state: State, *, buffer_limit: int = 10, quiet: bool = False) -> tup
         return Synchroniser("X"), 0
     sync, number = opened(buffer_limit=buffer_limit)
     if state in (State.IN_SYNC, State.SUSPENDED, State.RESUMING):
+        if not quiet:
+            sync.receive_update(update(5, 10, 4))
         sync.receive_snapshot(number, snapshot(10))
         if not quiet:
             sync.receive_update(update(11, 20, 10, bids=BID))
@@ -505,6 +507,9 @@ EVENTS = {
     Input.CONTIGUOUS: update(21, 30, 20),
     Input.GAP: update(31, 40, 30),
     Input.CROSSED: update(21, 30, 20, bids=[("101.0", "1.00")]),
+    Input.CONTRADICTION: update(3, 8, 2, time=21),
+    Input.TIME_DOUBTED: update(21, 30, 20, time=2_000, received=20),
+    Input.TIME_REFUSED: update(21, 30, 20, time=-2_000),
 }
 
 
@@ -543,6 +548,14 @@ def provoke(sync: Synchroniser, event: Input, number: int) -> list[Output]:
             return sync.receive_snapshot(number, snapshot(20, bids=BID))
         case Input.SNAPSHOT_AHEAD:
             return sync.receive_snapshot(number, snapshot(25))
+        case Input.UNREADABLE:
+            return sync.unreadable()
+        case Input.SNAPSHOT_WITNESS | Input.SNAPSHOT_REFUTES:
+            sync.receive_update(EVENTS[Input.TIME_DOUBTED])
+            time = 2_000 if event is Input.SNAPSHOT_WITNESS else 30
+            return sync.receive_snapshot(number, snapshot(30, bids=BID, time=time, received=30))
+        case Input.SNAPSHOT_ANEW:
+            return sync.receive_snapshot(number, snapshot(3, time=21))
         case Input.PATIENCE_OVER:
             sync.receive_snapshot(number, snapshot(25))
             return sync.lose_patience()
@@ -575,6 +588,11 @@ def test_every_row_of_the_table(state: State, event: Input, monkeypatch: pytest.
         Action.ASK_AGAIN: ["SnapshotWanted"],
         Action.ADOPT: ["Keyframe", "Update"],
         Action.APPLY: ["Update"],
+        Action.DOUBT_EVENT: ["Suspended", "SnapshotWanted"],
+        Action.KEEP_DOUBTED: [],
+        Action.BELIEVE: ["Resumed", "Update", "Audited"],
+        Action.REFUTE: ["Gap", "Keyframe"],
+        Action.LOSE_EVENT: ["Gap", "SnapshotWanted"],
         Action.LOSE_CHAIN: ["Gap", "SnapshotWanted"],
         Action.LOSE_CROSSED: ["Gap", "SnapshotWanted"],
         Action.LOSE_WRONG: ["Audited", "Gap", "SnapshotWanted"],
@@ -590,6 +608,9 @@ def test_every_row_of_the_table(state: State, event: Input, monkeypatch: pytest.
         Action.ASK_CHECK: ["SnapshotWanted"],
         Action.LEAVE_CHECK: [],
     }
+    if action is Action.REFUTE:
+        assert (kinds(outputs), sync.state) == (["Gap", "Keyframe"], State.IN_SYNC)  # by the snapshot that refutes
+        return
     if event is Input.PATIENCE_OVER:
         assert kinds(outputs) == ["Gap", "Keyframe"]  # the snapshot that is held
         return

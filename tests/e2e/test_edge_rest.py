@@ -49,6 +49,8 @@ async def test_status_prints_zeros_false_and_numbers_and_leaves_out_the_absent(
             "malformed_frames_count": 0,
             "trading_status": "",
             "suspensions_count": 0,
+            "rejected_events_count": 0,
+            "redated_events_count": 0,
         },
     )
 

@@ -23,6 +23,7 @@ STATUS = {
     "age": [NUMBER], "known_range": [RANGE], "best_bid": [LEVEL], "best_ask": [LEVEL], "resyncs_count": int,
     "malformed_frames_count": int, "trading_status": str, "history_error": [str],
     "epoch": [NUMBER], "tick_size": [NUMBER], "step_size": [NUMBER], "audits": AUDITS, "suspensions_count": int,
+    "sync_error": [str], "rejected_events_count": int, "redated_events_count": int,
 }  # fmt: skip
 BOOK = {
     "symbol": str, "last_update_id": NUMBER, "timestamp": NUMBER, "bids": (LEVEL,), "asks": (LEVEL,), "as_of": NUMBER,
@@ -42,7 +43,7 @@ NEAREST = {
 CHANGE = {"timestamp": NUMBER, "trading_status": str, "tick_size": [NUMBER], "step_size": [NUMBER]}
 SYMBOL = {
     "symbol": str, "is_connected": bool, "state": str, "trading_status": str, "history_count": int, "as_of": [NUMBER],
-    "age": [NUMBER], "tick_size": [NUMBER], "step_size": [NUMBER],
+    "age": [NUMBER], "tick_size": [NUMBER], "step_size": [NUMBER], "sync_error": [str],
 }  # fmt: skip
 SYMBOLS = {"symbols": (SYMBOL,), "default_symbol": str}
 HISTORY = {
@@ -129,7 +130,9 @@ async def test_before_the_exchange_was_ever_reached_zeros_and_false_are_printed(
         market = running.application.markets["ETHUSDT"]
         await until(lambda: market.state.value == "WAITING_FOR_BRIDGE")
         _, status = await running.get("/status")
+        assert status.pop("sync_error") == "no snapshot came: HTTP 503"
         assert status == {
+            "rejected_events_count": 0, "redated_events_count": 0,
             "symbol": "ETHUSDT", "is_connected": False, "last_update_id": 0, "bids_count": 0, "asks_count": 0,
             "history_count": 0, "state": "WAITING_FOR_BRIDGE", "resyncs_count": 0, "malformed_frames_count": 0,
             "trading_status": "TRADING", "tick_size": 0.01, "step_size": 0.001, "suspensions_count": 0,

@@ -310,7 +310,7 @@ async def test_the_history_of_another_exchange_is_one_line_and_exit_code_1(tmp_p
             await running.reached(1)
 
 
-async def test_an_exchange_whose_time_runs_backwards_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+async def test_an_exchange_whose_time_is_before_the_history_changes_nothing_and_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     async with simulated(Simulator(seed=SEED, speed=0, start_ms=LINE)) as simulator:
         port, truth = simulator.port, simulator.symbols["ETHUSDT"].truth
@@ -319,15 +319,20 @@ async def test_an_exchange_whose_time_runs_backwards_is_one_line_and_exit_code_1
             await running.reached(1)
             await simulator.step(20)
             await running.reached(truth.update_id)
+            before = gaps_of(await history_of(running.stub))
     long_ago = Simulator(seed=SEED, speed=0, start_ms=LINE - 3_600_000, port=port)
     async with simulated(long_ago), command(long_ago, folder) as running:
-        code, errors = await running.ended()
-    (line,) = (line for line in errors.splitlines() if "level=info" not in line)
-    assert code == 1
-    assert line == (
-        f"chronobook-server: the history of ETHUSDT goes to {utc(truth.time)}, and the exchange says that it is"
-        f" {utc(LINE - 3_600_000)}: use another data directory than data"
-    )
+        await listening(running)
+        async with asyncio.timeout(30):
+            while not (status := await running.stub.GetStatus(pb.GetStatusRequest())).sync_error:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert status.sync_error == (
+            f"its time {LINE - 3_600_000} is before {truth.time}, up to which history is held already"
+        )
+        assert not status.is_connected
+        history = await history_of(running.stub)
+        assert history.newest_timestamp == truth.time / 1000
+        assert gaps_of(history)[: len(before)] == before
     # With the exchange as it should be, nothing of that is left.
     again = Simulator(seed=SEED, speed=0, start_ms=LINE + 60_000, port=port)
     async with simulated(again), command(again, folder) as running:

@@ -81,7 +81,8 @@ def test_frames_of_other_kinds_are_passed_over(other: bytes) -> None:
         (frame(s=5), MalformedKind.BAD_FIELD, "ETHUSDT"),
         (frame(U=21), MalformedKind.BAD_RANGE, "ETHUSDT"),
         (frame(pu=-1), MalformedKind.BAD_RANGE, "ETHUSDT"),
-        (frame(T=EVENT["E"] + 3_600_000), MalformedKind.BAD_RANGE, "ETHUSDT"),
+        (frame(T=EVENT["T"] * 1000), MalformedKind.BAD_RANGE, "ETHUSDT"),  # in microseconds
+        (frame(E=EVENT["E"] * 1_000_000), MalformedKind.BAD_RANGE, "ETHUSDT"),
         (frame(T=0, E=0), MalformedKind.BAD_RANGE, "ETHUSDT"),
         (frame(T=2**63), MalformedKind.BAD_RANGE, "ETHUSDT"),
         (frame(u=2**60), MalformedKind.BAD_RANGE, "ETHUSDT"),

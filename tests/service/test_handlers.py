@@ -31,9 +31,9 @@ async def test_status_before_and_after_the_first_sync() -> None:
         for absent in ("timestamp", "as_of", "complete_to", "age", "known_range", "best_bid", "best_ask"):
             assert not before.HasField(absent), absent
         fed.sync()
+        fed.market.malformed()
         fed.change(time=12_500, bids=[("99.50", "0.25")])
         fed.market.listed(Contract("TRADING", "0.01", "0.001"), Millis(12_500))
-        fed.market.malformed()
         fed.clock.seconds += 0.25
         after = await running.stub.GetStatus(pb.GetStatusRequest(symbol="ethusdt"))
         assert (after.is_connected, after.state, after.last_update_id) == (True, pb.IN_SYNC, 1020)

@@ -277,8 +277,8 @@ async def test_the_state_after_a_resync_says_what_it_was_a_second_before_also_by
             kept = update(first + 1, first + 10, first, bids=[("99.00", quantity)], time=time)
             wanted = market.update(kept) or wanted
         assert wanted is not None
-        book = {"bids": [("99.00", "1.50")], "asks": [("101.00", "3.25")]}
-        market.snapshot(wanted.number, snapshot(last, **book, limit=1000, time=19_999))
+        bids, asks = [("99.00", "1.50")], [("101.00", "3.25")]
+        market.snapshot(wanted.number, snapshot(last, bids=bids, asks=asks, limit=1000, time=19_999))
         gap, back, state = await take(stream, 3)
         assert (gap.kind, back.kind, back.gap_end, state.kind) == (Kind.GAP, Kind.RESYNCED, 19.999, Kind.STATE)
         assert (state.timestamp, state.quantity, state.difference) == (22.8, 8.0, 2.0)

@@ -18,8 +18,9 @@ def update(
     bids: Pairs | None = None,
     asks: Pairs | None = None,
     time: int | None = None,
+    received: int | None = None,
 ) -> DepthUpdate:
-    """Return an event with these update ids; its `T` is its final id unless given."""
+    """Return an event with these update ids; its `T` is its final id, and is when it is received, unless given."""
     moment = final if time is None else time
     return DepthUpdate(
         first_update_id=UpdateId(first),
@@ -27,22 +28,28 @@ def update(
         previous_final_update_id=UpdateId(previous),
         transaction_time=Millis(moment),
         event_time=Millis(moment + 1),
-        receive_time=Nanos(moment * 1_000_000),
+        receive_time=Nanos((moment if received is None else received) * 1_000_000),
         bids=bids or [],
         asks=asks or [],
     )
 
 
 def snapshot(
-    last: int, *, bids: Pairs | None = None, asks: Pairs | None = None, limit: int = 1000, time: int | None = None
+    last: int,
+    *,
+    bids: Pairs | None = None,
+    asks: Pairs | None = None,
+    limit: int = 1000,
+    time: int | None = None,
+    received: int | None = None,
 ) -> DepthSnapshot:
-    """Return a snapshot at this update id; its `T` is that id unless given."""
+    """Return a snapshot at this update id; its `T` is that id, and is when it is received, unless given."""
     moment = last if time is None else time
     return DepthSnapshot(
         last_update_id=UpdateId(last),
         transaction_time=Millis(moment),
         event_time=Millis(moment + 1),
-        receive_time=Nanos(moment * 1_000_000),
+        receive_time=Nanos((moment if received is None else received) * 1_000_000),
         limit=limit,
         bids=[("99.0", "1.00")] if bids is None else bids,
         asks=[("101.0", "1.00")] if asks is None else asks,

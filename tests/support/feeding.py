@@ -107,7 +107,7 @@ class NotingSink:
         self.snapshots.append(snapshot.last_update_id)
         return None
 
-    def snapshot_failed(self, number: int) -> SnapshotWanted | None:
+    def snapshot_failed(self, number: int, reason: str = "") -> SnapshotWanted | None:
         self.failures += 1
         return self.wanted()
 

@@ -123,6 +123,9 @@ def status(message: pb.GetStatusResponse) -> results.Status:
             wrong_count=message.audits.wrong_count,
         ),
         suspensions_count=message.suspensions_count,
+        sync_error=present(message, "sync_error"),
+        rejected_events_count=message.rejected_events_count,
+        redated_events_count=message.redated_events_count,
     )
 
 
@@ -137,6 +140,7 @@ def _symbol(message: pb.ListSymbolsResponse.Symbol) -> results.Symbol:
         age=present(message, "age"),
         tick_size=present(message, "tick_size"),
         step_size=present(message, "step_size"),
+        sync_error=present(message, "sync_error"),
     )
 
 

@@ -117,6 +117,7 @@ class Symbol:
     age: float | None
     tick_size: float | None
     step_size: float | None
+    sync_error: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class Status:
     timestamp               the exchange's time now; None before the first sync
     as_of                   time of the last event applied, or of the snapshot; None before the first sync
     complete_to             answers up to this instant are final; None before the first event
-    age                     seconds since the last frame arrived; None before the first one
+    age                     seconds since the book moved on or was confirmed; None before the first time
     known_range             None while there is no book in sync
     best_bid, best_ask      None where there is none, or no book in sync
     resyncs_count           how often the book was lost since the server started
@@ -148,6 +149,9 @@ class Status:
     epoch                   update id of the snapshot that the book began with; None before the first one
     tick_size, step_size    smallest increments of price and quantity of new orders; None while not known
     suspensions_count       how often the stream was lost or silent, whether anything was missed or not
+    sync_error              why there is no book in sync, in words; None while there is one
+    rejected_events_count   events whose time or update ids contradicted those around them
+    redated_events_count    events up to a second back in time, dated to the event before them
     """
 
     symbol: str
@@ -173,6 +177,9 @@ class Status:
     step_size: float | None
     audits: Audits
     suspensions_count: int
+    sync_error: str | None
+    rejected_events_count: int
+    redated_events_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +191,7 @@ class OrderBook:
     bids, asks      from the best outwards
     as_of           time of the last event in this book
     complete_to     answers up to this instant are final; None before the first event
-    age             seconds since the last frame arrived; None in final answers
+    age             seconds since the book moved on or was confirmed; None in final answers
     is_stale        this is the last good book of a symbol that is not in sync (`allow_stale`)
     epoch           update id of the snapshot that the book began with; None with a timestamp
     """
@@ -222,7 +229,7 @@ class Quantity:
     is_proven          no unknown price could hold a nearer level; always true with a timestamp
     as_of, update_id   time and update id of the event that this is the state after
     complete_to        answers up to this instant are final; None before the first event
-    age                seconds since the last frame arrived; None in final answers
+    age                seconds since the book moved on or was confirmed; None in final answers
     is_stale           this is from the last good book of a symbol that is not in sync (`allow_stale`)
     epoch              update id of the snapshot that the book began with; None with a timestamp
     """
@@ -261,7 +268,7 @@ class NearestLevel:
     is_proven         no unknown price could hold a nearer level (of the side asked for)
     as_of, update_id  time and update id of the event that this is the state after
     complete_to       answers up to this instant are final; None before the first event
-    age               seconds since the last frame arrived; None in final answers
+    age               seconds since the book moved on or was confirmed; None in final answers
     is_stale          this is from the last good book of a symbol that is not in sync (`allow_stale`)
     epoch             update id of the snapshot that the book began with; None with a timestamp
     """

@@ -2,6 +2,9 @@
 
 from .values import Millis
 
+# A time believed can be so far before one that was given: then the earlier one was not right, and is not kept to.
+_JUMP_MS = 1000
+
 
 class ExchangeClock:
     """Now is the last `T` plus the time since it arrived, and never earlier than a now already given."""
@@ -9,15 +12,17 @@ class ExchangeClock:
     def __init__(self) -> None:
         self.last: Millis | None = None  # the exchange's time in what last arrived
         self._arrived = 0.0
-        self._last_frame: float | None = None
+        self._progressed: float | None = None
         self._given = Millis(0)
 
-    def frame_arrived(self, monotonic: float) -> None:
-        """Take note that a frame of this symbol arrived, whatever was in it."""
-        self._last_frame = monotonic
+    def progressed(self, monotonic: float) -> None:
+        """Take note that the book moved on, or was confirmed: nothing else makes an answer younger."""
+        self._progressed = monotonic
 
     def observe(self, time: Millis, monotonic: float) -> None:
         """Take note of the exchange's time in what just arrived."""
+        if self.last is not None and time < self.last - _JUMP_MS:
+            self._given = Millis(0)
         self.last = time
         self._arrived = monotonic
 
@@ -31,5 +36,5 @@ class ExchangeClock:
         return self._given
 
     def age(self, monotonic: float) -> float | None:
-        """Return the seconds since the last frame; None before the first."""
-        return None if self._last_frame is None else max(monotonic - self._last_frame, 0.0)
+        """Return the seconds since the book moved on or was confirmed; None before the first time."""
+        return None if self._progressed is None else max(monotonic - self._progressed, 0.0)

@@ -83,7 +83,7 @@ class TooOld(Refusal):
     """The answer would be older than the question allows, in seconds."""
 
     def __init__(self, *, age: float, max_age: float) -> None:
-        super().__init__(f"the last frame came {age:.3f} s ago, more than max_age ({max_age:g} s)")
+        super().__init__(f"the book last moved on {age:.3f} s ago, more than max_age ({max_age:g} s)")
         self.age = age
         self.max_age = max_age
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 from .coverage import Cause, KnownRange
 from .instrument import Instrument
-from .values import Millis, Nanos, UpdateId
+from .values import SLACK_MS, Millis, Nanos, UpdateId
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +141,20 @@ class ContractChanged:
     contract: Contract
 
 
-def epoch_start(keyframe: Keyframe, update: Update, last_time: Millis | None) -> Millis:
+def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) -> Millis:
     """Return the first instant of the epoch that a keyframe and its first event make.
 
-    `last_time` is the last event's `T` of the epoch before: that instant lies in the gap, so no epoch begins on it.
+    `complete_to` is the last final instant of the epoch before: no epoch begins on it. Where the event continues the
+    snapshot, the book was as in the snapshot since the snapshot was received, and since the snapshot's own time where
+    that is no older.
     """
-    continues = update.previous_final_update_id == keyframe.update_id
-    start = keyframe.transaction_time if continues else update.transaction_time
-    return start if last_time is None else Millis(max(start, last_time + 1))
+    start = update.transaction_time
+    if update.previous_final_update_id == keyframe.update_id:
+        elapsed = max(update.receive_time - keyframe.receive_time, 0) // 1_000_000
+        received = update.transaction_time - elapsed
+        is_believed = keyframe.transaction_time >= received - SLACK_MS
+        start = min(keyframe.transaction_time, start) if is_believed else Millis(received)
+    return start if complete_to is None else Millis(max(start, complete_to + 1))
 
 
 Record: TypeAlias = Keyframe | Update | RangeWidened | Suspended | Resumed | Gap | InstrumentChanged | ContractChanged

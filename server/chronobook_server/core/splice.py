@@ -1,13 +1,18 @@
 """Several streams of the same events become one, in order, each event from whichever stream brings it first.
 
 Each source brings its events in order, so an event that leaves a hole behind is held back while another source may
-still fill it: until every open one has brought something beyond the hole, which then is real. What goes out may hold
-holes and repetitions all the same; the synchronisation judges them.
+still fill it: until every open one has brought something beyond the hole, which then is real.
+
+An event that is not newer than what went out is dropped only where it was seen before, or where it continues its own
+source while another one leads. What goes out may hold holes and contradictions all the same; the synchronisation
+judges them.
 """
 
 from bisect import insort
 
 from .depth import DepthUpdate
+from .kept import Allowance, size_of
+from .seen import Seen
 from .values import UpdateId
 
 # More than a rotation of connections makes wait.
@@ -17,12 +22,15 @@ _MOST = 1000
 class Splice:
     """The open sources of one symbol, and the events that wait for what is missing before them."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: Seen, allowance: Allowance) -> None:
+        self._seen = seen
+        self._allowance = allowance
+        self._leader = 0  # the source of the last event that went out
         self._newest: dict[int, UpdateId] = {}  # of every open source, the final id of what it brought last
         self._since: dict[int, UpdateId] = {}  # and what had gone out when it was opened
         self.passed = UpdateId(0)  # final id of the last event that went out; 0 before the first
         self._ahead: list[DepthUpdate] = []
-        self._seen = UpdateId(0)  # the last one held back when somebody asked what is overdue
+        self._held_before = UpdateId(0)  # the last one held back when somebody asked what is overdue
 
     def __len__(self) -> int:
         """Return the number of events held back."""
@@ -51,24 +59,36 @@ class Splice:
         self._newest.pop(source, None)
         self._since.pop(source, None)
         if not self._newest:
-            self._ahead.clear()  # what is missing before them is missing for good, and they may be too
+            # What is missing before them is missing for good, and they may be too.
+            self._allowance.give(sum(map(size_of, self._ahead)))
+            self._ahead.clear()
             self.passed = UpdateId(0)
         return self._settled()
 
     def take(self, source: int, update: DepthUpdate) -> list[DepthUpdate]:
         """Take in an event of a source; return what can go out, in order."""
-        if update.final_update_id > self._newest.get(source, UpdateId(0)):
-            self._newest[source] = update.final_update_id
+        before = self._newest.get(source, UpdateId(0))
+        self._newest[source] = update.final_update_id
         if update.final_update_id <= self.passed:
-            return []
+            if update in self._seen or self._is_repeated(source, update, before):
+                return []
+            return self._pass(source, update)  # the synchronisation sees that it contradicts
         if not self.passed or update.previous_final_update_id <= self.passed:
-            self.passed = update.final_update_id
-            if not self._ahead:
-                return [update]
-            return [update, *self._settled()]
+            return [*self._pass(source, update), *self._settled()]
         if all(held.final_update_id != update.final_update_id for held in self._ahead):
+            self._allowance.take(size_of(update), is_forced=True)
             insort(self._ahead, update, key=lambda held: held.final_update_id)
         return self._settled()
+
+    def _is_repeated(self, source: int, update: DepthUpdate, before: UpdateId) -> bool:
+        """Return whether a source that lags behind another one brings what that one has brought, cut elsewhere."""
+        follows_its_own = before in (0, update.previous_final_update_id)
+        return follows_its_own and self._leader != source and self._leader in self._newest
+
+    def _pass(self, source: int, update: DepthUpdate) -> list[DepthUpdate]:
+        self.passed = update.final_update_id
+        self._leader = source
+        return [update]
 
     def refuse(self, update: DepthUpdate) -> None:
         """Take note that an event that went out could not be read: it is still missing."""
@@ -77,7 +97,7 @@ class Splice:
 
     def overdue(self) -> list[DepthUpdate]:
         """Return what has been held back since the last time this was asked: nobody seems to fill those holes."""
-        before, self._seen = self._seen, self._ahead[-1].final_update_id if self._ahead else UpdateId(0)
+        before, self._held_before = self._held_before, self._ahead[-1].final_update_id if self._ahead else UpdateId(0)
         out: list[DepthUpdate] = []
         while self._ahead and self._ahead[0].final_update_id <= before:
             out += self._let_go()
@@ -86,21 +106,30 @@ class Splice:
     def _settled(self) -> list[DepthUpdate]:
         """Return what can go out of what was held back."""
         out = self._contiguous()
-        while self._ahead and (len(self._ahead) > _MOST or all(new > self.passed for new in self._newest.values())):
+        while self._ahead and (self._is_full or all(new > self.passed for new in self._newest.values())):
             out += self._let_go()
         return out
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._ahead) > _MOST or self._allowance.used > self._allowance.limit
+
     def _let_go(self) -> list[DepthUpdate]:
         """Take the first one held back, and what continues it."""
-        first = self._ahead.pop(0)
+        first = self._pop()
         self.passed = first.final_update_id
         return [first, *self._contiguous()]
 
     def _contiguous(self) -> list[DepthUpdate]:
         out = []
         while self._ahead and self._ahead[0].previous_final_update_id <= self.passed:
-            update = self._ahead.pop(0)
+            update = self._pop()
             if update.final_update_id > self.passed:
                 self.passed = update.final_update_id
                 out.append(update)
         return out
+
+    def _pop(self) -> DepthUpdate:
+        update = self._ahead.pop(0)
+        self._allowance.give(size_of(update))
+        return update

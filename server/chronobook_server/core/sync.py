@@ -6,33 +6,43 @@ be the `u` of the one before, otherwise all starts again. Some things follow tha
 
 - A snapshot older than the first kept event is no use: another one is fetched, and the events are kept meanwhile.
 - A snapshot that no kept event reaches already is the book: a quiet symbol need not wait for its next event.
-- Once an event has been applied, one that ends at or before the book is a repetition, not a hole; one that begins
-  before the book's end and ends after it (another connection cuts its batches elsewhere) is no hole either, since
-  quantities are absolute.
+- An event that begins before the book's end and ends after it is no hole: another connection cuts its batches
+  elsewhere, and quantities are absolute.
 - A lost stream need not mean a lost event. The book is kept, though it answers no more (SUSPENDED), and when the
   stream is back (RESUMING), the first event, or a snapshot of the very same update id, tells whether anything was
   missed. Only then there is a gap, and it starts before what was lost, not where the loss was noticed.
 - A snapshot that comes while in sync is compared with the book as it was at its update id, and teaches what lay
   outside the known range (see check.py).
 
+No message is believed alone (see chain.py). A contradiction costs the book at once; a snapshot and the events that
+follow settle it. Every state has a way out.
+
 Every input is first named (`Input`), then looked up in `TABLE`: what to do, and which state follows. An input with no
 row is illegal where it came; it raises IllegalInput and changes nothing. What went in comes out as records for
-everything downstream, as SnapshotWanted for whoever owns the sockets, and as Audited for whoever counts.
+everything downstream, as SnapshotWanted for whoever owns the sockets, and as Audited for whoever counts; `troubles`
+says what was wrong with messages.
 """
 
-from collections import deque
+from collections.abc import Iterable
 from typing import TypeAlias
 
+from .belief import Witness, follows, witness
 from .book import CrossedBook, OrderBook
+from .chain import Chain
 from .check import Audited, Recent, compare, joined, known_range, learned
 from .coverage import Cause
 from .depth import DepthSnapshot, DepthUpdate, SnapshotWanted, TextLevels, Urgency
 from .instrument import FinerThanScale, Instrument, LevelReader, MalformedDecimal
+from .kept import Allowance
 from .records import Gap, InstrumentChanged, Keyframe, Record, Resumed, Suspended, Update
-from .sync_table import TABLE, Action, Input, State, relation_to_event, relation_to_snapshot
-from .values import Millis, UpdateId
+from .seen import Seen
+from .sync_table import TABLE, Action, Input, State
+from .trouble import Trouble, TroubleKind
+from .values import Millis, Nanos, UpdateId
 
 DEFAULT_BUFFER_LIMIT = 10_000
+# A book that was in sync for so long has recovered: its next loss is paced as the first one is.
+_CALM_NS = 10 * 10**9
 
 
 class IllegalInput(RuntimeError):
@@ -41,13 +51,14 @@ class IllegalInput(RuntimeError):
 
 Notice: TypeAlias = SnapshotWanted | Audited
 Output: TypeAlias = Record | Notice
+_Levels: TypeAlias = tuple[dict[int, int], dict[int, int]]
 
 
 class Synchroniser:
     """One symbol's state machine. Every method returns what came out: records in order, and snapshot requests.
 
     `book` is the exchange's book while `state` is IN_SYNC, otherwise None. Where history is held already, `instrument`
-    has its scales and `last_time` is its newest `T`: nothing that comes out goes back behind them.
+    has its scales and `last` is its newest `T` with its receive time: nothing that comes out goes back behind them.
     """
 
     def __init__(
@@ -55,16 +66,17 @@ class Synchroniser:
         symbol: str,
         *,
         instrument: Instrument | None = None,
-        last_time: Millis | None = None,
+        last: Witness | None = None,
         buffer_limit: int = DEFAULT_BUFFER_LIMIT,
+        allowance: Allowance | None = None,
     ) -> None:
         self.state = State.DISCONNECTED
         self._book: OrderBook | None = None
         self._levels = LevelReader(instrument or Instrument(symbol))
-        self._kept: deque[DepthUpdate] = deque()
-        self._buffer_limit = buffer_limit
-        self._confirmed = False  # whether an event has been applied to the book
-        self._last_time = last_time or Millis(0)  # T of the last event applied, of whichever epoch
+        self._chain = Chain(last, allowance or Allowance(), buffer_limit)
+        self._received = Nanos(0)  # when the last message came
+        self._synced_at = Nanos(0)
+        self._losses = 0  # since the book was calm
         self._request = 0
         self._awaited: int | None = None  # the request whose reply is of interest
         self._attempt = 0
@@ -72,6 +84,16 @@ class Synchroniser:
         self._held: DepthSnapshot | None = None  # a snapshot that waits for events
         self._recent = Recent(UpdateId(0))
         self._out: list[Output] = []
+
+    @property
+    def seen(self) -> Seen:
+        """The events that came."""
+        return self._chain.seen
+
+    def troubles(self) -> list[Trouble]:
+        """Return what was wrong with messages since this was last asked."""
+        troubles, self._chain.troubles = self._chain.troubles, []
+        return troubles
 
     @property
     def book(self) -> OrderBook | None:
@@ -100,7 +122,7 @@ class Synchroniser:
     @property
     def kept(self) -> int:
         """Number of events that wait for a snapshot."""
-        return len(self._kept)
+        return len(self._chain.kept) + len(self._chain.doubted)
 
     def opened(self) -> list[Output]:
         """Take note that the stream is up."""
@@ -115,6 +137,11 @@ class Synchroniser:
     def silent(self) -> list[Output]:
         """Take note that there are events that the stream does not bring."""
         self._step(Input.SILENT, cause=Cause.EXCHANGE_SILENT)
+        return self._drain()
+
+    def unreadable(self) -> list[Output]:
+        """Take note that the stream brought an event that cannot be read: the next one tells whether it matters."""
+        self._step(Input.UNREADABLE, cause=Cause.CHAIN_BREAK)
         return self._drain()
 
     def ended(self, cause: Cause = Cause.NOT_TRADING) -> list[Output]:
@@ -140,12 +167,16 @@ class Synchroniser:
         if self.state in (State.DISCONNECTED, State.SUSPENDED):
             raise IllegalInput("an event without a stream")
         levels = self._read(update.bids, update.asks)
-        self._step(self._relation(update), update=update, levels=levels)
+        self._received = update.receive_time
+        relation = self._relation(update)
+        self._chain.seen.add(update)
+        self._step(relation, update=update, levels=levels)
         self._compare_held()
         return self._drain()
 
     def receive_snapshot(self, number: int, snapshot: DepthSnapshot) -> list[Output]:
         """Take in the reply to the request with this number."""
+        self._received = snapshot.receive_time
         if number == self._awaited:
             self._consider(snapshot)
         else:
@@ -156,6 +187,9 @@ class Synchroniser:
         """Take note that the request with this number brought nothing."""
         self._step(Input.SNAPSHOT_FAILED if number == self._awaited else Input.SNAPSHOT_LATE)
         return self._drain()
+
+    def _relation(self, update: DepthUpdate) -> Input:
+        return self._chain.relation(update, None if self._book is None else self._book.update_id)
 
     def _drain(self) -> list[Output]:
         out, self._out = self._out, []
@@ -168,39 +202,40 @@ class Synchroniser:
             self._compare_held()
         elif self.state is State.RESUMING:
             assert self._book is not None
-            ahead = snapshot.last_update_id - self._book.update_id
-            relation = Input.SNAPSHOT_AHEAD if ahead > 0 else Input.SNAPSHOT_TOO_OLD if ahead else Input.SNAPSHOT_SAME
+            relation = self._chain.relation_of(snapshot, self._book.update_id, self._time_known)
             self._step(relation, snapshot=snapshot)
             self._compare_held()
         else:
             self._consider_anew(snapshot)
 
     def _consider_anew(self, snapshot: DepthSnapshot) -> None:
-        """Make a snapshot the book, if the kept events allow."""
-        held = snapshot.last_update_id
-        first = next((update for update in self._kept if update.final_update_id >= held), None)
-        # Going back in time would change final answers: such a snapshot comes from a replica that lags.
-        lags = snapshot.transaction_time < self._last_time
-        if lags or (first is not None and relation_to_snapshot(first, held) is Input.GAP):
+        """Make a snapshot the book, if the kept events and what was known before allow."""
+        events = self._chain.events_after(snapshot)
+        if events is None:
             self._step(Input.SNAPSHOT_TOO_OLD)
             return
         try:
             keyframe = self._keyframe(snapshot)
             self._book = OrderBook(keyframe)
-        except (MalformedDecimal, CrossedBook):
+        except (MalformedDecimal, CrossedBook) as error:
+            self._chain.tell(TroubleKind.SNAPSHOT, str(error))
             self._step(Input.SNAPSHOT_FAILED)
         else:
-            self._step(Input.SNAPSHOT_BRIDGES, keyframe=keyframe)
+            self._chain.adopted(snapshot)
+            self._step(Input.SNAPSHOT_BRIDGES, keyframe=keyframe, events=events)
+
+    # --- doing what follows
 
     def _step(
         self,
         event: Input,
         *,
         update: DepthUpdate | None = None,
-        levels: tuple[dict[int, int], dict[int, int]] | None = None,
+        levels: _Levels | None = None,
         keyframe: Keyframe | None = None,
+        events: Iterable[DepthUpdate] = (),
         snapshot: DepthSnapshot | None = None,
-        cause: Cause = Cause.DISCONNECT,
+        cause: Cause = Cause.CHAIN_BREAK,
         urgency: Urgency = Urgency.RESYNC,
     ) -> None:
         row = TABLE.get((self.state, event))
@@ -211,59 +246,95 @@ class Synchroniser:
             case Action.APPLY | Action.RESUME:
                 assert update is not None
                 assert levels is not None
+                if action is Action.RESUME and self._chain.doubted:
+                    self._resume()  # the book stands elsewhere then, or is lost
+                    self._step(self._relation(update), update=update, levels=levels)
+                    return
                 if action is Action.RESUME:
                     self._resume()
-                self._apply(update, *levels)
+                self._apply(update, levels)
             case Action.NOTHING:
                 pass
-            case Action.KEEP:
-                assert update is not None
-                self._kept.append(update)
-            case Action.FORGET | Action.KEEP_ONLY:
-                self._keep_only(update)
-                self._awaited = None if action is Action.FORGET else self._awaited
-            case Action.START_OVER:
-                self._keep_only(update)
-                self._ask(attempt=self._attempt + 1)
+            case Action.KEEP | Action.FORGET | Action.KEEP_ONLY | Action.START_OVER:
+                self._keep(action, update)
             case Action.START | Action.ASK_AGAIN:
                 self._ask(attempt=0 if action is Action.START else self._attempt + 1)
             case Action.ADOPT:
                 assert keyframe is not None
-                self._adopt(keyframe)
+                self._adopt(keyframe, events)
             case Action.ASK_CHECK:
                 self._ask(attempt=0, urgency=urgency)
             case Action.LEAVE_CHECK:
                 self._awaited = None
-            case Action.HOLD | Action.COMPARE | Action.CONFIRM:
+            case Action.HOLD | Action.COMPARE | Action.CONFIRM | Action.BELIEVE:
                 self._awaited, self._held = None, snapshot
-                if action is Action.CONFIRM:
+                if action in (Action.CONFIRM, Action.BELIEVE):
                     self._resume()
-            case Action.SUSPEND | Action.DOUBT:
-                self._suspend(cause)
-                if action is Action.DOUBT:
-                    self._ask(attempt=0)
-            case Action.SUSPEND_AGAIN:
-                self._awaited = self._held = None
-            case Action.LOSE_DOUBTED:
-                self._lose_doubted(update)
-            case Action.LOSE_ENDED:
-                self._lose(cause, None)
-            case Action.LOSE_CHAIN | Action.LOSE_CROSSED | Action.LOSE_WRONG:
-                self._lose(_LOSSES[action], update)
-                self._ask(attempt=0)
+            case Action.SUSPEND | Action.SUSPEND_AGAIN | Action.DOUBT | Action.DOUBT_EVENT | Action.KEEP_DOUBTED:
+                self._doubt_book(action, update, cause)
+            case _:
+                self._give_up(action, update, snapshot, cause)
 
-    def _apply(self, update: DepthUpdate, bids: dict[int, int], asks: dict[int, int]) -> None:
-        assert self._book is not None
+    def _keep(self, action: Action, update: DepthUpdate | None) -> None:
+        """Keep an event, or forget those kept."""
+        if action is not Action.KEEP:
+            self._chain.kept.take_all()
+        if update is not None:
+            self._chain.kept.append(update)
+        if action is Action.FORGET:
+            self._awaited = None
+        elif action is Action.START_OVER:
+            self._ask(attempt=self._attempt + 1)
+
+    def _doubt_book(self, action: Action, update: DepthUpdate | None, cause: Cause) -> None:
+        """Keep the book without answering from it, and the event whose time is in doubt."""
+        if action in (Action.SUSPEND, Action.DOUBT, Action.DOUBT_EVENT):
+            self._suspend(cause)
+        if action in (Action.SUSPEND, Action.SUSPEND_AGAIN):
+            self._chain.doubted.take_all()
+            self._awaited = self._held = None
+            return
+        if update is not None:
+            self._chain.doubted.append(update)
+        if self._awaited is None:
+            # The next event tells sooner than a snapshot, where the stream brings any.
+            attempt = self._pace()
+            self._ask(attempt=attempt if cause is Cause.EXCHANGE_SILENT else max(attempt, 1))
+
+    def _give_up(
+        self, action: Action, update: DepthUpdate | None, snapshot: DepthSnapshot | None, cause: Cause
+    ) -> None:
+        """Give up the book."""
+        doubted = self._chain.doubted.take_all()
+        match action:
+            case Action.LOSE_DOUBTED:
+                self._lose_doubted([] if update is None else [update])
+            case Action.REFUTE:
+                assert snapshot is not None
+                self._held = snapshot
+                self._lose_doubted([event for event in doubted if follows(witness(snapshot), witness(event))])
+            case Action.LOSE_ENDED:
+                self._lose(cause, [])
+            case Action.LOSE_EVENT:
+                self._lose(Cause.CHAIN_BREAK, [])
+                self._ask(attempt=self._pace())
+            case _:
+                self._lose(_LOSSES[action], [] if update is None else [update])
+                self._ask(attempt=self._pace())
+
+    def _apply(self, update: DepthUpdate, levels: _Levels) -> None:
+        book = self._book
+        assert book is not None
         # T never runs backwards in what goes downstream, whatever the exchange's clock does.
-        time = max(update.transaction_time, self._last_time, self._book.transaction_time)
+        time = max(update.transaction_time, self._chain.time, book.transaction_time)
         try:
-            changes = self._book.apply(bids, asks, update_id=update.final_update_id, transaction_time=time)
-        except CrossedBook:
+            changes = book.apply(*levels, update_id=update.final_update_id, transaction_time=time)
+        except CrossedBook as error:
+            self._chain.tell(TroubleKind.CROSSED, str(error))
             self._step(Input.CROSSED, update=update)
             return
-        self._confirmed = True
-        self._last_time = time
-        self._recent.add(update, bids, asks, keep_all=self._awaited is not None)
+        self._chain.applied(update, time)
+        self._recent.add(update, *levels, keep_all=self._awaited is not None)
         self._out.append(
             Update(
                 first_update_id=update.first_update_id,
@@ -272,19 +343,19 @@ class Synchroniser:
                 transaction_time=time,
                 event_time=update.event_time,
                 receive_time=update.receive_time,
-                best=self._book.best,
+                best=book.best,
                 changes=changes,
             )
         )
 
-    def _adopt(self, keyframe: Keyframe) -> None:
-        self._confirmed = False
+    def _adopt(self, keyframe: Keyframe, events: Iterable[DepthUpdate]) -> None:
+        self._chain.kept.take_all()
         self._awaited = None
         self._attempt = 0
+        self._synced_at = self._received
         self._recent = Recent(keyframe.update_id)
         self._out.append(keyframe)
-        kept, self._kept = self._kept, deque()
-        for update in kept:
+        for update in events:
             self._step(self._relation(update), update=update, levels=self._read(update.bids, update.asks))
 
     def _compare_held(self) -> None:
@@ -301,7 +372,8 @@ class Synchroniser:
             return  # too long ago
         try:
             levels = joined(*self._read(held.bids, held.asks))
-        except (MalformedDecimal, CrossedBook):
+        except (MalformedDecimal, CrossedBook) as error:
+            self._chain.tell(TroubleKind.SNAPSHOT, str(error))
             return
         window = known_range(levels)
         comparison = compare(book, levels, window, named)
@@ -317,7 +389,7 @@ class Synchroniser:
     def _time_known(self) -> Millis:
         """`T` up to which the book is known: the last event's, or the snapshot's before the first one."""
         assert self._book is not None
-        return self._last_time if self._confirmed else self._book.transaction_time
+        return self._chain.time if self._chain.started is None else self._book.transaction_time
 
     def _suspend(self, cause: Cause) -> None:
         assert self._book is not None
@@ -326,26 +398,38 @@ class Synchroniser:
         self._out.append(Suspended(start=self._time_known, update_id=self._book.update_id, cause=cause))
 
     def _resume(self) -> None:
+        """Go on with the book, and with the events whose time was in doubt."""
         self._awaited = None
         self._attempt = 0
+        self._synced_at = self._received
         self._out.append(Resumed())
+        for update in self._chain.doubted.take_all():
+            if self._book is not None:
+                self._apply(update, self._read(update.bids, update.asks))
 
-    def _lose(self, cause: Cause, update: DepthUpdate | None) -> None:
+    def _lose(self, cause: Cause, keep: list[DepthUpdate]) -> None:
         assert self._book is not None
         self._out.append(Gap(start=self._time_known, update_id=self._book.update_id, cause=cause))
-        self._book = self._held = None
-        self._keep_only(update)
+        self._book = self._held = self._chain.started = None
+        self._chain.kept.take_all()
+        for update in keep:
+            self._chain.kept.append(update)
 
-    def _lose_doubted(self, update: DepthUpdate | None) -> None:
+    def _lose_doubted(self, keep: list[DepthUpdate]) -> None:
         held, awaited = self._held, self._awaited
-        self._lose(self._doubt, update)
+        self._lose(self._doubt, keep)
         if held is not None:
+            self._awaited = None
             self._consider(held)
         elif awaited is None:
-            self._ask(attempt=0)
+            self._ask(attempt=self._pace())
 
-    def _keep_only(self, update: DepthUpdate | None) -> None:
-        self._kept = deque() if update is None else deque((update,))
+    def _pace(self) -> int:
+        """Return the attempt that a loss of the book begins with: losses that follow each other soon are paced."""
+        if self._received - self._synced_at >= _CALM_NS:
+            self._losses = 0
+        self._losses += 1
+        return self._losses - 1
 
     def _ask(self, *, attempt: int, urgency: Urgency = Urgency.RESYNC) -> None:
         self._request += 1
@@ -353,26 +437,13 @@ class Synchroniser:
         self._attempt = attempt
         self._out.append(SnapshotWanted(self._request, attempt, urgency))
 
-    def _relation(self, update: DepthUpdate) -> Input:
-        if self._book is not None:
-            relate = relation_to_event if self._confirmed else relation_to_snapshot
-            return relate(update, self._book.update_id)
-        if not self._kept:
-            return Input.KEPT
-        relation = relation_to_event(update, self._kept[-1].final_update_id)
-        if relation is Input.DUPLICATE:
-            return relation
-        if relation is Input.GAP:
-            return Input.KEPT_BREAK
-        return Input.KEPT_FULL if len(self._kept) >= self._buffer_limit else Input.KEPT
-
-    def _read(self, bids: TextLevels, asks: TextLevels) -> tuple[dict[int, int], dict[int, int]]:
+    def _read(self, bids: TextLevels, asks: TextLevels) -> _Levels:
         try:
             return self._levels.read_bids(bids), self._levels.read_asks(asks)
         except FinerThanScale:
             grown = self._levels.grown(bids, asks)
             finer = LevelReader(grown)
-            for update in self._kept:  # they are read anew once there is a book, and must fit then too
+            for update in (*self._chain.kept, *self._chain.doubted):  # they are read anew later, and must fit then too
                 finer.read_bids(update.bids)
                 finer.read_asks(update.asks)
         if self._book is not None:
@@ -387,7 +458,7 @@ class Synchroniser:
         return Keyframe(
             instrument=self._levels.instrument,
             update_id=snapshot.last_update_id,
-            transaction_time=snapshot.transaction_time,
+            transaction_time=max(snapshot.transaction_time, self._chain.time),
             event_time=snapshot.event_time,
             receive_time=snapshot.receive_time,
             levels=levels,

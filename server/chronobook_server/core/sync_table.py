@@ -33,6 +33,10 @@ class Input(Enum):
     CONTIGUOUS = "the event that continues the book"
     GAP = "an event with a hole between it and the book"
     CROSSED = "an event after which the book would be crossed"
+    CONTRADICTION = "an event that is not newer than the book, and was never seen"
+    TIME_DOUBTED = "an event that continues the book, with a time that no other message has confirmed yet"
+    TIME_REFUSED = "an event that continues the book, with a time that cannot be"
+    UNREADABLE = "an event that could not be read"
     CHECK = "it is time to compare the book"
     DIFFERS = "a snapshot that the book is not equal to"
     SNAPSHOT_BRIDGES = "a snapshot that the kept events continue, or do not reach"
@@ -42,6 +46,9 @@ class Input(Enum):
     SNAPSHOT_SAME = "a snapshot of the book's own update id"
     SNAPSHOT_AHEAD = "a snapshot that is ahead of the book"
     SNAPSHOT_HELD = "a snapshot that is compared with the book"
+    SNAPSHOT_WITNESS = "a snapshot that confirms the time of the events in doubt"
+    SNAPSHOT_REFUTES = "a snapshot that shows that the time of the events in doubt cannot be"
+    SNAPSHOT_ANEW = "a snapshot of a later time and a lower update id: the exchange counts anew"
     PATIENCE_OVER = "no event tells whether anything was missed, and a snapshot is there"
 
 
@@ -66,6 +73,11 @@ class Action(Enum):
     DOUBT = "keep the book, of which nobody knows whether it is still right, ask for a snapshot"
     RESUME = "nothing was missed: apply the event to the book"
     CONFIRM = "nothing was missed: the book is as the snapshot says"
+    DOUBT_EVENT = "keep the book as it was, and the event until another message tells of its time, ask for a snapshot"
+    KEEP_DOUBTED = "keep this event too until another message tells of its time"
+    BELIEVE = "the time is right: apply the events in doubt, compare the snapshot with the book"
+    REFUTE = "give up the book for the event in doubt, which is lost, take the snapshot"
+    LOSE_EVENT = "give up the book for this event, which is lost, ask for a snapshot"
     LOSE_CHAIN = "give up the book for a missing event, keep this one, ask for a snapshot"
     LOSE_CROSSED = "give up the book because it cannot be right, keep this event, ask for a snapshot"
     LOSE_WRONG = "give up the book because the exchange's is another one, ask for a snapshot"
@@ -86,6 +98,10 @@ TABLE: dict[tuple[State, Input], tuple[Action, State]] = {
     (S, Input.CONTIGUOUS): (Action.APPLY, S),
     (S, Input.GAP): (Action.LOSE_CHAIN, B),
     (S, Input.CROSSED): (Action.LOSE_CROSSED, B),
+    (S, Input.CONTRADICTION): (Action.LOSE_CHAIN, B),
+    (S, Input.TIME_DOUBTED): (Action.DOUBT_EVENT, R),
+    (S, Input.TIME_REFUSED): (Action.LOSE_EVENT, B),
+    (S, Input.UNREADABLE): (Action.DOUBT, R),
     (S, Input.CLOSED): (Action.SUSPEND, P),
     (S, Input.SILENT): (Action.DOUBT, R),
     (S, Input.CHECK): (Action.ASK_CHECK, S),
@@ -101,10 +117,17 @@ TABLE: dict[tuple[State, Input], tuple[Action, State]] = {
     (R, Input.BRIDGING): (Action.RESUME, S),
     (R, Input.CONTIGUOUS): (Action.RESUME, S),
     (R, Input.GAP): (Action.LOSE_DOUBTED, B),
+    (R, Input.CONTRADICTION): (Action.LOSE_DOUBTED, B),
+    (R, Input.TIME_DOUBTED): (Action.KEEP_DOUBTED, R),
+    (R, Input.TIME_REFUSED): (Action.LOSE_EVENT, B),
+    (R, Input.UNREADABLE): (Action.NOTHING, R),
     (R, Input.CLOSED): (Action.SUSPEND_AGAIN, P),
     (R, Input.SILENT): (Action.NOTHING, R),
     (R, Input.SNAPSHOT_SAME): (Action.CONFIRM, S),
     (R, Input.SNAPSHOT_AHEAD): (Action.HOLD, R),
+    (R, Input.SNAPSHOT_WITNESS): (Action.BELIEVE, S),
+    (R, Input.SNAPSHOT_REFUTES): (Action.REFUTE, B),
+    (R, Input.SNAPSHOT_ANEW): (Action.REFUTE, B),
     (R, Input.SNAPSHOT_TOO_OLD): (Action.ASK_AGAIN, R),
     (R, Input.SNAPSHOT_FAILED): (Action.ASK_AGAIN, R),
     (R, Input.SNAPSHOT_LATE): (Action.NOTHING, R),
@@ -117,6 +140,7 @@ for state in (B, W):
         (state, Input.KEPT_FULL): (Action.START_OVER, W),
         (state, Input.DUPLICATE): (Action.NOTHING, state),
         (state, Input.SILENT): (Action.NOTHING, state),
+        (state, Input.UNREADABLE): (Action.NOTHING, state),
         (state, Input.SNAPSHOT_BRIDGES): (Action.ADOPT, S),
         (state, Input.SNAPSHOT_TOO_OLD): (Action.ASK_AGAIN, W),
         (state, Input.SNAPSHOT_FAILED): (Action.ASK_AGAIN, W),
@@ -138,4 +162,7 @@ def relation_to_event(update: DepthUpdate, final_update_id: UpdateId) -> Input:
     """Name an event's relation to the last event applied or kept."""
     if update.final_update_id <= final_update_id:
         return Input.DUPLICATE
-    return Input.CONTIGUOUS if update.previous_final_update_id <= final_update_id else Input.GAP
+    if update.previous_final_update_id == final_update_id:
+        return Input.CONTIGUOUS
+    # Another connection may cut its batches elsewhere; such an event begins before the last one's end.
+    return Input.CONTIGUOUS if update.first_update_id <= final_update_id else Input.GAP

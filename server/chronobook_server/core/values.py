@@ -25,6 +25,10 @@ MAX_STEPS = 2**62
 """No price or quantity reaches this many steps: two of them still add up within 64 bits."""
 
 
+SLACK_MS = 1000
+"""By so much two of the exchange's times may differ from each other without a contradiction."""
+
+
 class Side(Enum):
     """A side of the book."""
 

@@ -38,8 +38,8 @@ class Sink(Protocol):
     def snapshot(self, number: int, snapshot: DepthSnapshot) -> SnapshotWanted | None:
         """Take in the reply to a request."""
 
-    def snapshot_failed(self, number: int) -> SnapshotWanted | None:
-        """Take note that a request brought nothing."""
+    def snapshot_failed(self, number: int, reason: str = "") -> SnapshotWanted | None:
+        """Take note that a request brought nothing, and why."""
 
     def awaits(self, number: int) -> bool:
         """Return whether the reply to a request is still of interest."""

@@ -101,20 +101,21 @@ class Snapshots:
             if self._under_way.get(symbol) is asyncio.current_task():
                 del self._under_way[symbol]
             self._changed.set()
-        if snapshot is None:
+        if isinstance(snapshot, str):
             self.failed += 1
-            self.guard.do(symbol, "snapshot_failed", lambda sink: sink.snapshot_failed(wanted.number))
+            self.guard.do(symbol, "snapshot_failed", lambda sink: sink.snapshot_failed(wanted.number, snapshot))
         else:
             self.fetched += 1
             self.guard.do(symbol, "snapshot", lambda sink: sink.snapshot(wanted.number, snapshot))
 
-    async def _get(self, symbol: str, limit: int) -> DepthSnapshot | None:
-        """Return a symbol's snapshot; None where the request brought none."""
+    async def _get(self, symbol: str, limit: int) -> DepthSnapshot | str:
+        """Return a symbol's snapshot; why there is none where the request brought none."""
         try:
             body = await self._requests.get(f"/fapi/v1/depth?symbol={quote(symbol)}&limit={limit}")
             return decode_snapshot(body, limit=limit, receive_time=self._requests.time())
         except (Unreachable, Refused, MalformedFrame) as error:
             log.warning("no snapshot; asking again", symbol=symbol, error=str(error))
+            return f"no snapshot came: {error}"
         except Exception:
             log.exception("snapshot_fetch_failed", symbol=symbol)
-        return None
+            return "no snapshot came: a fault of the server"

@@ -50,6 +50,9 @@ def of(market: Market, *, task_error: str | None = None) -> pb.GetStatusResponse
         suspensions_count=convert.count(counts.suspensions),
         task_error=task_error,
         unusable_files_count=convert.count(len(history.recorder.damage.files)),
+        sync_error=market.sync_error,
+        rejected_events_count=convert.count(counts.rejected_events),
+        redated_events_count=convert.count(counts.redated_events),
     )
 
 
@@ -66,6 +69,7 @@ def line(market: Market) -> pb.ListSymbolsResponse.Symbol:
         age=market.age(),
         tick_size=_size(market.contract.tick_size),
         step_size=_size(market.contract.step_size),
+        sync_error=market.sync_error,
     )
 
 

@@ -304,6 +304,9 @@ class GetStatusResponse(_message.Message):
     SUSPENSIONS_COUNT_FIELD_NUMBER: _builtins.int
     TASK_ERROR_FIELD_NUMBER: _builtins.int
     UNUSABLE_FILES_COUNT_FIELD_NUMBER: _builtins.int
+    SYNC_ERROR_FIELD_NUMBER: _builtins.int
+    REJECTED_EVENTS_COUNT_FIELD_NUMBER: _builtins.int
+    REDATED_EVENTS_COUNT_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """The symbol."""
     is_connected: _builtins.bool
@@ -329,7 +332,9 @@ class GetStatusResponse(_message.Message):
     first event.
     """
     age: _builtins.float
-    """Seconds since the symbol's last frame arrived. Absent before the first one."""
+    """Seconds since the book moved on, or a snapshot confirmed it. A frame that is dropped does not count. Absent before
+    the first time.
+    """
     resyncs_count: _builtins.int
     """How often the book was lost and had to be synchronised anew since the server started."""
     malformed_frames_count: _builtins.int
@@ -350,6 +355,16 @@ class GetStatusResponse(_message.Message):
     """Which task of the server failed within the last ten minutes and was begun again, and why. Absent while none did."""
     unusable_files_count: _builtins.int
     """History files of the symbol that cannot be used, or not all of them: what they held is a gap. The log names them."""
+    sync_error: _builtins.str
+    """Why there is no book in sync, in words: what was wrong with the last message. Absent while there is one."""
+    rejected_events_count: _builtins.int
+    """Events whose time or update ids contradicted the messages around them since the server started. Each of them is
+    a lost event.
+    """
+    redated_events_count: _builtins.int
+    """Events whose `T` lay up to a second before the `T` of the event before, since the server started. They are dated to
+    that earlier event's `T`.
+    """
     @_builtins.property
     def known_range(self) -> Global___KnownRange:
         """The range of prices about which everything is known now. Absent while there is no book in sync."""
@@ -394,10 +409,13 @@ class GetStatusResponse(_message.Message):
         suspensions_count: _builtins.int = ...,
         task_error: _builtins.str | None = ...,
         unusable_files_count: _builtins.int = ...,
+        sync_error: _builtins.str | None = ...,
+        rejected_events_count: _builtins.int = ...,
+        redated_events_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_task_error", b"_task_error", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "complete_to", b"complete_to", "epoch", b"epoch", "history_error", b"history_error", "known_range", b"known_range", "step_size", b"step_size", "task_error", b"task_error", "tick_size", b"tick_size", "timestamp", b"timestamp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_sync_error", b"_sync_error", "_task_error", b"_task_error", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "complete_to", b"complete_to", "epoch", b"epoch", "history_error", b"history_error", "known_range", b"known_range", "step_size", b"step_size", "sync_error", b"sync_error", "task_error", b"task_error", "tick_size", b"tick_size", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_task_error", b"_task_error", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "asks_count", b"asks_count", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "bids_count", b"bids_count", "complete_to", b"complete_to", "epoch", b"epoch", "history_count", b"history_count", "history_error", b"history_error", "is_connected", b"is_connected", "known_range", b"known_range", "last_update_id", b"last_update_id", "malformed_frames_count", b"malformed_frames_count", "resyncs_count", b"resyncs_count", "state", b"state", "step_size", b"step_size", "suspensions_count", b"suspensions_count", "symbol", b"symbol", "task_error", b"task_error", "tick_size", b"tick_size", "timestamp", b"timestamp", "trading_status", b"trading_status", "unusable_files_count", b"unusable_files_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_sync_error", b"_sync_error", "_task_error", b"_task_error", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "asks_count", b"asks_count", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "bids_count", b"bids_count", "complete_to", b"complete_to", "epoch", b"epoch", "history_count", b"history_count", "history_error", b"history_error", "is_connected", b"is_connected", "known_range", b"known_range", "last_update_id", b"last_update_id", "malformed_frames_count", b"malformed_frames_count", "redated_events_count", b"redated_events_count", "rejected_events_count", b"rejected_events_count", "resyncs_count", b"resyncs_count", "state", b"state", "step_size", b"step_size", "suspensions_count", b"suspensions_count", "symbol", b"symbol", "sync_error", b"sync_error", "task_error", b"task_error", "tick_size", b"tick_size", "timestamp", b"timestamp", "trading_status", b"trading_status", "unusable_files_count", b"unusable_files_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age: _TypeAlias = _typing.Literal["age"]  # noqa: Y015
     _WhichOneofArgType__age: _TypeAlias = _typing.Literal["_age", b"_age"]  # noqa: Y015
@@ -417,6 +435,8 @@ class GetStatusResponse(_message.Message):
     _WhichOneofArgType__known_range: _TypeAlias = _typing.Literal["_known_range", b"_known_range"]  # noqa: Y015
     _WhichOneofReturnType__step_size: _TypeAlias = _typing.Literal["step_size"]  # noqa: Y015
     _WhichOneofArgType__step_size: _TypeAlias = _typing.Literal["_step_size", b"_step_size"]  # noqa: Y015
+    _WhichOneofReturnType__sync_error: _TypeAlias = _typing.Literal["sync_error"]  # noqa: Y015
+    _WhichOneofArgType__sync_error: _TypeAlias = _typing.Literal["_sync_error", b"_sync_error"]  # noqa: Y015
     _WhichOneofReturnType__task_error: _TypeAlias = _typing.Literal["task_error"]  # noqa: Y015
     _WhichOneofArgType__task_error: _TypeAlias = _typing.Literal["_task_error", b"_task_error"]  # noqa: Y015
     _WhichOneofReturnType__tick_size: _TypeAlias = _typing.Literal["tick_size"]  # noqa: Y015
@@ -441,6 +461,8 @@ class GetStatusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__known_range) -> _WhichOneofReturnType__known_range | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__step_size) -> _WhichOneofReturnType__step_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sync_error) -> _WhichOneofReturnType__sync_error | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__task_error) -> _WhichOneofReturnType__task_error | None: ...
     @_typing.overload
@@ -526,6 +548,7 @@ class ListSymbolsResponse(_message.Message):
         AGE_FIELD_NUMBER: _builtins.int
         TICK_SIZE_FIELD_NUMBER: _builtins.int
         STEP_SIZE_FIELD_NUMBER: _builtins.int
+        SYNC_ERROR_FIELD_NUMBER: _builtins.int
         symbol: _builtins.str
         """Its name."""
         is_connected: _builtins.bool
@@ -541,11 +564,13 @@ class ListSymbolsResponse(_message.Message):
         sync.
         """
         age: _builtins.float
-        """Seconds since its last frame arrived. Absent before the first one."""
+        """Seconds since its book moved on or was confirmed. Absent before the first time."""
         tick_size: _builtins.float
         """The smallest price increment of new orders. Absent while not known."""
         step_size: _builtins.float
         """The smallest quantity increment of new orders. Absent while not known."""
+        sync_error: _builtins.str
+        """Why there is no book in sync, in words. Absent while there is one."""
         def __init__(
             self,
             *,
@@ -558,10 +583,11 @@ class ListSymbolsResponse(_message.Message):
             age: _builtins.float | None = ...,
             tick_size: _builtins.float | None = ...,
             step_size: _builtins.float | None = ...,
+            sync_error: _builtins.str | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_step_size", b"_step_size", "_tick_size", b"_tick_size", "age", b"age", "as_of", b"as_of", "step_size", b"step_size", "tick_size", b"tick_size"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_step_size", b"_step_size", "_sync_error", b"_sync_error", "_tick_size", b"_tick_size", "age", b"age", "as_of", b"as_of", "step_size", b"step_size", "sync_error", b"sync_error", "tick_size", b"tick_size"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_step_size", b"_step_size", "_tick_size", b"_tick_size", "age", b"age", "as_of", b"as_of", "history_count", b"history_count", "is_connected", b"is_connected", "state", b"state", "step_size", b"step_size", "symbol", b"symbol", "tick_size", b"tick_size", "trading_status", b"trading_status"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_step_size", b"_step_size", "_sync_error", b"_sync_error", "_tick_size", b"_tick_size", "age", b"age", "as_of", b"as_of", "history_count", b"history_count", "is_connected", b"is_connected", "state", b"state", "step_size", b"step_size", "symbol", b"symbol", "sync_error", b"sync_error", "tick_size", b"tick_size", "trading_status", b"trading_status"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType__age: _TypeAlias = _typing.Literal["age"]  # noqa: Y015
         _WhichOneofArgType__age: _TypeAlias = _typing.Literal["_age", b"_age"]  # noqa: Y015
@@ -569,6 +595,8 @@ class ListSymbolsResponse(_message.Message):
         _WhichOneofArgType__as_of: _TypeAlias = _typing.Literal["_as_of", b"_as_of"]  # noqa: Y015
         _WhichOneofReturnType__step_size: _TypeAlias = _typing.Literal["step_size"]  # noqa: Y015
         _WhichOneofArgType__step_size: _TypeAlias = _typing.Literal["_step_size", b"_step_size"]  # noqa: Y015
+        _WhichOneofReturnType__sync_error: _TypeAlias = _typing.Literal["sync_error"]  # noqa: Y015
+        _WhichOneofArgType__sync_error: _TypeAlias = _typing.Literal["_sync_error", b"_sync_error"]  # noqa: Y015
         _WhichOneofReturnType__tick_size: _TypeAlias = _typing.Literal["tick_size"]  # noqa: Y015
         _WhichOneofArgType__tick_size: _TypeAlias = _typing.Literal["_tick_size", b"_tick_size"]  # noqa: Y015
         @_typing.overload
@@ -577,6 +605,8 @@ class ListSymbolsResponse(_message.Message):
         def WhichOneof(self, oneof_group: _WhichOneofArgType__as_of) -> _WhichOneofReturnType__as_of | None: ...
         @_typing.overload
         def WhichOneof(self, oneof_group: _WhichOneofArgType__step_size) -> _WhichOneofReturnType__step_size | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__sync_error) -> _WhichOneofReturnType__sync_error | None: ...
         @_typing.overload
         def WhichOneof(self, oneof_group: _WhichOneofArgType__tick_size) -> _WhichOneofReturnType__tick_size | None: ...
 
@@ -679,7 +709,7 @@ class GetOrderBookResponse(_message.Message):
     complete_to: _builtins.float
     """Answers up to this instant are final, in Unix seconds. Absent before the first event."""
     age: _builtins.float
-    """Seconds since the last frame arrived. Absent in final answers."""
+    """Seconds since the book moved on, or a snapshot confirmed it. Absent in final answers."""
     is_stale: _builtins.bool
     """Whether this is the last good book of a symbol that is not in sync (see `allow_stale`)."""
     epoch: _builtins.float
@@ -841,7 +871,7 @@ class GetQuantityResponse(_message.Message):
     complete_to: _builtins.float
     """Answers up to this instant are final, in Unix seconds. Absent before the first event."""
     age: _builtins.float
-    """Seconds since the last frame arrived. Absent in final answers."""
+    """Seconds since the book moved on, or a snapshot confirmed it. Absent in final answers."""
     is_stale: _builtins.bool
     """Whether this comes from the last good book of a symbol that is not in sync (see `allow_stale`)."""
     epoch: _builtins.float
@@ -1004,7 +1034,7 @@ class NearestLevelResponse(_message.Message):
     complete_to: _builtins.float
     """Answers up to this instant are final, in Unix seconds. Absent before the first event."""
     age: _builtins.float
-    """Seconds since the last frame arrived. Absent in final answers."""
+    """Seconds since the book moved on, or a snapshot confirmed it. Absent in final answers."""
     is_stale: _builtins.bool
     """Whether this comes from the last good book of a symbol that is not in sync (see `allow_stale`)."""
     epoch: _builtins.float

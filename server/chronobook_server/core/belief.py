@@ -1,0 +1,146 @@
+"""Which transaction times are believed. Pure: a function of a symbol's own messages and their receive times.
+
+One `T` alone proves nothing: it can be minutes or years off. It needs a witness, which is one of these:
+
+- the `T` before it, where `T` has moved no more than our own clock has between the two messages, or no more than it
+  has of late, since a recorded day may be replayed at any speed;
+- another message: an event that follows, or a snapshot. A symbol may be quiet for minutes, and a replay leaves that
+  out, so a jump is not refused, but held until the messages that follow settle it.
+
+`T` never goes back in history. An event that is up to SLACK_MS back is dated to the `T` before it; one that is further
+back is refused.
+"""
+
+from collections import deque
+from enum import Enum, auto
+from typing import NamedTuple
+
+from .depth import DepthSnapshot, DepthUpdate
+from .values import SLACK_MS, Millis, Nanos
+
+# A longer jump than this needs a snapshot as its witness: two events that come together may share one fault.
+LONG_JUMP_MS = 60_000
+# How long before its first event a live symbol may have been quiet.
+_QUIET_MS = 86_400_000
+# The speed of a replay is that of the last seconds, by our clock. What is slower than this is no replay.
+_SAMPLES, _SAMPLE_NS, _LEAST_SPEED = 5, 500_000_000, 3.0
+# An event can be delivered late, by so much. The one after it is then compared with the promptest of the last minutes.
+_LATE_NS = 120 * 10**9
+_PROMPT_NS = 150 * 10**9
+_NS = 1_000_000
+
+
+class Witness(NamedTuple):
+    """A transaction time, and when its message was received; `received` is None where that is not known."""
+
+    time: Millis
+    received: Nanos | None
+
+
+class Verdict(Enum):
+    """What is made of an event's time."""
+
+    BELIEVED = auto()
+    DOUBTED = auto()  # the messages that follow will tell
+    REFUSED = auto()  # it is back in time
+    REFUTES = auto()  # it shows that the events in doubt, or the snapshot, are not to be believed
+
+
+def witness(message: DepthUpdate | DepthSnapshot) -> Witness:
+    """Return what a message says of the time."""
+    return Witness(message.transaction_time, message.receive_time)
+
+
+def _elapsed_ms(one: Witness, other: Witness) -> int:
+    """Return how far our clock moved on between two messages; 0 where that is not known."""
+    if one.received is None or other.received is None:
+        return 0
+    return max((other.received - one.received) // _NS, 0)
+
+
+def _lead(message: Witness) -> int:
+    """Return how far a time is ahead of our clock, in nanoseconds; the less, the later it was delivered."""
+    return message.time * _NS - (message.received or 0)
+
+
+def follows(before: Witness, after: Witness, speed: float = 1.0) -> bool:
+    """Return whether a time is no jump, as seen from an earlier message; `speed` is that of a replay."""
+    return -SLACK_MS <= after.time - before.time <= _elapsed_ms(before, after) * speed + SLACK_MS
+
+
+def agree(one: Witness, other: Witness) -> bool:
+    """Return whether two messages, in any order, are witnesses of each other's time."""
+    elapsed = max(_elapsed_ms(one, other), _elapsed_ms(other, one))
+    return abs(one.time - other.time) <= elapsed + SLACK_MS
+
+
+def _is_live_after_quiet(snapshot: Witness, event: Witness) -> bool:
+    """Return whether an event came at its own time, by our clock, and its snapshot is not much older."""
+    assert event.received is not None
+    is_of_now = abs(event.received // _NS - event.time) <= SLACK_MS
+    return is_of_now and 0 <= event.time - snapshot.time <= _QUIET_MS
+
+
+class Belief:
+    """The newest time that is believed of a symbol; `last` is the stored history's, None where there is none."""
+
+    def __init__(self, last: Witness | None) -> None:
+        self.last = last
+        self._prompt: deque[Witness] = deque(maxlen=2)  # of this stretch of _PROMPT_NS, and of the one before
+        self._prompt_since = Nanos(0)
+        self._speed = 1.0
+        self._samples: deque[tuple[Millis, Nanos]] = deque(maxlen=_SAMPLES)
+
+    @property
+    def time(self) -> Millis:
+        """The newest time believed; 0 before the first."""
+        return Millis(0) if self.last is None else self.last.time
+
+    def believe(self, time: Millis, received: Nanos) -> None:
+        """Take note of a time that history has taken in."""
+        self.last = Witness(time, received)
+        if not self._prompt or not 0 <= received - self._prompt_since < _PROMPT_NS:
+            self._prompt.append(self.last)
+            self._prompt_since = received
+        elif _lead(self.last) >= _lead(self._prompt[-1]):
+            self._prompt[-1] = self.last
+        if not self._samples or received - self._samples[-1][1] >= _SAMPLE_NS:
+            self._samples.append((time, received))
+            if len(self._samples) == _SAMPLES:
+                first_time, first_received = self._samples[0]
+                speed = (time - first_time) * _NS / (received - first_received)
+                self._speed = speed if speed >= _LEAST_SPEED else 1.0
+        elif received < self._samples[-1][1]:  # our clock was set back
+            self._samples.clear()
+
+    def judge(self, event: Witness, keyframe: Witness | None) -> Verdict:
+        """Judge the time of an event that would be applied; `keyframe` is its snapshot's while it is the first one."""
+        last = self.last or keyframe
+        assert last is not None
+        if keyframe is not None and event.time < keyframe.time - SLACK_MS:
+            # Without a stored time nobody knows which of the two is wrong: the event is kept, and another one tells.
+            return Verdict.REFUTES if self.last is None or follows(self.last, event) else Verdict.REFUSED
+        if event.time < last.time - SLACK_MS:
+            return Verdict.REFUSED
+        if follows(last, event, self._speed) or self._was_late(last, event):
+            return Verdict.BELIEVED
+        if keyframe is None:
+            return Verdict.DOUBTED
+        is_witnessed = agree(keyframe, event) or (self.last is None and _is_live_after_quiet(keyframe, event))
+        return Verdict.BELIEVED if is_witnessed else Verdict.DOUBTED
+
+    def _was_late(self, last: Witness, event: Witness) -> bool:
+        """Return whether an event only looks like a jump because the one before it was delivered late."""
+        return any(follows(each, event) and _lead(each) - _lead(last) <= _LATE_NS for each in self._prompt)
+
+    def settle(self, first: Witness, newest: Witness, event: Witness, keyframe: Witness | None) -> Verdict:
+        """Judge the time of the event that continues some whose times are in doubt, of which two are given.
+
+        BELIEVED says that those in doubt are believed; the event itself is then judged by them.
+        """
+        last = self.last or keyframe
+        assert last is not None
+        if event.time >= newest.time - SLACK_MS:
+            is_long = first.time - last.time - _elapsed_ms(last, first) > LONG_JUMP_MS
+            return Verdict.DOUBTED if is_long else Verdict.BELIEVED
+        return Verdict.REFUTES if event.time >= last.time - SLACK_MS else Verdict.REFUSED

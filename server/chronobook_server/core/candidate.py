@@ -1,0 +1,71 @@
+"""Whether a snapshot can become the book, as seen from the events that wait for it and from what was known before.
+
+A snapshot is one message of many: its update id and its time must fit the others. Where an event and a snapshot
+contradict each other, nobody knows which one is wrong; a second snapshot that agrees with the first one decides.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .belief import Belief, Witness, agree, follows, witness
+from .depth import DepthSnapshot, DepthUpdate
+from .sync_table import Input, relation_to_snapshot
+from .values import SLACK_MS, UpdateId
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The events that go on from a snapshot, and why it cannot be the book; `objection` is None where it can."""
+
+    events: list[DepthUpdate]
+    objection: str | None
+
+
+def consider(
+    snapshot: DepthSnapshot,
+    kept: Iterable[DepthUpdate],
+    belief: Belief,
+    newest_id: UpdateId,
+    refused: Witness | None,
+) -> Candidate:
+    """Say whether a snapshot can be the book.
+
+    `newest_id` is the final id of the last event applied, `refused` the time of the last snapshot that was refused.
+    """
+    own, last = witness(snapshot), snapshot.last_update_id
+    has_second = refused is not None and agree(refused, own)
+    events = list(kept)
+    if has_second:
+        events = [event for event in events if not _contradicts(event, snapshot)]
+    first = next((event for event in events if event.final_update_id >= last), None)
+    if first is None:
+        return Candidate(events, _objection_alone(snapshot, events, belief, newest_id, has_second=has_second))
+    if relation_to_snapshot(first, last) is Input.GAP:
+        return Candidate(events, f"update id {last} is older than the events that wait, from {first.first_update_id}")
+    if first.transaction_time < own.time - SLACK_MS:
+        return Candidate(events, f"its time {own.time} is after {first.transaction_time} of the event that follows it")
+    return Candidate(events, None)
+
+
+def _contradicts(event: DepthUpdate, snapshot: DepthSnapshot) -> bool:
+    if event.final_update_id >= snapshot.last_update_id:
+        return event.transaction_time < snapshot.transaction_time - SLACK_MS
+    return event.transaction_time > snapshot.transaction_time
+
+
+def _objection_alone(
+    snapshot: DepthSnapshot, events: list[DepthUpdate], belief: Belief, newest_id: UpdateId, *, has_second: bool
+) -> str | None:
+    """Return why a snapshot that no event reaches cannot be the book."""
+    own, last = witness(snapshot), snapshot.last_update_id
+    if events and events[-1].transaction_time > own.time:
+        return f"update id {last} is ahead of the events, and its time {own.time} is behind theirs"
+    # Going back in time would change final answers: such a snapshot comes from a replica that lags.
+    is_same = own.time >= belief.time - SLACK_MS and last >= newest_id
+    if own.time < belief.time and not is_same:
+        return f"its time {own.time} is before {belief.time}, up to which history is held already"
+    if belief.last is None or follows(belief.last, own) or has_second:
+        return None
+    if any(agree(witness(event), own) for event in events):
+        return None
+    return f"its time {own.time} is a jump from {belief.time} that no other message confirms"

@@ -1,0 +1,155 @@
+"""What one symbol's messages say of each other: names each event and snapshot as the table of sync_table.py knows it.
+
+No message is believed alone. An event that is not newer than the book is a repetition only if it was seen before
+(seen.py); an event's time needs a witness (belief.py); a snapshot must fit the events (candidate.py).
+"""
+
+from .belief import Belief, Verdict, Witness, agree, follows, witness
+from .candidate import consider
+from .depth import DepthSnapshot, DepthUpdate
+from .kept import Allowance, KeptEvents
+from .seen import REMEMBERED, Seen
+from .sync_table import Input, relation_to_event, relation_to_snapshot
+from .trouble import Trouble, TroubleKind
+from .values import Millis, UpdateId
+
+# For so long after a snapshot the stream may still bring events from before it.
+_STALE_NS = 10 * 10**9
+
+
+class Chain:
+    """The order of a symbol's events, and the events that wait. `last` is the newest time of the stored history.
+
+    `kept` are the events that wait for a snapshot. `doubted` continue the book, and their time is in doubt.
+    `started` is the epoch's snapshot until an event has been applied. `troubles` says what was wrong with messages.
+    """
+
+    def __init__(self, last: Witness | None, allowance: Allowance, limit: int) -> None:
+        self.seen = Seen()
+        self.kept = KeptEvents(allowance, limit)
+        self.doubted = KeptEvents(allowance, REMEMBERED)
+        self.started: DepthSnapshot | None = None
+        self.troubles: list[Trouble] = []
+        self._belief = Belief(last)
+        self._newest_id = UpdateId(0)  # final id of the last event applied, of whichever epoch
+        self._refused: Witness | None = None  # the time of the last snapshot that could not become the book
+
+    @property
+    def time(self) -> Millis:
+        """The newest time believed: nothing goes back behind it."""
+        return self._belief.time
+
+    def tell(self, kind: TroubleKind, reason: str) -> None:
+        """Note what is wrong with a message."""
+        self.troubles.append(Trouble(kind, reason))
+
+    def applied(self, update: DepthUpdate, time: Millis) -> None:
+        """Take note of an event that is in the book now, dated to this time."""
+        self.started = None
+        self._newest_id = update.final_update_id
+        self._belief.believe(time, update.receive_time)
+        if time != update.transaction_time:
+            self.tell(
+                TroubleKind.REDATED,
+                f"the event {update.final_update_id} of {update.transaction_time} is dated to {time}",
+            )
+
+    def adopted(self, snapshot: DepthSnapshot) -> None:
+        """Take note of a snapshot that is the book now."""
+        self.started, self._refused = snapshot, None
+
+    # --- events
+
+    def relation(self, update: DepthUpdate, book_id: UpdateId | None) -> Input:
+        """Name an event; `book_id` is where the book stands, None where there is none."""
+        if book_id is None:
+            return self._relation_to_kept(update)
+        if self.started is not None and not self.doubted:
+            relation = relation_to_snapshot(update, book_id)
+        else:
+            relation = relation_to_event(update, self.doubted[-1].final_update_id if self.doubted else book_id)
+        match relation:
+            case Input.STALE if self._is_from_before(update):
+                return relation
+            case Input.DUPLICATE if update in self.seen:
+                return relation
+            case Input.STALE | Input.DUPLICATE:
+                ids = f"{update.first_update_id} to {update.final_update_id}"
+                self.tell(TroubleKind.UPDATE_ID, f"a new event has the update ids {ids}, and the book is at {book_id}")
+                return Input.CONTRADICTION
+            case Input.BRIDGING | Input.CONTIGUOUS:
+                return self._timed(update, relation)
+            case _:
+                return relation
+
+    def _relation_to_kept(self, update: DepthUpdate) -> Input:
+        if not self.kept:
+            return Input.KEPT
+        relation = relation_to_event(update, self.kept[-1].final_update_id)
+        if relation is Input.DUPLICATE and update in self.seen:
+            return relation
+        if relation is not Input.CONTIGUOUS:
+            return Input.KEPT_BREAK
+        return Input.KEPT_FULL if self.kept.is_full else Input.KEPT
+
+    def _is_from_before(self, update: DepthUpdate) -> bool:
+        """Return whether an event that ends before the epoch's snapshot may be what the stream still owed."""
+        started = self.started
+        assert started is not None
+        is_soon = update.receive_time - started.receive_time <= _STALE_NS
+        is_earlier = update.transaction_time <= started.transaction_time
+        return (is_soon and is_earlier) or update in self.seen
+
+    def _timed(self, update: DepthUpdate, relation: Input) -> Input:
+        """Name an event that continues the book by what is made of its time."""
+        keyframe = None if self.started is None else witness(self.started)
+        if self.doubted:
+            first, newest = witness(self.doubted[0]), witness(self.doubted[-1])
+            verdict = self._belief.settle(first, newest, witness(update), keyframe)
+        else:
+            verdict = self._belief.judge(witness(update), keyframe)
+        if verdict is Verdict.BELIEVED:
+            return relation
+        if verdict is Verdict.DOUBTED and not self.doubted.is_full:
+            return Input.TIME_DOUBTED
+        if verdict is Verdict.REFUTES and not self.doubted:
+            assert keyframe is not None
+            self.tell(TroubleKind.SNAPSHOT, f"its time {keyframe.time} is after {update.transaction_time} of an event")
+            return Input.CONTRADICTION
+        bad = self.doubted[0] if verdict is Verdict.REFUTES else update
+        self.tell(
+            TroubleKind.TIME, f"the event {bad.final_update_id} has the time {bad.transaction_time}, after {self.time}"
+        )
+        return Input.CONTRADICTION if verdict is Verdict.REFUTES else Input.TIME_REFUSED
+
+    # --- snapshots
+
+    def relation_of(self, snapshot: DepthSnapshot, book_id: UpdateId, known_to: Millis) -> Input:
+        """Name a snapshot as seen from a book of which nobody knows whether anything was missed."""
+        own, last, before = witness(snapshot), snapshot.last_update_id, self._belief.last
+        if self.doubted:
+            if last >= self.doubted[0].first_update_id and agree(witness(self.doubted[-1]), own):
+                return Input.SNAPSHOT_WITNESS
+            if last >= self.doubted[0].final_update_id and (before is None or follows(before, own)):
+                self.tell(
+                    TroubleKind.TIME, f"a snapshot at {own.time} holds the event {self.doubted[0].final_update_id}"
+                )
+                return Input.SNAPSHOT_REFUTES
+        elif last >= book_id:
+            return Input.SNAPSHOT_AHEAD if last > book_id else Input.SNAPSHOT_SAME
+        elif own.time > known_to and (before is None or follows(before, own)):
+            self.tell(
+                TroubleKind.UPDATE_ID, f"a snapshot at {own.time} has the update id {last}, and the book {book_id}"
+            )
+            return Input.SNAPSHOT_ANEW
+        self.tell(TroubleKind.SNAPSHOT, f"update id {last} at {own.time} tells nothing of the book at {book_id}")
+        return Input.SNAPSHOT_TOO_OLD
+
+    def events_after(self, snapshot: DepthSnapshot) -> list[DepthUpdate] | None:
+        """Return the kept events that go with a snapshot as the book; None where it cannot be the book."""
+        found = consider(snapshot, self.kept, self._belief, self._newest_id, self._refused)
+        if found.objection is None:
+            return found.events
+        self._refused = witness(snapshot)
+        self.tell(TroubleKind.SNAPSHOT, found.objection)
+        return None

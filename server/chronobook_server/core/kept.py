@@ -1,0 +1,69 @@
+"""Events that wait, within a bound in bytes that all symbols of a server share."""
+
+from collections import deque
+from collections.abc import Iterator
+
+from .depth import DepthUpdate
+
+# What an event takes in memory, roughly: its own fields, and for each level a list and two texts.
+_EVENT_BYTES, _LEVEL_BYTES = 400, 200
+DEFAULT_BYTES = 256 * 2**20
+
+
+class Allowance:
+    """Bytes that all waiting events of a server may take together."""
+
+    def __init__(self, limit: int = DEFAULT_BYTES) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def take(self, size: int, *, is_forced: bool = False) -> bool:
+        """Use so many bytes more, if they are there or it is forced; return whether that is done."""
+        if self.used + size > self.limit and not is_forced:
+            return False
+        self.used += size
+        return True
+
+    def give(self, size: int) -> None:
+        """Give so many bytes back."""
+        self.used -= size
+
+
+def size_of(update: DepthUpdate) -> int:
+    """Return about how many bytes an event takes while it waits."""
+    return _EVENT_BYTES + _LEVEL_BYTES * (len(update.bids) + len(update.asks))
+
+
+class KeptEvents:
+    """Events in order: at most `limit` of them, and no more bytes than the allowance has."""
+
+    def __init__(self, allowance: Allowance, limit: int) -> None:
+        self._events: deque[DepthUpdate] = deque()
+        self._allowance = allowance
+        self._limit = limit
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __iter__(self) -> Iterator[DepthUpdate]:
+        return iter(self._events)
+
+    def __getitem__(self, index: int) -> DepthUpdate:
+        return self._events[index]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further event can be kept."""
+        return len(self._events) >= self._limit or self._allowance.used >= self._allowance.limit
+
+    def append(self, update: DepthUpdate) -> None:
+        """Keep one event more; one that finds no room is left out, which its successor then shows."""
+        if self._allowance.take(size_of(update)):
+            self._events.append(update)
+
+    def take_all(self) -> list[DepthUpdate]:
+        """Return all events, and keep none."""
+        events = list(self._events)
+        self._events.clear()
+        self._allowance.give(sum(map(size_of, events)))
+        return events

@@ -1,0 +1,228 @@
+"""Update ids are not believed alone: whatever one message says, the machine ends where the exchange is."""
+
+import pytest
+
+from chronobook_server.core.coverage import Cause
+from chronobook_server.core.depth import SnapshotWanted, Urgency
+from chronobook_server.core.kept import Allowance, size_of
+from chronobook_server.core.records import Gap
+from chronobook_server.core.seen import REMEMBERED, Seen
+from chronobook_server.core.sync import Output, Synchroniser
+from chronobook_server.core.sync_table import State
+from chronobook_server.core.trouble import TroubleKind
+from tests.support.depth import Pairs, snapshot, update
+
+BID: Pairs = [("99.0", "2.00")]
+HUGE = 2**52
+
+
+def kinds(outputs: list[Output]) -> list[str]:
+    return [type(output).__name__ for output in outputs]
+
+
+def wanted(outputs: list[Output]) -> int:
+    """Return the number of the snapshot that was asked for last."""
+    return next(output.number for output in reversed(outputs) if isinstance(output, SnapshotWanted))
+
+
+def in_sync() -> Synchroniser:
+    """Return a machine whose book stands at update id 20, with `T` 20."""
+    sync = Synchroniser("X")
+    number = wanted(sync.opened())
+    sync.receive_update(update(5, 10, 4))
+    sync.receive_snapshot(number, snapshot(10))
+    sync.receive_update(update(11, 20, 10, bids=BID))
+    assert sync.state is State.IN_SYNC
+    return sync
+
+
+def resuming() -> tuple[Synchroniser, int]:
+    sync = in_sync()
+    sync.closed()
+    return sync, wanted(sync.opened())
+
+
+def test_one_update_id_that_is_too_large_costs_the_book_at_the_next_event() -> None:
+    sync = in_sync()
+    assert kinds(sync.receive_update(update(21, HUGE, 20, time=30))) == ["Update"]
+    outputs = sync.receive_update(update(31, 40, 30))
+    assert kinds(outputs) == ["Gap", "SnapshotWanted"]
+    assert [trouble.kind for trouble in sync.troubles()] == [TroubleKind.UPDATE_ID]
+    assert kinds(sync.receive_snapshot(wanted(outputs), snapshot(35))) == ["Keyframe", "Update"]
+    assert kinds(sync.receive_update(update(41, 50, 40))) == ["Update"]
+
+
+@pytest.mark.parametrize("offset", [0, 1, 9])
+def test_ids_that_begin_anew_on_the_same_connection_cost_the_book_at_once(offset: int) -> None:
+    sync = in_sync()
+    outputs = sync.receive_update(update(1 + offset, 2 + offset, offset, time=100))
+    assert kinds(outputs) == ["Gap", "SnapshotWanted"]
+    again = sync.receive_snapshot(wanted(outputs), snapshot(2 + offset, time=100))
+    assert kinds(again) == ["Keyframe", "Update"]
+    assert kinds(sync.receive_update(update(3 + offset, 4 + offset, 2 + offset, time=200))) == ["Update"]
+
+
+def test_ids_that_begin_anew_after_a_reconnect_cost_the_book_with_the_first_event() -> None:
+    sync, number = resuming()
+    assert kinds(sync.receive_update(update(1, 2, 0, time=100))) == ["Gap"]
+    assert kinds(sync.receive_snapshot(number, snapshot(2, time=100))) == ["Keyframe", "Update"]
+
+
+def test_ids_that_begin_anew_while_the_symbol_is_quiet_cost_the_book_with_the_snapshot() -> None:
+    sync, number = resuming()
+    assert kinds(sync.receive_snapshot(number, snapshot(2, time=100))) == ["Gap", "Keyframe"]
+    assert kinds(sync.receive_update(update(3, 4, 2, time=200))) == ["Update"]
+
+
+def test_a_snapshot_of_a_replica_that_lags_is_no_new_count() -> None:
+    sync, number = resuming()
+    assert kinds(sync.receive_snapshot(number, snapshot(15, time=15))) == ["SnapshotWanted"]
+    assert sync.state is State.RESUMING
+
+
+def test_events_that_were_never_seen_and_are_not_newer_cost_the_book() -> None:
+    sync = in_sync()
+    assert sync.receive_update(update(11, 20, 10, bids=BID)) == []
+    assert kinds(sync.receive_update(update(11, 19, 10))) == ["Gap", "SnapshotWanted"]
+
+
+def test_an_event_that_names_a_hole_before_it_and_leaps_over_the_book_is_a_hole() -> None:
+    sync = in_sync()
+    assert kinds(sync.receive_update(update(25, 40, 15))) == ["Gap", "SnapshotWanted"]
+
+
+def test_a_snapshot_far_ahead_of_the_stream_is_given_up_with_the_next_event() -> None:
+    sync = Synchroniser("X")
+    number = wanted(sync.opened())
+    assert kinds(sync.receive_snapshot(number, snapshot(HUGE, time=20))) == ["Keyframe"]
+    outputs = sync.receive_update(update(21, 30, 20, time=2_000))
+    assert kinds(outputs) == ["Gap", "SnapshotWanted"]
+    assert kinds(sync.receive_snapshot(wanted(outputs), snapshot(30, time=2_000))) == ["Keyframe", "Update"]
+
+
+def test_a_snapshot_far_ahead_of_events_that_are_later_is_refused() -> None:
+    sync = Synchroniser("X")
+    number = wanted(sync.opened())
+    sync.receive_update(update(21, 30, 20, time=2_000))
+    outputs = sync.receive_snapshot(number, snapshot(HUGE, time=20))
+    assert kinds(outputs) == ["SnapshotWanted"]
+    assert "ahead of the events" in sync.troubles()[0].reason
+    assert kinds(sync.receive_snapshot(wanted(outputs), snapshot(30, time=2_000))) == ["Keyframe", "Update"]
+
+
+def test_what_the_stream_owes_from_before_a_snapshot_comes_within_ten_seconds() -> None:
+    def quiet() -> Synchroniser:
+        sync = Synchroniser("X")
+        sync.receive_snapshot(wanted(sync.opened()), snapshot(HUGE, time=10_000))
+        return sync
+
+    sync = quiet()
+    assert sync.receive_update(update(21, 30, 20, time=9_000, received=19_999)) == []
+    assert sync.receive_update(update(21, 30, 20, time=9_000, received=90_000)) == []  # a repetition
+    assert kinds(sync.receive_update(update(31, 40, 30, time=9_100, received=20_001))) == ["Gap", "SnapshotWanted"]
+
+
+def test_a_snapshot_far_ahead_that_is_only_compared_leaves_the_book_as_it_is() -> None:
+    sync = in_sync()
+    number = wanted(sync.check(Urgency.AUDIT))
+    assert sync.receive_snapshot(number, snapshot(HUGE, time=20)) == []
+    assert kinds(sync.receive_update(update(21, 30, 20))) == ["Update"]
+    number = wanted(sync.check(Urgency.AUDIT))
+    assert kinds(sync.receive_snapshot(number, snapshot(30, bids=BID))) == ["Audited"]
+
+
+def test_a_snapshot_far_ahead_while_resuming_ends_in_sync_all_the_same() -> None:
+    sync, number = resuming()
+    assert sync.receive_snapshot(number, snapshot(HUGE, time=30)) == []
+    assert kinds(sync.receive_update(update(21, 30, 20))) == ["Resumed", "Update"]
+    sync, number = resuming()
+    sync.receive_snapshot(number, snapshot(HUGE, time=30))
+    outputs = sync.lose_patience()
+    assert kinds(outputs) == ["Gap", "Keyframe"]
+    outputs = sync.receive_update(update(31, 40, 30, time=5_000))
+    assert kinds(outputs) == ["Gap", "SnapshotWanted"]
+    assert kinds(sync.receive_snapshot(wanted(outputs), snapshot(40, time=5_000))) == ["Keyframe", "Update"]
+
+
+# --- what cannot be read
+
+
+def test_an_event_that_cannot_be_read_puts_the_book_in_doubt_and_the_next_one_decides() -> None:
+    sync = in_sync()
+    assert kinds(sync.unreadable()) == ["Suspended", "SnapshotWanted"]
+    assert sync.book is None
+    assert sync.unreadable() == []
+    assert kinds(sync.receive_update(update(21, 30, 20))) == ["Resumed", "Update"]
+    sync.unreadable()
+    outputs = sync.receive_update(update(41, 50, 40))
+    assert isinstance(outputs[0], Gap)
+    assert (outputs[0].start, outputs[0].cause) == (30, Cause.CHAIN_BREAK)
+
+
+def test_a_snapshot_decides_about_an_event_that_could_not_be_read() -> None:
+    sync = in_sync()
+    number = wanted(sync.unreadable())
+    assert kinds(sync.receive_snapshot(number, snapshot(20, bids=BID))) == ["Resumed", "Audited"]
+    number = wanted(sync.unreadable())
+    assert sync.receive_snapshot(number, snapshot(25, bids=BID)) == []
+    assert kinds(sync.lose_patience()) == ["Gap", "Keyframe"]
+
+
+# --- pace, memory
+
+
+def test_losses_that_follow_each_other_are_paced_and_a_calm_book_is_asked_for_at_once() -> None:
+    sync = in_sync()
+    attempts = []
+    base = 1_000
+    for round_ in range(5):
+        first = base + 100 * round_
+        outputs = sync.receive_update(update(first, first + 10, first - 1))
+        (asked,) = [output for output in outputs if isinstance(output, SnapshotWanted)]
+        attempts.append(asked.attempt)
+        sync.receive_snapshot(asked.number, snapshot(first + 10, bids=BID))
+        assert sync.state is State.IN_SYNC
+    assert attempts == [0, 1, 2, 3, 4]
+    outputs = sync.receive_update(update(90_000, 90_010, 89_999))
+    assert [output.attempt for output in outputs if isinstance(output, SnapshotWanted)] == [0]
+
+
+def test_a_book_that_a_lagging_snapshot_keeps_crossing_is_asked_for_later_and_later() -> None:
+    sync = in_sync()
+    attempts = []
+    outputs = sync.receive_update(update(21, 30, 20, bids=[("101.5", "1.00")]))
+    for _ in range(4):
+        (asked,) = [output for output in outputs if isinstance(output, SnapshotWanted)]
+        attempts.append(asked.attempt)
+        outputs = sync.receive_snapshot(asked.number, snapshot(25, time=25))
+        assert kinds(outputs) == ["Keyframe", "Gap", "SnapshotWanted"]
+    assert attempts == [0, 1, 2, 3]
+    assert {trouble.kind for trouble in sync.troubles()} == {TroubleKind.CROSSED}
+
+
+def test_events_that_wait_take_a_bounded_number_of_bytes_over_all_symbols() -> None:
+    one = update(11, 20, 10, bids=BID)
+    allowance = Allowance(3 * size_of(one))
+    machines = [Synchroniser("X", allowance=allowance), Synchroniser("Y", allowance=allowance)]
+    numbers = [wanted(sync.opened()) for sync in machines]
+    for first in range(1, 1000, 10):
+        for place, sync in enumerate(machines):
+            outputs = sync.receive_update(update(first, first + 9, first - 1, bids=BID))
+            numbers[place] = wanted(outputs) if outputs else numbers[place]
+            assert allowance.used <= allowance.limit
+    for number, sync in zip(numbers, machines, strict=True):
+        sync.receive_snapshot(number, snapshot(1000, bids=BID))
+        assert sync.state is State.IN_SYNC
+        assert kinds(sync.receive_update(update(1001, 1010, 1000))) == ["Update"]
+    assert allowance.used == 0
+
+
+def test_the_last_thousands_of_events_are_remembered_and_no_more() -> None:
+    seen = Seen()
+    events = [update(10 * number + 1, 10 * number + 10, 10 * number) for number in range(REMEMBERED + 50)]
+    for event in events:
+        assert event not in seen
+        seen.add(event)
+    assert all(event in seen for event in events[50:])
+    assert not any(event in seen for event in events[:50])
+    assert update(501, 510, 500, time=7) not in seen
