@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "chronobook_server"
-TESTS = ("tests/core", "tests/exchange/test_budget.py", "tests/test_market.py", "tests/history/test_brute_force.py")
+TESTS = ("tests/core", "tests/exchange/test_budget.py", "tests/test_market.py", "tests/history/test_brute_force.py",
+         "tests/history/test_finality.py")  # fmt: skip
 SEEDS = ("0", "150")
 SECONDS = 300
 
@@ -169,6 +170,24 @@ MUTANTS = (
         "core/splice.py",
         "            return []\n        if not self.passed",
         "            pass\n        if not self.passed",
+    ),
+    Mutant(
+        "an event is final while another one may share its `T`",
+        "history/store.py",
+        "return None if last_time is None else Millis(last_time - 1)",
+        "return last_time",
+    ),
+    Mutant(
+        "a gap begins after the `T` of the last event",
+        "history/hot.py",
+        "self.finish(max(self.start, self.last_time), cause)",
+        "self.finish(Millis(self.last_time + 1), cause)",
+    ),
+    Mutant(
+        "an event of a new epoch keeps a `T` before its start",
+        "history/recorder.py",
+        "return update if update.transaction_time >= earliest else replace(update, transaction_time=earliest)",
+        "return update",
     ),
     Mutant(
         "an epoch begins on an instant that was final already",

@@ -44,7 +44,8 @@ _ABOUT = """Times are Unix seconds, read to the nearest millisecond; prices and 
 zero means that the exchange had nothing there. What is not known is absent, or the string `"NaN"` in arrays, or refused
 with a reason.
 
-An answer whose `timestamp` is not above its `complete_to` is final: no restart and no resync changes it.
+An answer whose `timestamp` is not above its `complete_to` is final: no restart and no resync changes it. It is the `T`
+of the last event minus 1 ms, since another event may share that `T`.
 
 Every error is an `Error`, whose reason is one of `ErrorReason`, or begins with `EDGE_` where Envoy itself refused.
 

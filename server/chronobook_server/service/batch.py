@@ -9,7 +9,7 @@ import numpy.typing as npt
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.errors import BeforeHistory, HistoryGap, InTheFuture, InvalidField, Refusal
 from chronobook_server.core.instrument import MAX_EXACT, Instrument
-from chronobook_server.core.values import MAX_STEPS, SignedQuantity
+from chronobook_server.core.values import MAX_STEPS, Millis, SignedQuantity
 from chronobook_server.history.answers import PairStates, ScaleGrew, Work
 from chronobook_server.market import Market
 from chronobook_server.slices import in_slices
@@ -57,8 +57,10 @@ async def quantities(market: Market, request: pb.BatchGetQuantityRequest) -> pb.
     asked = np.flatnonzero(outcomes == 0)
     # In order of time, so that each segment is looked at once.
     asked = asked[np.argsort(instants[asked], kind="stable")]
+    # Read first: events that come while the pairs are looked up finalise no answer that was given before them.
+    complete_to = market.history.complete_to
     states = await in_slices(market.history.quantities_at(steps[asked].tolist(), instants[asked].tolist()))
-    return await in_slices(_response(market, outcomes, asked.tolist(), states))
+    return await in_slices(_response(market, outcomes, asked.tolist(), states, complete_to))
 
 
 # An enum's attributes are looked up anew every time, which in ten thousand pairs is most of the work.
@@ -101,12 +103,14 @@ def _read_long(prices: Doubles, outcomes: npt.NDArray[np.int64], steps: Wide, in
 
 
 def _response(
-    market: Market, outcomes: npt.NDArray[np.int64], asked: Sequence[int], states: PairStates
+    market: Market,
+    outcomes: npt.NDArray[np.int64],
+    asked: Sequence[int],
+    states: PairStates,
+    complete_to: Millis | None,
 ) -> Work[pb.BatchGetQuantityResponse]:
     """Write the answer, in slices: ten thousand pairs are many."""
     unit = market.history.instrument.quantity_unit
-    # Taken now: while this is written later events may come, of which it knows nothing.
-    complete_to = convert.seconds(market.history.complete_to)
     count = len(outcomes)
     quantity, difference, as_of, update_id = ([math.nan] * count for _ in range(4))
     side, previous_side = [0] * count, [0] * count
@@ -129,7 +133,7 @@ def _response(
         if before is not None:
             difference[place] = (abs(signed) - abs(before)) / unit
             previous_side[place] = _BID if before > 0 else _ASK if before < 0 else 0
-    response = pb.BatchGetQuantityResponse(symbol=market.symbol, complete_to=complete_to)
+    response = pb.BatchGetQuantityResponse(symbol=market.symbol, complete_to=convert.seconds(complete_to))
     columns: dict[str, list[int] | list[float]] = {
         "outcomes": outcome, "quantities": quantity, "sides": side, "differences": difference,
         "previous_sides": previous_side, "as_of": as_of, "update_ids": update_id,

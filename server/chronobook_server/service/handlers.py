@@ -74,6 +74,7 @@ class OrderBookHandlers:
             ("max_age", convert.an_age),
         )
         market = self._market(request.symbol)
+        complete_to = market.history.complete_to  # read first: what comes later is not in this book
         if timestamp is None:
             max_age = convert.optional(request, "max_age")
             current = await in_slices(market.current_book(allow_stale=request.allow_stale, max_age=max_age))
@@ -82,15 +83,14 @@ class OrderBookHandlers:
         else:
             instant = market.instant(convert.milliseconds(timestamp))
             view, is_stale, epoch = await in_slices(market.history.book_at(instant)), False, None
-            age = market.age_at(instant, market.history.complete_to)
+            age = market.age_at(instant, complete_to)
         limit = request.limit if request.HasField("limit") else None
         response = pb.GetOrderBookResponse(
             symbol=market.symbol,
             last_update_id=view.update_id,
             timestamp=instant / 1000,
             as_of=view.transaction_time / 1000,
-            # Taken now: while the levels are written, later events may come, of which this book knows nothing.
-            complete_to=convert.seconds(market.history.complete_to),
+            complete_to=convert.seconds(complete_to),
             age=age,
             is_stale=is_stale,
             known_range=convert.known_range(view),

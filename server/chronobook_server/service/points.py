@@ -10,7 +10,7 @@ from math import inf
 from struct import Struct
 
 from chronobook.v1 import order_book_service_pb2 as pb
-from chronobook_server.core.values import Price, Side
+from chronobook_server.core.values import Millis, Price, Side
 from chronobook_server.core.view import Nearest
 from chronobook_server.market import CurrentBook, Market
 from chronobook_server.slices import in_slices
@@ -87,6 +87,7 @@ def quantity_at(market: Market, price: float, timestamp: float) -> bytes:
 
 async def nearest_quantity(market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
     """Answer what rests now at the level nearest to a price."""
+    complete_to = market.history.complete_to  # read first, as below: what comes later is not in the answer
     target, current, found = await _nearest_now(market, request, None)
     before = market.history.quantity_before(found.price, current.now)
     response = pb.GetQuantityResponse(symbol=market.symbol, target_price=request.price)
@@ -101,7 +102,7 @@ async def nearest_quantity(market: Market, request: pb.GetQuantityRequest) -> pb
         response.previous_quantity = abs(before) / unit
         if before:
             response.previous_side = _BID if before > 0 else _ASK
-    _set_current(response, market, current)
+    _set_current(response, current, complete_to)
     return response
 
 
@@ -111,8 +112,9 @@ async def nearest_level(market: Market, request: pb.NearestLevelRequest) -> pb.N
     if request.HasField("timestamp"):
         target, found = await _nearest_at(market, request, response)
     else:
+        complete_to = market.history.complete_to
         target, current, found = await _nearest_now(market, request, convert.requested_side(request))
-        _set_current(response, market, current)
+        _set_current(response, current, complete_to)
     instrument = market.history.instrument
     response.nearest_price = instrument.price_to_float(found.price)
     response.quantity = instrument.quantity_to_float(abs(found.quantity))
@@ -129,6 +131,7 @@ async def _nearest_at(
     price = convert.steps(market.instrument, request.price)
     instant = market.instant(convert.milliseconds(request.timestamp))
     assert price is not None, "an instant is known only after the scale"
+    complete_to = market.history.complete_to
     found, state = await in_slices(market.history.nearest_at(price, instant, convert.requested_side(request)))
     if found is None:
         what = f"no level of {market.symbol} is known at that instant"
@@ -136,7 +139,6 @@ async def _nearest_at(
     response.timestamp = instant / 1000
     response.as_of = state.as_of / 1000
     response.update_id = state.update_id
-    complete_to = market.history.complete_to
     if complete_to is not None:
         response.complete_to = complete_to / 1000
     age = market.age_at(instant, complete_to)
@@ -160,7 +162,7 @@ async def _nearest_now(
 
 
 def _set_current(
-    response: pb.GetQuantityResponse | pb.NearestLevelResponse, market: Market, current: CurrentBook
+    response: pb.GetQuantityResponse | pb.NearestLevelResponse, current: CurrentBook, complete_to: Millis | None
 ) -> None:
     """Say what book an answer about now is from. Answers about now are never final, so they have an age."""
     response.timestamp = current.now / 1000
@@ -169,7 +171,7 @@ def _set_current(
     response.is_stale = current.is_stale
     if current.epoch is not None:
         response.epoch = current.epoch
-    if market.history.complete_to is not None:
-        response.complete_to = market.history.complete_to / 1000
+    if complete_to is not None:
+        response.complete_to = complete_to / 1000
     if current.age is not None:
         response.age = current.age
