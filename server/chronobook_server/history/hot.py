@@ -26,6 +26,7 @@ from chronobook_server.core.view import BookView, Nearest, Steps
 
 from .answers import BestRows, ChangeRows, EventRows, LevelState, PointState, Work
 from .columns import Flags
+from .level_ids import LevelIds
 from .log import Entry, Start, pack_integers
 
 # Stands in a column where a quantity would, for "not known". No quantity reaches it (see values.MAX_STEPS).
@@ -33,24 +34,10 @@ UNKNOWN = -(2**63)
 
 # Stands where the number of a change would, for "there is none before".
 _NONE = -1
-
 _FOR_QUESTIONS = ("_change_before", "_level_ids", "_level_last", "_walked")
 
 # Levels that there is room for at first.
 _ROOM = 1024
-
-
-class _LevelIds(dict[int, int]):
-    """Price to level id; a price that is new gets the next one, and is put down in `new`."""
-
-    def __init__(self, levels: Mapping[int, int]) -> None:
-        super().__init__(levels)
-        self.new: list[int] = []
-
-    def __missing__(self, price: int) -> int:
-        level = self[price] = len(self)
-        self.new.append(price)
-        return level
 
 
 class HotSegment:
@@ -96,7 +83,7 @@ class HotSegment:
         self.change_levels = array("i")
         self.change_quantities = array("q")
         self._change_before = array("i")
-        self._level_ids = _LevelIds({price: level for level, price in enumerate(start.baseline)})
+        self._level_ids = LevelIds({price: level for level, price in enumerate(start.baseline)})
         # With room for more levels at its end.
         self._level_last = np.full(max(2 * len(start.baseline), _ROOM), _NONE, np.int32)
         self._walked: dict[int, array[int]] = {}  # the changes of the levels that were asked for
@@ -228,7 +215,7 @@ class HotSegment:
         for column, factor, where in columns:
             np.multiply(column, factor, out=column, where=where)
         self.named, self.ranges = named, ranges
-        self._level_ids = _LevelIds({price * price_factor: level for price, level in self._level_ids.items()})
+        self._level_ids = LevelIds({price * price_factor: level for price, level in self._level_ids.items()})
         self.instrument = instrument
 
     def finish(self, end: Millis, ended_by: Cause | None) -> None:

@@ -32,7 +32,8 @@ from .files import Files, GrowingFile
 from .hot import HotSegment
 from .log import Start, encode, encode_update, log_beginning
 from .memory import Memories
-from .recovery import Recovery, log_name, start_of
+from .recovery import Recovery, log_name
+from .retention import Retention
 from .seal import Sealer
 from .sealed import SealedSegment
 from .timeline import Segment, Timeline
@@ -74,6 +75,7 @@ class Recorder:
         self._files = files
         self._timeline = timeline
         self._retention_ms = retention_ms
+        self._retention = Retention(files, timeline, self.damage, segment_ms)
         self._segment_ms = segment_ms
         self._hot: HotSegment | None = None
         self._log: GrowingFile | None = None
@@ -374,43 +376,13 @@ class Recorder:
 
     def _prune(self) -> None:
         assert self.last_time is not None
-        oldest = self.last_time - self._retention_ms
-        segments = self._timeline.segments
-        while len(segments) > 1 and self._timeline.last_instant(segments[0]) < oldest and self.drop_oldest():
-            pass
-        self._forget_damaged(oldest)
-
-    def _forget_damaged(self, oldest: int) -> None:
-        """Remove files that are no use and whose time is over."""
-        held = {segment.start for segment in self._timeline.segments}
-        for name in self.damaged_files:
-            start = start_of(name)
-            if start is not None and start not in held and start + self._segment_ms < oldest:
-                self._remove(name)
-                del self.damage.files[name]
+        self._retention.drop_before(Millis(self.last_time - self._retention_ms), least=1)
 
     def expire(self, oldest: Millis) -> None:
         """Drop files that were over by an instant, the newest one too; not while events come, which say the time."""
-        if self._hot is not None:
-            return
-        segments = self._timeline.segments
-        while segments and self._timeline.last_instant(segments[0]) < oldest and self.drop_oldest(least=0):
-            pass
-        self._forget_damaged(oldest)
+        if self._hot is None:
+            self._retention.drop_before(oldest, least=0)
 
-    def drop_oldest(self, *, least: int = 1) -> bool:
-        """Drop the oldest segment if it is a file and `least` others are left; return whether it was."""
-        segments = self._timeline.segments
-        if len(segments) <= least or not isinstance(segments[0], SealedSegment):
-            return False
-        dropped = segments[0]
-        self._timeline.drop_first()
-        dropped.drop()
-        self._remove(dropped.name)
-        self.damage.files.pop(dropped.name, None)
-        return True
-
-    def _remove(self, name: str) -> None:
-        # What cannot be removed now is found, and removed, when the folder is opened again.
-        with contextlib.suppress(OSError):
-            self._files.remove(name)
+    def drop_oldest(self) -> bool:
+        """Drop the oldest segment if it is a file and not the only one; return whether it was."""
+        return self._retention.drop_oldest(least=1)
