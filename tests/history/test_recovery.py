@@ -133,6 +133,16 @@ def test_a_log_that_holds_no_event_is_removed(length: str) -> None:
     assert answers(history, (time for time in folder.times if time < end)) == until(folder.before, end - 1)
 
 
+@pytest.mark.parametrize("data", [b"somebody's notes", b"chrnbkLG and then nonsense", b"x" * 500])
+def test_a_log_that_is_none_is_set_aside_and_not_destroyed(data: bytes) -> None:
+    folder = Folder()
+    folder.files.contents["000000000000007.log"] = bytearray(data)
+    history = opened(folder.files)
+    assert answers(history, folder.times) == folder.before
+    assert [bytes(folder.files.contents[name]) for name in folder.files.aside()] == [data]
+    assert history.recorder.damaged_files == ["000000000000007.log"]
+
+
 def test_a_log_beside_its_finished_segment_is_removed_and_the_segment_answers() -> None:
     patient = PatientSealer()
     folder = Folder(sealer=patient)

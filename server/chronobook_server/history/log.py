@@ -260,8 +260,8 @@ def read_log(name: str, symbol: str, data: bytes, exchange: str = "") -> LogCont
     """
     if len(data) < _FILE.size:
         return None
-    magic, version, checksum = _FILE.unpack_from(data)
-    if magic != MAGIC or crc32(data[: _BEGINNING.size]) != checksum:
+    _, version, _ = _FILE.unpack_from(data)
+    if not _is_header(data):
         return None
     if version not in VERSIONS:
         raise UnknownFormat(name, version, VERSION)
@@ -309,6 +309,18 @@ def encoded_log(start: Start, entries: Iterable[Entry], symbol: str, exchange: s
     """Return the log of a symbol that says this."""
     records = (encode_update(entry) if isinstance(entry, Update) else encode(entry) for entry in entries)
     return b"".join((log_beginning(start, symbol, exchange), *records))
+
+
+def is_torn_beginning(data: bytes) -> bool:
+    """Return whether these bytes are what is left of a log that was just begun, and hold nothing of a book."""
+    written = data.rstrip(b"\0")  # a file system may have made room and not filled it
+    begins = FILE_HEADER.startswith(written) or (len(data) >= _FILE.size and _is_header(data))
+    return begins and not holds_records(data)
+
+
+def _is_header(data: bytes) -> bool:
+    magic, _, checksum = _FILE.unpack_from(data)
+    return bool(magic == MAGIC and crc32(data[: _BEGINNING.size]) == checksum)
 
 
 def holds_records(data: bytes) -> bool:

@@ -19,7 +19,7 @@ from .damage import Damage
 from .files import TEMPORARY, Files, GrowingFile
 from .hot import HotSegment
 from .layout import Kind
-from .log import LogContents, encode, encoded_log, holds_records, read_log
+from .log import LogContents, encode, encoded_log, holds_records, is_torn_beginning, read_log
 from .memory import Memories
 from .origin import DamagedFile, UnknownFormat
 from .plausible import MOST_AHEAD_MS, first_impossible, is_jump
@@ -143,10 +143,11 @@ class Recovery:
             return None
         if contents is not None and contents.entries:
             return contents
-        if holds_records(data if contents is None else data[contents.good_bytes :]):
-            self._set_aside(name, "has a damaged beginning")
-        else:
+        is_empty = is_torn_beginning(data) if contents is None else not holds_records(data[contents.good_bytes :])
+        if is_empty:
             self._remove(name)
+        else:
+            self._set_aside(name, "has a damaged beginning")
         return None
 
     def _remove(self, name: str) -> None:
