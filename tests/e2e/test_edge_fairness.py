@@ -139,9 +139,17 @@ async def test_without_tokens_callers_are_told_apart_by_address_and_cannot_say_a
                     with pytest.raises(grpc.aio.AioRpcError) as caught:
                         await stream.read()
                     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            http = await stack.enter_async_context(aiohttp.ClientSession())
-            reply = await stack.enter_async_context(http.get(url))
-            assert b"STATE" in await reply.content.readline()
+
+            async def watched(source: str) -> int:
+                """Watch over a connection of its own, from an address."""
+                connector = aiohttp.TCPConnector(local_addr=(source, 0))
+                http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+                reply = await stack.enter_async_context(http.get(url))
+                await reply.content.readline()
+                return reply.status
+
+            assert [await watched("127.0.0.2") for _ in range(3)] == [200, 200, 429], "half of the places"
+            assert await watched("127.0.0.3") == 200, "so many connections are one caller"
     await made.stop(0)
 
 

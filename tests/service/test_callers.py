@@ -32,7 +32,7 @@ class Context:
 
 
 def caller(context: Context, gateway_name: str | None = None) -> str:
-    return Callers(gateway_name).of(cast(Any, context))
+    return Callers(gateway_name).of(cast(Any, context)).name
 
 
 SAID = {ADDRESS: "9.9.9.9:1", TOKEN: payload(sub="somebody")}
@@ -91,14 +91,15 @@ def test_any_subject_makes_a_short_name(subject: str) -> None:
         ("[2001:db8::1]:1", "[2001:db8:0:1::1]:1", False),
         ("[::ffff:10.0.0.7]:1", "10.0.0.7:2", True),
         ("[fe80::1%eth0]:1", "[fe80::1%eth0]:2", True),
-        # On this machine, each connection is a caller.
-        ("127.0.0.1:1", "127.0.0.1:2", False),
-        ("[::1]:1", "[::1]:2", False),
+        ("127.0.0.1:1", "127.0.0.1:2", True),
+        ("127.0.0.1:1", "127.0.0.2:1", False),
+        ("[::1]:1", "[::1]:2", True),
         ("elsewhere", "elsewhere", True),
     ],
 )
 def test_an_address_is_a_host_or_its_network(one: str, other: str, *, is_same: bool) -> None:
-    assert (of_address(one) == of_address(other)) is is_same
+    assert (of_address(one).name == of_address(other).name) is is_same
+    assert (of_address(one).connection == of_address(other).connection) is (one == other)
 
 
 def test_the_headers_are_those_that_envoy_takes_from_callers() -> None:

@@ -4,15 +4,18 @@ import pytest
 
 from chronobook_server.core.errors import TooBusy
 from chronobook_server.service.places import Desk, Places
+from chronobook_server.service.shares import Caller
+
+A, B, C = (Caller(name, "") for name in "ABC")
 
 
 def test_a_place_that_another_caller_gets_is_lost_and_its_call_is_told() -> None:
     places, told = Places(2), []
-    kept = places.enter("A", lambda: told.append("first"))
-    lost = places.enter("A", lambda: told.append("second"))
+    kept = places.enter(A, lambda: told.append("first"))
+    lost = places.enter(A, lambda: told.append("second"))
     with pytest.raises(TooBusy):
-        places.enter("A", lambda: None)
-    places.enter("B", lambda: None)
+        places.enter(A, lambda: None)
+    places.enter(B, lambda: None)
     assert (told, kept.is_lost, lost.is_lost, len(places)) == (["second"], False, True, 2)
     places.leave(lost)  # which gives back nothing
     assert len(places) == 2
@@ -24,7 +27,7 @@ async def test_callers_get_turns_one_after_the_other() -> None:
     desk, order = Desk(1), []
 
     async def work(name: str) -> None:
-        await desk.begin(name[0])
+        await desk.begin(Caller(name[0], ""))
         try:
             order.append(name)
             await asyncio.sleep(0)
@@ -38,8 +41,8 @@ async def test_callers_get_turns_one_after_the_other() -> None:
 
 async def test_who_leaves_the_queue_takes_no_turn_with_it() -> None:
     desk = Desk(1)
-    await desk.begin("A")
-    waiting = [asyncio.create_task(desk.begin("B")) for _ in range(3)]
+    await desk.begin(A)
+    waiting = [asyncio.create_task(desk.begin(B)) for _ in range(3)]
     await asyncio.sleep(0)
     waiting[0].cancel()
     await asyncio.wait(waiting[:1])
@@ -48,4 +51,4 @@ async def test_who_leaves_the_queue_takes_no_turn_with_it() -> None:
     await asyncio.wait(waiting[1:2])
     await asyncio.wait_for(waiting[2], 1)
     desk.end()
-    await asyncio.wait_for(desk.begin("C"), 1)
+    await asyncio.wait_for(desk.begin(C), 1)

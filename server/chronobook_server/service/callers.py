@@ -15,6 +15,8 @@ from urllib.parse import unquote
 import grpc
 import orjson
 
+from .shares import Caller
+
 ADDRESS, CERTIFICATE, TOKEN = (f"x-chronobook-caller-{what}" for what in ("address", "certificate", "token"))
 _UNIX = "unix:"
 _NETWORK_BITS = 64  # of an IPv6 address, which one site has
@@ -27,16 +29,16 @@ class Callers:
     def __init__(self, gateway_name: str | None = None) -> None:
         self._gateway_name = None if gateway_name is None else gateway_name.encode()
 
-    def of(self, context: _Context) -> str:
-        """Return the name of whoever makes a call."""
+    def of(self, context: _Context) -> Caller:
+        """Return whoever makes a call."""
         peer = context.peer()
         if peer.startswith(_UNIX):
-            return _asserted(context) or peer
+            return _asserted(context) or Caller(peer)
         shown = context.auth_context() or {}
         if self._gateway_name is not None and self._gateway_name in _names(shown):
             return _asserted(context) or of_address(_address_of(peer))
         pem = shown.get("x509_pem_cert")
-        return f"certificate {_digest(b''.join(pem))}" if pem else of_address(_address_of(peer))
+        return Caller(f"certificate {_digest(b''.join(pem))}") if pem else of_address(_address_of(peer))
 
 
 def _names(shown: Any) -> list[bytes]:
@@ -48,16 +50,16 @@ def _address_of(peer: str) -> str:
     return unquote(peer.partition(":")[2])
 
 
-def _asserted(context: _Context) -> str | None:
-    """Return the name of the caller that Envoy asks for; None where it asks for itself."""
+def _asserted(context: _Context) -> Caller | None:
+    """Return the caller that Envoy asks for; None where it asks for itself."""
     said: dict[str, Any] = {
         key: value for key, value in context.invocation_metadata() or () if key in (ADDRESS, CERTIFICATE, TOKEN)
     }
     subject = subject_of(said.get(TOKEN))
     if subject is not None:
-        return f"subject {_digest(subject.encode('utf-8', 'surrogatepass'))}"
+        return Caller(f"subject {_digest(subject.encode('utf-8', 'surrogatepass'))}")
     if said.get(CERTIFICATE):
-        return f"certificate {said[CERTIFICATE]}"
+        return Caller(f"certificate {said[CERTIFICATE]}")
     return of_address(said[ADDRESS]) if said.get(ADDRESS) else None
 
 
@@ -74,23 +76,18 @@ def subject_of(token: Any) -> str | None:
 
 
 @lru_cache(1024)
-def of_address(address: str) -> str:
-    """Return the name of a caller at HOST:PORT: the host, or its /64 of IPv6.
-
-    On this machine all callers have the same address, so there each connection is a caller.
-    """
+def of_address(address: str) -> Caller:
+    """Return the caller at HOST:PORT, whose name is the host, or its /64 of IPv6."""
     host = address.rpartition(":")[0].removeprefix("[").removesuffix("]").partition("%")[0]
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
-        return f"address {address[:64]}"
+        return Caller(f"address {host[:64]}", address[:64])
     if isinstance(ip, ipaddress.IPv6Address):
         ip = ip.ipv4_mapped or ip
-    if ip.is_loopback:
-        return f"address {address}"
     if isinstance(ip, ipaddress.IPv6Address):
-        return f"address {ipaddress.ip_network((ip, _NETWORK_BITS), strict=False)}"
-    return f"address {ip}"
+        return Caller(f"address {ipaddress.ip_network((ip, _NETWORK_BITS), strict=False)}", address)
+    return Caller(f"address {ip}", address)
 
 
 def _digest(data: bytes) -> str:

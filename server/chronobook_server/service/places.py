@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from chronobook_server.core.errors import TooBusy
 
-from .shares import Full, Shares, Turns
+from .shares import Caller, Full, Shares, Turns
 
 
 class Place:
@@ -13,7 +13,7 @@ class Place:
 
     __slots__ = ("caller", "is_lost", "lose")
 
-    def __init__(self, caller: str, lose: Callable[[], object]) -> None:
+    def __init__(self, caller: Caller, lose: Callable[[], object]) -> None:
         self.caller = caller
         self.lose = lose
         self.is_lost = False
@@ -28,7 +28,7 @@ class Places:
     def __len__(self) -> int:
         return len(self._shares)
 
-    def enter(self, caller: str, lose: Callable[[], object]) -> Place:
+    def enter(self, caller: Caller, lose: Callable[[], object]) -> Place:
         """Return a place for a call. Raises TooBusy where its caller has its share."""
         place = Place(caller, lose)
         try:
@@ -52,7 +52,7 @@ class Desk:
         self._free = at_once
         self._turns = Turns[asyncio.Future[None]]()
 
-    async def begin(self, caller: str) -> None:
+    async def begin(self, caller: Caller) -> None:
         """Wait for one's turn, which `end` ends."""
         if self._free:
             self._free -= 1
