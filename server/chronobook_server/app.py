@@ -137,6 +137,7 @@ class Application:
             history,
             monotonic=time.monotonic,
             audit_seconds=None if audit is None else audit / 1000,
+            is_named=symbol in self._settings.symbols,
             synced=self._synced,
             allowance=self._allowance,
         )

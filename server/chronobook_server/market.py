@@ -11,7 +11,7 @@ from chronobook_server.core.book import OrderBook
 from chronobook_server.core.check import Audited
 from chronobook_server.core.clock import ExchangeClock
 from chronobook_server.core.coverage import Cause
-from chronobook_server.core.depth import DepthSnapshot, DepthUpdate, SnapshotWanted
+from chronobook_server.core.depth import DepthSnapshot, DepthUpdate, SnapshotWanted, Urgency
 from chronobook_server.core.errors import BeforeHistory, InTheFuture, NotSynced, TooOld
 from chronobook_server.core.instrument import MAX_EXACT, Instrument, MalformedDecimal
 from chronobook_server.core.kept import Allowance
@@ -30,7 +30,7 @@ from chronobook_server.core.splice import Splice
 from chronobook_server.core.sync import Output, Synchroniser
 from chronobook_server.core.sync_table import State
 from chronobook_server.core.trouble import Trouble, TroubleKind
-from chronobook_server.core.upkeep import FULL_LIMIT, Upkeep
+from chronobook_server.core.upkeep import FULL_LIMIT, Upkeep, known_bps
 from chronobook_server.core.values import Millis, Price, UpdateId
 from chronobook_server.core.view import BookView
 from chronobook_server.counts import Counts
@@ -68,7 +68,8 @@ class CurrentBook:
 class Market:
     """A symbol's book, history and watchers. `monotonic` gives seconds of a clock that never runs backwards.
 
-    `audit_seconds`: how often the book is compared with a snapshot at least; None: only by the way.
+    `audit_seconds`: how often the book is compared with a snapshot at least; None: only by the way. `is_named`: the
+    settings name it, so that prices near the market stay known.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Market:
         *,
         monotonic: Callable[[], float],
         audit_seconds: float | None = None,
+        is_named: bool = False,
         synced: Callable[[], None] = lambda: None,
         allowance: Allowance | None = None,
     ) -> None:
@@ -92,7 +94,7 @@ class Market:
         last = None if history.last_time is None else Witness(history.last_time, history.last_received)
         self._sync = Synchroniser(symbol, instrument=history.instrument, last=last, allowance=allowance)
         self._splice = Splice(self._sync.seen, allowance)
-        self._upkeep = Upkeep(audit_seconds)
+        self._upkeep = Upkeep(audit_seconds, is_named=is_named)
         self._clock = ExchangeClock()
         self._monotonic = monotonic
         self._synced = synced
@@ -142,7 +144,15 @@ class Market:
 
     def update(self, update: DepthUpdate, source: int = 0) -> SnapshotWanted | None:
         """Take in an event; one whose levels cannot be read is counted, and puts the book in doubt."""
-        return self._apply(self._splice.take(source, update))
+        wanted = self._apply(self._splice.take(source, update))
+        return self._keep_near() or wanted
+
+    def _keep_near(self) -> SnapshotWanted | None:
+        """Ask for a snapshot where prices near the market are about to be unknown."""
+        book = self._sync.book
+        if book is None or self._sync.is_checking or not self._upkeep.is_near(book, self._monotonic()):
+            return None
+        return self._take(self._sync.check(Urgency.NEAR))
 
     def _apply(self, updates: list[DepthUpdate]) -> SnapshotWanted | None:
         wanted: SnapshotWanted | None = None
@@ -205,7 +215,8 @@ class Market:
             return self._take(self._sync.receive_snapshot(number, snapshot))
         self._snapshot_limit = snapshot.limit if snapshot.is_cut else FULL_LIMIT
         self._check_ticker(snapshot.last_update_id)
-        return self._take(self._sync.receive_snapshot(number, snapshot))
+        wanted = self._take(self._sync.receive_snapshot(number, snapshot))
+        return self._keep_near() or wanted
 
     def _check_ticker(self, update_id: UpdateId) -> None:
         """Forget a best price of an update id that a later snapshot does not reach: that id is wrong."""
@@ -384,6 +395,10 @@ class Market:
     def is_synced(self) -> bool:
         """Whether the book is the exchange's."""
         return self._sync.book is not None
+
+    def known_bps(self) -> tuple[float | None, float | None]:
+        """Return how far prices are known from the best bid and ask, in basis points; None where that has no end."""
+        return (None, None) if self._sync.book is None else known_bps(self._sync.book)
 
     @property
     def instrument(self) -> Instrument | None:

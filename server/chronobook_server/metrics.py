@@ -61,6 +61,8 @@ _GAUGES: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
         "History files that cannot be used, or not all of them.",
         lambda market: len(market.history.recorder.damage.files),
     ),
+    ("bid_known_bps", "Known below the best bid, in basis points.", lambda market: market.known_bps()[0]),
+    ("ask_known_bps", "Known above the best ask, in basis points.", lambda market: market.known_bps()[1]),
     ("watches", "Streams open.", lambda market: len(market.hub)),
     ("watches_behind", "Streams that read on in the history.", lambda market: market.hub.behind),
     ("history_failing", "1 while history cannot be written.", lambda market: int(_is_failing(market))),

@@ -3,8 +3,8 @@ from chronobook_server.core.coverage import KnownRange
 from chronobook_server.core.depth import Urgency
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import Keyframe
-from chronobook_server.core.upkeep import FULL_LIMIT, Upkeep
-from chronobook_server.core.values import Millis, Nanos, UpdateId
+from chronobook_server.core.upkeep import FULL_LIMIT, Upkeep, known_bps
+from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, UpdateId
 
 
 def book(bid: int, ask: int, lowest: int, highest: int) -> OrderBook:
@@ -76,3 +76,48 @@ def test_a_book_is_audited_in_its_time_whatever_told_of_it_last() -> None:
     upkeep.compared(WIDE, FULL_LIMIT, 165.0)
     assert upkeep.wanted(WIDE, 224.0) is None
     assert upkeep.wanted(WIDE, 225.0) is Urgency.AUDIT
+
+
+def near(made: OrderBook, limit: int = FULL_LIMIT) -> Upkeep:
+    upkeep = Upkeep(None, is_named=True)
+    upkeep.began(made, limit, 100.0)
+    return upkeep
+
+
+def test_a_named_symbol_wants_more_when_25_basis_points_are_left_on_a_side() -> None:
+    wide = book(100_000, 100_001, 99_500, 100_500)  # 50 basis points a side
+    upkeep = near(wide)
+    assert not upkeep.is_near(book(100_249, 100_250, 99_500, 100_500), 110.0)
+    assert upkeep.is_near(book(100_251, 100_252, 99_500, 100_500), 110.0)
+    assert near(wide).is_near(book(99_749, 99_750, 99_500, 100_500), 110.0)
+    assert near(wide).wanted(book(99_749, 99_750, 99_500, 100_500), 110.0) is Urgency.NEAR
+    assert not Upkeep(None).is_near(book(99_749, 99_750, 99_500, 100_500), 110.0)
+
+
+def test_a_named_symbol_with_a_dense_book_wants_more_when_a_snapshot_brings_more() -> None:
+    dense = book(100_000, 100_001, 99_880, 100_121)  # 12 basis points a side
+    upkeep = near(dense)
+    assert not upkeep.is_near(book(100_005, 100_006, 99_880, 100_121), 110.0)
+    assert upkeep.is_near(book(100_007, 100_008, 99_880, 100_121), 110.0)
+    upkeep.compared(book(100_007, 100_008, 99_880, 100_128), FULL_LIMIT, 110.2)
+    assert upkeep.is_near(book(100_015, 100_016, 99_880, 100_128), 110.3), "the last one brought more"
+
+
+def test_without_a_reply_the_next_request_waits_ever_longer() -> None:
+    short = book(100_240, 100_241, 99_500, 100_300)
+    upkeep = near(book(100_000, 100_001, 99_500, 100_300))
+    asked = [tenths / 10 for tenths in range(1000) if upkeep.is_near(short, 100.0 + tenths / 10)]
+    assert asked == [0, 1, 3, 7, 15, 31, 61, 91]
+
+
+def test_a_reply_that_brings_no_more_is_enough_until_the_price_moves() -> None:
+    short = book(100_240, 100_241, 99_500, 100_300)
+    upkeep = near(book(100_000, 100_001, 99_500, 100_300))
+    assert upkeep.is_near(short, 110.0)
+    upkeep.compared(short, FULL_LIMIT, 110.2)
+    assert not any(upkeep.is_near(short, 111.0 + second) for second in range(100))
+
+
+def test_known_basis_points_are_absent_where_a_side_has_no_end_or_no_levels() -> None:
+    assert known_bps(book(100_000, 100_001, 99_000, MAX_STEPS)) == (100.0, None)
+    assert known_bps(book(100_000, 100_001, 0, 100_001)) == (None, 0.0)

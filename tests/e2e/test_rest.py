@@ -24,6 +24,7 @@ STATUS = {
     "malformed_frames_count": int, "trading_status": str, "history_error": [str],
     "epoch": [NUMBER], "tick_size": [NUMBER], "step_size": [NUMBER], "audits": AUDITS, "suspensions_count": int,
     "sync_error": [str], "rejected_events_count": int, "redated_events_count": int,
+    "bid_known_bps": [NUMBER], "ask_known_bps": [NUMBER],
 }  # fmt: skip
 BOOK = {
     "symbol": str, "last_update_id": NUMBER, "timestamp": NUMBER, "bids": (LEVEL,), "asks": (LEVEL,), "as_of": NUMBER,

@@ -24,8 +24,9 @@ def test_what_is_urgent_goes_first_then_the_preferred_then_who_came_first() -> N
     queue.put("E", wanted(), 0)
     queue.put("F", wanted(Urgency.WIDEN), 0)
     queue.put("G", wanted(Urgency.EDGE), 0)
+    queue.put("H", wanted(Urgency.NEAR), 0)
     assert queue.resyncs() == 4
-    assert order(queue) == ["E", "B", "C", "D", "G", "F", "A"]
+    assert order(queue) == ["E", "B", "C", "D", "H", "G", "F", "A"]
 
 
 def test_a_new_request_of_the_same_symbol_keeps_its_turn() -> None:

@@ -1,8 +1,10 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from random import Random
 
+from chronobook_server.core.depth import Urgency
 from chronobook_server.exchange.network import Reply
 from chronobook_server.exchange.requests import Requests
 from chronobook_server.exchange.snapshots import Snapshots
@@ -101,3 +103,21 @@ async def test_a_fault_of_ours_starts_over_and_ends_nothing() -> None:
         sinks["A"].broken = True
         await asyncio.sleep(10)
         assert (sinks["A"].snapshots, snapshots.fetched, snapshots.guard.faults) == ([10], 2, 1)
+
+
+@virtually
+async def test_prices_near_the_market_leave_weight_for_books_that_are_lost() -> None:
+    network = TimedNetwork(depth=[ok(snapshot_body(10))])
+    async with fetching(network, "A", "LOST") as (snapshots, requests, sinks):
+        await asyncio.sleep(1)
+        for _ in range(200):
+            snapshots.want("A", replace(sinks["A"].wanted(), urgency=Urgency.NEAR))
+            await asyncio.sleep(0.05)
+        assert 480 <= requests.budget.left(requests.now()) < 520
+        before = len(network.requests)
+        asked_at = network.monotonic()
+        snapshots.want("LOST", sinks["LOST"].wanted())
+        await asyncio.sleep(1)
+        ((at, path),) = network.requests[before:]
+        assert "LOST" in path
+        assert at - asked_at < 0.1

@@ -28,7 +28,10 @@ async def test_status_before_and_after_the_first_sync() -> None:
         before = await running.stub.GetStatus(pb.GetStatusRequest())
         assert (before.symbol, before.is_connected, before.state) == ("ETHUSDT", False, pb.DISCONNECTED)
         assert (before.last_update_id, before.bids_count, before.history_count) == (0, 0, 0)
-        for absent in ("timestamp", "as_of", "complete_to", "age", "known_range", "best_bid", "best_ask"):
+        for absent in (
+            "timestamp", "as_of", "complete_to", "age", "known_range", "best_bid", "best_ask", "bid_known_bps",
+            "ask_known_bps",
+        ):  # fmt: skip
             assert not before.HasField(absent), absent
         fed.sync()
         fed.market.malformed()
@@ -40,6 +43,8 @@ async def test_status_before_and_after_the_first_sync() -> None:
         assert (after.bids_count, after.asks_count, after.history_count) == (3, 2, 2)
         assert (after.timestamp, after.as_of, after.complete_to, after.age) == (12.75, 12.5, 12.499, 0.25)
         assert (after.known_range.lowest, after.known_range.highest) == (98.0, 102.0)
+        assert after.bid_known_bps == pytest.approx((99.5 - 98.0) / 99.5 * 10_000)
+        assert after.ask_known_bps == pytest.approx((102.0 - 101.0) / 101.0 * 10_000)
         assert (after.best_bid.price, after.best_bid.quantity, after.best_ask.price) == (99.5, 0.25, 101.0)
         assert (after.malformed_frames_count, after.resyncs_count, after.trading_status) == (1, 0, "TRADING")
 

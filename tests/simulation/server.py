@@ -126,7 +126,11 @@ class SimServer:
         )
         history.applied, history.run = self.applied.setdefault(symbol, []), self.runs
         self.markets[symbol] = Market(
-            symbol, history, monotonic=self.network.monotonic, audit_seconds=self.plan.audit_seconds
+            symbol,
+            history,
+            monotonic=self.network.monotonic,
+            audit_seconds=self.plan.audit_seconds,
+            is_named=symbol in self.plan.symbols and not self.plan.all_symbols,
         )
 
     async def stop(self, *, is_killed: bool) -> None:

@@ -126,6 +126,8 @@ def status(message: pb.GetStatusResponse) -> results.Status:
         sync_error=present(message, "sync_error"),
         rejected_events_count=message.rejected_events_count,
         redated_events_count=message.redated_events_count,
+        bid_known_bps=present(message, "bid_known_bps"),
+        ask_known_bps=present(message, "ask_known_bps"),
     )
 
 

@@ -152,6 +152,8 @@ class Status:
     sync_error              why there is no book in sync, in words; None while there is one
     rejected_events_count   events whose time or update ids contradicted those around them
     redated_events_count    events up to a second back in time, dated to the event before them
+    bid_known_bps           how far below the best bid all prices are known, in basis points; None where that has no end
+    ask_known_bps           how far above the best ask all prices are known, in basis points
     """
 
     symbol: str
@@ -180,6 +182,8 @@ class Status:
     sync_error: str | None
     rejected_events_count: int
     redated_events_count: int
+    bid_known_bps: float | None = None
+    ask_known_bps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,10 @@ class Urgency(IntEnum):
     """Why a snapshot is wanted; what is lower goes first."""
 
     RESYNC = 0
-    EDGE = 1  # the best price nears an edge of the known range
-    WIDEN = 2  # the book began with a cheap snapshot
-    AUDIT = 3
+    NEAR = 1  # of a symbol that the settings name: prices near the market are about to be unknown
+    EDGE = 2  # the best price nears an edge of the known range
+    WIDEN = 3  # the book began with a cheap snapshot
+    AUDIT = 4
 
 
 @dataclass(frozen=True, slots=True)

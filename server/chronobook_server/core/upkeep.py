@@ -10,16 +10,37 @@ from .values import MAX_STEPS
 FULL_LIMIT = 1000
 # The best price nears an edge when this part of the distance that a snapshot gave it is left.
 _NEAR = 0.3
+# Of a symbol that the settings name, prices within 10 basis points of the best ones stay known while the price moves by
+# 10 during a request. Up to 5 come with the event that tells. What moved during the last request counts, if it is more.
+_KEPT_BPS = 10.0
+_MOVES_BPS = 10.0
+_EVENT_BPS = 5.0
+# A snapshot of a dense book reaches less far: then another one is wanted when it can bring this part of its reach.
+_BROUGHT = 0.05
+# Between two requests near the market, where the first one brought no more; longer each time.
+_NEAR_PAUSE = 1.0
+_LONGEST_NEAR_PAUSE = 30.0
 # Between two requests, in seconds; longer each time while no reply comes.
 _FIRST_PAUSE = 5.0
 _LONGEST_PAUSE = 300.0
 
 
-class Upkeep:
-    """Of one symbol. `audit_seconds`: how often a book is compared at least; None: only by the way."""
+_BPS = 10_000
 
-    def __init__(self, audit_seconds: float | None) -> None:
+
+class Upkeep:
+    """Of one symbol. `audit_seconds`: how often a book is compared at least; None: only by the way.
+
+    `is_named`: the settings name the symbol, so that prices near the market are to stay known.
+    """
+
+    def __init__(self, audit_seconds: float | None, *, is_named: bool = False) -> None:
         self._audit_seconds = audit_seconds
+        self._is_named = is_named
+        self._least = (0, 0)  # of a named symbol: the room below the best bid and above the best ask that is too little
+        self._near_asked: tuple[int, int, int, int] | None = None  # best prices and edges at the last request
+        self._near_asked_at = 0.0
+        self._near_pause = 0.0
         self._limit = 0  # levels a side of the largest snapshot of this epoch; FULL_LIMIT where none brings more
         self._room = (0, 0)  # from the best prices to the edges of the known range, when a snapshot last told
         self._told = 0.0  # when that was
@@ -31,6 +52,7 @@ class Upkeep:
         self._limit = limit
         self._pause = _FIRST_PAUSE
         self._asked = -_FIRST_PAUSE + now
+        self._near_asked, self._near_pause = None, 0.0
         self._note(book, now)
 
     def compared(self, book: OrderBook, limit: int, now: float) -> None:
@@ -43,9 +65,47 @@ class Upkeep:
     def _note(self, book: OrderBook, now: float) -> None:
         self._told = now
         self._room = _room(book)
+        if self._is_named:
+            self._note_near(book)
+
+    def _note_near(self, book: OrderBook) -> None:
+        known = book.known_range
+        bid, ask, lowest, highest = self._near_asked or (book.best_bid, book.best_ask, known.lowest, known.highest)
+        if self._near_asked is not None and (known.lowest < lowest or known.highest > highest):
+            self._near_pause = 0.0  # it brought more
+        self._near_asked = None
+        # The snapshot is of an instant during the request: it reached as far from the best prices of then.
+        reaches = (max(bid, book.best_bid) - known.lowest, known.highest - min(ask, book.best_ask))
+        moves = (abs(book.best_bid - bid), abs(book.best_ask - ask))
+        least = []
+        for reach, move, best in zip(reaches, moves, (book.best_bid, book.best_ask), strict=True):
+            wanted = best * (_KEPT_BPS + _EVENT_BPS) / _BPS + max(best * _MOVES_BPS / _BPS, move)
+            most = max(reach, 0) * (1 - _BROUGHT) if self._limit >= FULL_LIMIT else wanted
+            least.append(int(min(wanted, most)))
+        self._least = (least[0], least[1])
+
+    def is_near(self, book: OrderBook, now: float) -> bool:
+        """Return whether a snapshot is wanted now to keep prices near the market known. The caller asks for it.
+
+        Called after every event: of a symbol that moves fast, a second is long.
+        """
+        if not self._is_named:
+            return False
+        known = book.known_range
+        below, above = self._least
+        if book.best_bid - known.lowest >= below and known.highest - book.best_ask >= above:
+            return False
+        if now - self._near_asked_at < self._near_pause or not book.best_bid or book.best_ask >= MAX_STEPS:
+            return False
+        self._near_asked = (book.best_bid, book.best_ask, known.lowest, known.highest)
+        self._near_asked_at = now
+        self._near_pause = min(max(2 * self._near_pause, _NEAR_PAUSE), _LONGEST_NEAR_PAUSE)
+        return True
 
     def wanted(self, book: OrderBook, now: float) -> Urgency | None:
         """Return why another snapshot is wanted now; None where none is. The caller asks for it."""
+        if self.is_near(book, now):
+            return Urgency.NEAR
         if now - self._asked < self._pause:
             return None
         urgency: Urgency | None = None
@@ -63,6 +123,19 @@ class Upkeep:
     def _is_near(self, book: OrderBook) -> bool:
         room = _room(book)
         return any(now < max(before, 0) * _NEAR for now, before in zip(room, self._room, strict=True))
+
+
+def known_bps(book: OrderBook) -> tuple[float | None, float | None]:
+    """Return how far prices are known below the best bid and above the best ask, in basis points of these.
+
+    None for a side without levels, and for one that is known to its end.
+    """
+    below, above = _room(book)
+    known = book.known_range
+    return (
+        below / book.best_bid * _BPS if book.best_bid and known.lowest > 0 else None,
+        above / book.best_ask * _BPS if 0 < book.best_ask < MAX_STEPS and known.highest < MAX_STEPS else None,
+    )
 
 
 def _room(book: OrderBook) -> tuple[int, int]:

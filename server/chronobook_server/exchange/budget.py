@@ -53,10 +53,13 @@ class WeightBudget:
         self._turn(now)
         return max(int(self.limit * (1 - _RESERVE)) - self.used, 0)
 
-    def delay(self, weight: int, now: float) -> float:
-        """Return the seconds to wait until a request of this weight may be sent; 0 means now."""
+    def delay(self, weight: int, now: float, *, kept: float = 0.0) -> float:
+        """Return the seconds to wait until a request of this weight may be sent; 0 means now.
+
+        `kept` is the part of the limit that is left to other requests.
+        """
         wait = max(self._held_until - now, 0.0)
-        if self.left(now) < weight and self.used:
+        if self.left(now) < weight + int(self.limit * kept) and self.used:
             wait = max(wait, self._next_release() - now)
         return max(wait, SHORTEST_WAIT) if wait > 0 else 0.0
 

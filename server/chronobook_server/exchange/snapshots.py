@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import structlog
 
-from chronobook_server.core.depth import DepthSnapshot, SnapshotWanted
+from chronobook_server.core.depth import DepthSnapshot, SnapshotWanted, Urgency
 from chronobook_server.core.values import Nanos
 
 from .budget import depth_weight
@@ -25,6 +25,7 @@ from .wire import MalformedFrame, decode_snapshot
 _AT_ONCE = 8
 # No book waits longer than this for its next request, where weight allows.
 LONGEST_DELAY = 10.0
+_KEPT_FOR_RESYNCS = 0.2
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +81,9 @@ class Snapshots:
                 self.queue.drop(symbol)
                 continue
             limit = limit_for(wanted, self.queue.resyncs(), budget.left(now))
-            wait = budget.delay(depth_weight(limit), now)
+            # A symbol that moves fast may want snapshot after snapshot: books that are lost must not wait for those.
+            kept = _KEPT_FOR_RESYNCS if wanted.urgency is Urgency.NEAR else 0.0
+            wait = budget.delay(depth_weight(limit), now, kept=kept)
             if wait > 0:
                 return wait
             self.queue.drop(symbol)

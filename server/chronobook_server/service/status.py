@@ -17,6 +17,7 @@ _faulty: set[str] = set()  # the symbols whose fault is in the log
 def of(market: Market, *, task_error: str | None = None) -> pb.GetStatusResponse:
     """Return how a symbol's book stands."""
     history, view, counts = market.history, market.current_view(), market.counts
+    bid_known_bps, ask_known_bps = market.known_bps()
     newest = history.newest_state()
     return pb.GetStatusResponse(
         symbol=market.symbol,
@@ -48,6 +49,8 @@ def of(market: Market, *, task_error: str | None = None) -> pb.GetStatusResponse
             wrong_count=convert.count(counts.levels_wrong),
         ),
         suspensions_count=convert.count(counts.suspensions),
+        bid_known_bps=bid_known_bps,
+        ask_known_bps=ask_known_bps,
         task_error=task_error,
         unusable_files_count=convert.count(len(history.recorder.damage.files)),
         sync_error=market.sync_error,

@@ -302,6 +302,8 @@ class GetStatusResponse(_message.Message):
     STEP_SIZE_FIELD_NUMBER: _builtins.int
     AUDITS_FIELD_NUMBER: _builtins.int
     SUSPENSIONS_COUNT_FIELD_NUMBER: _builtins.int
+    BID_KNOWN_BPS_FIELD_NUMBER: _builtins.int
+    ASK_KNOWN_BPS_FIELD_NUMBER: _builtins.int
     TASK_ERROR_FIELD_NUMBER: _builtins.int
     UNUSABLE_FILES_COUNT_FIELD_NUMBER: _builtins.int
     SYNC_ERROR_FIELD_NUMBER: _builtins.int
@@ -351,6 +353,12 @@ class GetStatusResponse(_message.Message):
     """The smallest quantity increment of new orders. Absent while not known."""
     suspensions_count: _builtins.int
     """How often the stream was lost or silent since the server started, whether anything was missed or not."""
+    bid_known_bps: _builtins.float
+    """How far below the best bid all prices are known, in basis points of it. Absent while there is no book in sync, where
+    there are no bids, and where every bid is known.
+    """
+    ask_known_bps: _builtins.float
+    """How far above the best ask all prices are known, in basis points of it. Absent as for the bid."""
     task_error: _builtins.str
     """Which task of the server failed within the last ten minutes and was begun again, and why. Absent while none did."""
     unusable_files_count: _builtins.int
@@ -407,24 +415,30 @@ class GetStatusResponse(_message.Message):
         step_size: _builtins.float | None = ...,
         audits: Global___Audits | None = ...,
         suspensions_count: _builtins.int = ...,
+        bid_known_bps: _builtins.float | None = ...,
+        ask_known_bps: _builtins.float | None = ...,
         task_error: _builtins.str | None = ...,
         unusable_files_count: _builtins.int = ...,
         sync_error: _builtins.str | None = ...,
         rejected_events_count: _builtins.int = ...,
         redated_events_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_sync_error", b"_sync_error", "_task_error", b"_task_error", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "complete_to", b"complete_to", "epoch", b"epoch", "history_error", b"history_error", "known_range", b"known_range", "step_size", b"step_size", "sync_error", b"sync_error", "task_error", b"task_error", "tick_size", b"tick_size", "timestamp", b"timestamp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_ask_known_bps", b"_ask_known_bps", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_bid_known_bps", b"_bid_known_bps", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_sync_error", b"_sync_error", "_task_error", b"_task_error", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "ask_known_bps", b"ask_known_bps", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "bid_known_bps", b"bid_known_bps", "complete_to", b"complete_to", "epoch", b"epoch", "history_error", b"history_error", "known_range", b"known_range", "step_size", b"step_size", "sync_error", b"sync_error", "task_error", b"task_error", "tick_size", b"tick_size", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_sync_error", b"_sync_error", "_task_error", b"_task_error", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "asks_count", b"asks_count", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "bids_count", b"bids_count", "complete_to", b"complete_to", "epoch", b"epoch", "history_count", b"history_count", "history_error", b"history_error", "is_connected", b"is_connected", "known_range", b"known_range", "last_update_id", b"last_update_id", "malformed_frames_count", b"malformed_frames_count", "redated_events_count", b"redated_events_count", "rejected_events_count", b"rejected_events_count", "resyncs_count", b"resyncs_count", "state", b"state", "step_size", b"step_size", "suspensions_count", b"suspensions_count", "symbol", b"symbol", "sync_error", b"sync_error", "task_error", b"task_error", "tick_size", b"tick_size", "timestamp", b"timestamp", "trading_status", b"trading_status", "unusable_files_count", b"unusable_files_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age", b"_age", "_as_of", b"_as_of", "_ask_known_bps", b"_ask_known_bps", "_best_ask", b"_best_ask", "_best_bid", b"_best_bid", "_bid_known_bps", b"_bid_known_bps", "_complete_to", b"_complete_to", "_epoch", b"_epoch", "_history_error", b"_history_error", "_known_range", b"_known_range", "_step_size", b"_step_size", "_sync_error", b"_sync_error", "_task_error", b"_task_error", "_tick_size", b"_tick_size", "_timestamp", b"_timestamp", "age", b"age", "as_of", b"as_of", "ask_known_bps", b"ask_known_bps", "asks_count", b"asks_count", "audits", b"audits", "best_ask", b"best_ask", "best_bid", b"best_bid", "bid_known_bps", b"bid_known_bps", "bids_count", b"bids_count", "complete_to", b"complete_to", "epoch", b"epoch", "history_count", b"history_count", "history_error", b"history_error", "is_connected", b"is_connected", "known_range", b"known_range", "last_update_id", b"last_update_id", "malformed_frames_count", b"malformed_frames_count", "redated_events_count", b"redated_events_count", "rejected_events_count", b"rejected_events_count", "resyncs_count", b"resyncs_count", "state", b"state", "step_size", b"step_size", "suspensions_count", b"suspensions_count", "symbol", b"symbol", "sync_error", b"sync_error", "task_error", b"task_error", "tick_size", b"tick_size", "timestamp", b"timestamp", "trading_status", b"trading_status", "unusable_files_count", b"unusable_files_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age: _TypeAlias = _typing.Literal["age"]  # noqa: Y015
     _WhichOneofArgType__age: _TypeAlias = _typing.Literal["_age", b"_age"]  # noqa: Y015
     _WhichOneofReturnType__as_of: _TypeAlias = _typing.Literal["as_of"]  # noqa: Y015
     _WhichOneofArgType__as_of: _TypeAlias = _typing.Literal["_as_of", b"_as_of"]  # noqa: Y015
+    _WhichOneofReturnType__ask_known_bps: _TypeAlias = _typing.Literal["ask_known_bps"]  # noqa: Y015
+    _WhichOneofArgType__ask_known_bps: _TypeAlias = _typing.Literal["_ask_known_bps", b"_ask_known_bps"]  # noqa: Y015
     _WhichOneofReturnType__best_ask: _TypeAlias = _typing.Literal["best_ask"]  # noqa: Y015
     _WhichOneofArgType__best_ask: _TypeAlias = _typing.Literal["_best_ask", b"_best_ask"]  # noqa: Y015
     _WhichOneofReturnType__best_bid: _TypeAlias = _typing.Literal["best_bid"]  # noqa: Y015
     _WhichOneofArgType__best_bid: _TypeAlias = _typing.Literal["_best_bid", b"_best_bid"]  # noqa: Y015
+    _WhichOneofReturnType__bid_known_bps: _TypeAlias = _typing.Literal["bid_known_bps"]  # noqa: Y015
+    _WhichOneofArgType__bid_known_bps: _TypeAlias = _typing.Literal["_bid_known_bps", b"_bid_known_bps"]  # noqa: Y015
     _WhichOneofReturnType__complete_to: _TypeAlias = _typing.Literal["complete_to"]  # noqa: Y015
     _WhichOneofArgType__complete_to: _TypeAlias = _typing.Literal["_complete_to", b"_complete_to"]  # noqa: Y015
     _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
@@ -448,9 +462,13 @@ class GetStatusResponse(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__as_of) -> _WhichOneofReturnType__as_of | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ask_known_bps) -> _WhichOneofReturnType__ask_known_bps | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__best_ask) -> _WhichOneofReturnType__best_ask | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__best_bid) -> _WhichOneofReturnType__best_bid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bid_known_bps) -> _WhichOneofReturnType__bid_known_bps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__complete_to) -> _WhichOneofReturnType__complete_to | None: ...
     @_typing.overload
