@@ -68,6 +68,15 @@ async def test_counts_beyond_their_type_stay_at_the_largest(monkeypatch: pytest.
         assert (await running.stub.ListSymbols(pb.ListSymbolsRequest())).symbols[0].history_count == most
 
 
+@pytest.mark.parametrize("text", ["", "0", "0.000", "nan", "inf", "1e5", "1_0", "١", " 1", "-1", "9" * 400, "0x1"])
+async def test_a_size_that_is_no_decimal_above_0_is_absent(text: str) -> None:
+    fed = HandFed()
+    fed.market.listed(Contract("TRADING", text, "0.00000001"), Millis(9_000))
+    async with served(fed) as running:
+        status = await running.stub.GetStatus(pb.GetStatusRequest())
+        assert (status.HasField("tick_size"), status.step_size) == (False, 1e-8)
+
+
 async def test_a_fault_in_one_symbol_costs_the_list_that_symbols_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     faulty, sound = HandFed("AUSDT"), HandFed("BUSDT")
     sound.sync()

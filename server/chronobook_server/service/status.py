@@ -1,5 +1,6 @@
 """How symbols and their histories stand, as messages."""
 
+import re
 from collections.abc import Iterable
 
 import structlog
@@ -10,6 +11,8 @@ from chronobook_server.market import Market
 
 from . import convert
 
+# Plain decimal text: float() also reads words, exponents and the digits of other alphabets.
+_SIZE = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
 log = structlog.get_logger(__name__)
 _faulty: set[str] = set()  # the symbols whose fault is in the log
 
@@ -124,8 +127,5 @@ def _change(change: ContractChanged) -> pb.GetHistoryResponse.ContractChange:
 
 def _size(text: str) -> float | None:
     """Return a tick or step size; None where the exchange does not say, or says nothing that is one."""
-    try:
-        size = float(text)
-    except ValueError:
-        return None
-    return size if 0 < size < float("inf") else None
+    size = float(text) if _SIZE.fullmatch(text) else 0.0
+    return size or None
