@@ -10,6 +10,7 @@ import pytest
 from chronobook_server.core.coverage import Cause
 from chronobook_server.core.depth import DepthUpdate, SnapshotWanted
 from chronobook_server.core.errors import BeforeHistory, InTheFuture, NotSynced, TooOld
+from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import Contract, Record
 from chronobook_server.core.sync_table import State
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
@@ -316,3 +317,31 @@ def test_a_fault_of_ours_leaves_a_gap_even_where_the_history_has_the_fault(monke
     made.snapshot(wanted.number, snapshot(1015, time=1015))
     made.update(update(1021, 1030, 1020, time=3000))
     assert made.state is State.IN_SYNC
+
+
+def test_a_book_in_coarser_steps_than_its_history_is_answered_in_the_finest_ones() -> None:
+    made = synced(Monotonic())
+    made.update(update(1001, 1100, 1000, bids=[("98.0", "0.000000000000000001")], time=1100))
+    made.update(update(1101, 1150, 1100, time=1150))
+    made.update(update(1151, 1200, 1150, bids=[("97.0", "60000000000")], time=1200))
+    wanted = made.update(update(1201, 1300, 1200, time=1300))
+    made.closed()
+    wanted = made.opened() or wanted
+    assert wanted is not None
+    for _ in range(3):
+        bids = [("99.0", "2.00"), ("97.0", "60000000000")]
+        wanted = made.snapshot(wanted.number, snapshot(1300, bids=bids, time=1300)) or wanted
+        if made.is_synced:
+            break
+    made.update(update(1301, 1400, 1300, bids=[("96.5", "3")], time=1400))
+    made.update(update(1401, 1500, 1400, bids=[("96.5", "4")], time=1500))
+    assert made.is_synced
+    fine = Instrument("X", 1, 18)
+    assert made.instrument == fine
+    now, past = made.level_now(Price(970)), made.history.level_at(Price(970), Millis(1400))
+    assert now is not None
+    assert (now.quantity, past.quantity) == (6 * 10**28, 6 * 10**28)
+    view = made.current_view()
+    assert view is not None
+    assert (view.instrument, view.bids()[1].tolist()) == (fine, [2 * 10**18, 6 * 10**28, 4 * 10**18])
+    assert made.history.level_at(Price(980), Millis(1100)).quantity == 1

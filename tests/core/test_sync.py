@@ -690,3 +690,40 @@ def test_an_event_for_which_a_kept_one_would_have_no_room_is_the_one_that_is_ref
         sync.receive_update(update(11, 20, 10, bids=[("98", "0.5")]))
     outputs = sync.receive_snapshot(number, snapshot(10, bids=[("99", "1")], asks=[("101", "1")]))
     assert kinds(outputs) == ["Keyframe", "Update"]
+
+
+def test_one_odd_text_does_not_keep_ordinary_numbers_out_for_ever() -> None:
+    sync = in_sync()
+    odd = "0.000000000000000001"
+    sync.receive_update(update(21, 30, 20, bids=[("98.0", odd)]))
+    with pytest.raises(MalformedDecimal):
+        sync.receive_update(update(31, 40, 30, bids=[("98.0", "0"), ("97.0", "60000000000.00000000")]))
+    outputs = sync.receive_update(update(41, 50, 40, bids=[("97.5", "1.5")]))
+    assert kinds(outputs) == ["Gap", "SnapshotWanted"]
+    assert isinstance(outputs[1], SnapshotWanted)
+    bids: Pairs = [("99.0", "2.00"), ("97.0", "60000000000.00000000")]
+    outputs = sync.receive_snapshot(outputs[1].number, snapshot(45, bids=bids))
+    assert kinds(outputs) == ["Keyframe", "Update"]
+    assert isinstance(outputs[0], Keyframe)
+    # The scales also hold the events that wait, and zeros at the end of prices do not count.
+    assert outputs[0].instrument == Instrument("X", 1, 1)
+    assert sync.book is not None
+    assert [sync.book.quantity(Price(price)) for price in (970, 975)] == [600_000_000_000, 15]
+
+
+def test_a_snapshot_that_does_not_fit_keeps_the_scales_of_the_events_that_wait() -> None:
+    sync, number = opened()
+    sync.receive_update(update(5, 10, 4, bids=[("99", "0.000000000000000001")]))
+    outputs = sync.receive_snapshot(number, snapshot(8, bids=[("98", "60000000000")]))
+    assert kinds(outputs) == ["SnapshotWanted"]
+    outputs = sync.receive_snapshot(number + 1, snapshot(8, bids=[("98", "1")]))
+    assert kinds(outputs) == ["Keyframe", "Update"]
+    assert sync.book is not None
+    assert sync.book.instrument == Instrument("X", 1, 18)
+
+
+def test_a_snapshot_that_moves_the_scale_is_compared_in_the_new_steps() -> None:
+    sync, number = checking()
+    sync.receive_update(update(21, 30, 20, bids=[("99.0", "7.00")]))
+    sync.receive_snapshot(number, snapshot(20, bids=[("99.0", "2.00")], asks=[("101.00", "1.00")]))
+    assert sync.state is State.IN_SYNC, "the book differs from the snapshot only where an event came later"

@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import orjson
@@ -16,10 +16,12 @@ from tests.support.errors import from_rpc
 SYMBOL = "PEPEUSDT"
 START = 1_800_000_000_000
 FIRST, LAST = 100, 106
+Pairs: TypeAlias = list[list[str]]
+Events: TypeAlias = list[dict[str, Pairs]]
 BIDS = [["0.00001234", "60000000000.00000000"], ["0.00001200", "7"]]
 ASKS = [["0.00001240", "46000000000.00000000"], ["0.00001300", "0.5"]]
 # What each event says, 400 ms after the one before; the third and the fourth bring finer texts.
-EVENTS: list[dict[str, list[list[str]]]] = [
+EVENTS: Events = [
     {"b": [["0.00001233", "59999999999.5"]], "a": []},
     {"b": [["0.00001234", "0"], ["0.00001233", "0.00000000"]], "a": [["0.00001240", "0.00"]]},
     {"b": [["0.00001233", "46000000000.00000001"]], "a": []},
@@ -34,12 +36,12 @@ def at(number: int) -> int:
     return START + 400 * number
 
 
-def recording(path: Path) -> Path:
+def recording(path: Path, events: Events, bids: Pairs = BIDS) -> Path:
     """Write the snapshot and the events down as the recorder does."""
     bodies: list[dict[str, Any]] = [
-        {"lastUpdateId": FIRST, "bids": BIDS, "asks": ASKS, "T": at(0), "E": at(0)},
+        {"lastUpdateId": FIRST, "bids": bids, "asks": ASKS, "T": at(0), "E": at(0)},
     ]
-    for number, levels in enumerate(EVENTS, start=1):
+    for number, levels in enumerate(events, start=1):
         data = {"e": "depthUpdate", "s": SYMBOL, "U": FIRST + number, "u": FIRST + number, "pu": FIRST + number - 1}
         data |= {"T": at(number), "E": at(number), **levels}
         bodies.append({"stream": f"{SYMBOL.lower()}@depth@100ms", "data": data})
@@ -72,7 +74,7 @@ async def answered(running: Command, until: int) -> None:
 
 
 async def test_large_and_fine_numbers_are_exact_and_growth_changes_no_answer(tmp_path: Path) -> None:
-    simulator = Simulator(replay=recording(tmp_path / "lines.jsonl"), speed=None)
+    simulator = Simulator(replay=recording(tmp_path / "lines.jsonl", EVENTS), speed=None)
     await simulator.start()
     try:
         async with command(simulator, tmp_path / "data") as running:
@@ -96,7 +98,7 @@ async def test_large_and_fine_numbers_are_exact_and_growth_changes_no_answer(tmp
 
 
 async def test_a_price_between_the_steps_of_old_segments_is_zero_or_unknown(tmp_path: Path) -> None:
-    simulator = Simulator(replay=recording(tmp_path / "lines.jsonl"), speed=None)
+    simulator = Simulator(replay=recording(tmp_path / "lines.jsonl", EVENTS), speed=None)
     await simulator.start()
     try:
         async with command(simulator, tmp_path / "data") as running:
@@ -108,5 +110,35 @@ async def test_a_price_between_the_steps_of_old_segments_is_zero_or_unknown(tmp_
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await running.stub.GetQuantity(far)
             assert from_rpc(caught.value).reason == "LEVEL_UNKNOWN"
+    finally:
+        await simulator.stop()
+
+
+async def test_one_odd_text_does_not_keep_a_symbol_out_of_sync(tmp_path: Path) -> None:
+    small, odd = "0.00001200", "0.000000000000000001"
+    events: Events = [
+        {"b": [[small, "2"]], "a": [["0.00001240", "0"], ["0.00001300", "3"]]},
+        {"b": [["0.00001100", odd]], "a": []},
+        {"b": [["0.00001100", "0"]], "a": []},
+        {"b": [[small, "60000000000.00000000"]], "a": []},  # has no room beside 18 decimals
+        {"b": [["0.00001199", "1"]], "a": []},
+        {"b": [["0.00001198", "2"]], "a": []},
+    ]
+    path = recording(tmp_path / "lines.jsonl", events, [["0.00001234", "0.5"], [small, "1"]])
+    simulator = Simulator(replay=path, speed=None)
+    await simulator.start()
+    try:
+        async with command(simulator, tmp_path / "data") as running:
+            await listening(running)
+            status = await running.reached(LAST)
+            assert (status.malformed_frames_count, status.HasField("sync_error")) == (1, False)
+            for number, price, quantity in ((0, small, 1.0), (1, small, 2.0), (2, "0.00001100", float(odd))):
+                request = pb.GetQuantityRequest(price=float(price), timestamp=at(number) / 1000)
+                assert (await running.stub.GetQuantity(request)).quantity == quantity
+            book = await running.stub.GetOrderBook(pb.GetOrderBookRequest())
+            assert {level.price: level.quantity for level in book.bids}[float(small)] == 6e10
+            running.process.terminate()
+            _, errors = await running.ended()
+        assert "'60000000000.00000000'" in errors
     finally:
         await simulator.stop()

@@ -275,12 +275,20 @@ def test_an_epoch_in_coarser_steps_is_answered_in_the_finest_ones() -> None:
     for record in (replace(keyframe(1, 500, {100: 5}), instrument=Instrument("X", 1, 3)), change(2, 600, {100: 4})):
         made.append(record)
     made.append(Gap(Millis(600), UpdateId(2), Cause.DISCONNECT))
+    for record in (keyframe(7, 1500, {100: 6}), change(8, 1600)):
+        made.append(record)
+    made.append(Gap(Millis(1600), UpdateId(8), Cause.DISCONNECT))
     huge = MAX_STEPS - 1
-    for record in (keyframe(7, 1500, {100: huge}), change(8, 1600, {100: 4}), change(9, 1700)):
+    for record in (keyframe(9, 2500, {100: huge}), change(10, 2600, {100: 4}), change(11, 2700)):
         made.append(record)
     for history in (made, memory_history(files=files, memories=Memories())):
         assert history.instrument == Instrument("X", 1, 3)
-        assert [quantity(history, 100, time) for time in (500, 1500, 1600)] == [5, huge * 1000, 4000]
+        assert [quantity(history, 100, time) for time in (500, 1500, 2500, 2600)] == [
+            5,
+            6000,
+            huge * 1000,
+            4000,
+        ]
 
 
 _QUANTITIES = ("0", "1", "7.5", "60000000000", "46000000000.00000000", "0.00000001", "0.000000000000000001", "3.25")

@@ -157,6 +157,21 @@ async def test_finer_steps_go_on_in_the_same_stream() -> None:
     assert len(line.hub) == 0
 
 
+async def test_an_epoch_in_coarser_steps_is_told_in_the_finest_ones() -> None:
+    line = running()
+    line.feed(InstrumentChanged(Instrument("X", 3, 2)), line.change(11_500, {10_000: 625}))
+    subscription, books = line.hub.watch_level(Price(10_000)), line.hub.watch_book(depth=1)
+    await drain(subscription)
+    gap = Gap(Millis(11_500), UpdateId(11_500), Cause.DISCONNECT)
+    line.feed(gap, line.keyframe(13_000), line.change(13_000, {}), line.change(13_100, {100: 9}))
+    told = await drain(subscription)
+    assert [(each.kind, each.quantity) for each in told if each.quantity is not None] == [
+        (Kind.STATE, 500), (Kind.CHANGE, 900),
+    ]  # fmt: skip
+    assert {(each.instrument, each.price) for each in told} == {(Instrument("X", 3, 2), 10_000)}
+    assert (await books.next(100))[-1].changes == {10_000: 900}
+
+
 async def test_a_reader_that_does_not_read_falls_behind_and_misses_nothing() -> None:
     line = running(queue_limit=3)
     slow, quick = line.hub.watch_level(Price(100)), line.hub.watch_level(Price(100))

@@ -189,6 +189,14 @@ class LevelReader:
         """Return a reader of other scales, as strict as this one."""
         return LevelReader(instrument, is_strict=self._is_strict)
 
+    def anew(self, *level_lists: Sequence[tuple[str, str]]) -> "LevelReader":
+        """Return a strict reader of the coarsest scales that hold these levels. Raises MalformedDecimal.
+
+        One odd text may have moved the scales so far that ordinary numbers have no room.
+        """
+        coarsest = LevelReader(Instrument(self.instrument.symbol), is_strict=True)
+        return coarsest.moved(coarsest.grown(*level_lists))
+
     def read_bids(self, levels: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Return price → signed quantity, both in steps; of a price named twice, the last.
 

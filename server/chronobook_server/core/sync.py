@@ -214,10 +214,12 @@ class Synchroniser:
         if events is None:
             self._step(Input.SNAPSHOT_TOO_OLD)
             return
+        reader = self._levels
         try:
-            keyframe = self._keyframe(snapshot)
+            keyframe = self._keyframe(snapshot, events)
             self._book = OrderBook(keyframe)
         except (MalformedDecimal, CrossedBook) as error:
+            self._levels = reader  # which can read all that is kept
             self._chain.tell(TroubleKind.SNAPSHOT, str(error))
             self._step(Input.SNAPSHOT_FAILED)
         else:
@@ -367,14 +369,15 @@ class Synchroniser:
         if held.last_update_id > book.update_id:
             return
         self._held = None
-        named = self._recent.named_after(held.last_update_id)
-        if named is None:
-            return  # too long ago
         try:
             levels = joined(*self._read(held.bids, held.asks))
         except (MalformedDecimal, CrossedBook) as error:
             self._chain.tell(TroubleKind.SNAPSHOT, str(error))
             return
+        # After the levels: a text of the snapshot may have moved the scale, and the events named prices in old steps.
+        named = self._recent.named_after(held.last_update_id)
+        if named is None:
+            return  # too long ago
         window = known_range(levels)
         comparison = compare(book, levels, window, named)
         self._out.append(Audited(comparison, held.limit))
@@ -441,20 +444,28 @@ class Synchroniser:
         try:
             return self._levels.read_bids(bids), self._levels.read_asks(asks)
         except FinerThanScale:
-            grown = self._levels.grown(bids, asks)
-            finer = LevelReader(grown)
-            for update in (*self._chain.kept, *self._chain.doubted):  # they are read anew later, and must fit then too
-                finer.read_bids(update.bids)
-                finer.read_asks(update.asks)
+            # Events that wait are read anew later, and must fit then too.
+            waiting = (*self._chain.kept, *self._chain.doubted)
+            grown = self._levels.grown(bids, asks, *(side for each in waiting for side in (each.bids, each.asks)))
+            finer = self._levels.moved(grown)
         if self._book is not None:
             self._book.rescale(grown)
             self._recent.forget()
             self._out.append(InstrumentChanged(grown))
-        self._levels = LevelReader(grown)
+        self._levels = finer
         return self._levels.read_bids(bids), self._levels.read_asks(asks)
 
-    def _keyframe(self, snapshot: DepthSnapshot) -> Keyframe:
-        levels = joined(*self._read(snapshot.bids, snapshot.asks))
+    def _read_anew(self, snapshot: DepthSnapshot, events: Iterable[DepthUpdate]) -> _Levels:
+        """Read a snapshot in scales that owe nothing to what came before it. Raises MalformedDecimal."""
+        lists = [side for update in events for side in (update.bids, update.asks)]
+        self._levels = self._levels.anew(snapshot.bids, snapshot.asks, *lists)
+        return self._levels.read_bids(snapshot.bids), self._levels.read_asks(snapshot.asks)
+
+    def _keyframe(self, snapshot: DepthSnapshot, events: Iterable[DepthUpdate]) -> Keyframe:
+        try:
+            levels = joined(*self._read(snapshot.bids, snapshot.asks))
+        except MalformedDecimal:
+            levels = joined(*self._read_anew(snapshot, events))
         return Keyframe(
             instrument=self._levels.instrument,
             update_id=snapshot.last_update_id,

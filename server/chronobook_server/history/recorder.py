@@ -114,7 +114,7 @@ class Recorder:
         self._steps = self.instrument if instrument == self.instrument else instrument
         # A look-up sees by the object that there is nothing to convert.
         for segment in self._timeline.segments:
-            if segment.instrument == instrument:
+            if segment.instrument == self.instrument:
                 segment.instrument = self.instrument
 
     @property
