@@ -331,7 +331,7 @@ async def test_an_exchange_whose_time_is_before_the_history_changes_nothing_and_
         )
         assert not status.is_connected
         history = await history_of(running.stub)
-        assert history.newest_timestamp == truth.time / 1000
+        assert history.newest_timestamp == (truth.time - 1) / 1000
         assert gaps_of(history)[: len(before)] == before
     # With the exchange as it should be, nothing of that is left.
     again = Simulator(seed=SEED, speed=0, start_ms=LINE + 60_000, port=port)
