@@ -66,6 +66,8 @@ def looked_at(folder: Path) -> HistoryStore:
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
     for path in folder.iterdir():
+        if path.is_dir():
+            continue  # what was set aside: nobody reads it
         if path.suffix == ".seg":
             (copy / path.name).hardlink_to(path)  # it never changes
         else:
