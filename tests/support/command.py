@@ -29,6 +29,7 @@ class Command:
 
     process: asyncio.subprocess.Process
     stub: "OrderBookServiceAsyncStub"
+    address: str
 
     async def reached(self, update_id: float, symbol: str = "") -> pb.GetStatusResponse:
         """Return the status once the book is in sync and has come to this update id, or past it."""
@@ -60,7 +61,7 @@ async def command(
     )  # fmt: skip
     try:
         async with grpc.aio.insecure_channel(address) as channel:
-            yield Command(process, OrderBookServiceStub(channel))
+            yield Command(process, OrderBookServiceStub(channel), address)
     finally:
         if process.returncode is None:
             process.kill()
