@@ -99,6 +99,18 @@ def test_a_server_that_shuts_down_is_no_end_unless_nobody_wants_to_go_on() -> No
     assert alone.delay(None, 0) is None
 
 
+def test_a_stream_whose_place_another_caller_got_goes_on_when_there_is_one_again() -> None:
+    stream = resuming()
+    stream.take(level(KIND.STATE, 2, 20))
+    assert not stream.take(level(KIND.END, 3, cause=pb.TOO_MANY_STREAMS))
+    busy = ChronobookError("TOO_BUSY", "", grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert stream.delay(busy, 0) == 0.1
+    assert stream.delay(busy, 1) == 0.2
+    assert stream.take(level(KIND.END, 3, cause=pb.DEADLINE_EXCEEDED)), "a deadline is the caller's own"
+    with pytest.raises(ChronobookError, match="TOO_BUSY"):
+        resuming().delay(busy, 0)
+
+
 def test_a_stream_goes_on_after_a_rate_limit_and_not_for_who_is_not_let_in() -> None:
     stream = resuming()
     stream.take(level(KIND.STATE, 2, 20))

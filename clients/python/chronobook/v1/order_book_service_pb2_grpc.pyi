@@ -15,7 +15,9 @@ Conventions of the whole package:
   `complete_to` is the `T` of the last event held minus 1 ms: only a later `T` finalises an event, since several
   events may share one `T`.
 - A gap begins after the last final instant, so the last event before it has its `T` inside the gap.
-- Refusals are described in errors.proto.
+- Refusals are described in errors.proto. Streams and long questions (GetOrderBook, ListLevelChanges, ListBestPrices,
+  BatchGetQuantity) can also be refused with TOO_BUSY, and end with DEADLINE_PASSED at the deadline of the call.
+- A request has at most 16 kB, unknown fields included; GetQuantity 68 kB and BatchGetQuantity 800 kB.
 """
 
 from chronobook.v1 import order_book_service_pb2 as _order_book_service_pb2
