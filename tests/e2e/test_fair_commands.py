@@ -42,7 +42,8 @@ async def gateway_command(edge: Edge) -> AsyncIterator[None]:
         str(COMMAND), "gateway", "--listen", str(settings.listen), "--upstream", str(settings.upstreams[0]),
         "--tls-certificate", str(settings.tls.certificate), "--tls-key", str(settings.tls.key),
         "--jwt-keys", str(settings.tokens.keys), "--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE,
-        "--rate-limit", "100000", env=dict(os.environ), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        "--rate-limit", "100000", env=dict(os.environ),
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
         async with aiohttp.ClientSession() as http, asyncio.timeout(PATIENCE):
