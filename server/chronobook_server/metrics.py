@@ -76,6 +76,7 @@ _FEED = {
     "resubscriptions": "Streams subscribed to again because they brought nothing.",
     "silent_connections": "Connections given up because they brought nothing.",
     "stalls": "Times that the event loop stood still.",
+    "failures": "Tasks of the feed that failed and were begun again.",
 }
 
 

@@ -110,7 +110,7 @@ class Feed:
                 self._follow(info)
                 self._is_unsure = True  # one list alone
                 for work in (self.snapshots.run, self._keep_ticker, self._tend, self._refresh):
-                    self._tasks.create_task(keep(work.__name__, work, self._random))
+                    self._tasks.create_task(keep(work.__name__, work, self._random, self.counts.failed))
         finally:
             await self._network.close()
 
@@ -171,7 +171,7 @@ class Feed:
             assert self._tasks is not None
             group = Group(self._around, self._settings.connections)
             self.groups.append(group)
-            self._tasks.create_task(keep("group", group.run, self._random))
+            self._tasks.create_task(keep("group", group.run, self._random, self.counts.failed))
         return group
 
     # --- the best prices of all symbols, which tell whether streams are silent without reason

@@ -52,6 +52,11 @@ class FeedCounts:
     resubscriptions: int = 0
     silent_connections: int = 0
     stalls: int = 0
+    failures: int = 0
+
+    def failed(self) -> None:
+        """Take note of a task that failed and is begun again."""
+        self.failures += 1
 
 
 @dataclass
@@ -118,7 +123,7 @@ class Group:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(self._lanes):
-                    tasks.create_task(keep("lane", self._keep_lane, self._around.random))
+                    tasks.create_task(keep("lane", self._keep_lane, self._around.random, self._around.counts.failed))
         finally:
             await self._reading.cancel()
 

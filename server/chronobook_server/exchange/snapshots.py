@@ -78,7 +78,8 @@ class Snapshots:
                 return self.queue.delay(now)
             symbol, wanted = found
             if not self._is_awaited(symbol, wanted):
-                self.queue.drop(symbol)
+                if self.queue.first(now) == found:  # else the symbol started over, and wants another one
+                    self.queue.drop(symbol)
                 continue
             limit = limit_for(wanted, self.queue.resyncs(), budget.left(now))
             # A symbol that moves fast may want snapshot after snapshot: books that are lost must not wait for those.

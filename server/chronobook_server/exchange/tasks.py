@@ -40,8 +40,10 @@ class Tasks:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def keep(name: str, work: Callable[[], Coroutine[Any, Any, None]], random: Random) -> None:
-    """Run work that never ends. Where it fails or ends all the same, log that, and begin it again after a while."""
+async def keep(
+    name: str, work: Callable[[], Coroutine[Any, Any, None]], random: Random, failed: Callable[[], None]
+) -> None:
+    """Run work that never ends. Where it fails or ends all the same, tell that, and begin it again after a while."""
     attempt = 0
     while True:
         try:
@@ -49,5 +51,6 @@ async def keep(name: str, work: Callable[[], Coroutine[Any, Any, None]], random:
             log.error("task_ended", task=name)
         except Exception:
             log.exception("task_failed", task=name)
+        failed()
         attempt += 1
         await asyncio.sleep(retry_delay(attempt, random.random))
