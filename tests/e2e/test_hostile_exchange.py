@@ -246,4 +246,4 @@ async def test_stray_folders_are_neither_served_nor_fatal(tmp_path: Path) -> Non
         listed = await running.stub.ListSymbols(pb.ListSymbolsRequest())
         assert [each.symbol for each in listed.symbols] == ["ETHUSDT"]
         errors = await recovered(front, running)
-    assert errors.count("folder_ignored") == 6
+    assert errors.count("folder_ignored") == 5

@@ -395,7 +395,7 @@ def test_only_folders_with_a_symbol_s_history_are_symbols(tmp_path: Path) -> Non
     with capture_logs() as logs:
         assert directory.symbols() == sorted([SYMBOL, "币安人生USDT"])
     assert {log["event"] for log in logs} == {"folder_ignored"}
-    assert len(logs) == 7
+    assert len(logs) == 6  # of BACKUP there is nothing to tell: a symbol without history looks like that
     assert all(log["name"].isprintable() for log in logs)
     for refused in ("..", "a/b", "lower", "\0", ".X"):
         with pytest.raises(DirectoryRefused):

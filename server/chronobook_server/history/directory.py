@@ -154,7 +154,7 @@ class DataDirectory:
         for path in self._path.iterdir():
             if valid_symbol(path.name) and _holds_history(path):
                 found.append(path.name)
-            elif path.is_dir() and path.name not in self._ignored:
+            elif path.is_dir() and path.name not in self._ignored and not _is_new(path):
                 self._ignored.add(path.name)
                 log.warning("folder_ignored", name=one_line(path.name), reason="it is no symbol's history")
         return sorted(found)
@@ -219,6 +219,14 @@ def _is_same(path: Path, descriptor: int) -> bool:
     """Return whether a path still leads to what is open. Raises OSError."""
     there, ours = path.stat(), os.fstat(descriptor)
     return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _is_new(path: Path) -> bool:
+    """Return whether a folder is a symbol's that has no history yet."""
+    try:
+        return valid_symbol(path.name) and not os.listdir(path)  # noqa: PTH208 -- names are all that counts
+    except OSError:
+        return False
 
 
 def _holds_history(path: Path) -> bool:
