@@ -48,6 +48,8 @@ SILENT_SECONDS = 5.0
 _PATIENCE_SECONDS = 3.0
 # A best price can be wrong too: after so long it is no reason to wait.
 _LONGEST_PATIENCE_SECONDS = 10.0
+# The stream reaches a snapshot within half a second, unless the symbol is quiet.
+_AHEAD_SECONDS = 10.0
 # Trouble of one kind is logged at most once in so many seconds; it is counted each time.
 _LOG_AGAIN_SECONDS = 60.0
 
@@ -103,7 +105,7 @@ class Market:
         self._snapshot_limit = 0  # of the last snapshot that came; FULL_LIMIT where a larger one brings no more
         self._ticker = UpdateId(0)  # the update id that the last best price was of; 0 where a snapshot denies it
         self._behind_since: float | None = None  # since when the stream owes us events
-        self._resuming_since = 0.0
+        self._resuming_since = self._adopted_at = 0.0
         self._open_gap: Gap | None = None
         self._trouble: str | None = None  # the last one, while there is no book in sync
         self._logged: dict[TroubleKind, float] = {}  # when trouble of a kind was last logged
@@ -199,6 +201,9 @@ class Market:
         book = self._sync.book
         if book is not None and not self._sync.is_checking:
             urgency = self._upkeep.wanted(book, now)
+            if self._sync.is_ahead_of_stream and now - self._adopted_at >= _AHEAD_SECONDS:
+                self._adopted_at = now  # a wrong update id looks like this; another snapshot tells
+                urgency = Urgency.EDGE
             if urgency is not None:
                 wanted = self._take(self._sync.check(urgency)) or wanted
         return wanted
@@ -309,6 +314,7 @@ class Market:
         match record:
             case Keyframe():
                 self._has_scale = True
+                self._adopted_at = self._monotonic()
                 self.epoch = record.update_id
             case Gap():
                 self.counts.resyncs += 1

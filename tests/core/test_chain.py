@@ -131,6 +131,27 @@ def test_a_snapshot_far_ahead_that_is_only_compared_leaves_the_book_as_it_is() -
     assert kinds(sync.receive_snapshot(number, snapshot(30, bids=BID))) == ["Audited"]
 
 
+def test_a_quiet_book_far_ahead_of_the_stream_is_given_up_with_the_next_snapshot() -> None:
+    sync = Synchroniser("X")
+    number = wanted(sync.opened())
+    sync.receive_update(update(11, 20, 10))
+    sync.receive_snapshot(number, snapshot(HUGE, time=20))
+    assert sync.is_ahead_of_stream
+    number = wanted(sync.check(Urgency.EDGE))
+    assert kinds(sync.receive_snapshot(number, snapshot(20, time=20, received=9_000))) == []
+    number = wanted(sync.check(Urgency.EDGE))
+    assert kinds(sync.receive_snapshot(number, snapshot(20, time=20, received=10_020))) == ["Gap", "Keyframe"]
+    assert (sync.update_id, sync.is_ahead_of_stream) == (20, False)
+
+
+def test_a_later_snapshot_of_a_lower_update_id_costs_a_book_in_sync() -> None:
+    sync = in_sync()
+    number = wanted(sync.check(Urgency.AUDIT))
+    assert kinds(sync.receive_snapshot(number, snapshot(15, time=15, bids=BID))) == ["Audited"]
+    number = wanted(sync.check(Urgency.AUDIT))
+    assert kinds(sync.receive_snapshot(number, snapshot(3, time=900))) == ["Gap", "Keyframe"]
+
+
 def test_a_snapshot_far_ahead_while_resuming_ends_in_sync_all_the_same() -> None:
     sync, number = resuming()
     assert sync.receive_snapshot(number, snapshot(HUGE, time=30)) == []

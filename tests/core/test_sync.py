@@ -554,6 +554,8 @@ def provoke(sync: Synchroniser, event: Input, number: int) -> list[Output]:
             sync.receive_update(EVENTS[Input.TIME_DOUBTED])
             time = 2_000 if event is Input.SNAPSHOT_WITNESS else 30
             return sync.receive_snapshot(number, snapshot(30, bids=BID, time=time, received=30))
+        case Input.SNAPSHOT_ANEW if is_synced:
+            return checked(sync, snapshot(3, time=21))
         case Input.SNAPSHOT_ANEW:
             return sync.receive_snapshot(number, snapshot(3, time=21))
         case Input.PATIENCE_OVER:
@@ -608,7 +610,7 @@ def test_every_row_of_the_table(state: State, event: Input, monkeypatch: pytest.
         Action.ASK_CHECK: ["SnapshotWanted"],
         Action.LEAVE_CHECK: [],
     }
-    if action is Action.REFUTE:
+    if action in (Action.REFUTE, Action.LOSE_COUNT):
         assert (kinds(outputs), sync.state) == (["Gap", "Keyframe"], State.IN_SYNC)  # by the snapshot that refutes
         return
     if event is Input.PATIENCE_OVER:

@@ -29,6 +29,7 @@ class Chain:
         self.kept = KeptEvents(allowance, limit)
         self.doubted = KeptEvents(allowance, REMEMBERED)
         self.started: DepthSnapshot | None = None
+        self.is_ahead = False  # whether events came before the epoch's snapshot, and none has reached it yet
         self.troubles: list[Trouble] = []
         self._belief = Belief(last)
         self._newest_id = UpdateId(0)  # final id of the last event applied, of whichever epoch
@@ -46,6 +47,7 @@ class Chain:
     def applied(self, update: DepthUpdate, time: Millis) -> None:
         """Take note of an event that is in the book now, dated to this time."""
         self.started = None
+        self.is_ahead = False
         self._newest_id = update.final_update_id
         self._belief.believe(time, update.receive_time)
         if time != update.transaction_time:
@@ -54,9 +56,10 @@ class Chain:
                 f"the event {update.final_update_id} of {update.transaction_time} is dated to {time}",
             )
 
-    def adopted(self, snapshot: DepthSnapshot) -> None:
-        """Take note of a snapshot that is the book now."""
+    def adopted(self, snapshot: DepthSnapshot, events: list[DepthUpdate]) -> None:
+        """Take note of a snapshot that is the book now, and of the events that came before."""
         self.started, self._refused = snapshot, None
+        self.is_ahead = bool(events) and events[-1].final_update_id < snapshot.last_update_id
 
     # --- events
 
@@ -144,6 +147,17 @@ class Chain:
             return Input.SNAPSHOT_ANEW
         self.tell(TroubleKind.SNAPSHOT, f"update id {last} at {own.time} tells nothing of the book at {book_id}")
         return Input.SNAPSHOT_TOO_OLD
+
+    def relation_of_check(self, snapshot: DepthSnapshot, book_id: UpdateId, known_to: Millis) -> Input:
+        """Name a snapshot that a book in sync is compared with."""
+        own, last = witness(snapshot), snapshot.last_update_id
+        if last >= book_id or not follows(self._belief.last or own, own):
+            return Input.SNAPSHOT_HELD
+        is_late = self.started is not None and snapshot.receive_time - self.started.receive_time >= _STALE_NS
+        if own.time > known_to or (is_late and own.time == known_to):
+            self.tell(TroubleKind.UPDATE_ID, f"a later snapshot has the update id {last}, and the book is at {book_id}")
+            return Input.SNAPSHOT_ANEW
+        return Input.SNAPSHOT_HELD
 
     def events_after(self, snapshot: DepthSnapshot) -> list[DepthUpdate] | None:
         """Return the kept events that go with a snapshot as the book; None where it cannot be the book."""

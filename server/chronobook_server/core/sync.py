@@ -106,6 +106,11 @@ class Synchroniser:
         return self.state is State.IN_SYNC and self._awaited is not None
 
     @property
+    def is_ahead_of_stream(self) -> bool:
+        """Whether the book is a snapshot that is ahead of events which came, and no event has reached it yet."""
+        return self.state is State.IN_SYNC and self._chain.is_ahead
+
+    @property
     def update_id(self) -> UpdateId:
         """Update id that the book stands at, in sync or suspended; 0 where there is none."""
         return UpdateId(0) if self._book is None else self._book.update_id
@@ -198,7 +203,9 @@ class Synchroniser:
     def _consider(self, snapshot: DepthSnapshot) -> None:
         """Name a snapshot that was asked for, as seen from where the machine stands, and take it in."""
         if self.state is State.IN_SYNC:
-            self._step(Input.SNAPSHOT_HELD, snapshot=snapshot)
+            assert self._book is not None
+            relation = self._chain.relation_of_check(snapshot, self._book.update_id, self._time_known)
+            self._step(relation, snapshot=snapshot)
             self._compare_held()
         elif self.state is State.RESUMING:
             assert self._book is not None
@@ -223,7 +230,7 @@ class Synchroniser:
             self._chain.tell(TroubleKind.SNAPSHOT, str(error))
             self._step(Input.SNAPSHOT_FAILED)
         else:
-            self._chain.adopted(snapshot)
+            self._chain.adopted(snapshot, events)
             self._step(Input.SNAPSHOT_BRIDGES, keyframe=keyframe, events=events)
 
     # --- doing what follows
@@ -315,6 +322,11 @@ class Synchroniser:
                 assert snapshot is not None
                 self._held = snapshot
                 self._lose_doubted([event for event in doubted if follows(witness(snapshot), witness(event))])
+            case Action.LOSE_COUNT:
+                assert snapshot is not None
+                self._lose(Cause.CHAIN_BREAK, [])
+                self._awaited = None
+                self._consider(snapshot)
             case Action.LOSE_ENDED:
                 self._lose(cause, [])
             case Action.LOSE_EVENT:

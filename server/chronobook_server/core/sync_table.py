@@ -77,6 +77,7 @@ class Action(Enum):
     KEEP_DOUBTED = "keep this event too until another message tells of its time"
     BELIEVE = "the time is right: apply the events in doubt, compare the snapshot with the book"
     REFUTE = "give up the book for the event in doubt, which is lost, take the snapshot"
+    LOSE_COUNT = "give up the book, since the exchange counts otherwise, take the snapshot"
     LOSE_EVENT = "give up the book for this event, which is lost, ask for a snapshot"
     LOSE_CHAIN = "give up the book for a missing event, keep this one, ask for a snapshot"
     LOSE_CROSSED = "give up the book because it cannot be right, keep this event, ask for a snapshot"
@@ -107,6 +108,7 @@ TABLE: dict[tuple[State, Input], tuple[Action, State]] = {
     (S, Input.CHECK): (Action.ASK_CHECK, S),
     (S, Input.DIFFERS): (Action.LOSE_WRONG, B),
     (S, Input.SNAPSHOT_HELD): (Action.COMPARE, S),
+    (S, Input.SNAPSHOT_ANEW): (Action.LOSE_COUNT, B),
     (S, Input.SNAPSHOT_FAILED): (Action.LEAVE_CHECK, S),
     (S, Input.SNAPSHOT_LATE): (Action.NOTHING, S),
     (P, Input.OPENED): (Action.START, R),
