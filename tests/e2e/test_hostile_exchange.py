@@ -8,13 +8,14 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chronobook.v1 import order_book_service_pb2 as pb
-from chronobook_server.simulator import Simulator
+from chronobook_server.simulator import Faults, Simulator
 from tests.support.command import Command, command, listening
 from tests.support.front import Answer, Front, front_of
 
@@ -247,3 +248,26 @@ async def test_stray_folders_are_neither_served_nor_fatal(tmp_path: Path) -> Non
         assert [each.symbol for each in listed.symbols] == ["ETHUSDT"]
         errors = await recovered(front, running)
     assert errors.count("folder_ignored") == 5
+
+
+async def test_a_stream_that_is_cut_after_every_frame_is_opened_ever_more_rarely(tmp_path: Path) -> None:
+    simulator = Simulator(symbols=("ETHUSDT",), seed=1, faults=Faults(disconnect=1.0))
+    await simulator.start()
+    try:
+        async with front_of(simulator.port) as front:
+            urls = ("--rest-url", front.rest_url, "--stream-url", front.stream_url)
+            async with command(simulator, tmp_path / "data", *urls) as running:
+                await listening(running)
+                async with asyncio.timeout(60):
+                    while len(opened := _depth_streams(front)) < 6:  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)
+                assert running.process.returncode is None
+    finally:
+        await simulator.stop()
+    # Delays double from half a second, and half of each is random: the fifth is 4 s at least.
+    waits = [later - earlier for earlier, later in pairwise(opened)]
+    assert all(wait >= 0.25 * 2**number for number, wait in enumerate(waits))
+
+
+def _depth_streams(front: Front) -> list[float]:
+    return [at for at, path in zip(front.asked_at, front.asked, strict=True) if "@depth" in path]

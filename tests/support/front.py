@@ -1,6 +1,7 @@
 """A way to the simulated exchange that answers some requests itself, with bytes that no exchange sends."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 
@@ -18,6 +19,7 @@ class Front:
         self.target = target
         self.port = 0
         self.asked: list[str] = []
+        self.asked_at: list[float] = []
         self.answers: dict[str, list[Answer]] = {}
         self._passing: set[asyncio.Task[None]] = set()
 
@@ -38,6 +40,7 @@ class Front:
             head = await reader.readuntil(b"\r\n\r\n")
             path = head.split(b" ", 2)[1].decode()
             self.asked.append(path)
+            self.asked_at.append(time.monotonic())
             planned = next((each for prefix, each in self.answers.items() if path.startswith(prefix) and each), None)
             if planned is None:
                 await self._pass_on(head, reader, writer)
