@@ -106,7 +106,7 @@ async def test_the_real_capture_from_socket_to_rest_equals_a_reading_of_the_file
         status, history = await running.get("/history")
         assert status == 200
         assert history["gaps"] == []
-        assert history["coverage"] == [{"start": judge.history.start / 1000, "end": judge.history.end / 1000}]
+        assert history["coverage"] == [{"start": judge.history.start / 1000, "end": (judge.history.end - 1) / 1000}]
         seen = await ask_everything(running, judge, random, "ETHUSDT")
         assert min(seen.values()) > 50, seen
         await compare_some_books(running, judge, random, "ETHUSDT")
