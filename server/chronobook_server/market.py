@@ -240,9 +240,12 @@ class Market:
         return self._sync.awaits(number)
 
     def listed(self, contract: Contract, time: Millis) -> None:
-        """Take note of what the exchange says of the contract, at a time by its clock."""
+        """Take note of what the exchange says of the contract, at a time by its clock.
+
+        That time is believed only while the symbol's own events and snapshots have told none.
+        """
         if contract != self.contract:
-            self._take([ContractChanged(time, contract)])
+            self._take([ContractChanged(self.now() or time, contract)])
 
     def ended(self) -> None:
         """Give up the book: the contract is not traded any more. Its streams must have been closed."""

@@ -115,3 +115,22 @@ async def test_an_odd_list_at_the_start_is_asked_for_again() -> None:
     await stage.go_on(15)
     await stage.synced()
     await stage.end()
+
+
+@virtually
+async def test_a_wild_server_time_dates_no_change_of_a_contract_that_has_a_book() -> None:
+    stage = OddStage(*NAMES)
+    await stage.go_on(3)
+    await stage.synced()
+    listed = stage.network._info
+    stage.network._info = lambda: {**listed(), "serverTime": 2**52}  # type: ignore[method-assign]
+    stage.network.ticks["AAAUSDT"] = "0.2"
+    await stage.go_on(15)
+    market = stage.markets["AAAUSDT"]
+    change = market.history.contracts()[-1]
+    now = market.now()
+    assert now is not None
+    assert change.contract.tick_size == "0.2"
+    assert now - 15_000 <= change.time <= now
+    await stage.synced()
+    await stage.end()

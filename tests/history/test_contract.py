@@ -70,3 +70,12 @@ def test_it_stands_beside_the_history_and_is_no_part_of_it() -> None:
     assert again.contracts() == [change(5)]
     assert again.coverage() == history.coverage()
     assert again.recorder.damaged_files == []
+
+
+def test_however_often_it_changes_the_list_stays_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chronobook_server.history.contract.MOST_CHANGES", 5)
+    log = ContractLog(MemoryFiles())
+    log.append(change(2**52), LONG_AGO)  # a time that is wrong keeps nothing from being dropped
+    for time in range(10, 30):
+        log.append(change(time), Millis(20))
+    assert [each.time for each in log.changes] == [25, 26, 27, 28, 29]

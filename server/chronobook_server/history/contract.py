@@ -17,6 +17,8 @@ from chronobook_server.core.values import Millis
 from .files import TEMPORARY, Files
 
 NAME = "contract.json"
+# Real contracts change some times a year. The file is written anew with each change.
+MOST_CHANGES = 1000
 
 
 class ContractLog:
@@ -38,9 +40,9 @@ class ContractLog:
                 ]
 
     def append(self, change: ContractChanged, oldest: Millis) -> None:
-        """Keep a change, and of those before `oldest` only the last one, which still held then."""
+        """Keep a change, and of those before `oldest` only the last one, which still held then; MOST_CHANGES in all."""
         self.changes.append(change)
-        while len(self.changes) > 1 and self.changes[1].time <= oldest:
+        while len(self.changes) > 1 and (self.changes[1].time <= oldest or len(self.changes) > MOST_CHANGES):
             del self.changes[0]
         rows = [
             (each.time, each.contract.trading_status, each.contract.tick_size, each.contract.step_size)
