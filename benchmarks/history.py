@@ -98,6 +98,10 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
     assert market.counts.resyncs == 0, "the day has no holes"
     syncing.cancel()
     history.recorder.close()
+    final = history.complete_to  # the newest event is not
+    assert final is not None
+    written.samples = [sample for sample in written.samples if sample.time <= final]
+    written.books = [whole for whole in written.books if whole.time <= final]
     await sealer.drain()
     sealing.cancel()
     directory.close()

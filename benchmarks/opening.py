@@ -21,8 +21,8 @@ async def measure(folder: Path) -> float:
     start = time.perf_counter()
     directory = DataDirectory(folder, "bench")
     history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 86_400_000, memories=Memories())
-    assert history.last_time is not None
-    history.level_at(history.instrument.price_from_float(2600.0), history.last_time)
+    assert history.complete_to is not None
+    history.level_at(history.instrument.price_from_float(2600.0), history.complete_to)
     seconds = time.perf_counter() - start
     await sealer.drain()
     sealing.cancel()

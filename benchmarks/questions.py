@@ -58,8 +58,8 @@ async def measure(folder: Path, samples: list[Sample], books: list[BookSample]) 
     history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 24 * HOUR_MS, memories=Memories())
     for _ in history.warm():
         pass
-    assert history.last_time is not None
-    recent = [sample for sample in samples if sample.time > history.last_time - HOUR_MS]
+    assert history.complete_to is not None
+    recent = [sample for sample in samples if sample.time > history.complete_to - HOUR_MS]
     random = Random(3)
     result: dict[str, Any] = {"changes": history.level_changes, "bytes": history.bytes, "segments": history.segments}
     newest_hour = latencies(history, random.choices(recent, k=QUESTIONS))

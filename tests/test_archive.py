@@ -155,7 +155,7 @@ async def test_a_fault_in_any_of_its_works_ends_none_of_them(
             since = made.durable_at
             await until(lambda: made.durable_at > since)
             await until(lambda: history.recorder.unsealed == 0)
-            made.age(0)
+            made.age()
             await until(lambda: history.bytes <= 40_000 + newest_bytes(history))
             if place != "sealed":  # that is told by the sealer
                 assert tasks.restarts.total()
@@ -233,7 +233,7 @@ async def test_what_is_left_of_symbols_that_bring_nothing_any_more_ages_out(tmp_
         fill(made.histories[SYMBOL], range(5, 6))
         fill(made.histories["Y"], range(5, 6))
         await until(lambda: made.histories[SYMBOL].recorder.unsealed == 0)
-        made.age(0)
+        made.age()
         assert not list((tmp_path / "OLD").glob("0*"))
         assert list((tmp_path / "RECENT").glob("*.seg"))
         if is_all:
@@ -254,7 +254,7 @@ async def test_what_is_left_of_symbols_that_are_not_named_counts_against_the_byt
         await until(lambda: made.histories[SYMBOL].recorder.unsealed == 0)
         held = made.histories[SYMBOL].oldest_start()
         made._limit = made.histories[SYMBOL].bytes + 1
-        made.age(0)
+        made.age()
         assert not (tmp_path / "OLD").exists()
         assert made.histories[SYMBOL].oldest_start() == held
 
@@ -266,8 +266,8 @@ async def test_what_was_set_aside_goes_when_it_is_old_and_nothing_else_there(tmp
     for name, written in (("000000000000001.wal", 5000), ("000000000000002.seg", 7000), ("mine.txt", 1)):
         (aside / name).write_text("x")
         os.utime(aside / name, (written, written))
-    made.age(7000.0)
+    made.directory.drop_aside(7000.0 - 1000)
     assert sorted(path.name for path in aside.iterdir()) == ["000000000000002.seg", "mine.txt"]
-    made.age(9000.0)
+    made.directory.drop_aside(9000.0 - 1000)
     assert [path.name for path in aside.iterdir()] == ["mine.txt"]
     await made.stop()

@@ -131,11 +131,13 @@ class Archive:
     async def _age(self) -> None:
         """Let go of what is too old of symbols that bring nothing any more: no event of theirs says what time it is."""
         while True:
-            self.age(time.time())
+            self.age()
+            # What was set aside has no time but that of its file. Looking into every folder takes a while.
+            await asyncio.to_thread(self.directory.drop_aside, time.time() - self._retention_ms / 1000)
             await asyncio.sleep(_AGE_SECONDS)
 
-    def age(self, now: float) -> None:
-        """Let go of what is too old. `now`, in Unix seconds, is only for what was set aside."""
+    def age(self) -> None:
+        """Let go of what is too old."""
         # The exchange's time: a day of the past may be replayed. One symbol alone does not say it for all others.
         newest = [history.last_time for history in self.histories.values() if history.last_time is not None]
         if newest:
@@ -148,7 +150,6 @@ class Archive:
         for symbol in [symbol for symbol, held in self._leftovers.items() if held.oldest_start() is None]:
             del self._leftovers[symbol]
             self.directory.drop_empty(symbol)
-        self.directory.drop_aside(now - self._retention_ms / 1000)
 
     async def _watch_directory(self) -> None:
         """Raise DirectoryRefused once the directory is not ours any more: two servers must not write there."""

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from chronobook_server.core.coverage import Cause
-from chronobook_server.core.records import Gap, RangeWidened, Update
+from chronobook_server.core.records import Gap, Update
 from chronobook_server.core.values import Millis
 
 from .answers import DamagedSegment
@@ -177,10 +177,9 @@ class Recovery:
                     continue
             before = segment
         for start, (name, contents) in sorted(self._logs.items()):
-            hot = HotSegment.replayed(contents.start, contents.entries)
-            times, event_times, received = (
-                np.array(each, np.int64) for each in (hot.times, hot.event_times, hot.receive_times)
-            )
+            updates = [entry for entry in contents.entries if isinstance(entry, Update)]
+            rows = [(each.transaction_time, each.event_time, each.receive_time) for each in updates]
+            times, event_times, received = np.array(rows, np.int64).reshape(-1, 3).T
             last = max((each for each in self._sealed if each < start), default=None)
             first = first_impossible(times, event_times, received, _ahead(None if last is None else self._sealed[last]))
             if first is not None:
@@ -209,7 +208,7 @@ class Recovery:
         del self._logs[start]
         entries, events = [], 0
         for entry in contents.entries:
-            events += isinstance(entry, Update | RangeWidened)
+            events += isinstance(entry, Update)
             if events > first:
                 break
             entries.append(entry)
