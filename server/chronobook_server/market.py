@@ -163,6 +163,7 @@ class Market:
                 wanted = self._take(self._sync.receive_update(update)) or wanted
             except MalformedDecimal as error:
                 self._splice.refuse(update)  # it may come once more; else the next one will show the hole
+                self._sync.seen.add(update)
                 wanted = self.malformed(reason=str(error)) or wanted
         return wanted
 

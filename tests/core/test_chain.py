@@ -246,4 +246,6 @@ def test_the_last_thousands_of_events_are_remembered_and_no_more() -> None:
         seen.add(event)
     assert all(event in seen for event in events[50:])
     assert not any(event in seen for event in events[:50])
-    assert update(501, 510, 500, time=7) not in seen
+    assert update(20_001, 20_010, 20_000, time=7) in seen, "a copy of the same event with another time"
+    assert update(20_001, 20_010, 20_000, time=20_011) not in seen, "a count that began anew"
+    assert update(20_001, 20_010, 20_001) not in seen

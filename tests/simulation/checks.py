@@ -119,12 +119,13 @@ class Progress:
     """Whether the age of a book is that of its own progress. One for each market of a server."""
 
     def __init__(self) -> None:
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
         self._since = 0.0
 
     def age_is_true(self, market: Market, fetched: int, now: float) -> Iterator[str]:
         """A book that has not moved on is at least as old as the time for which it was seen standing still."""
-        state = (market._sync.update_id, fetched)  # a snapshot may confirm the book that stands still
+        # An event may end where its snapshot did, and a snapshot may confirm the book that stands still.
+        state = (market._sync.update_id, market.counts.events, fetched)
         if state != self._seen or not market.is_synced:
             self._seen, self._since = state, now
             return

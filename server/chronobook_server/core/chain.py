@@ -4,6 +4,8 @@ No message is believed alone. An event that is not newer than the book is a repe
 (seen.py); an event's time needs a witness (belief.py); a snapshot must fit the events (candidate.py).
 """
 
+from dataclasses import replace
+
 from .belief import Belief, Verdict, Witness, agree, follows, witness
 from .candidate import consider
 from .depth import DepthSnapshot, DepthUpdate
@@ -33,6 +35,7 @@ class Chain:
         self.troubles: list[Trouble] = []
         self._belief = Belief(last)
         self._newest_id = UpdateId(0)  # final id of the last event applied, of whichever epoch
+        self._epoch: DepthSnapshot | None = None  # the last snapshot that became the book, without its levels
         self._refused: Witness | None = None  # the time of the last snapshot that could not become the book
 
     @property
@@ -59,6 +62,7 @@ class Chain:
     def adopted(self, snapshot: DepthSnapshot, events: list[DepthUpdate]) -> None:
         """Take note of a snapshot that is the book now, and of the events that came before."""
         self.started, self._refused = snapshot, None
+        self._epoch = replace(snapshot, bids=(), asks=())  # its levels are in the book
         self.is_ahead = bool(events) and events[-1].final_update_id < snapshot.last_update_id
 
     # --- events
@@ -72,9 +76,7 @@ class Chain:
         else:
             relation = relation_to_event(update, self.doubted[-1].final_update_id if self.doubted else book_id)
         match relation:
-            case Input.STALE if self._is_from_before(update):
-                return relation
-            case Input.DUPLICATE if update in self.seen:
+            case Input.STALE | Input.DUPLICATE if update in self.seen or self._is_from_before(update):
                 return relation
             case Input.STALE | Input.DUPLICATE:
                 ids = f"{update.first_update_id} to {update.final_update_id}"
@@ -96,12 +98,12 @@ class Chain:
         return Input.KEPT_FULL if self.kept.is_full else Input.KEPT
 
     def _is_from_before(self, update: DepthUpdate) -> bool:
-        """Return whether an event that ends before the epoch's snapshot may be what the stream still owed."""
-        started = self.started
-        assert started is not None
-        is_soon = update.receive_time - started.receive_time <= _STALE_NS
-        is_earlier = update.transaction_time <= started.transaction_time
-        return (is_soon and is_earlier) or update in self.seen
+        """Return whether an event may be what a stream still owed from before the epoch's snapshot."""
+        epoch = self._epoch
+        assert epoch is not None
+        is_soon = update.receive_time - epoch.receive_time <= _STALE_NS
+        is_earlier = update.transaction_time <= epoch.transaction_time
+        return is_soon and is_earlier and update.final_update_id <= epoch.last_update_id
 
     def _timed(self, update: DepthUpdate, relation: Input) -> Input:
         """Name an event that continues the book by what is made of its time."""
@@ -131,7 +133,7 @@ class Chain:
         """Name a snapshot as seen from a book of which nobody knows whether anything was missed."""
         own, last, before = witness(snapshot), snapshot.last_update_id, self._belief.last
         if self.doubted:
-            if last >= self.doubted[0].first_update_id and agree(witness(self.doubted[-1]), own):
+            if last >= self.doubted[0].first_update_id and agree(witness(self._held_by(snapshot)), own):
                 return Input.SNAPSHOT_WITNESS
             if last >= self.doubted[0].final_update_id and (before is None or follows(before, own)):
                 self.tell(
@@ -147,6 +149,11 @@ class Chain:
             return Input.SNAPSHOT_ANEW
         self.tell(TroubleKind.SNAPSHOT, f"update id {last} at {own.time} tells nothing of the book at {book_id}")
         return Input.SNAPSHOT_TOO_OLD
+
+    def _held_by(self, snapshot: DepthSnapshot) -> DepthUpdate:
+        """Return the newest event in doubt that a snapshot holds; the first one where it holds a part of that."""
+        held = [event for event in self.doubted if event.final_update_id <= snapshot.last_update_id]
+        return held[-1] if held else self.doubted[0]
 
     def relation_of_check(self, snapshot: DepthSnapshot, book_id: UpdateId, known_to: Millis) -> Input:
         """Name a snapshot that a book in sync is compared with."""

@@ -11,35 +11,35 @@ import numpy as np
 from .depth import DepthUpdate
 
 REMEMBERED = 4096
+_LOW, _HALF = 2**32 - 1, 2**31
 
 
 class Seen:
-    """Fingerprints of the last REMEMBERED events of one symbol, 8 bytes each."""
+    """The last REMEMBERED events of one symbol, 8 bytes each: half of them for the update ids, half for the time.
+
+    An event of the same update ids is a repetition where its time is no later: a count that begins anew goes on in
+    time, and a copy that was garbled on its way is a repetition all the same.
+    """
 
     def __init__(self) -> None:
-        self._fingerprints = array("q")
+        self._events = array("q")
         self._next = 0
 
     def add(self, update: DepthUpdate) -> None:
         """Remember an event, in place of the oldest one where there is no room."""
-        fingerprint = _fingerprint(update)
-        if self._next < len(self._fingerprints):
-            self._fingerprints[self._next] = fingerprint
+        event = _key(update) << 32 | update.transaction_time & _LOW
+        if self._next < len(self._events):
+            self._events[self._next] = event
         else:
-            self._fingerprints.append(fingerprint)
+            self._events.append(event)
         self._next = (self._next + 1) % REMEMBERED
 
     def __contains__(self, update: DepthUpdate) -> bool:
         """Return whether this event is among those remembered."""
-        return bool((np.frombuffer(self._fingerprints, np.int64) == _fingerprint(update)).any())
+        events = np.frombuffer(self._events, np.int64)
+        times = events[(events >> 32) == _key(update)] & _LOW
+        return bool((((times - update.transaction_time) & _LOW) < _HALF).any())
 
 
-def _fingerprint(update: DepthUpdate) -> int:
-    return hash(
-        (
-            update.first_update_id,
-            update.final_update_id,
-            update.previous_final_update_id,
-            update.transaction_time,
-        )
-    )
+def _key(update: DepthUpdate) -> int:
+    return hash((update.first_update_id, update.final_update_id, update.previous_final_update_id)) & (_HALF - 1)

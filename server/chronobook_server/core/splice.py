@@ -3,8 +3,8 @@
 Each source brings its events in order, so an event that leaves a hole behind is held back while another source may
 still fill it: until every open one has brought something beyond the hole, which then is real.
 
-An event that is not newer than what went out is dropped only where it was seen before, or where it continues its own
-source while another one leads. What goes out may hold holes and contradictions all the same; the synchronisation
+An event that is not newer than what went out is dropped only where it was seen before, or where its source goes on
+while another one leads. What goes out may hold holes and contradictions all the same; the synchronisation
 judges them.
 """
 
@@ -81,9 +81,9 @@ class Splice:
         return self._settled()
 
     def _is_repeated(self, source: int, update: DepthUpdate, before: UpdateId) -> bool:
-        """Return whether a source that lags behind another one brings what that one has brought, cut elsewhere."""
-        follows_its_own = before in (0, update.previous_final_update_id)
-        return follows_its_own and self._leader != source and self._leader in self._newest
+        """Return whether a source that lags behind another one brings what that one has brought, or has lost."""
+        goes_on = before < update.final_update_id
+        return goes_on and self._leader != source and self._leader in self._newest
 
     def _pass(self, source: int, update: DepthUpdate) -> list[DepthUpdate]:
         self.passed = update.final_update_id

@@ -276,9 +276,10 @@ class Synchroniser:
             case Action.LEAVE_CHECK:
                 self._awaited = None
             case Action.HOLD | Action.COMPARE | Action.CONFIRM | Action.BELIEVE:
+                assert snapshot is not None
                 self._awaited, self._held = None, snapshot
                 if action in (Action.CONFIRM, Action.BELIEVE):
-                    self._resume()
+                    self._resume(snapshot.last_update_id)
             case Action.SUSPEND | Action.SUSPEND_AGAIN | Action.DOUBT | Action.DOUBT_EVENT | Action.KEEP_DOUBTED:
                 self._doubt_book(action, update, cause)
             case _:
@@ -412,15 +413,19 @@ class Synchroniser:
         self._awaited = self._held = None
         self._out.append(Suspended(start=self._time_known, update_id=self._book.update_id, cause=cause))
 
-    def _resume(self) -> None:
-        """Go on with the book, and with the events whose time was in doubt."""
+    def _resume(self, witness_id: UpdateId | None = None) -> None:
+        """Go on with the book. Events in doubt up to `witness_id`, or all, are believed; others are judged by them."""
         self._awaited = None
         self._attempt = 0
         self._synced_at = self._received
         self._out.append(Resumed())
-        for update in self._chain.doubted.take_all():
-            if self._book is not None:
-                self._apply(update, self._read(update.bids, update.asks))
+        for number, update in enumerate(self._chain.doubted.take_all()):
+            levels = self._read(update.bids, update.asks)
+            is_believed = not number or witness_id is None or update.final_update_id <= witness_id
+            if is_believed and self.state is State.IN_SYNC:
+                self._apply(update, levels)
+            else:
+                self._step(self._relation(update), update=update, levels=levels)
 
     def _lose(self, cause: Cause, keep: list[DepthUpdate]) -> None:
         assert self._book is not None
