@@ -243,8 +243,10 @@ async def test_stray_folders_are_neither_served_nor_fatal(tmp_path: Path) -> Non
     for name in (b"lost+found", b".snapshot", b"aside", b"\xff\xfe", b"BACKUP", b"x\x1b[2J"):
         os.mkdir(os.path.join(os.fsencode(data), name))  # noqa: PTH102, PTH118
     async with attacked(tmp_path, options=("--symbols", "ALL")) as (front, running):
+        async with asyncio.timeout(60):
+            while not (listed := await running.stub.ListSymbols(pb.ListSymbolsRequest())).symbols:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         await running.reached(1, "ETHUSDT")
-        listed = await running.stub.ListSymbols(pb.ListSymbolsRequest())
         assert [each.symbol for each in listed.symbols] == ["ETHUSDT"]
         errors = await recovered(front, running)
     assert errors.count("folder_ignored") == 5
