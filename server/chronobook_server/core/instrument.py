@@ -78,7 +78,7 @@ class Instrument:
         """Return the steps of a price that a user gave as a double; they may be more than int64 holds.
 
         The double is read as its shortest decimal text, which is what its user wrote. Raises InvalidField when it is
-        not positive and finite, finer than the scale, of 2^62 or more, or when several prices share this double.
+        not positive and finite, finer than the scale, above 2^53, or when several prices share this double.
         """
         # The quick way, for nearly all: up to 15 digits, a decimal and the double nearest to it name each other.
         if 0 < value < 1e15 / self.price_unit:
@@ -88,8 +88,8 @@ class Instrument:
         decimal = Decimal(repr(value))
         if not decimal.is_finite() or decimal <= 0:
             raise InvalidField((field, "must be a finite number above 0"))
-        if decimal >= MAX_STEPS:
-            raise InvalidField((field, f"must be below {MAX_STEPS}"))
+        if decimal > MAX_EXACT:
+            raise InvalidField((field, f"must be at most {MAX_EXACT}"))
         steps = decimal.scaleb(self.price_scale)
         if steps != steps.to_integral_value():
             raise InvalidField((field, f"must have at most {self.price_scale} decimals for {self.symbol}"))
