@@ -36,7 +36,7 @@ MUTANTS = (
     Mutant(
         "the `pu` check is skipped",
         "core/sync_table.py",
-        "return Input.CONTIGUOUS if update.previous_final_update_id <= final_update_id else Input.GAP",
+        "return Input.CONTIGUOUS if update.first_update_id <= final_update_id else Input.GAP",
         "return Input.CONTIGUOUS",
     ),
     Mutant(
@@ -81,26 +81,65 @@ MUTANTS = (
         "(S, Input.CLOSED): (Action.SUSPEND, P)",
         "(S, Input.CLOSED): (Action.NOTHING, S)",
     ),
-    Mutant("the buffer is dropped", "core/sync.py", "        for update in kept:\n", "        for update in ():\n"),
-    Mutant("events are not kept", "core/sync.py", "self._kept.append(update)", "pass"),
-    Mutant("a lagging replica is believed", "core/sync.py", "if lags or (first", "if (first"),
+    Mutant("the buffer is dropped", "core/sync.py", "        for update in events:\n", "        for update in ():\n"),
+    Mutant("events are not kept", "core/kept.py", "self._events.append(update)", "pass"),
+    Mutant(
+        "a lagging replica is believed", "core/candidate.py", "if own.time < belief.time and not is_same:", "if False:"
+    ),
+    Mutant(
+        "an event that was never seen is a repetition",
+        "core/chain.py",
+        "if update in self.seen or self._is_from_before(update):",
+        "if True:",
+    ),
+    Mutant("every time is believed", "core/belief.py", "if follows(last, event, self._speed) or", "if True or"),
+    Mutant(
+        "a time that goes back is believed",
+        "core/belief.py",
+        "        if event.time < last.time - SLACK_MS:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a time in doubt is believed with the next event",
+        "core/belief.py",
+        "if event.time >= newest.time - SLACK_MS:",
+        "if True:",
+    ),
+    Mutant(
+        "two events alone are witnesses of a long jump",
+        "core/belief.py",
+        "return Verdict.DOUBTED if is_long else Verdict.BELIEVED",
+        "return Verdict.BELIEVED",
+    ),
+    Mutant(
+        "a snapshot whose time jumps is believed alone",
+        "core/candidate.py",
+        "if belief.last is None or follows(belief.last, own) or has_second:",
+        "if True:",
+    ),
+    Mutant(
+        "an event that cannot be read leaves the book in sync",
+        "core/sync_table.py",
+        "(S, Input.UNREADABLE): (Action.DOUBT, R)",
+        "(S, Input.UNREADABLE): (Action.NOTHING, S)",
+    ),
     Mutant(
         "time runs backwards",
         "core/sync.py",
-        "time = max(update.transaction_time, self._last_time, self._book.transaction_time)",
+        "time = max(update.transaction_time, self._chain.time, book.transaction_time)",
         "time = update.transaction_time",
     ),
     Mutant(
         "time runs back behind the snapshot",
         "core/sync.py",
-        "time = max(update.transaction_time, self._last_time, self._book.transaction_time)",
-        "time = max(update.transaction_time, self._last_time)",
+        "time = max(update.transaction_time, self._chain.time, book.transaction_time)",
+        "time = max(update.transaction_time, self._chain.time)",
     ),
     Mutant(
         "a snapshot ahead of the suspended book confirms it",
-        "core/sync.py",
-        "Input.SNAPSHOT_AHEAD if ahead > 0 else",
-        "Input.SNAPSHOT_SAME if ahead > 0 else",
+        "core/chain.py",
+        "return Input.SNAPSHOT_AHEAD if last > book_id else Input.SNAPSHOT_SAME",
+        "return Input.SNAPSHOT_SAME",
     ),
     Mutant(
         "a snapshot is compared before the book has come as far",
@@ -113,7 +152,7 @@ MUTANTS = (
     Mutant(
         "`0` of the other side counts as news of an unseen level",
         "core/book.py",
-        "if (sign > 0) == (price < lowest):",
+        "if price <= highest if sign > 0 else price >= lowest:",
         "if True:",
     ),
     Mutant(
@@ -130,10 +169,10 @@ MUTANTS = (
         "pass",
     ),
     Mutant(
-        "a snapshot that is cut counts as known to its end",
+        "a snapshot counts as known to the end of the bids",
         "core/check.py",
-        "lowest=min(levels) if len(snapshot.bids) >= snapshot.limit else 0",
-        "lowest=0",
+        "return KnownRange(min(levels), max(levels)) if levels else NOTHING_KNOWN",
+        "return KnownRange(0, max(levels)) if levels else NOTHING_KNOWN",
     ),
     Mutant(
         "what changed since the snapshot is compared all the same",
@@ -168,8 +207,8 @@ MUTANTS = (
     Mutant(
         "a repetition goes through the splice",
         "core/splice.py",
-        "            return []\n        if not self.passed",
-        "            pass\n        if not self.passed",
+        "                return []\n            return self._pass",
+        "                pass\n            return self._pass",
     ),
     Mutant(
         "an event is final while another one may share its `T`",
@@ -192,8 +231,8 @@ MUTANTS = (
     Mutant(
         "an epoch begins on an instant that was final already",
         "core/records.py",
-        "Millis(max(start, last_time + 1))",
-        "Millis(max(start, last_time))",
+        "Millis(max(start, complete_to + 1))",
+        "Millis(max(start, complete_to))",
     ),
     Mutant(
         "a `Retry-After` is not obeyed", "exchange/budget.py", "wait = max(self._held_until - now, 0.0)", "wait = 0.0"

@@ -28,6 +28,8 @@ from tests.support.served import Monotonic
 
 DRAWN = b"\x01"
 EXACT = 2**53
+# Nanoseconds of a later time have no room in 64 bits.
+LATEST = 2**63 // 10**6
 LIMIT = 5
 CLOSED, TICK = b"closed", b"tick"
 _MOST_LINES = 40
@@ -119,14 +121,13 @@ def accepted(line: bytes) -> tuple[DepthUpdate | None, DepthSnapshot | None, Any
     if update is not None:
         assert 0 < update.first_update_id <= update.final_update_id < EXACT
         assert 0 <= update.previous_final_update_id < EXACT
-        assert 0 < update.transaction_time < EXACT
-        assert abs(update.event_time - update.transaction_time) < 3_600_000
+        assert 0 < update.transaction_time < LATEST
+        assert 0 < update.event_time < LATEST
         _check_levels(update)
     if snapshot is not None:
         assert 0 < snapshot.last_update_id < EXACT
-        assert 0 < snapshot.transaction_time < EXACT
-        assert 0 < snapshot.event_time < EXACT
-        assert snapshot.transaction_time - snapshot.event_time < 3_600_000
+        assert 0 < snapshot.transaction_time < LATEST
+        assert 0 < snapshot.event_time < LATEST
         _check_levels(snapshot)
     assert newest is None or 0 < newest < EXACT
     return update, snapshot, newest
