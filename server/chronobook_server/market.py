@@ -253,8 +253,9 @@ class Market:
         self._take(self._sync.ended())
 
     def _take(self, outputs: list[Output]) -> SnapshotWanted | None:
-        for trouble in self._sync.troubles():
-            self._tell(trouble)
+        if self._sync.is_troubled:
+            for trouble in self._sync.troubles():
+                self._tell(trouble)
         if len(outputs) == 1 and type(outputs[0]) is Update:
             self._take_update(outputs[0])  # nearly always
             self._watch_history()

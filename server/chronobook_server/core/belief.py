@@ -85,48 +85,61 @@ class Belief:
     """The newest time that is believed of a symbol; `last` is the stored history's, None where there is none."""
 
     def __init__(self, last: Witness | None) -> None:
-        self.last = last
+        self.time = Millis(0) if last is None else last.time  # the newest one believed; 0 before the first
+        self._received = None if last is None else last.received
         self._prompt: deque[Witness] = deque(maxlen=2)  # of this stretch of _PROMPT_NS, and of the one before
         self._prompt_since = Nanos(0)
         self._speed = 1.0
-        self._samples: deque[tuple[Millis, Nanos]] = deque(maxlen=_SAMPLES)
+        self._samples: deque[Witness] = deque(maxlen=_SAMPLES)
+        self._sampled_at = Nanos(0)
 
     @property
-    def time(self) -> Millis:
-        """The newest time believed; 0 before the first."""
-        return Millis(0) if self.last is None else self.last.time
+    def last(self) -> Witness | None:
+        """The newest time believed, and when its message was received; None before the first."""
+        return Witness(self.time, self._received) if self.time else None
+
+    def is_next(self, time: Millis) -> bool:
+        """Return whether a time follows the newest one so soon that nothing else need be looked at."""
+        return 0 < self.time <= time <= self.time + SLACK_MS
 
     def believe(self, time: Millis, received: Nanos) -> None:
         """Take note of a time that history has taken in."""
-        self.last = Witness(time, received)
-        if not self._prompt or not 0 <= received - self._prompt_since < _PROMPT_NS:
-            self._prompt.append(self.last)
-            self._prompt_since = received
-        elif _lead(self.last) >= _lead(self._prompt[-1]):
-            self._prompt[-1] = self.last
-        if not self._samples or received - self._samples[-1][1] >= _SAMPLE_NS:
-            self._samples.append((time, received))
-            if len(self._samples) == _SAMPLES:
-                first_time, first_received = self._samples[0]
-                speed = (time - first_time) * _NS / (received - first_received)
-                self._speed = speed if speed >= _LEAST_SPEED else 1.0
-        elif received < self._samples[-1][1]:  # our clock was set back
+        self.time, self._received = time, received
+        if 0 <= received - self._sampled_at < _SAMPLE_NS:
+            return
+        if received < self._sampled_at:  # our clock was set back
             self._samples.clear()
+        self._sampled_at = received
+        self._sample(Witness(time, received), received)
+
+    def _sample(self, sample: Witness, received: Nanos) -> None:
+        """Take note of how promptly events come, and how fast their time goes."""
+        if not self._prompt or not 0 <= received - self._prompt_since < _PROMPT_NS:
+            self._prompt.append(sample)
+            self._prompt_since = received
+        elif _lead(sample) >= _lead(self._prompt[-1]):
+            self._prompt[-1] = sample
+        self._samples.append(sample)
+        if len(self._samples) == _SAMPLES:
+            first = self._samples[0]
+            speed = (sample.time - first.time) / max(_elapsed_ms(first, sample), 1)
+            self._speed = speed if speed >= _LEAST_SPEED else 1.0
 
     def judge(self, event: Witness, keyframe: Witness | None) -> Verdict:
         """Judge the time of an event that would be applied; `keyframe` is its snapshot's while it is the first one."""
-        last = self.last or keyframe
+        stored = self.last
+        last = stored or keyframe
         assert last is not None
         if keyframe is not None and event.time < keyframe.time - SLACK_MS:
             # Without a stored time nobody knows which of the two is wrong: the event is kept, and another one tells.
-            return Verdict.REFUTES if self.last is None or follows(self.last, event) else Verdict.REFUSED
+            return Verdict.REFUTES if stored is None or follows(stored, event) else Verdict.REFUSED
         if event.time < last.time - SLACK_MS:
             return Verdict.REFUSED
         if follows(last, event, self._speed) or self._was_late(last, event):
             return Verdict.BELIEVED
         if keyframe is None:
             return Verdict.DOUBTED
-        is_witnessed = agree(keyframe, event) or (self.last is None and _is_live_after_quiet(keyframe, event))
+        is_witnessed = agree(keyframe, event) or (stored is None and _is_live_after_quiet(keyframe, event))
         return Verdict.BELIEVED if is_witnessed else Verdict.DOUBTED
 
     def _was_late(self, last: Witness, event: Witness) -> bool:

@@ -71,6 +71,13 @@ class Chain:
         """Name an event; `book_id` is where the book stands, None where there is none."""
         if book_id is None:
             return self._relation_to_kept(update)
+        if (
+            update.previous_final_update_id == book_id < update.first_update_id
+            and self.started is None
+            and not self.doubted
+            and self._belief.is_next(update.transaction_time)
+        ):
+            return Input.CONTIGUOUS  # nearly always
         if self.started is not None and not self.doubted:
             relation = relation_to_snapshot(update, book_id)
         else:

@@ -74,7 +74,8 @@ class Splice:
                 return []
             return self._pass(source, update)  # the synchronisation sees that it contradicts
         if not self.passed or update.previous_final_update_id <= self.passed:
-            return [*self._pass(source, update), *self._settled()]
+            out = self._pass(source, update)
+            return [*out, *self._settled()] if self._ahead else out
         if all(held.final_update_id != update.final_update_id for held in self._ahead):
             self._allowance.take(size_of(update), is_forced=True)
             insort(self._ahead, update, key=lambda held: held.final_update_id)

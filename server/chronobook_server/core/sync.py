@@ -90,6 +90,11 @@ class Synchroniser:
         """The events that came."""
         return self._chain.seen
 
+    @property
+    def is_troubled(self) -> bool:
+        """Whether anything was wrong with messages since `troubles` was last called."""
+        return bool(self._chain.troubles)
+
     def troubles(self) -> list[Trouble]:
         """Return what was wrong with messages since this was last asked."""
         troubles, self._chain.troubles = self._chain.troubles, []

@@ -179,7 +179,8 @@ class Recorder:
     def _append_update(self, update: Update) -> None:
         if self._hot is None:
             return  # nothing can be written at present, or the epoch was lost before its first event
-        update = self._dated(update, self._hot)
+        if self._pending is not None or update.transaction_time < (self.last_time or 0):
+            update = self._dated(update, self._hot)
         record = encode_update(update)
         try:
             if self._pending is not None:
@@ -290,7 +291,7 @@ class Recorder:
         is_due = line > max(hot.start, hot.last_time)
         assert self._log is not None
         is_large = hot.events >= SEGMENT_EVENTS or self._log.size >= SEGMENT_BYTES
-        is_finer = hot.instrument != self._steps
+        is_finer = hot.instrument is not self._steps and hot.instrument != self._steps
         if not is_finer and (time == hot.last_time or not (is_due or is_large)):
             return False
         self._check_room()
