@@ -103,6 +103,7 @@ class Market:
         self._has_scale = history.last_time is not None
         self._history_error: str | None = None
         self._snapshot_limit = 0  # of the last snapshot that came; FULL_LIMIT where a larger one brings no more
+        self._passed_before = UpdateId(0)  # what had been passed when the best prices came last
         self._ticker = UpdateId(0)  # the update id that the last best price was of; 0 where a snapshot denies it
         self._behind_since: float | None = None  # since when the stream owes us events
         self._resuming_since = self._adopted_at = 0.0
@@ -177,15 +178,20 @@ class Market:
 
     def ticker(self, update_id: UpdateId) -> None:
         """Take note that the best prices moved with this update id: a hint that the stream may owe events."""
-        self._ticker = update_id
-        if self._ticker <= self._passed:
+        passed = self._passed
+        # A book at an id that is too large is never passed: that it stands still while the best prices move tells.
+        stands_still = passed == self._passed_before and update_id not in (self._ticker, passed)
+        self._ticker, self._passed_before = update_id, passed
+        if update_id <= passed and not stands_still:
             self._behind_since = None
         elif self._behind_since is None:
             self._behind_since = self._monotonic()
 
     @property
     def _passed(self) -> UpdateId:
-        """The update id up to which events have come."""
+        """The update id up to which events have come. In sync that is the book's, also where ids began anew."""
+        if self.is_synced:
+            return self._sync.update_id
         return max(self._splice.passed, self._sync.update_id)
 
     def tick(self) -> SnapshotWanted | None:

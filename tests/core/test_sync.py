@@ -679,10 +679,45 @@ def test_finer_text_changes_the_instrument_before_the_event_that_brought_it() ->
 
 def test_time_never_runs_backwards_behind_the_snapshot() -> None:
     sync, number = opened()
-    sync.receive_update(update(5, 12, 4, bids=BID, time=900))
+    sync.receive_update(update(11, 12, 10, bids=BID, time=900))
     outputs = sync.receive_snapshot(number, snapshot(10, time=1000))
     (applied,) = [output for output in outputs if isinstance(output, Update)]
     assert applied.transaction_time == 1000
+
+
+def test_an_event_that_ends_after_the_snapshot_and_happened_before_it_is_not_applied() -> None:
+    """Its `u` is wrong. A second snapshot that agrees with the first one decides against it."""
+    sync, number = opened()
+    sync.receive_update(update(5, 5_000, 4, bids=BID, time=900))
+    outputs = sync.receive_snapshot(number, snapshot(10, time=1000))
+    assert kinds(outputs) == ["SnapshotWanted"]
+    assert sync.book is None
+    wanted = outputs[0]
+    assert isinstance(wanted, SnapshotWanted)
+    outputs = sync.receive_snapshot(wanted.number, snapshot(12, time=1100))
+    assert kinds(outputs) == ["Keyframe"]
+    assert sync.update_id == 12
+
+
+def test_an_event_that_overlaps_the_book_and_is_not_later_is_a_contradiction() -> None:
+    """Another connection brings an event that is known already, with an update id that is too large."""
+    sync, number = opened()
+    sync.receive_snapshot(number, snapshot(10, time=1000))
+    sync.receive_update(update(11, 12, 10, bids=BID, time=1010))
+    sync.receive_update(update(13, 14, 12, bids=[("99.0", "7.00")], time=1020))
+    outputs = sync.receive_update(update(11, 9_000, 10, bids=BID, time=1010))
+    assert kinds(outputs) == ["Gap", "SnapshotWanted"]
+    assert sync.state is State.BUFFERING
+
+
+def test_a_kept_event_is_followed_by_none_that_overlaps_it_and_is_not_later() -> None:
+    sync, number = opened()
+    sync.receive_update(update(11, 12, 10, bids=BID, time=1010))
+    sync.receive_update(update(13, 14, 12, bids=BID, time=1020))
+    sync.receive_update(update(11, 9_000, 10, bids=[("98.0", "5.00")], time=1010))
+    assert sync.kept == 2
+    assert kinds(sync.receive_snapshot(number, snapshot(12, time=1010))) == ["Keyframe", "Update", "Update"]
+    assert sync.update_id == 14
 
 
 def test_an_event_for_which_a_kept_one_would_have_no_room_is_the_one_that_is_refused() -> None:

@@ -36,21 +36,27 @@ def consider(
     has_second = refused is not None and agree(refused, own)
     events = list(kept)
     if has_second:
-        events = [event for event in events if not _contradicts(event, snapshot)]
+        events = [event for event in events if not contradicts(event, snapshot)]
     first = next((event for event in events if event.final_update_id >= last), None)
     if first is None:
         return Candidate(events, _objection_alone(snapshot, events, belief, newest_id, has_second=has_second))
     if relation_to_snapshot(first, last) is Input.GAP:
         return Candidate(events, f"update id {last} is older than the events that wait, from {first.first_update_id}")
-    if first.transaction_time < own.time - SLACK_MS:
+    if contradicts(first, snapshot):
         return Candidate(events, f"its time {own.time} is after {first.transaction_time} of the event that follows it")
     return Candidate(events, None)
 
 
-def _contradicts(event: DepthUpdate, snapshot: DepthSnapshot) -> bool:
-    if event.final_update_id >= snapshot.last_update_id:
-        return event.transaction_time < snapshot.transaction_time - SLACK_MS
-    return event.transaction_time > snapshot.transaction_time
+def contradicts(event: DepthUpdate, snapshot: DepthSnapshot) -> bool:
+    """Return whether the times of an event and a snapshot contradict their update ids."""
+    if event.final_update_id < snapshot.last_update_id:
+        return event.transaction_time > snapshot.transaction_time
+    late = event.transaction_time - snapshot.transaction_time
+    if event.first_update_id > snapshot.last_update_id:
+        return late < -SLACK_MS
+    # An event that holds the snapshot's id speaks of the same moment. Else an id is wrong, or of an earlier count.
+    is_same = event.final_update_id == snapshot.last_update_id
+    return not (-SLACK_MS if is_same else 0) <= late <= SLACK_MS
 
 
 def _objection_alone(

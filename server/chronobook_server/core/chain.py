@@ -7,13 +7,13 @@ No message is believed alone. An event that is not newer than the book is a repe
 from dataclasses import replace
 
 from .belief import Belief, Verdict, Witness, agree, follows, witness
-from .candidate import consider
+from .candidate import consider, contradicts
 from .depth import DepthSnapshot, DepthUpdate
 from .kept import Allowance, KeptEvents
 from .seen import REMEMBERED, Seen
 from .sync_table import Input, relation_to_event, relation_to_snapshot
 from .trouble import Trouble, TroubleKind
-from .values import Millis, UpdateId
+from .values import SLACK_MS, Millis, UpdateId
 
 # For so long after a snapshot the stream may still bring events from before it.
 _STALE_NS = 10 * 10**9
@@ -89,6 +89,12 @@ class Chain:
                 ids = f"{update.first_update_id} to {update.final_update_id}"
                 self.tell(TroubleKind.UPDATE_ID, f"a new event has the update ids {ids}, and the book is at {book_id}")
                 return Input.CONTRADICTION
+            case Input.BRIDGING | Input.CONTIGUOUS if self._is_apart(update, book_id):
+                self.tell(
+                    TroubleKind.UPDATE_ID,
+                    f"an event to {update.final_update_id} overlaps the book, and is of another time",
+                )
+                return Input.CONTRADICTION
             case Input.BRIDGING | Input.CONTIGUOUS:
                 return self._timed(update, relation)
             case _:
@@ -97,9 +103,12 @@ class Chain:
     def _relation_to_kept(self, update: DepthUpdate) -> Input:
         if not self.kept:
             return Input.KEPT
-        relation = relation_to_event(update, self.kept[-1].final_update_id)
+        newest = self.kept[-1]
+        relation = relation_to_event(update, newest.final_update_id)
         if relation is Input.DUPLICATE and update in self.seen:
             return relation
+        if _is_apart(update, newest.final_update_id, newest.transaction_time):
+            return Input.DUPLICATE  # where it was none, its successor shows the hole
         if relation is not Input.CONTIGUOUS:
             return Input.KEPT_BREAK
         return Input.KEPT_FULL if self.kept.is_full else Input.KEPT
@@ -111,6 +120,14 @@ class Chain:
         is_soon = update.receive_time - epoch.receive_time <= _STALE_NS
         is_earlier = update.transaction_time <= epoch.transaction_time
         return is_soon and is_earlier and update.final_update_id <= epoch.last_update_id
+
+    def _is_apart(self, update: DepthUpdate, book_id: UpdateId) -> bool:
+        """Return whether an event that overlaps the book is of another time: an id is wrong, or of an earlier count."""
+        if self.doubted:
+            return False  # the messages that follow tell of it too
+        if self.started is None:
+            return _is_apart(update, book_id, self.time)
+        return contradicts(update, self.started) and update.first_update_id <= book_id
 
     def _timed(self, update: DepthUpdate, relation: Input) -> Input:
         """Name an event that continues the book by what is made of its time."""
@@ -181,3 +198,9 @@ class Chain:
         self._refused = witness(snapshot)
         self.tell(TroubleKind.SNAPSHOT, found.objection)
         return None
+
+
+def _is_apart(update: DepthUpdate, final_update_id: UpdateId, time: Millis) -> bool:
+    """Return whether an event that overlaps the last one, and ends after it, did not happen soon after it."""
+    overlaps = update.first_update_id <= final_update_id < update.final_update_id
+    return overlaps and not 0 < update.transaction_time - time <= SLACK_MS

@@ -152,7 +152,9 @@ def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) 
     if update.previous_final_update_id == keyframe.update_id:
         elapsed = max(update.receive_time - keyframe.receive_time, 0) // 1_000_000
         received = update.transaction_time - elapsed
-        is_believed = keyframe.transaction_time >= received - SLACK_MS
+        # A snapshot dated to the end of the history before tells nothing of when its own state began.
+        is_later = complete_to is None or keyframe.transaction_time > complete_to
+        is_believed = is_later and keyframe.transaction_time >= received - SLACK_MS
         start = min(keyframe.transaction_time, start) if is_believed else Millis(received)
     return start if complete_to is None else Millis(max(start, complete_to + 1))
 
