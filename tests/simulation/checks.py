@@ -51,8 +51,8 @@ def book_is_the_exchanges(market: Market, truth: Symbol) -> Iterator[str]:
     if book is None:
         return
     step = steps_of(book.instrument)
-    found = next(truth.indices_of(book.update_id), None)
-    if found is None:
+    found = truth.index_of(book.update_id, book.transaction_time)
+    if found < 0:
         yield f"{market.symbol}: the book stands at {book.update_id}, where the exchange never was"
         return
     exact = truth.book(book.update_id, found)
@@ -72,8 +72,8 @@ def view_is_the_exchanges(market: Market, truth: Symbol, random: Random) -> Iter
     view = market.current_view()
     if view is None:
         return
-    found = next(truth.indices_of(view.update_id), None)
-    if found is None:
+    found = truth.index_of(view.update_id, view.transaction_time)
+    if found < 0:
         return  # told by the other check
     exact = truth.book(view.update_id, found)
     yield from _view_is_right(view, exact, truth.name)
@@ -182,7 +182,7 @@ def answer_is_true(history: HistoryStore, truth: Symbol, price: int, time: int) 
         if any(interval.start <= time <= interval.end for interval in history.coverage()):
             yield f"{where} is refused ({refusal}), though it is covered"
         return
-    index = truth.index_of(state.update_id, time)
+    index = truth.index_of(state.update_id, state.as_of)
     if index < 0:
         yield f"{where} is answered as of {state.update_id}, where the exchange never was"
         return
@@ -208,7 +208,7 @@ def books_are_true(history: HistoryStore, truth: Symbol, random: Random) -> Iter
     for interval in history.coverage():
         time = random.randint(interval.start, interval.end)
         view = finish(history.book_at(Millis(time)))
-        index = truth.index_of(view.update_id, time)
+        index = truth.index_of(view.update_id, view.transaction_time)
         if index < 0:
             yield f"{truth.name}: a book at {time} is of {view.update_id}, where the exchange never was"
             continue

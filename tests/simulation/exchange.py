@@ -59,6 +59,7 @@ class Symbol:
     inside: dict[int, dict[int, int]] = field(default_factory=dict)  # books at ids that lie inside an event
     aliases: dict[int, list[int]] = field(default_factory=dict)  # ids that were told and are wrong
     doubtful: set[int] = field(default_factory=set)  # events that a gap may begin or end at, though none was lost
+    is_batched: bool = True  # an event is soon after the changes in it, as the exchange's are
     was_untraded: bool = False  # for a time, by the list of contracts
     is_untimely: bool = False  # the next event is slightly back in time
     _eras: list[int] = field(default_factory=lambda: [0])
@@ -107,9 +108,9 @@ class Symbol:
         self._eras.append(len(self.finals))
         self.doubt()
 
-    def doubt(self) -> None:
-        """Note that a gap around the newest or the next event is honest, though no event was lost."""
-        self.doubtful.update((len(self.finals) - 1, len(self.finals)))
+    def doubt(self, following: int = 1) -> None:
+        """Note that a gap around the newest event, or one of those that follow, is honest, though none was lost."""
+        self.doubtful.update(range(len(self.finals) - 1, len(self.finals) + following))
 
     def _take(self, bids: dict[int, int], asks: dict[int, int]) -> None:
         index = len(self.finals) - 1
@@ -165,7 +166,7 @@ class Symbol:
     def snapshot_inside(self, limit: int) -> dict[str, Any]:
         """Return the body of a depth reply with an update id that lies inside the next event, where that is wide."""
         event = self._next
-        if event is None or event.final == event.first:
+        if event is None or event.final == event.first or not self.is_batched:
             return self.snapshot(limit)
         bids, asks = dict(self.bids), dict(self.asks)
         left = self.random.randint(0, len(event.bids) + len(event.asks))
@@ -194,6 +195,11 @@ class Symbol:
     def era(self) -> int:
         """Number of the first event of this era."""
         return self._eras[-1]
+
+    @property
+    def is_miscounted(self) -> bool:
+        """Whether an update id ever meant two things: then a late snapshot can be taken for another one."""
+        return bool(self.aliases) or len(self._eras) > 1
 
     # --- what is true
 

@@ -16,6 +16,8 @@ from tests.simulation.wild import WILD_TIMES, far_id, odd_entries, wild_time, wi
 
 _STALE_BODIES = 8
 _MINUTE = 60.0
+# A wild snapshot may come, or cost the book, so many events later.
+_LATE_EVENTS = 150
 # Of the allowed weight, what a request for a full snapshot may find used up.
 _SPENT = 0.95
 _FULL_WEIGHT = 20
@@ -37,6 +39,7 @@ class SimRest:
         self.lag_seconds = 0.0
         self.most_levels = 1000  # that a proxy lets through
         self.has_listed = False  # whether this feed was told the contracts before
+        self._was_odd = False  # of the last list of contracts
         self._symbols = symbols
         self._rates = dict(rates)
         self._limit = limit
@@ -92,6 +95,8 @@ class SimRest:
         body = orjson.dumps(self._info() if "limit" not in query else self._depth(query))
         if self.strikes("garbage"):
             body = body[: len(body) // 2]
+        elif "limit" not in query:
+            self.has_listed = True
         await asyncio.sleep(self.random.uniform(1, 8) if self.strikes("slow") else self.random.uniform(0.01, 0.1))
         return Reply(200, headers, body)
 
@@ -119,12 +124,13 @@ class SimRest:
         else:
             body = symbol.snapshot(self.random.randint(1, limit - 1) if self.strikes("short") else limit)
         old.append(body)
-        if self.strikes("snapshot_far_id"):
+        if body["lastUpdateId"] == symbol.finals[-1] and self.strikes("snapshot_far_id"):
             told = far_id(symbol.finals[-1], self.random)
             symbol.aliases.setdefault(told, []).append(len(symbol.finals) - 1)
-            symbol.doubt()
-            return {**body, "lastUpdateId": told, "bids": body["bids"], "asks": body["asks"]}
+            symbol.doubt(_LATE_EVENTS)
+            return {**body, "lastUpdateId": told}
         if self.strikes("snapshot_wild_time"):
+            symbol.doubt(_LATE_EVENTS)
             return with_time(body, wild_time(self.random.choice(WILD_TIMES), body["T"], self.random), self.random)
         return body
 
@@ -152,11 +158,11 @@ class SimRest:
             for name, symbol in self._symbols.items()
             if name not in self.unlisted
         ]
-        if self.has_listed:
-            for kind in tuple(self._rates):
-                if kind.startswith("list_") and self.strikes(kind):
-                    entries = odd_entries(kind, entries, self.random)
-        self.has_listed = True
+        # Two odd lists in a row are no fault of one message.
+        kinds = [kind for kind in self._rates if kind.startswith("list_")]
+        self._was_odd = self.has_listed and not self._was_odd and any(map(self.strikes, kinds))
+        if self._was_odd:
+            entries = odd_entries(kinds[0], entries, self.random)
         return {
             "serverTime": self.clock.at(self.loop.time()),
             "rateLimits": [{"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "limit": self._limit}],

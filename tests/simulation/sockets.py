@@ -12,6 +12,7 @@ from tests.simulation.loop import VirtualLoop
 # A dead connection is found out by pings after this time.
 PING_SECONDS = 40.0
 _MOST_MESSAGES = 10
+_APART = 1e-8
 
 
 class Owner(Protocol):
@@ -46,7 +47,8 @@ class SimSocket:
         """Send a frame, or the end; in order, each after some time."""
         if self.is_dead or not self.is_open:
             return
-        self._last_due = max(self._last_due, self._loop.time() + self._latency * jitter + extra)
+        # Timers of one instant have no order, and the frames of a connection do.
+        self._last_due = max(self._last_due + _APART, self._loop.time() + self._latency * jitter + extra)
         self._loop.call_at(self._last_due, self._arrive, frame)
 
     def cut(self) -> None:

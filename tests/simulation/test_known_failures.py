@@ -386,3 +386,21 @@ async def test_a_contract_that_stops_trading_is_closed_and_taken_up_again() -> N
     assert statuses == ["TRADING", "BREAK", "TRADING"]
     assert stage.markets["BBBUSDT"].counts.resyncs == 0
     await stage.end()
+
+
+@virtually
+async def test_a_muted_stream_is_found_out_where_the_book_has_an_id_that_is_never_reached() -> None:
+    """Ids began anew while the stream was silent, and the book stands at an id of the old count."""
+    stage = Stage(ONE)
+    await stage.go_on(12)
+    await stage.synced()
+    (socket,) = (each for each in stage.network.sockets if "!bookTicker" not in each.streams)
+    socket.muted.add(f"{ONE.lower()}@depth@100ms")
+    truth = stage.truth[ONE]
+    truth.prepare()
+    truth.begin_anew()
+    truth.push(stage.network.clock.at(stage.loop.time()), stage.loop.time())
+    assert truth.finals[-1] < truth.finals[-2]
+    await stage.go_on(30)
+    await stage.synced()
+    await stage.end()

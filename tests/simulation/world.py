@@ -32,6 +32,8 @@ _LOOK_SECONDS = 0.8
 _STEP_SECONDS = 0.3
 _RETRY_SEALS_SECONDS = 10.0
 _HOUR = 3600.0
+# A wild copy on one connection may come so many events later than the true one on another.
+_LATE_EVENTS = 100
 
 
 class World:
@@ -48,6 +50,8 @@ class World:
         self.report.faults.update(self.traits)
         speed = random.choice((7.0, 60.0)) if "replay_speed" in self.traits else 1.0
         self.clock = Clock(speed)
+        for symbol in self.truth.values():
+            symbol.is_batched = symbol.pace * speed < 0.5
         self.age = random.choice((25.0, 60.0, 1e9))
         limit = random.choice((60, 300, 2400))
         self.servers: list[SimServer] = []
@@ -102,6 +106,7 @@ class World:
             if is_traded and (wild is None or is_for_all):
                 server.network.event(symbol.name, wild or frame)
             elif is_traded:
+                symbol.doubt(_LATE_EVENTS)
                 server.network.event(symbol.name, frame, wild)
             server.network.tickers()
             server.network.cut_old(self.age)
