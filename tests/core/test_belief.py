@@ -146,6 +146,19 @@ def test_two_events_alone_are_no_witnesses_of_a_long_jump() -> None:
     assert max(made.times) == 800
 
 
+@pytest.mark.parametrize("ahead", [1_200, 3_000, 50_000])
+def test_two_events_alone_are_no_witnesses_of_a_jump_of_a_live_stream(ahead: int) -> None:
+    made = begun()
+    for index in range(6, 40):
+        made.feed(index)
+    made.feed(40, ahead=ahead)
+    assert made.feed(41, ahead=ahead) == []
+    assert made.sync.state is State.RESUMING
+    assert made.reply(41) == ["Gap", "Keyframe"]
+    assert made.feed(42) == ["Update"]
+    assert max(made.times) == 4200
+
+
 def test_a_third_opinion_costs_the_book() -> None:
     made = begun()
     made.feed(6, ahead=DAY)

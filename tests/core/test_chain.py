@@ -91,6 +91,23 @@ def test_an_event_that_names_a_hole_before_it_and_leaps_over_the_book_is_a_hole(
     assert kinds(sync.receive_update(update(25, 40, 15))) == ["Gap", "SnapshotWanted"]
 
 
+@pytest.mark.parametrize("first", [1, 100, 110])
+def test_a_first_id_that_is_too_small_hides_no_hole(first: int) -> None:
+    sync = in_sync()
+    final = sync.update_id
+    sync.receive_update(update(min(first, final), final + 20, final + 10))  # the event up to `final + 10` is lost
+    assert sync.book is None
+    assert sync.state is State.BUFFERING
+
+
+def test_a_first_id_that_is_too_small_hides_no_hole_after_a_snapshot() -> None:
+    sync = Synchroniser("X")
+    number = wanted(sync.opened())
+    sync.receive_update(update(1, 130, 120))
+    sync.receive_snapshot(number, snapshot(100))
+    assert sync.book is None
+
+
 def test_a_snapshot_far_ahead_of_the_stream_is_given_up_with_the_next_event() -> None:
     sync = Synchroniser("X")
     number = wanted(sync.opened())

@@ -19,11 +19,14 @@ from .depth import DepthSnapshot, DepthUpdate
 from .values import SLACK_MS, Millis, Nanos
 
 # A longer jump than this needs a snapshot as its witness: two events that come together may share one fault.
+# A live stream leaves out no pauses, so that each of its jumps needs one.
 LONG_JUMP_MS = 60_000
 # How long before its first event a live symbol may have been quiet.
 _QUIET_MS = 86_400_000
 # The speed of a replay is that of the last seconds, by our clock. What is slower than this is no replay.
 _SAMPLES, _SAMPLE_NS, _LEAST_SPEED = 5, 500_000_000, 3.0
+# A stream whose time goes no faster than this, by our clock, is live.
+_LIVE_SPEED = 1.25
 # An event can be delivered late, by so much. The one after it is then compared with the promptest of the last minutes.
 _LATE_NS = 120 * 10**9
 _PROMPT_NS = 150 * 10**9
@@ -90,6 +93,7 @@ class Belief:
         self._prompt: deque[Witness] = deque(maxlen=2)  # of this stretch of _PROMPT_NS, and of the one before
         self._prompt_since = Nanos(0)
         self._speed = 1.0
+        self._is_live = False  # whether the last seconds went at the speed of our clock
         self._samples: deque[Witness] = deque(maxlen=_SAMPLES)
         self._sampled_at = Nanos(0)
 
@@ -124,6 +128,7 @@ class Belief:
             first = self._samples[0]
             speed = (sample.time - first.time) / max(_elapsed_ms(first, sample), 1)
             self._speed = speed if speed >= _LEAST_SPEED else 1.0
+            self._is_live = speed <= _LIVE_SPEED
 
     def judge(self, event: Witness, keyframe: Witness | None) -> Verdict:
         """Judge the time of an event that would be applied; `keyframe` is its snapshot's while it is the first one."""
@@ -155,5 +160,5 @@ class Belief:
         assert last is not None
         if event.time >= newest.time - SLACK_MS:
             is_long = first.time - last.time - _elapsed_ms(last, first) > LONG_JUMP_MS
-            return Verdict.DOUBTED if is_long else Verdict.BELIEVED
+            return Verdict.DOUBTED if is_long or self._is_live else Verdict.BELIEVED
         return Verdict.REFUTES if event.time >= last.time - SLACK_MS else Verdict.REFUSED

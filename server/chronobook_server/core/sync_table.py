@@ -155,9 +155,9 @@ def relation_to_snapshot(update: DepthUpdate, last_update_id: UpdateId) -> Input
     """Name an event's relation to a snapshot that no event has been applied to yet."""
     if update.final_update_id < last_update_id:
         return Input.STALE
-    if update.first_update_id <= last_update_id:
-        return Input.BRIDGING
-    return Input.CONTIGUOUS if update.previous_final_update_id <= last_update_id else Input.GAP
+    if update.previous_final_update_id > last_update_id:
+        return Input.GAP  # whatever its first id says
+    return Input.BRIDGING if update.first_update_id <= last_update_id else Input.CONTIGUOUS
 
 
 def relation_to_event(update: DepthUpdate, final_update_id: UpdateId) -> Input:
@@ -166,5 +166,7 @@ def relation_to_event(update: DepthUpdate, final_update_id: UpdateId) -> Input:
         return Input.DUPLICATE
     if update.previous_final_update_id == final_update_id:
         return Input.CONTIGUOUS
-    # Another connection may cut its batches elsewhere; such an event begins before the last one's end.
-    return Input.CONTIGUOUS if update.first_update_id <= final_update_id else Input.GAP
+    # Another connection may cut its batches elsewhere; such an event begins before the last one's end, and so does the
+    # one before it end.
+    is_overlap = max(update.first_update_id, update.previous_final_update_id) <= final_update_id
+    return Input.CONTIGUOUS if is_overlap else Input.GAP
