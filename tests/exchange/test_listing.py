@@ -87,14 +87,31 @@ def test_a_word_for_the_state_is_bounded_and_moves_no_cursor() -> None:
     "body",
     [
         b"", b"null", b"[]", b"{}", b'{"symbols":null}', b'{"symbols":[]}', b'{"symbols":{}}', b'{"symbols":[{}]}',
-        b'{"symbols":5}', b"nonsense", b"[" * 100_000, b'{"symbols":[NaN]}',
-        orjson.dumps({"symbols": [GOOD, {}, {}]}),
+        b'{"symbols":5}', b"nonsense", b"[" * 100_000, b'{"symbols":[NaN]}', b"\xff", b"NaN",
+        orjson.dumps({"symbols": [{}, {}]}),
         orjson.dumps({"symbols": [{"symbol": f"S{each}", "status": "TRADING"} for each in range(MOST_CONTRACTS + 1)]}),
     ],
 )  # fmt: skip
-def test_a_list_that_is_empty_or_mostly_broken_or_endless_is_no_list(body: bytes) -> None:
+def test_a_list_without_a_contract_or_without_an_end_is_no_list(body: bytes) -> None:
     with pytest.raises(MalformedFrame):
         decode_exchange_info(body)
+
+
+@pytest.mark.parametrize(
+    "text", [b'"\xff\xfe"', b'"\\ud800"', b"NaN", b"-Infinity", b'"a\x00b"', b'"\x1b[2J"', b"9" * 400, b"1e999"]
+)
+def test_a_text_that_no_json_has_costs_its_entry(text: bytes) -> None:
+    body = b'{"symbols":[{"symbol":%s,"status":"TRADING"},%s]}' % (text, orjson.dumps(GOOD))
+    info = decode_exchange_info(body)
+    assert info.contracts == {"ETHUSDT": Contract("TRADING", "0.01", "0.001")}
+    assert info.odd_entries == 1
+
+
+def test_a_list_that_is_mostly_odd_is_believed_for_what_it_has() -> None:
+    info = decode_exchange_info(orjson.dumps({"symbols": [GOOD, {}, None]}))
+    assert info.contracts.keys() == {"ETHUSDT"}
+    assert info.is_partial
+    assert not decode_exchange_info(listed(GOOD, {})).is_partial
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,22 @@ async def test_an_odd_list_at_the_start_is_asked_for_again() -> None:
 
 
 @virtually
+async def test_a_list_that_is_mostly_odd_serves_what_it_has_and_ends_nothing() -> None:
+    stage = OddStage(*NAMES)
+    stage.list = [*entries(AAAUSDT="TRADING"), {}, None, {"symbol": "\0", "status": "TRADING"}]
+    await stage.go_on(20)
+    assert (stage.markets["AAAUSDT"].is_synced, stage.markets["BBBUSDT"].is_synced) == (True, False)
+    stage.list = None
+    await stage.go_on(35)
+    await stage.synced()
+    stage.list = [*entries(AAAUSDT="TRADING"), {}, None]
+    await stage.until(lambda: stage.loop.time() > 300, within=400)
+    await stage.synced()
+    assert stage.causes() == set()
+    await stage.end()
+
+
+@virtually
 async def test_a_wild_server_time_dates_no_change_of_a_contract_that_has_a_book() -> None:
     stage = OddStage(*NAMES)
     await stage.go_on(3)

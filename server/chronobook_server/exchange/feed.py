@@ -104,7 +104,7 @@ class Feed:
             info = await self.requests.first_exchange_info()
             known = info.contracts.keys() | info.odd
             missing = [symbol for symbol in self._settings.symbols if symbol not in known]
-            if missing:
+            if missing and not info.is_partial:
                 raise SymbolNotListed(f"the exchange does not list {', '.join(missing)}")
             async with asyncio.TaskGroup() as self._tasks:
                 self._follow(info)
@@ -136,9 +136,10 @@ class Feed:
                 if contract.is_trading and symbol not in self._sinks:
                     self._begin_to_serve(symbol)
         time = info.server_time or Millis(self._network.time_ns() // 1_000_000)
-        self._is_unsure = not info.odd.isdisjoint(self._sinks)
+        unsaid = info.odd | (self._sinks.keys() - info.contracts.keys() if info.is_partial else set())
+        self._is_unsure = not unsaid.isdisjoint(self._sinks)
         for symbol in tuple(self._sinks):
-            if symbol not in info.odd:
+            if symbol not in unsaid:
                 self._follow_one(symbol, info.contracts.get(symbol, NOT_LISTED), time)
 
     def _begin_to_serve(self, symbol: str) -> None:

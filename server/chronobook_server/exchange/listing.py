@@ -1,9 +1,11 @@
 """The exchange's list of contracts: what it says, and when a contract that it drops has really ended. Pure.
 
-A list is believed entry by entry: an odd entry costs itself. A list that is empty or mostly broken is no list. That a
-contract is not traded any more needs a second list, some time later, and a stream without events meanwhile.
+A list is believed entry by entry: an odd entry costs itself. A list without any contract is no list, and what a list
+lacks that is mostly broken may be in the broken part. That a contract is not traded any more needs a second list, some
+time later, and a stream without events meanwhile.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,8 @@ _SIZE = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 class ExchangeInfo:
     """The exchange's contracts by symbol, its time, and the request weight that it allows a minute.
 
-    Time and weight are None where it does not say. `odd` has the symbols whose entries cannot be read.
+    Time and weight are None where it does not say. `odd` has the symbols whose entries cannot be read. `is_partial`:
+    most entries are odd, so that a symbol which is absent may be there all the same.
     """
 
     contracts: dict[str, Contract]
@@ -35,11 +38,12 @@ class ExchangeInfo:
     weight_limit: int | None
     odd: frozenset[str] = frozenset()
     odd_entries: int = 0
+    is_partial: bool = False
 
 
 def decode_exchange_info(data: bytes) -> ExchangeInfo:
-    """Return what `exchangeInfo` says. Raises MalformedFrame, also for a list that is empty or mostly broken."""
-    body = json_object(data)
+    """Return what `exchangeInfo` says. Raises MalformedFrame, also for a list without any contract."""
+    body = _body(data)
     entries = body.get("symbols")
     if type(entries) is not list or not entries:
         raise MalformedFrame(MalformedKind.BAD_FIELD)
@@ -61,7 +65,7 @@ def decode_exchange_info(data: bytes) -> ExchangeInfo:
             contracts[symbol] = contract
     for symbol in odd:
         contracts.pop(symbol, None)  # of two entries that differ, neither is believed
-    if 2 * odd_entries > len(entries):
+    if not contracts:
         raise MalformedFrame(MalformedKind.BAD_FIELD)
     time = body.get("serverTime")
     return ExchangeInfo(
@@ -70,7 +74,28 @@ def decode_exchange_info(data: bytes) -> ExchangeInfo:
         _weight_limit(body.get("rateLimits")),
         frozenset(odd),
         odd_entries,
+        is_partial=2 * odd_entries > len(entries),
     )
+
+
+def _body(data: bytes) -> dict[str, Any]:
+    """Return the JSON object in a reply. Raises MalformedFrame.
+
+    One name that is not UTF-8, half a surrogate or NaN makes the whole reply unreadable by the rules of JSON. The
+    second reading is lenient, so that such a text costs its entry only.
+    """
+    try:
+        return json_object(data)
+    except MalformedFrame as error:
+        if error.kind is not MalformedKind.NOT_JSON:
+            raise
+    try:
+        body = json.loads(data.decode(errors="replace"), strict=False)
+    except (ValueError, RecursionError):
+        raise MalformedFrame(MalformedKind.NOT_JSON) from None
+    if not isinstance(body, dict):
+        raise MalformedFrame(MalformedKind.NOT_A_FRAME)
+    return body
 
 
 def _contract(entry: Mapping[str, Any]) -> Contract | None:

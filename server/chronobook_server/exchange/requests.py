@@ -8,7 +8,7 @@ import structlog
 
 from chronobook_server.core.values import Nanos
 
-from .budget import EXCHANGE_INFO_WEIGHT, MAX_WEIGHT_LIMIT, WeightBudget
+from .budget import EXCHANGE_INFO_WEIGHT, MAX_WEIGHT_LIMIT, MIN_WEIGHT_LIMIT, WeightBudget
 from .listing import ExchangeInfo, decode_exchange_info
 from .network import Network, Reply, Unreachable
 from .reconnect import retry_delay
@@ -103,7 +103,7 @@ class Requests:
         await self.allowed(EXCHANGE_INFO_WEIGHT)
         info = decode_exchange_info(await self.get("/fapi/v1/exchangeInfo"))
         if info.weight_limit is not None:
-            self.budget.limit = min(info.weight_limit, MAX_WEIGHT_LIMIT)
+            self.budget.limit = min(max(info.weight_limit, MIN_WEIGHT_LIMIT), MAX_WEIGHT_LIMIT)
         return info
 
     async def first_exchange_info(self) -> ExchangeInfo:
