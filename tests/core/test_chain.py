@@ -100,6 +100,14 @@ def test_a_first_id_that_is_too_small_hides_no_hole(first: int) -> None:
     assert sync.state is State.BUFFERING
 
 
+def test_an_event_that_overlaps_what_happened_long_before_it_is_a_contradiction() -> None:
+    sync = in_sync()
+    for final in range(1000, 4001, 1000):
+        sync.receive_update(update(sync.update_id + 1, final, sync.update_id))
+    assert kinds(sync.receive_update(update(3001, 4100, 3000))) == ["Update"]  # another connection cuts elsewhere
+    assert kinds(sync.receive_update(update(1, 4300, 0))) == ["Gap", "SnapshotWanted"]  # the event to 4200 is lost
+
+
 def test_a_first_id_that_is_too_small_hides_no_hole_after_a_snapshot() -> None:
     sync = Synchroniser("X")
     number = wanted(sync.opened())

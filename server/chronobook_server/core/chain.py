@@ -4,6 +4,7 @@ No message is believed alone. An event that is not newer than the book is a repe
 (seen.py); an event's time needs a witness (belief.py); a snapshot must fit the events (candidate.py).
 """
 
+from collections import deque
 from dataclasses import replace
 
 from .belief import Belief, Verdict, Witness, agree, follows, witness
@@ -17,6 +18,8 @@ from .values import SLACK_MS, Millis, UpdateId
 
 # For so long after a snapshot the stream may still bring events from before it.
 _STALE_NS = 10 * 10**9
+# Events that are remembered to tell how far back one may begin: seconds of the busiest stream.
+_APPLIED = 64
 
 
 class Chain:
@@ -35,6 +38,7 @@ class Chain:
         self.troubles: list[Trouble] = []
         self._belief = Belief(last)
         self._newest_id = UpdateId(0)  # final id of the last event applied, of whichever epoch
+        self._applied: deque[tuple[UpdateId, Millis]] = deque(maxlen=_APPLIED)  # and the epoch's snapshot
         self._epoch: DepthSnapshot | None = None  # the last snapshot that became the book, without its levels
         self._refused: Witness | None = None  # the time of the last snapshot that could not become the book
 
@@ -52,6 +56,7 @@ class Chain:
         self.started = None
         self.is_ahead = False
         self._newest_id = update.final_update_id
+        self._applied.append((update.final_update_id, time))
         self._belief.believe(time, update.receive_time)
         if time != update.transaction_time:
             self.tell(
@@ -63,6 +68,8 @@ class Chain:
         """Take note of a snapshot that is the book now, and of the events that came before."""
         self.started, self._refused = snapshot, None
         self._epoch = replace(snapshot, bids=(), asks=())  # its levels are in the book
+        self._applied.clear()
+        self._applied.append((snapshot.last_update_id, snapshot.transaction_time))
         self.is_ahead = bool(events) and events[-1].final_update_id < snapshot.last_update_id
 
     # --- events
@@ -126,8 +133,21 @@ class Chain:
         if self.doubted:
             return False  # the messages that follow tell of it too
         if self.started is None:
-            return _is_apart(update, book_id, self.time)
+            return _is_apart(update, book_id, self.time) or self._begins_too_early(update, book_id)
         return contradicts(update, self.started) and update.first_update_id <= book_id
+
+    def _begins_too_early(self, update: DepthUpdate, book_id: UpdateId) -> bool:
+        """Return whether an event that does not continue the book holds ids of long before it.
+
+        An event is of half a second at most. One that begins earlier has a wrong first id, which may hide a hole.
+        """
+        if update.previous_final_update_id == book_id or update.first_update_id > book_id:
+            return False
+        is_full = len(self._applied) == _APPLIED
+        earlier = [final for final, time in self._applied if time <= update.transaction_time - SLACK_MS]
+        if is_full:
+            earlier.append(self._applied[0][0])
+        return any(update.first_update_id <= final for final in earlier)
 
     def _timed(self, update: DepthUpdate, relation: Input) -> Input:
         """Name an event that continues the book by what is made of its time."""

@@ -11,8 +11,8 @@ from collections import deque
 DEFAULT_WEIGHT_LIMIT = 2400
 # Ten times what the exchange allows: a larger limit is a mistake, and keeping to it would bring a ban.
 MAX_WEIGHT_LIMIT = 10 * DEFAULT_WEIGHT_LIMIT
-# A tenth of it: a smaller limit is a mistake too, and keeping to it would leave books without snapshots for minutes.
-MIN_WEIGHT_LIMIT = DEFAULT_WEIGHT_LIMIT // 10
+# Two snapshots a minute: a smaller limit is a mistake too, and keeping to it would leave books out of sync for minutes.
+MIN_WEIGHT_LIMIT = 40
 DEPTH_WEIGHTS = ((50, 2), (100, 5), (500, 10), (1000, 20))
 EXCHANGE_INFO_WEIGHT = 1
 # Part of the limit that is left to others on the same address and to what we do not know.
