@@ -165,7 +165,8 @@ class Recording:
         try:
             while not self._is_over:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), _FLUSH_SECONDS)
+                    async with asyncio.timeout(_FLUSH_SECONDS):
+                        await self._wake.wait()
                 self._wake.clear()
                 await self.flush()
             await self.flush()

@@ -155,7 +155,8 @@ def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) 
         # A snapshot dated to the end of the history before tells nothing of when its own state began.
         is_later = complete_to is None or keyframe.transaction_time > complete_to
         is_believed = is_later and keyframe.transaction_time >= received - SLACK_MS
-        start = min(keyframe.transaction_time, start) if is_believed else Millis(received)
+        # An event may take longer than a snapshot to come: what only receive times tell begins a little later.
+        start = Millis(min(keyframe.transaction_time if is_believed else received + SLACK_MS, start))
     return start if complete_to is None else Millis(max(start, complete_to + 1))
 
 

@@ -184,7 +184,8 @@ class Group:
         while True:
             lifetime = around.lifetime_seconds * (1 - _STAGGER * around.random.random())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(link.has_ended.wait(), link.opened_at + lifetime - around.network.monotonic())
+                async with asyncio.timeout(link.opened_at + lifetime - around.network.monotonic()):
+                    await link.has_ended.wait()
             if link.has_ended.is_set():
                 around.counts.losses += 1
                 return link.has_worked

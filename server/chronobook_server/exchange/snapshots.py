@@ -63,8 +63,10 @@ class Snapshots:
             while True:
                 self._changed.clear()
                 wait = self._start_what_may()
+                # `wait_for` of Python 3.11 loses a cancellation that comes with what it waits for.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
         finally:
             await self._fetching.cancel()
 
