@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROTOS := .build/googleapis/google/rpc/status.proto
 
-.PHONY: demo test sim soak fuzz mutants run install lint types generate check bench bench-history
+.PHONY: demo test sim soak fuzz mutants mutation run install lint types generate check bench bench-history
 
 demo: $(INSTALLED)
 	@$(BIN)/chronobook-server demo
@@ -27,6 +27,11 @@ fuzz: $(INSTALLED)
 # Faults made by hand in the core, each of which the tests must catch.
 mutants: $(INSTALLED)
 	$(BIN)/python tools/mutants.py $(ARGS)
+
+# Faults made mechanically by mutmut: ARGS="history" for one group. It takes long, and goes on after Ctrl+C.
+mutation: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement tools/mutation.txt
+	$(BIN)/python tools/mutation.py $(ARGS)
 
 run: $(INSTALLED)
 	@$(BIN)/chronobook-server run

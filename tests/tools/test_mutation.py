@@ -1,0 +1,34 @@
+"""The list of mechanical mutants that survived keeps its verdicts, and what it mutates is there."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tools import mutation
+
+
+def test_all_that_is_mutated_and_all_its_tests_are_there() -> None:
+    for group in tomllib.loads((mutation.ROOT / "tools" / "mutation.toml").read_text()).values():
+        assert all(list((mutation.ROOT / "server" / mutation.PACKAGE).glob(module)) for module in group["modules"])
+        assert all((mutation.ROOT / "tests" / test).exists() for test in group["tests"])
+
+
+def test_verdicts_are_kept_and_those_killed_since_then_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutation, "SURVIVORS", tmp_path / "survivors.toml")
+    one, two = ("core/book.py", "OrderBook.apply", "- a < b\n+ a <= b"), ("core/view.py", "view", "- 'x'\n+ None")
+    assert mutation.write([one, two]) == 2
+    text = mutation.SURVIVORS.read_text()
+    text = text.replace('verdict = ""', 'verdict = "equivalent: both are the same"', 1)
+    mutation.SURVIVORS.write_text(text.replace('verdict = ""', 'verdict = "killed by tests/core/test_view.py"', 1))
+    assert mutation.write([one]) == 0
+    entries = tomllib.loads(mutation.SURVIVORS.read_text())["survivor"]
+    assert [(entry["function"], entry["verdict"]) for entry in entries] == [
+        ("OrderBook.apply", "equivalent: both are the same"),
+        ("view", "killed by tests/core/test_view.py"),
+    ]
+
+
+def test_the_name_of_a_function_is_read_from_a_mutants() -> None:
+    assert mutation._function("chronobook_server.core.splice.xǁSpliceǁtake__mutmut_12") == "Splice.take"
+    assert mutation._function("chronobook_server.exchange.budget.x_depth_weight__mutmut_2") == "depth_weight"
