@@ -18,7 +18,10 @@ WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
 FULL_LIMIT, CHEAP_LIMIT = 10, 5
 # Of middles, in tenths: ordinary, and where a digit is gained.
 MIDDLES = (1000, 26_815, 999_995)
-FIRST_IDS = (100, 4_000_000, 9_000_000_000_000)
+FIRST_IDS = (100_000, 4_000_000, 9_000_000_000_000)
+# Where a new count of update ids begins. No count comes to where another one was: an event that continues the book of
+# an earlier count by chance cannot be told from a true one.
+COUNTS = (0, 20_000, 40_000, 60_000, 80_000)
 _SAME_TIME = 0.03
 # An event this far back, in ms, is still dated to the one before it.
 BACK_MS = 999
@@ -62,6 +65,7 @@ class Symbol:
     is_batched: bool = True  # an event is soon after the changes in it, as the exchange's are
     was_untraded: bool = False  # for a time, by the list of contracts
     is_untimely: bool = False  # the next event is slightly back in time
+    _counts: list[int] = field(default_factory=lambda: list(COUNTS))
     _eras: list[int] = field(default_factory=lambda: [0])
     _changes: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     _next: Event | None = None
@@ -99,7 +103,9 @@ class Symbol:
         """Count update ids anew, from the event on that happens next."""
         event = self._next
         assert event is not None
-        start = self.random.choice((0, 1000, max(self.finals[-1] - self.random.randint(50, 500), 1)))
+        if not self._counts:
+            return
+        start = self._counts.pop(self.random.randrange(len(self._counts)))
         width = event.final - event.first
         event.first = start + 1
         event.final = event.first + width

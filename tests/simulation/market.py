@@ -40,7 +40,7 @@ class SimMarket:
 
     random: Random
     middle: int = 1000
-    update_id: int = 100
+    update_id: int = 100_000
     bids: dict[int, int] = field(default_factory=dict)
     asks: dict[int, int] = field(default_factory=dict)
     fine_price: int = 0  # what may be added to a price on the grid; 0: nothing

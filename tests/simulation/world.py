@@ -28,6 +28,8 @@ CONVERGE_SECONDS = 30.0
 _LONG_SECONDS = 400.0
 # Where it announces one after the other, the day ends all the same.
 _MOST_WAIT_SECONDS = 900.0
+# No day is longer; one that goes on waits for something that never ends.
+_LONGEST_SECONDS = 3000.0
 _LOOK_SECONDS = 0.8
 _STEP_SECONDS = 0.3
 _RETRY_SEALS_SECONDS = 10.0
@@ -53,7 +55,7 @@ class World:
         for symbol in self.truth.values():
             symbol.is_batched = symbol.pace * speed < 0.5
         self.age = random.choice((25.0, 60.0, 1e9))
-        limit = random.choice((60, 300, 2400))
+        limit = random.choice((240, 300, 2400))
         self.servers: list[SimServer] = []
         for _ in range(1 if random.random() < 0.85 else 2):
             rates = kinds.network_rates(random, drawn)
@@ -259,6 +261,10 @@ class World:
         for server in self.servers:
             await server.stop(is_killed=False)
 
+    def stop(self) -> None:
+        """Let nothing more happen."""
+        self._pumping = False
+
     async def _strike_at(self, at: float, kind: str) -> None:
         await asyncio.sleep(at)
         await self.strike(kind)
@@ -318,8 +324,10 @@ def simulate(seed: int, drawn: frozenset[str] = DRAWN) -> Report:
         assert isinstance(loop, VirtualLoop)
         world = World(seed, loop, drawn)
         try:
-            await world.live()
+            async with asyncio.timeout(_LONGEST_SECONDS):
+                await world.live()
         except Exception as error:
+            world.stop()
             logging.getLogger(__name__).debug("seed %d", seed, exc_info=True)
             world.report.wrong.append(f"{type(error).__name__}: {error}")
         return world.report
