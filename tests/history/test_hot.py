@@ -1,3 +1,4 @@
+import gc
 from random import Random
 
 import pytest
@@ -153,3 +154,24 @@ def test_changes_of_a_level_are_those_of_the_interval_with_both_its_ends() -> No
     assert listed(1030, 1040) == [3, 4]
     assert listed(1031, 1039) == []
     assert len(hot.changes_of(12345, Millis(0), Millis(9999)).times) == 0
+
+
+def test_it_is_pickled_while_a_later_segment_names_more_prices() -> None:
+    """The pool pickles in a thread of its own; whatever allocates there may let the event loop in between."""
+    hot = HotSegment.replayed(start_of(keyframe({100: 5, 102: -7})), [change(2, 1001, {100: 6})])
+    hot.named.update(dict.fromkeys(range(1000, 3000), -1))
+    named = dict(hot.named)
+
+    def go_on(phase: str, info: dict[str, int]) -> None:
+        hot.named.setdefault(len(hot.named) + 10_000, hot.number + 1)
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(go_on)
+    gc.set_threshold(1)
+    try:
+        state = hot.__getstate__()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(go_on)
+    assert len(hot.named) > len(named)
+    assert state["named"] == named

@@ -111,8 +111,8 @@ class HotSegment:
     def __getstate__(self) -> dict[str, Any]:
         """Return what a file is made of, for another process; what questions need is left out."""
         state = {name: value for name, value in self.__dict__.items() if name not in _FOR_QUESTIONS}
-        # The dict is shared with segments that still grow.
-        named = tuple(self.named.items())
+        # The dict is shared with segments that still grow, and another thread pickles: only `copy` is one step.
+        named = self.named.copy().items()
         return state | {"named": {price: number for price, number in named if number < self.number}}
 
     @property
