@@ -1,10 +1,12 @@
 import errno
+from pathlib import Path
 
 import pytest
 
 from chronobook_server.core.records import Contract, ContractChanged
 from chronobook_server.core.values import Millis
 from chronobook_server.history.contract import NAME, ContractLog
+from chronobook_server.history.files import DiskFiles
 from tests.support.memory import MemoryFiles
 from tests.support.stored import opened, records
 
@@ -36,6 +38,15 @@ def test_a_file_that_cannot_be_read_says_nothing() -> None:
         files = MemoryFiles()
         files.write(NAME, data)
         assert ContractLog(files).changes == []
+
+
+def test_a_folder_in_its_place_says_nothing_and_costs_nothing(tmp_path: Path) -> None:
+    files = DiskFiles(tmp_path / "X")
+    (files.folder / NAME).mkdir()
+    (files.folder / f"{NAME}.1.tmp").mkdir()
+    log = ContractLog(files)
+    log.append(change(10), LONG_AGO)
+    assert log.changes == [change(10)]
 
 
 def test_what_was_only_begun_is_cleared_away() -> None:

@@ -11,11 +11,11 @@ from chronobook_server.core.coverage import Cause
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import Keyframe, Record
-from chronobook_server.core.values import Millis, Price
+from chronobook_server.core.values import Millis, Price, UpdateId
 from chronobook_server.history import seal
 from chronobook_server.history.answers import LevelState, finish
 from chronobook_server.history.layout import Kind
-from chronobook_server.history.log import FILE_HEADER
+from chronobook_server.history.log import FILE_HEADER, encoded_log, read_log
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.sealed import SealedSegment
 from chronobook_server.history.store import HistoryStore
@@ -347,6 +347,31 @@ def test_a_file_of_the_version_before_that_contradicts_its_neighbours_is_not_ans
     assert history.recorder.damage.files == {name: f"{name} does not continue what comes before it"}
     folder.assert_unhurt_outside(history, start - 1, end)
     assert name in folder.files.names()
+
+
+def test_a_log_of_the_version_before_that_contradicts_its_neighbours_is_not_answered_from() -> None:
+    folder, stranger = Folder(seed=5), Folder(seed=6)
+    name, last = folder.logs[-1], folder.segments[-1]
+    _, end = folder.bounds(last)
+    contents = read_log(name, "X", bytes(stranger.log))
+    assert contents is not None
+    # It claims to continue what stands there.
+    foreign = replace(contents.start, start=Millis(end), baseline_update_id=UpdateId(1))
+    folder.log = encoded_log(foreign, contents.entries, "X")
+    history = opened(folder.files, sealer=PatientSealer())
+    assert history.recorder.damage.files == {name: f"{name} does not continue what comes before it"}
+    assert history.coverage()[-1].end < end
+    assert name in folder.files.names()
+
+
+def test_a_log_that_was_given_another_name_is_not_answered_from() -> None:
+    folder = Folder()
+    copy = f"{int(folder.logs[-1][:15]) + 1:015d}.wal"
+    folder.files.contents[copy] = bytearray(folder.log)
+    history = opened(folder.files)
+    assert answers(history, folder.times) == folder.before
+    assert history.recorder.damage.files == {copy: f"{copy} begins at another instant than its name says"}
+    assert len({segment.start for segment in history.timeline.segments}) == len(history.timeline.segments)
 
 
 def test_a_file_that_was_given_another_name_is_not_answered_from() -> None:

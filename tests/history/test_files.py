@@ -180,3 +180,18 @@ def test_closing_does_not_wait_for_a_sync_and_does_not_pull_the_file_from_under_
     assert seen == [3]
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
+
+
+def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_an_error_and_never_waited_for(files: DiskFiles) -> None:
+    os.mkfifo(files.folder / "1.seg")
+    (files.folder / "2.seg").mkdir()
+    for name in files.names():
+        with pytest.raises(OSError, match=r"Invalid argument|Is a directory"):
+            files.read(name)
+        with pytest.raises(OSError, match=r"Invalid argument|Is a directory"):
+            files.open(name)
+
+
+def test_a_file_in_the_place_of_the_folder_aside_holds_nothing(files: DiskFiles) -> None:
+    (files.folder / "aside").write_bytes(b"mine")
+    assert files.aside() == []

@@ -35,9 +35,11 @@ def ordinary(events: list[tuple[int, int, int]], distance: int) -> tuple[list[in
     return times, event_times, received
 
 
-def judged(times: list[int], event_times: list[int], received: list[int], ahead: int | None = None) -> int | None:
+def judged(
+    times: list[int], event_times: list[int], received: list[int], ahead: int | None = None, *, continued: bool = False
+) -> int | None:
     one, other, third = (np.array(each, np.int64) for each in (times, event_times, received))
-    return first_impossible(one, other, third, ahead)
+    return first_impossible(one, other, third, ahead, continued=continued)
 
 
 @given(EVENTS, DISTANCES, st.booleans())
@@ -62,6 +64,20 @@ def test_from_the_first_time_on_that_no_clock_can_tell_nothing_is_possible(
     believed = times[:first] + [wild] * (len(times) - first)
     assert judged(believed, event_times, received) == first
     assert judged(believed, believed, received) == first
+
+
+@given(EVENTS, st.integers(MOST_AHEAD_MS + 100_000, YEAR), st.data())
+def test_a_leap_within_a_replay_is_impossible_though_it_stays_in_the_past(
+    events: list[tuple[int, int, int]], leap: int, data: st.DataObject
+) -> None:
+    times, event_times, received = ordinary(events, -2 * YEAR)
+    first = data.draw(st.integers(0, len(times) - 1))
+    believed = times[:first] + [time + leap for time in times[first:]]
+    claimed = event_times[:first] + [time + leap for time in event_times[first:]]
+    assert judged(believed, claimed, received, -2 * YEAR, continued=True) == first
+    # Another recording may be of another day.
+    assert judged(*ordinary(events, leap - 2 * YEAR), -2 * YEAR) is None
+    assert judged(*ordinary(events, 0), -2 * YEAR, continued=True) is None
 
 
 @given(EVENTS, st.integers(MOST_AHEAD_MS + 100_000, 50 * YEAR), st.data())

@@ -30,10 +30,11 @@ class ContractLog:
         self._files = files
         for name in files.names():
             if name.startswith(NAME) and name.endswith(TEMPORARY):
-                files.remove(name)
+                with contextlib.suppress(OSError):
+                    files.remove(name)
         if NAME in files.names():
             # There is no checksum. orjson also refuses what no number, letter or depth can be: infinity, half a letter.
-            with contextlib.suppress(ValueError, TypeError):
+            with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
                 self.changes = [
                     ContractChanged(Millis(int(time)), Contract(str(status), str(tick), str(step)))
                     for time, status, tick, step in orjson.loads(files.read(NAME))

@@ -5,7 +5,9 @@ exception; they grow, and say themselves how far they are good.
 """
 
 import contextlib
+import errno
 import os
+import stat
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -86,7 +88,7 @@ class DiskFiles:
 
     def read(self, name: str, limit: int = -1) -> bytes:
         """Return the first `limit` bytes of a file; -1: all."""
-        with (self.folder / name).open("rb") as file:
+        with open(_opened(self.folder / name), "rb") as file:
             return file.read(limit)
 
     def size(self, name: str) -> int:
@@ -141,7 +143,7 @@ class DiskFiles:
         """Return the names of what was set aside."""
         try:
             return sorted(f"{ASIDE}/{name}" for name in os.listdir(self.folder / ASIDE))  # noqa: PTH208
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def modified(self, name: str) -> float:
@@ -153,7 +155,7 @@ class DiskFile:
     """A file on a disk that parts are read of; it is closed when nobody holds it any more."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = _opened(path)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return so many bytes from an offset."""
@@ -214,6 +216,17 @@ class DiskLog:
             is_first, self._is_closed = not self._is_closed, True
             if is_first and not self._is_syncing:
                 os.close(self._descriptor)
+
+
+def _opened(path: Path) -> int:
+    """Return a descriptor to read a file with. Raises OSError, also for a pipe, which would never answer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return descriptor
+    os.close(descriptor)
+    code = errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL
+    raise OSError(code, os.strerror(code))
 
 
 def aside_name(name: str, taken: list[str]) -> str:

@@ -76,9 +76,9 @@ class Recovery:
         self._sealed = self._read_sealed([name for name in names if name.endswith(SEGMENT_SUFFIX)])
         self._logs = self._read_logs([name for name in names if name.endswith(LOG_SUFFIXES)])
         self._judge()
-        self._refuse_strangers()
-        self.sealed = list(self._sealed.values())
         hot = {start: HotSegment.replayed(log.start, log.entries) for start, (_, log) in self._logs.items()}
+        self._refuse_strangers(hot)
+        self.sealed = list(self._sealed.values())
         segments: list[Segment] = sorted([*self.sealed, *hot.values()], key=lambda segment: segment.start)
         self.unsealed = [
             FoundLog(hot[start], name, self._ended(hot[start], name, contents, segments))
@@ -141,6 +141,9 @@ class Recovery:
         except (DamagedFile, UnknownFormat, OSError) as error:
             self._damage.found(name, _words(error))
             return None
+        if contents is not None and contents.start.start != start_of(name):
+            self._damage.found(name, f"{name} begins at another instant than its name says")
+            return None
         if contents is not None and contents.entries:
             return contents
         is_empty = is_torn_beginning(data) if contents is None else not holds_records(data[contents.good_bytes :])
@@ -181,7 +184,8 @@ class Recovery:
             rows = [(each.transaction_time, each.event_time, each.receive_time) for each in updates]
             times, event_times, received = np.array(rows, np.int64).reshape(-1, 3).T
             last = max((each for each in self._sealed if each < start), default=None)
-            first = first_impossible(times, event_times, received, _ahead(None if last is None else self._sealed[last]))
+            ahead = _ahead(None if last is None else self._sealed[last])
+            first = first_impossible(times, event_times, received, ahead, continued=contents.start.continued)
             if first is not None:
                 self._cut(start, name, contents, first)
 
@@ -199,9 +203,10 @@ class Recovery:
             return False  # it is told of, and its answers are refused
         if not len(times) == len(apart) == len(received) == segment.events:
             return False
-        event_times = times + segment.start + apart
+        times = times + segment.start
+        event_times = times + apart
         received = received + event_times * 1_000_000
-        return first_impossible(times + segment.start, event_times, received, ahead) is not None
+        return first_impossible(times, event_times, received, ahead, continued=segment.continued) is not None
 
     def _cut(self, start: Millis, name: str, contents: LogContents, first: int) -> None:
         """Keep of a log what comes before its first impossible event; set the whole aside."""
@@ -228,18 +233,23 @@ class Recovery:
 
     # --- how segments fit each other
 
-    def _refuse_strangers(self) -> None:
-        """Refuse sealed files that contradict their neighbours: such a file is of another symbol.
+    def _refuse_strangers(self, hot: dict[Millis, HotSegment]) -> None:
+        """Refuse files that contradict their neighbours: such a file is of another symbol.
 
         Newer files say whose they are; of older ones this is all that tells.
         """
-        segments = [self._sealed[start] for start in sorted(self._sealed)]
+        segments: list[Segment] = sorted([*self._sealed.values(), *hot.values()], key=lambda segment: segment.start)
         fits = [_fits(before, after) for before, after in pairwise(segments)]
         for number, segment in enumerate(segments):
             beside = fits[max(number - 1, 0) : number + 1]
-            if False in beside and True not in beside:
-                del self._sealed[segment.start]
-                self._damage.found(segment.name, f"{segment.name} does not continue what comes before it")
+            if False not in beside or True in beside:
+                continue
+            if isinstance(segment, SealedSegment):
+                name = self._sealed.pop(segment.start).name
+            else:
+                del hot[segment.start]
+                name, _ = self._logs.pop(segment.start)
+            self._damage.found(name, f"{name} does not continue what comes before it")
 
     def _ended(self, hot: HotSegment, name: str, contents: LogContents, segments: list[Segment]) -> GrowingFile:
         """Say where a segment ends that only has a log, and cut the log to what is good of it."""
@@ -276,8 +286,12 @@ def _ahead(segment: SealedSegment | None) -> int | None:
     return None if received is None or segment is None else segment.last_time - received // 1_000_000
 
 
-def _fits(before: SealedSegment, after: SealedSegment) -> bool | None:
+def _fits(before: Segment, after: Segment) -> bool | None:
     """Return whether a segment continues the one before it; None where it does not claim to."""
+    if before.end is None:  # only its log is there, and may have lost its tail
+        if after.start <= before.last_time or (after.continued and after.baseline_update_id < before.last_update_id):
+            return False
+        return (after.continued and after.baseline_update_id == before.last_update_id) or None
     if after.start < before.end:
         return False
     if before.ended_by is not None or not after.continued or before.end != after.start:
