@@ -51,6 +51,7 @@ async def test_status_prints_zeros_false_and_numbers_and_leaves_out_the_absent(
             "suspensions_count": 0,
             "rejected_events_count": 0,
             "redated_events_count": 0,
+            "unusable_files_count": 0,
         },
     )
 

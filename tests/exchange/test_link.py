@@ -1,5 +1,7 @@
 import asyncio
 
+import pytest
+
 from chronobook_server.exchange.link import Link
 from chronobook_server.exchange.network import Disconnected
 from tests.simulation.loop import virtually
@@ -22,7 +24,9 @@ async def test_frames_are_handed_on_until_the_connection_ends() -> None:
     await asyncio.sleep(5)
     socket.frames.put_nowait(b"noise")
     await asyncio.sleep(1)
-    assert (got, link.frames, link.last_frame_at, link.opened_at) == ([b"one", b"noise"], 1, 5.0, 0.0)
+    # Every round of the loop takes a little of the virtual time.
+    assert (got, link.frames) == ([b"one", b"noise"], 1)
+    assert (link.last_frame_at, link.opened_at) == (pytest.approx(5.0), pytest.approx(0.0, abs=0.001))
     assert not link.has_worked
     assert not link.has_ended.is_set()
     socket.frames.put_nowait(Disconnected("cut"))

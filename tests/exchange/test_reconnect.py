@@ -10,5 +10,5 @@ def test_the_first_try_is_at_once_and_the_first_retry_within_half_a_second() -> 
 
 
 def test_delays_grow_to_a_bound_with_jitter() -> None:
-    assert [retry_delay(attempt, lambda: 1.0) for attempt in (1, 2, 3, 7, 1000)] == [0.5, 1, 2, MAX_DELAY, MAX_DELAY]
+    assert [retry_delay(attempt, lambda: 1.0) for attempt in (1, 2, 3, 6, 1000)] == [0.5, 1, 2, MAX_DELAY, MAX_DELAY]
     assert [retry_delay(attempt, lambda: 0.0) for attempt in (1, 2, 1000)] == [0.25, 0.5, MAX_DELAY / 2]
