@@ -26,7 +26,8 @@ async def test_frames_are_handed_on_until_the_connection_ends() -> None:
     await asyncio.sleep(1)
     # Every round of the loop takes a little of the virtual time.
     assert (got, link.frames) == ([b"one", b"noise"], 1)
-    assert (link.last_frame_at, link.opened_at) == (pytest.approx(5.0), pytest.approx(0.0, abs=0.001))
+    assert link.last_frame_at == pytest.approx(5.0)
+    assert link.opened_at == pytest.approx(0.0, abs=0.001)
     assert not link.has_worked
     assert not link.has_ended.is_set()
     socket.frames.put_nowait(Disconnected("cut"))
