@@ -78,7 +78,9 @@ def test_frames_of_other_kinds_are_passed_over(other: bytes) -> None:
         (frame(u=True), MalformedKind.BAD_FIELD, "ETHUSDT"),
         (frame(u=20.0), MalformedKind.BAD_FIELD, "ETHUSDT"),
         (frame(b={}), MalformedKind.BAD_FIELD, "ETHUSDT"),
-        (frame(s=5), MalformedKind.BAD_FIELD, "ETHUSDT"),
+        *((frame(s=other), MalformedKind.BAD_FIELD, "ETHUSDT") for other in (5, "BTCUSDT", "ethusdt", "ETHUSDT\0", "")),
+        *((frame(e=other), MalformedKind.BAD_FIELD, "ETHUSDT") for other in (5, "depth", ["depthUpdate"])),
+        (orjson.dumps({"stream": 5, "data": EVENT}), MalformedKind.BAD_FIELD, None),
         (frame(U=21), MalformedKind.BAD_RANGE, "ETHUSDT"),
         (frame(pu=-1), MalformedKind.BAD_RANGE, "ETHUSDT"),
         (frame(T=EVENT["T"] * 1000), MalformedKind.BAD_RANGE, "ETHUSDT"),  # in microseconds

@@ -382,6 +382,25 @@ def test_a_stored_time_that_no_ban_can_mean_is_ignored_and_told(tmp_path: Path, 
     directory.close()
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "large"])
+def test_a_stored_hold_that_is_no_small_file_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "held.json"
+    match kind:
+        case "link":
+            path.symlink_to("/dev/zero")
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case _:
+            path.write_text(" " * 2000 + str(NOW + 100))
+    directory = DataDirectory(tmp_path, EXCHANGE)
+    with capture_logs() as logs:
+        assert directory.held_until(NOW) == 0
+    assert [log["event"] for log in logs] == ["hold_ignored"]
+    directory.close()
+
+
 def test_only_folders_with_a_symbol_s_history_are_symbols(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path, EXCHANGE)
     stores = [open_symbol(directory, symbol) for symbol in (SYMBOL, "币安人生USDT")]

@@ -78,6 +78,8 @@ def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[str, DepthUpda
         raise MalformedFrame(MalformedKind.NOT_A_FRAME) from None
     try:
         if event["e"] != "depthUpdate":
+            if isinstance(stream, str) and "@depth" in stream:
+                raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
             return None
         update = DepthUpdate(
             first_update_id=event["U"],
@@ -98,7 +100,8 @@ def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[str, DepthUpda
         and type(update.bids) is type(update.asks) is list
     ):
         raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
-    if type(symbol) is not str:
+    # An event is of the symbol whose stream brings it, or nobody knows whose it is.
+    if type(symbol) is not str or _symbol_of(stream) != symbol:
         raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
     if not (
         0 <= previous < LARGEST

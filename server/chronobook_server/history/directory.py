@@ -11,6 +11,7 @@ import fcntl
 import json
 import math
 import os
+import stat
 from collections.abc import Collection
 from pathlib import Path
 
@@ -29,6 +30,8 @@ VERSION = 1
 _LOCK = "lock"
 _ORIGIN = "origin.json"
 _HELD = "held.json"
+# The file has two numbers.
+_HELD_BYTES = 1024
 # The exchange's longest ban takes three days.
 LONGEST_HOLD_SECONDS = 4 * 86_400.0
 
@@ -127,7 +130,7 @@ class DataDirectory:
         A time that no ban can mean is ignored, with a log line: the file may be damaged, or a clock was wrong.
         """
         try:
-            held = json.loads(DiskFiles(self._path).read(_HELD))
+            held = json.loads(_read_small(self._path / _HELD))
             until, written = (held["until"], held["written"]) if isinstance(held, dict) else (held, now)
             until, written = _seconds(until), _seconds(written)
         except FileNotFoundError:
@@ -206,6 +209,18 @@ class DataDirectory:
             if descriptor >= 0:
                 os.close(descriptor)
         self._folder = self._lock = -1
+
+
+def _read_small(path: Path) -> bytes:
+    """Return what a small file holds. Raises OSError; ValueError for what is none: a link, a pipe, or a large file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no regular file")
+        data = file.read(_HELD_BYTES + 1)
+    if len(data) > _HELD_BYTES:
+        raise ValueError("it is too large")
+    return data
 
 
 def _seconds(value: object) -> float:
