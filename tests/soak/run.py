@@ -34,8 +34,8 @@ START_MS = 1_800_000_000_000 - 60_000
 _SAMPLE_SECONDS = 0.5
 _SHOWN = 30
 _ENVOY = "--drain-time-s"  # a word of its command line
-# Connections that are kept for the next call.
-_MORE_FILES = 8
+# Connections that are about to close, and the pipes of the sealing pool, which begins with the first seal.
+_MORE_FILES = 20
 
 
 @dataclass(frozen=True)
