@@ -36,14 +36,14 @@ MUTANTS = (
     Mutant(
         "the `pu` check is skipped",
         "core/sync_table.py",
-        "return Input.CONTIGUOUS if update.first_update_id <= final_update_id else Input.GAP",
+        "return Input.CONTIGUOUS if is_overlap else Input.GAP",
         "return Input.CONTIGUOUS",
     ),
     Mutant(
         "the first event after a snapshot need not hold or continue it",
         "core/sync_table.py",
-        "return Input.CONTIGUOUS if update.previous_final_update_id <= last_update_id else Input.GAP",
-        "return Input.CONTIGUOUS",
+        "return Input.GAP  # whatever its first id says",
+        "pass",
     ),
     Mutant(
         "`<` for `<=`: a repetition of the last event counts as new",
@@ -60,8 +60,8 @@ MUTANTS = (
     Mutant(
         "`<` for `<=`: an event that continues the snapshot leaves a hole",
         "core/sync_table.py",
-        "return Input.CONTIGUOUS if update.previous_final_update_id <= last_update_id else Input.GAP",
-        "return Input.CONTIGUOUS if update.previous_final_update_id < last_update_id else Input.GAP",
+        "if update.previous_final_update_id > last_update_id:",
+        "if update.previous_final_update_id >= last_update_id:",
     ),
     Mutant(
         "a hole is applied over",
@@ -108,7 +108,7 @@ MUTANTS = (
     Mutant(
         "two events alone are witnesses of a long jump",
         "core/belief.py",
-        "return Verdict.DOUBTED if is_long else Verdict.BELIEVED",
+        "return Verdict.DOUBTED if is_long or self._is_live else Verdict.BELIEVED",
         "return Verdict.BELIEVED",
     ),
     Mutant(

@@ -80,7 +80,11 @@ class NaiveArchive:
         continues = first.previous_final_update_id == snapshot.last_update_id
         start: int = snapshot.transaction_time if continues else first.transaction_time
         if self.epochs:
-            start = max(start, self.epochs[-1].end + 1)
+            end = self.epochs[-1].end
+            if continues and snapshot.transaction_time <= end:
+                # Only its receive time, which is its `T` here, tells when its state began, and that not to the second.
+                start = min(snapshot.transaction_time + 1000, first.transaction_time)
+            start = max(start, end + 1)
         self.epochs.append(NaiveEpoch(start, [Moment(snapshot.transaction_time, snapshot.last_update_id, book)]))
         self.event(first)
 
