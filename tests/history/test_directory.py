@@ -14,6 +14,8 @@ from chronobook_server.core.values import Millis
 from chronobook_server.history import seal
 from chronobook_server.history.answers import finish
 from chronobook_server.history.directory import DataDirectory, DirectoryRefused, trim
+from chronobook_server.history.files import DiskFiles
+from chronobook_server.history.leftover import Leftover
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.store import HistoryStore
 from tests.support.memory import InlineSealer, MemoryFiles, PatientSealer
@@ -420,3 +422,17 @@ def test_only_folders_with_a_symbol_s_history_are_symbols(tmp_path: Path) -> Non
         with pytest.raises(DirectoryRefused):
             open_symbol(directory, refused)
     directory.close()
+
+
+def test_what_cannot_be_removed_or_read_keeps_no_other_file_of_a_leftover(tmp_path: Path) -> None:
+    files = DiskFiles(tmp_path / "ETHUSDT")
+    (files.folder / "000000000000001.seg").mkdir()
+    (files.folder / "000000000000002.wal").symlink_to(tmp_path / "nowhere")
+    for start in (1000, 2000, 3000):
+        files.write(f"{start:015d}.seg", b"sealed")
+    leftover = Leftover(files, segment_ms=1000)
+    leftover.expire(Millis(3000))
+    assert files.names() == ["000000000000001.seg", "000000000003000.seg"]
+    assert leftover.drop_oldest()
+    assert not leftover.drop_oldest()
+    assert files.names() == ["000000000000001.seg"]

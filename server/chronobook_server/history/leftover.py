@@ -16,7 +16,7 @@ class Leftover:
         self._files = files
         self._segment_ms = segment_ms
         starts = ((start_of(name), name) for name in files.names())
-        self._held = sorted((start, name, files.size(name)) for start, name in starts if start is not None)
+        self._held = sorted((start, name, _size(files, name)) for start, name in starts if start is not None)
 
     @property
     def bytes(self) -> int:
@@ -28,17 +28,18 @@ class Leftover:
         return self._held[0][0] if self._held else None
 
     def drop_oldest(self) -> bool:
-        """Remove the oldest file; return whether there was one that could be removed."""
-        if not self._held:
-            return False
-        _, name, _ = self._held[0]
+        """Remove the oldest file that can be removed; return whether there was one."""
+        return any(self._remove(name) for _, name, _ in tuple(self._held))
+
+    def _remove(self, name: str) -> bool:
+        """Remove a file; return whether it is gone."""
         try:
             self._files.remove(name)
         except FileNotFoundError:
             pass
         except OSError:
             return False
-        del self._held[0]
+        self._held = [each for each in self._held if each[1] != name]
         if not self._held:
             with contextlib.suppress(OSError):
                 self._files.remove(contract.NAME)
@@ -46,10 +47,19 @@ class Leftover:
 
     def expire(self, oldest: Millis) -> None:
         """Remove the files that are over by an instant: a file goes on until the next one begins."""
-        while self._held:
-            following = self._held[1][0] if len(self._held) > 1 else self._held[0][0] + self._segment_ms
-            if following > oldest or not self.drop_oldest():
+        starts = [start for start, _, _ in self._held]
+        ends = [*starts[1:], *(start + self._segment_ms for start in starts[-1:])]
+        for (_, name, _), end in zip(tuple(self._held), ends, strict=True):
+            if end > oldest:
                 return
+            self._remove(name)  # one that cannot be removed keeps none of the others
+
+
+def _size(files: Files, name: str) -> int:
+    """Return the bytes of a file; 0 where nobody knows them."""
+    with contextlib.suppress(OSError):
+        return files.size(name)
+    return 0
 
 
 def drop_aside(files: Files, written_before: float) -> None:
