@@ -110,9 +110,34 @@ async def test_an_odd_list_at_the_start_is_asked_for_again() -> None:
     assert not any(market.is_synced for market in stage.markets.values())
     stage.list = entries(AAAUSDT=None, BBBUSDT="TRADING", CCCUSDT="TRADING")  # ours is there, and odd
     await stage.go_on(30)
-    assert (stage.markets["AAAUSDT"].is_synced, stage.markets["BBBUSDT"].is_synced) == (False, True)
+    await stage.synced()  # a stream tells that a contract is traded
     stage.list = None
     await stage.go_on(15)
+    await stage.synced()
+    await stage.end()
+
+
+@pytest.mark.parametrize("word", ["trading", "Trading", "OPEN"])
+@virtually
+async def test_an_unknown_word_from_the_start_on_keeps_no_book_from_a_stream_with_events(word: str) -> None:
+    stage = OddStage(*NAMES)
+    stage.list = entries(AAAUSDT=word, BBBUSDT="TRADING")
+    await stage.go_on(100)
+    await stage.synced()
+    assert stage.causes() == set()
+    await stage.end()
+
+
+@virtually
+async def test_an_unknown_word_ends_a_contract_without_events_once() -> None:
+    stage = OddStage(*NAMES)
+    stage.list = entries(AAAUSDT="OPEN", BBBUSDT="TRADING")
+    await stage.go_on(100, "BBBUSDT")
+    assert stage.markets["AAAUSDT"].state is State.DISCONNECTED
+    await stage.go_on(60, "BBBUSDT")
+    assert stage.markets["AAAUSDT"].state is State.DISCONNECTED
+    stage.list = None
+    await stage.go_on(40)
     await stage.synced()
     await stage.end()
 

@@ -19,7 +19,7 @@ from chronobook_server.core.values import Millis
 from .connector import Connector
 from .group import STREAMS_PER_CONNECTION, FeedCounts, Group, Surroundings
 from .link import Link
-from .listing import SECOND_LOOK_SECONDS, Doubts, ExchangeInfo
+from .listing import SECOND_LOOK_SECONDS, Doubts, ExchangeInfo, may_be_traded
 from .network import Network, Unreachable
 from .reconnect import retry_delay
 from .requests import Refused, Requests
@@ -95,6 +95,7 @@ class Feed:
             settings.lifetime_seconds, sources=count(1), malformed_seen=set(),
         )  # fmt: skip
         self._doubts = Doubts()
+        self._ended: set[str] = set()  # symbols that two lists and their streams said are not traded
         self._is_unsure = False  # whether another list is to come soon
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -139,7 +140,9 @@ class Feed:
         unsaid = info.odd | (self._sinks.keys() - info.contracts.keys() if info.is_partial else set())
         self._is_unsure = not unsaid.isdisjoint(self._sinks)
         for symbol in tuple(self._sinks):
-            if symbol not in unsaid:
+            if symbol in info.odd:
+                self._subscribe(symbol)  # it is listed, and its stream tells whether it is traded
+            elif symbol not in unsaid:
                 self._follow_one(symbol, info.contracts.get(symbol, NOT_LISTED), time)
 
     def _begin_to_serve(self, symbol: str) -> None:
@@ -152,16 +155,23 @@ class Feed:
         group = next((group for group in self.groups if symbol in group.symbols), None)
         if contract.is_trading:
             self._doubts.over(symbol)
+            self._ended.discard(symbol)
         elif group is not None:
             if not self._doubts.is_ended(symbol, group.symbols[symbol], self._network.monotonic()):
                 return
             log.info("a contract is not traded any more", symbol=symbol, status=contract.trading_status)
             group.remove(symbol)
+            self._ended.add(symbol)
         self._list(symbol, contract, time)
-        if contract.is_trading and group is None:
-            self._group_with_room().add(symbol)
+        if group is None and may_be_traded(contract):
+            self._subscribe(symbol)
         elif not contract.is_trading and group is not None:
             self.snapshots.guard.do(symbol, "ended", lambda sink: sink.ended())
+
+    def _subscribe(self, symbol: str) -> None:
+        """Have a symbol's stream, unless it is there or has ended."""
+        if symbol not in self._ended and all(symbol not in group.symbols for group in self.groups):
+            self._group_with_room().add(symbol)
 
     def _list(self, symbol: str, contract: Contract, time: Millis) -> None:
         self.snapshots.guard.do(symbol, "listed", lambda sink: sink.listed(contract, time))

@@ -21,6 +21,10 @@ from .wire import LARGEST, MalformedFrame, MalformedKind, json_object
 MOST_CONTRACTS = 5000
 # Between the two lists that say that a contract is not traded any more.
 SECOND_LOOK_SECONDS = 30.0
+# The words for contracts that are not traded. Another word, or another letter case, proves nothing.
+_NOT_TRADED = frozenset(
+    ("PENDING_TRADING", "PRE_SETTLE", "SETTLING", "PRE_DELIVERING", "DELIVERING", "DELIVERED", "CLOSE", "NOT_LISTED")
+)
 _LONGEST_STATUS = 32
 _SIZE = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 
@@ -129,6 +133,11 @@ def _weight_limit(limits: object) -> int | None:
         if is_of_a_minute and type(limit) is int and 0 < limit < LARGEST:
             return limit
     return None
+
+
+def may_be_traded(contract: Contract) -> bool:
+    """Return whether a contract is traded, or nobody knows: then its stream tells."""
+    return contract.trading_status not in _NOT_TRADED
 
 
 class Doubts:
