@@ -278,6 +278,19 @@ def test_why_there_is_no_book_is_said_until_there_is_one() -> None:
     assert said == [None, "update id 1000 is older than the events that wait, from 1101", "HTTP 503", None]
 
 
+def test_a_lost_stream_and_a_hole_are_said_to_be_why_there_is_no_book() -> None:
+    made = synced(Monotonic())
+    made.closed()
+    said = [made.sync_error]
+    made.opened()
+    said.append(made.sync_error)
+    made = synced(Monotonic())
+    made.update(update(1101, 1110, 1100, time=1100))
+    said.append(made.sync_error)
+    lost = "the stream was lost, and no event or snapshot has told yet what was missed"
+    assert said == [lost, lost, "an event is missing, and no snapshot has become the book yet"]
+
+
 def test_events_that_contradict_are_counted_and_now_follows_what_is_believed() -> None:
     clock = Monotonic()
     made = synced(clock)

@@ -53,6 +53,17 @@ _AHEAD_SECONDS = 10.0
 # Trouble of one kind is logged at most once in so many seconds; it is counted each time.
 _LOG_AGAIN_SECONDS = 60.0
 
+# What the status says where no message was wrong.
+_LOST = {
+    Cause.DISCONNECT: "the stream was lost, and no event or snapshot has told yet what was missed",
+    Cause.CHAIN_BREAK: "an event is missing, and no snapshot has become the book yet",
+    Cause.CROSSED_BOOK: "an event crossed the book, and no snapshot has become the book yet",
+    Cause.OVERLOAD: "the server could not keep up, and no event or snapshot has told yet what was missed",
+    Cause.EXCHANGE_SILENT: "the stream brings nothing while the best prices move",
+    Cause.NOT_TRADING: "the contract is not traded",
+    Cause.AUDIT_MISMATCH: "the exchange's book was another one, and no snapshot has become the book yet",
+}
+
 log = structlog.get_logger(__name__)
 
 
@@ -329,12 +340,14 @@ class Market:
                 self.epoch = record.update_id
             case Gap():
                 self.counts.resyncs += 1
+                self._trouble = self._trouble or _LOST.get(record.cause)
                 # An epoch that no event confirmed leaves no gap of its own: the one before it goes on.
                 if self._open_gap is None:
                     self._open_gap = record
                     self.counts.gaps[record.cause] += 1
             case Suspended():
                 self.counts.suspensions += 1
+                self._trouble = self._trouble or _LOST.get(record.cause)
                 self._resuming_since = self._monotonic()
             case RangeWidened():
                 self.counts.widenings += 1
