@@ -49,6 +49,14 @@ def test_what_an_exchange_really_sends_is_possible(
     assert judged(*ordinary(events, distance), None if is_first else distance) is None
 
 
+@given(EVENTS, st.sampled_from([1, NOW - DAY, NOW + DAY, NOW + YEAR]))
+def test_of_a_live_stream_whose_e_is_wrong_all_the_time_every_t_is_possible(
+    events: list[tuple[int, int, int]], wrong: int
+) -> None:
+    times, _, received = ordinary(events, 0)
+    assert judged(times, [wrong] * len(times), received, 0) is None
+
+
 @given(EVENTS)
 def test_a_live_stream_after_a_replay_is_possible(events: list[tuple[int, int, int]]) -> None:
     assert judged(*ordinary(events, 0), -2 * YEAR) is None

@@ -46,6 +46,7 @@ def first_impossible(
         return int(np.argmax(impossible))
     # No difference of two of these leaves 64 bits.
     apart = np.abs(times - np.clip(event_times, 0, MOST_MS)) > MOST_APART_MS
+    apart &= ~known | (np.abs(distances) > MOST_APART_MS)  # where `T` is the time of arrival, `E` is what is wrong
     if not apart.any():
         return None
     first = int(np.searchsorted(times, times[np.argmax(apart)], side="left"))
