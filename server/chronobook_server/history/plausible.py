@@ -37,6 +37,7 @@ def first_impossible(
     known = receive_times > 0
     distances = np.clip(times, 0, MOST_MS) - receive_times // 1_000_000
     leaps = _leaps(distances, known, ahead if continued else None)
+    is_live = ahead is not None and abs(ahead) <= MOST_APART_MS
     if ahead is None and known.any():
         ahead = int(distances[np.argmax(known)])
     # One that is behind catches up when a replay ends and the live stream begins.
@@ -46,7 +47,8 @@ def first_impossible(
         return int(np.argmax(impossible))
     # No difference of two of these leaves 64 bits.
     apart = np.abs(times - np.clip(event_times, 0, MOST_MS)) > MOST_APART_MS
-    apart &= ~known | (np.abs(distances) > MOST_APART_MS)  # where `T` is the time of arrival, `E` is what is wrong
+    if is_live:  # where `T` is the time of arrival, `E` is what is wrong
+        apart &= ~known | (np.abs(distances) > MOST_APART_MS)
     if not apart.any():
         return None
     first = int(np.searchsorted(times, times[np.argmax(apart)], side="left"))
