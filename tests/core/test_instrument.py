@@ -179,7 +179,7 @@ def test_a_double_is_read_as_its_shortest_text(scale: int, value: float) -> None
     text = Decimal(repr(value))
     steps = text.scaleb(scale) if text.is_finite() else Decimal(0)
     is_exact = steps <= MAX_EXACT or len(text.normalize().as_tuple().digits) <= 15
-    if steps > 0 and text < MAX_STEPS and steps == steps.to_integral_value() and is_exact:
+    if steps > 0 and text <= MAX_EXACT and steps == steps.to_integral_value() and is_exact:
         assert instrument.price_from_float(value) == int(steps)
     else:
         with pytest.raises(InvalidField):

@@ -366,7 +366,9 @@ class GetStatusResponse(_message.Message):
     unusable_files_count: _builtins.int
     """History files of the symbol that cannot be used, or not all of them: what they held is a gap. The log names them."""
     sync_error: _builtins.str
-    """Why there is no book in sync, in words: what was wrong with the last message. Absent while there is one."""
+    """Why there is no book in sync, in words: what was wrong with a message, or how the stream was lost. Absent while
+    there is one.
+    """
     rejected_events_count: _builtins.int
     """Events whose time or update ids contradicted the messages around them since the server started. Each of them is
     a lost event.
