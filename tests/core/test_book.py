@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronobook_server.core.book import CrossedBook, OrderBook
-from chronobook_server.core.check import known_range
+from chronobook_server.core.check import known_range, learned
 from chronobook_server.core.coverage import KnownRange
 from chronobook_server.core.instrument import Instrument, LevelReader, MalformedDecimal
 from chronobook_server.core.records import Keyframe, RangeWidened
@@ -107,6 +107,17 @@ def test_widening_teaches_levels_and_proves_the_rest_empty() -> None:
         )
     )
     assert [target.quantity(Price(price)) for price in (85, 84, 118, 79)] == [3, 0, -2, None]
+
+
+def test_a_level_of_an_earlier_range_that_is_removed_is_not_taught_again() -> None:
+    """The range moved away from the level, an event removed it, and a snapshot of before that event shows it still."""
+    target = book({95: 9, 100: -3})
+    target.widen(RangeWidened(Millis(1), target.update_id, {}, KnownRange(98, 105)))
+    assert apply(target, {95: 0}, {}) == {95: 0}
+    assert target.quantity(Price(95)) == 0
+    taught = learned(target, {95: 9, 100: -3}, KnownRange(92, 106), Millis(2))
+    assert taught is not None
+    assert taught.levels == {}
 
 
 def test_finer_steps_keep_every_value() -> None:

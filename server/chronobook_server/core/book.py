@@ -109,6 +109,8 @@ class OrderBook:
                 if current * sign > 0:
                     del levels[price]
                     changes[price] = 0
+                    if not lowest <= price <= highest:
+                        named.add(price)  # its level can be of an earlier range, and an older snapshot shows it still
             elif not lowest <= price <= highest and price not in named:
                 # Below the range bids rest unseen, above it asks. The exchange also says "0" of a side that an
                 # aggressive order merely crossed; that is no news of what rests there on the other one.
