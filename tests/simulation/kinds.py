@@ -34,8 +34,8 @@ AWAITED: tuple[str, ...] = ("in_sync_after_30_seconds",)
 DRAWN = frozenset(KINDS) - frozenset(AWAITED)
 
 _TIMED = 0.1
-# Of those that strike only servers of all symbols.
-_RARE = {"unlist": 0.25}
+# Of those that need a server of all symbols, or a log that is not sealed yet.
+_RARE = {"unlist": 0.25, "log_flip": 0.2}
 _TRAIT = 0.1
 
 
