@@ -118,6 +118,7 @@ class Market:
         self._ticker = UpdateId(0)  # the update id that the last best price was of; 0 where a snapshot denies it
         self._behind_since: float | None = None  # since when the stream owes us events
         self._resuming_since = self._adopted_at = 0.0
+        self._snapshot_at = 0.0  # when the last snapshot came
         self._open_gap: Gap | None = None
         self._trouble: str | None = None  # the last one, while there is no book in sync
         self._logged: dict[TroubleKind, float] = {}  # when trouble of a kind was last logged
@@ -237,6 +238,7 @@ class Market:
         if not self._sync.awaits(number):
             return self._take(self._sync.receive_snapshot(number, snapshot))
         self._snapshot_limit = snapshot.limit if snapshot.is_cut else FULL_LIMIT
+        self._snapshot_at = self._monotonic()
         self._check_ticker(snapshot.last_update_id)
         wanted = self._take(self._sync.receive_snapshot(number, snapshot))
         return self._keep_near() or wanted
@@ -322,7 +324,8 @@ class Market:
         for output in outputs:
             if isinstance(output, Keyframe):
                 self._clock.observe(book.transaction_time, now)
-                self._clock.progressed(now)  # of a quiet symbol, it is all that ever arrives
+                # Of a quiet symbol, the snapshot is all that ever arrives; it may have waited for events.
+                self._clock.progressed(self._snapshot_at)
                 self._behind_since = self._trouble = None
                 self._synced()
                 self._upkeep.began(book, self._snapshot_limit, now)

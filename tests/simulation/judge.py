@@ -40,7 +40,7 @@ class Judge:
         self._sees_age = "age_of_progress" in drawn
         self._early_ms = 0 if "only_a_later_time_is_final" in drawn else 1
         self._final: list[_Final] = []
-        self._progress: dict[tuple[int, str], checks.Progress] = {}
+        self._progress: dict[tuple[int, int, str], checks.Progress] = {}
 
     # --- during the day
 
@@ -56,7 +56,7 @@ class Judge:
             wrong += checks.book_is_the_exchanges(market, truth)
             wrong += checks.market_answers(market)
             if self._sees_age:
-                progress = self._progress.setdefault((id(server), name), checks.Progress())
+                progress = self._progress.setdefault((id(server), server.runs, name), checks.Progress())
                 wrong += progress.age_is_true(market, server.feed.snapshots.fetched, self._loop.time())
             if random.random() < _ASKS:
                 wrong += checks.view_is_the_exchanges(market, truth, random)
