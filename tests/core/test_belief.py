@@ -204,6 +204,15 @@ def test_a_first_snapshot_of_another_time_is_given_up_with_the_first_event(ahead
     assert made.times[-2:] == [300, 400]
 
 
+def test_two_snapshots_of_another_time_do_not_outweigh_the_events() -> None:
+    made = begun()
+    made.feed(7)  # a hole
+    assert made.reply(7, ahead=30_000) == ["SnapshotWanted"]
+    made.feed(8)
+    assert made.reply(8, ahead=30_000) == ["SnapshotWanted"]
+    assert made.reply(8) == ["Keyframe", "Update"]
+
+
 def test_a_restart_takes_up_a_stream_that_went_on_meanwhile() -> None:
     """The stored time has no receive time beside it: the snapshot and the event agree with each other."""
     made = Replay()

@@ -35,7 +35,8 @@ def consider(
     own, last = witness(snapshot), snapshot.last_update_id
     has_second = refused is not None and agree(refused, own)
     events = list(kept)
-    if has_second:
+    # Two snapshots that leap alike from what is believed do not outweigh the events that go on from it.
+    if has_second and (belief.last is None or follows(belief.last, own)):
         events = [event for event in events if not contradicts(event, snapshot)]
     first = next((event for event in events if event.final_update_id >= last), None)
     if first is None:
