@@ -150,6 +150,14 @@ def test_a_snapshot_that_does_not_fit_the_market_teaches_nothing() -> None:
     assert learned(book, crossed, KnownRange(90, 110), book.transaction_time) is None
 
 
+def test_a_snapshot_that_is_crossed_teaches_an_empty_book_nothing() -> None:
+    book = book_of(snapshot(10, bids=[], asks=[]))
+    levels = levels_of(snapshot(20, bids=[("101.0", "1")], asks=[("99.0", "1")]))
+    assert learned(book, levels, known_range(levels), Millis(20)) is None
+    levels = levels_of(snapshot(20, bids=[("99.0", "1")], asks=[("101.0", "1")]))
+    assert learned(book, levels, known_range(levels), Millis(20)) is not None
+
+
 def test_a_comparison_is_right_when_nothing_differs() -> None:
     assert Comparison(10, 0, 0, 0).is_right
     assert not any(Comparison(10, *found).is_right for found in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))

@@ -15,7 +15,7 @@ from .book import CrossedBook, OrderBook
 from .coverage import NOTHING_KNOWN, KnownRange
 from .depth import DepthUpdate
 from .records import RangeWidened
-from .values import Millis, UpdateId
+from .values import MAX_STEPS, Millis, UpdateId
 
 # Events remembered while no snapshot is on its way: a reply may be of an instant before its request.
 _ORDINARY = 16
@@ -128,8 +128,10 @@ def learned(book: OrderBook, levels: Mapping[int, int], window: KnownRange, time
     else:
         known = window  # the market has left what was known, and between the two nothing is
     new = {price: quantity for price, quantity in levels.items() if _is_unknown(book, price)}
-    if any((price >= book.best_ask) if quantity > 0 else (price <= book.best_bid) for price, quantity in new.items()):
-        return None  # it does not fit: the next snapshot will
+    best_bid = max((price for price, quantity in new.items() if quantity > 0), default=0)
+    best_ask = min((price for price, quantity in new.items() if quantity < 0), default=MAX_STEPS)
+    if max(best_bid, book.best_bid) >= min(best_ask, book.best_ask):
+        return None  # it does not fit, or is crossed itself: the next snapshot will
     return RangeWidened(time, book.update_id, new, known)
 
 
