@@ -106,7 +106,7 @@ async def ask(address: str) -> None:
 
 
 async def phase(name: str, application: Application, delays: Delays, limits: Limits) -> None:
-    """Measure for a while; print it, and note what is missed."""
+    """Measure for a while; print the figures, and note the missed limits."""
     delays.take()
     before, started = cpu_seconds(), time.monotonic()
     events = sum(market.counts.events for market in application.markets.values())

@@ -16,7 +16,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(name: str) -> list[str]:
-    """Run a benchmark, print what it prints; return what it missed."""
+    """Run a benchmark and pass on its output; return the limits that it missed."""
     command = [sys.executable, "-u", "-m", f"benchmarks.{name}"]
     missed = []
     with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:

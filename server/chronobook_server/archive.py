@@ -18,7 +18,7 @@ from chronobook_server.settings import ServeSettings
 from chronobook_server.tasks import Tasks
 
 _RETRY_SECONDS = 10.0
-# How often what is not served, or not traded any more, is looked at for its age.
+# How often histories without a running stream are checked for segments that are too old.
 _AGE_SECONDS = 30.0
 _LOOK_SECONDS = 5.0
 # Threads that make files durable.
