@@ -111,10 +111,9 @@ async def process_of(sealer: ProcessSealer) -> int:
 
 def is_there(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # before the file is opened, or between that and reading it
         return False
-    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
 async def gone(pid: int) -> None:

@@ -18,7 +18,7 @@ from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 from chronobook_server.simulator import Simulator
 from tests.support.command import COMMAND, Command, command, listening
 from tests.support.gateway import until_available
-from tests.support.system import free_port, until
+from tests.support.system import PATIENCE, free_port, until
 
 WORKERS = 4
 PRICE = 2680.0
@@ -134,6 +134,17 @@ async def ready(running: Command) -> None:
     await running.reached(1)
 
 
+async def asked_through(base: str, running: Command) -> None:
+    """Return once a gateway asks a server that was started again; its latest gap tells whose answer it is."""
+    gap = (await running.stub.GetHistory(pb.GetHistoryRequest())).gaps[-1].start
+    async with aiohttp.ClientSession() as http, asyncio.timeout(PATIENCE):
+        while True:
+            async with http.get(f"{base}/history") as reply:
+                history = await reply.json()
+            if any(each["start"] == gap for each in history.get("gaps", ())):
+                return
+
+
 async def test_a_rolling_restart_of_two_servers_fails_no_request(tmp_path: Path) -> None:
     simulator = Simulator(seed=11)
     await simulator.start()
@@ -159,6 +170,8 @@ async def test_a_rolling_restart_of_two_servers_fails_no_request(tmp_path: Path)
                 assert code == 0, errors
                 await load.goes_on()
                 servers[number] = await started(number)
+                # Envoy looks for it every quarter of a second; until it was found, it is not there for the gateway.
+                await asked_through(load.base, servers[number])
                 await load.goes_on()
     assert load.failures == []
     assert load.count > 1000
