@@ -15,7 +15,7 @@ from chronobook_server.history.log import encoded_log, read_log
 from chronobook_server.simulator import Simulator
 from tests.e2e.test_sealing import answers, history_of
 from tests.support.command import command, listening
-from tests.support.stored import flipped
+from tests.support.stored import flipped, of_version_1
 from tests.support.system import until
 
 START = 1_700_000_000_000
@@ -73,7 +73,7 @@ async def test_each_damage_costs_its_own_part_and_is_told(tmp_path: Path) -> Non
         files[2].write_bytes(flipped(files[2].read_bytes(), 40))
         (folder / "ETHUSDT" / "001700000000001.wal").write_bytes(b"chrnbkLG\xff\xff????tomorrow")
         log = sorted((folder / "BTCUSDT").glob("*.wal"))[-1]
-        wild(log)
+        wild(log, 365 * 86_400_000)
         async with command(simulator, folder) as running:
             await listening(running)
             for symbol in SYMBOLS:
@@ -99,14 +99,42 @@ async def test_each_damage_costs_its_own_part_and_is_told(tmp_path: Path) -> Non
         await simulator.stop()
 
 
-def wild(path: Path) -> None:
-    """Make all but the first events of a log claim times a year ahead."""
+@pytest.mark.parametrize("start_ms", [None, START])
+async def test_one_event_ten_minutes_ahead_in_an_old_directory_costs_no_book(
+    tmp_path: Path, start_ms: int | None
+) -> None:
+    simulator = Simulator(symbols=["BTCUSDT"], seed=4, start_ms=start_ms)
+    await simulator.start()
+    try:
+        async with command(simulator, tmp_path) as running:
+            await listening(running)
+            first = (await running.reached(1, "BTCUSDT")).last_update_id
+            for number in range(1, 10):
+                first = (await running.reached(first + number, "BTCUSDT")).last_update_id
+            running.process.send_signal(signal.SIGKILL)
+            await running.ended()
+        (log,) = (tmp_path / "BTCUSDT").glob("*.wal")
+        wild(log, 600_000)
+        async with command(simulator, tmp_path) as running:
+            await listening(running)
+            await running.reached(first + 1, "BTCUSDT")
+            gaps = (await history_of(running, "BTCUSDT")).gaps
+            assert [gap.cause for gap in gaps] == [pb.DAMAGED]
+        assert list((tmp_path / "BTCUSDT" / "aside").iterdir())
+    finally:
+        await simulator.stop()
+
+
+def wild(path: Path, ahead: int) -> None:
+    """Make a log as an old server wrote it, whose event number 4 was ahead: those that follow were raised."""
     contents = read_log(path.name, "BTCUSDT", path.read_bytes())
     assert contents is not None
-    for number, entry in enumerate(contents.entries):
-        if isinstance(entry, Update) and number > 3:
-            entry.transaction_time = Millis(entry.transaction_time + 365 * 86_400_000)
-    path.write_bytes(encoded_log(contents.start, contents.entries, "BTCUSDT", exchange_of(path)))
+    updates = [entry for entry in contents.entries if isinstance(entry, Update)]
+    updates[4].event_time = Millis(updates[4].event_time + ahead)
+    ahead += updates[4].transaction_time
+    for update in updates[4:]:
+        update.transaction_time = Millis(max(update.transaction_time, ahead))
+    path.write_bytes(of_version_1(encoded_log(contents.start, contents.entries, "BTCUSDT", exchange_of(path))))
 
 
 def exchange_of(path: Path) -> str:

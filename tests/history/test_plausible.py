@@ -12,7 +12,7 @@ from chronobook_server.history.plausible import MOST_AHEAD_MS, MOST_APART_MS, MO
 from chronobook_server.history.store import HistoryStore
 from tests.support.damaged import Folder, gap
 from tests.support.memory import MemoryFiles, PatientSealer
-from tests.support.stored import answer, answers, opened, records
+from tests.support.stored import answer, answers, of_version_1, opened, records
 
 DAY = 86_400_000
 YEAR = 365 * DAY
@@ -36,10 +36,16 @@ def ordinary(events: list[tuple[int, int, int]], distance: int) -> tuple[list[in
 
 
 def judged(
-    times: list[int], event_times: list[int], received: list[int], ahead: int | None = None, *, continued: bool = False
+    times: list[int],
+    event_times: list[int],
+    received: list[int],
+    ahead: int | None = None,
+    *,
+    continued: bool = False,
+    baseline: int = NOW,
 ) -> int | None:
     one, other, third = (np.array(each, np.int64) for each in (times, event_times, received))
-    return first_impossible(one, other, third, ahead, continued=continued)
+    return first_impossible(one, other, third, Millis(baseline), ahead, continued=continued)
 
 
 @given(EVENTS, DISTANCES, st.booleans())
@@ -109,12 +115,57 @@ def test_events_that_an_older_server_raised_to_a_wild_time_are_impossible_with_i
     raised = times[:first] + [wild] * (len(times) - first)
     # The wild event claims it in both of its times; those after it are right, and were raised.
     event_times[first] = wild
-    expected = None if first == len(times) - 1 and leap <= MOST_AHEAD_MS else first
     found = judged(raised, event_times, received, distance)
-    if first < len(times) - 1:
+    if first < len(times) - 1 or (first and not distance):
         assert found == first
-    else:
-        assert found in (expected, None)  # alone, at the end of a replay, nothing tells
+    elif leap < MOST_AHEAD_MS:
+        assert found is None  # alone, at the end of a replay, nothing tells
+
+
+@given(EVENTS, st.sampled_from([0, -2 * YEAR]), st.integers(2 * MOST_APART_MS, 3_600_000), st.integers(1, 20))
+def test_a_wild_time_that_the_stream_has_caught_up_with_is_impossible_all_the_same(
+    events: list[tuple[int, int, int]], distance: int, leap: int, raised: int
+) -> None:
+    # One event a second: `leap` later the stream is past the wild time, and goes on.
+    later = [(leap // raised, 3, 40)] * (raised - 1) + [(MOST_APART_MS, 3, 40)] + events
+    times, event_times, received = ordinary([(500, 3, 40)] * 5 + later, distance)
+    wild = times[4] + leap
+    event_times[4] = wild
+    believed = times[:4] + [max(wild, time) for time in times[4:]]
+    # Where the time of arrival is known, the event alone shows it; else one that was raised does.
+    if not distance or believed[5] - event_times[5] > MOST_APART_MS:
+        assert judged(believed, event_times, received, distance) == 4
+
+
+@given(EVENTS, DISTANCES, st.integers(2 * MOST_APART_MS, 3_600_000))
+def test_a_snapshot_that_is_ahead_costs_the_events_that_were_raised_to_it(
+    events: list[tuple[int, int, int]], distance: int, leap: int
+) -> None:
+    times, event_times, received = ordinary([(later % 1000, apart, way) for later, apart, way in events], distance)
+    wild = times[-1] + leap
+    assert judged([wild] * len(times), event_times, received, distance, baseline=wild) == 0
+
+
+@given(st.lists(st.integers(MOST_APART_MS, 3_600_000), min_size=1, max_size=30), st.sampled_from([0, -YEAR, 3 * YEAR]))
+def test_a_pause_is_possible_however_long_and_where_a_replay_leaves_it_out(pauses: list[int], distance: int) -> None:
+    times, event_times, received = ordinary([(pause, 3, 40) for pause in pauses], distance)
+    assert judged(times, event_times, received, distance, continued=True) is None
+    assert judged(times, event_times, received, None) is None
+    behind = min(distance, -YEAR)
+    left_out = [(NOW - behind + number) * 1_000_000 for number in range(len(times))]
+    assert judged(times, event_times, left_out, behind, continued=True) is None
+
+
+@pytest.mark.parametrize("step", [61_000, 600_000, 2 * DAY])
+def test_a_clock_that_is_set_back_makes_no_time_impossible(step: int) -> None:
+    times, event_times, received = ordinary([(100, 3, 40)] * 10, 0)
+    received[5:] = [each - step * 1_000_000 for each in received[5:]]
+    assert judged(times, event_times, received, 0, continued=True) is None
+
+
+def test_an_event_that_came_late_makes_none_after_it_impossible() -> None:
+    times, event_times, received = ordinary([(100, 3, 40), (0, 3, 600_000), (600_000, 3, 40), (100, 3, 40)], 0)
+    assert judged(times, event_times, received, 0, continued=True) is None
 
 
 @given(EVENTS.filter(lambda events: len(events) > 4), DISTANCES, st.data())
@@ -167,6 +218,7 @@ def wild_folder(first: int, wild: int, *, is_log: bool, followers: int = 8, clai
     if not is_log:
         history.recorder.close()
         patient.work()
+    folder.files.contents = {name: of_version_1(data) for name, data in folder.files.contents.items()}
     folder.start, folder.end = good.oldest_start() or Millis(0), last
     folder.times = range(folder.start - 60, last, 60)  # the last event's own instant is not final
     folder.before = answers(good, folder.times)
@@ -221,15 +273,21 @@ def test_a_folder_that_begins_with_times_that_cannot_be_holds_nothing_and_opens(
         assert folder.files.names() == []
 
 
-def test_of_a_log_what_comes_before_the_first_impossible_event_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Within one segment, as where the grid is wider than the leap.
-    folder = wild_folder(60, 2 * DAY, is_log=True)
-    wide = HistoryStore("X", MemoryFiles(), PatientSealer(), retention_ms=10**12, segment_ms=10**12)
+def wide_folder(wild: int) -> MemoryFiles:
+    """Return a folder with one log, as where the grid is wider than a leap: from event 60 on all have a wild time."""
+    files = MemoryFiles()
+    wide = HistoryStore("X", files, PatientSealer(), retention_ms=10**12, segment_ms=10**12)
     for number, record in enumerate(stamped(records(5))):
-        wild = Millis(2 * DAY if number >= 60 else record.transaction_time)
-        wide.append(replace(record, transaction_time=wild))
-    assert isinstance(wide.recorder._files, MemoryFiles)
-    files = wide.recorder._files
+        wide.append(replace(record, transaction_time=Millis(wild if number >= 60 else record.transaction_time)))
+    (name,) = files.names()
+    files.contents[name] = of_version_1(files.contents[name])
+    return files
+
+
+@pytest.mark.parametrize("wild", [2 * DAY, 1_300_000])
+def test_of_a_log_what_comes_before_the_first_impossible_event_is_kept(wild: int) -> None:
+    folder = wild_folder(60, wild, is_log=True)
+    files = wide_folder(wild)
     (name,) = files.names()
     whole = bytes(files.contents[name])
     history = opened(files)
@@ -240,15 +298,45 @@ def test_of_a_log_what_comes_before_the_first_impossible_event_is_kept(monkeypat
 
 
 def test_a_write_that_fails_while_a_log_is_cut_costs_the_log_and_destroys_nothing() -> None:
-    wide = HistoryStore("X", MemoryFiles(), PatientSealer(), retention_ms=10**12, segment_ms=10**12)
-    for number, record in enumerate(stamped(records(5))):
-        wild = Millis(2 * DAY if number >= 60 else record.transaction_time)
-        wide.append(replace(record, transaction_time=wild))
-    assert isinstance(wide.recorder._files, MemoryFiles)
-    files = wide.recorder._files
+    files = wide_folder(2 * DAY)
     held = {name: bytes(data) for name, data in files.contents.items()}
     files.room = 10
     history = opened(files)
     assert history.coverage() == []
     assert history.recorder.damaged_files == list(held)
     assert {name: bytes(data) for name, data in files.contents.items()} == held
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+@pytest.mark.parametrize("ahead", [70_000, 600_000, 3_500_000])
+def test_one_event_that_is_at_most_an_hour_ahead_is_set_aside(ahead: int, is_log: bool) -> None:
+    last = wild_folder(60, 2 * DAY, is_log=is_log).end
+    folder = wild_folder(60, last + ahead, is_log=is_log)
+    history = opened(folder.files)
+    assert history.last_time == last
+    assert answers(history, folder.times) == folder.before
+    assert folder.files.aside()
+    # What is aside may be removed: the file before goes on to end at its own last event.
+    for name in folder.files.aside():
+        del folder.files.contents[name]
+    again = opened(folder.files)
+    assert (again.last_time, again.coverage()) == (last, history.coverage())
+    assert isinstance(answer(again, 1000, last + ahead - 1), tuple)
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+def test_times_of_a_file_of_this_version_had_a_witness_and_are_not_judged(is_log: bool) -> None:
+    files, patient = MemoryFiles(), PatientSealer()
+    history = opened(files, sealer=patient, retention_ms=10**20)
+    # Every `E` is wrong, and the clock of the machine has been set back to 1970.
+    for number, record in enumerate(stamped(records(5))):
+        received = Nanos(record.receive_time if number < 60 else number * 10**6 + 1)
+        history.append(replace(record, event_time=Millis(1), receive_time=received))
+    if not is_log:
+        history.recorder.close()
+        patient.work()
+    held = history.coverage()
+    again = opened(files)
+    assert not files.aside()
+    assert again.last_time == history.last_time
+    assert [(each.start, each.end) for each in again.coverage()] == [(each.start, each.end) for each in held]

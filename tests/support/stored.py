@@ -16,7 +16,7 @@ from chronobook_server.core.sync import Notice, Synchroniser
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.answers import LevelState
 from chronobook_server.history.hot import HotSegment
-from chronobook_server.history.log import FILE_HEADER, Start
+from chronobook_server.history.log import FILE_HEADER, MAGIC, Start
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.seal import Sealer, sealed_bytes
 from chronobook_server.history.sealed import SealedSegment
@@ -193,6 +193,16 @@ def log_header(version: int) -> bytes:
     """Return how the log of a version begins."""
     beginning = FILE_HEADER[:8] + struct.pack("<H", version)
     return beginning + struct.pack("<I", crc32(beginning))
+
+
+def of_version_1(data: bytes | bytearray) -> bytearray:
+    """Return a log or a sealed file as a server of format version 1 wrote it."""
+    if data.startswith(MAGIC):
+        origin = int.from_bytes(data[len(FILE_HEADER) : len(FILE_HEADER) + 4], "little")
+        return bytearray(log_header(1) + data[len(FILE_HEADER) + 8 + origin :])
+    # Readers of version 1 skip sections that they do not know, so ORIGIN may stay.
+    begin, length = data[:8] + struct.pack("<H", 1) + data[10:14], int.from_bytes(data[10:14], "little")
+    return bytearray(begin + struct.pack("<I", crc32(data[18:length], crc32(begin))) + data[18:])
 
 
 def frames(log: bytes | bytearray) -> Iterator[tuple[int, int]]:

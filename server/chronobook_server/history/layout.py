@@ -106,6 +106,7 @@ class Header:
     levels: int
     baseline_levels: int
     row_widths: tuple[int, int]
+    version: int = VERSION  # of the file that it was read from
 
 
 def write(header: Header, sections: dict[Kind, tuple[int, bytes]], exchange: str = "") -> bytes:
@@ -197,6 +198,7 @@ def read(name: str, symbol: str, data: bytes, size: int, exchange: str = "") -> 
         levels=numbers[9],
         baseline_levels=numbers[10],
         row_widths=widths,
+        version=version,
     )
     return header, table
 

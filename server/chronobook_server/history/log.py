@@ -106,6 +106,7 @@ class LogContents:
     entries: list[Entry]
     good_bytes: int
     damaged: bool
+    version: int = VERSION
 
 
 def _frame(body: bytes) -> bytes:
@@ -292,7 +293,7 @@ def read_log(name: str, symbol: str, data: bytes, exchange: str = "") -> LogCont
         offset += _FRAME.size + len(record)
     if start is None:
         return None
-    return LogContents(start, entries, offset, damaged=_holds_more_records(view[offset:]))
+    return LogContents(start, entries, offset, damaged=_holds_more_records(view[offset:]), version=version)
 
 
 def _record_at(log: memoryview, offset: int) -> memoryview | None:

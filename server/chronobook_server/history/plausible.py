@@ -1,9 +1,12 @@
-"""Which times of a file cannot be: older servers wrote down whatever time an event claimed.
+"""Which times of a file cannot be: servers that wrote version 1 believed whatever time an event claimed.
 
 A file is judged by its own columns, and by how far `T` was ahead of the receive time just before. A recorded day may be
-replayed years later, and a machine's clock may be wrong, so a distance from the receive time proves nothing. That the
-distance grows at once does, unless it ends near zero, where the live stream is. Times that lie far from the event's own
-`E` do too.
+replayed years later, and a machine's clock may be wrong, so a distance from the receive time proves nothing. A long
+pause proves nothing either, since a replay leaves pauses out. These prove that `T` is wrong:
+
+- `T` gains a day on the receive time, and the live stream is not what it then reaches;
+- `T` of a live stream jumps ahead of the time of its arrival;
+- an event has the `T` of the one before it, and an `E` before the last jump: old servers raised a `T` that went back.
 """
 
 import numpy as np
@@ -16,43 +19,54 @@ from .columns import Flags, Integers
 MOST_MS = 2**63 // 10**6
 # `T` gains no more than this on the receive time from one event to the next.
 MOST_AHEAD_MS = 86_400_000
-# The exchange stamps `E` within milliseconds of `T`.
-MOST_APART_MS = 3_600_000
+# The exchange stamps `E` within milliseconds of `T`, and a live event arrives some time after it.
+MOST_APART_MS = 60_000
+# The clock of a machine that receives a live stream is no more wrong than this.
+_LIVE_MS = 3_600_000
 
 
 def first_impossible(
     times: Integers,
     event_times: Integers,
     receive_times: Integers,
+    baseline: Millis,
     ahead: int | None = None,
     *,
     continued: bool = False,
 ) -> int | None:
     """Return the number of the first event from which on `T` cannot be; None where all are possible.
 
-    `times` never decrease. Receive times are in ns; 0 means unknown. `ahead` is by how many ms `T` was ahead of the
-    receive time at the last event before; None where that is unknown. `continued`: no gap lies in between. A single
-    wild `E` among good ones says nothing about `T`: older servers raised a `T` that went back to the `T` before it.
+    `times` never decrease. Receive times are in ns; 0 means unknown. `baseline` is the `T` before the first event.
+    `ahead` is by how many ms `T` was ahead of the receive time at the last event before; None where that is unknown.
+    `continued`: no gap lies in between.
     """
-    known = receive_times > 0
-    distances = np.clip(times, 0, MOST_MS) - receive_times // 1_000_000
-    leaps = _leaps(distances, known, ahead if continued else None)
-    is_live = ahead is not None and abs(ahead) <= MOST_APART_MS
-    if ahead is None and known.any():
-        ahead = int(distances[np.argmax(known)])
-    # One that is behind catches up when a replay ends and the live stream begins.
-    impossible = (times < 0) | (times >= MOST_MS) | (known & (distances > max(ahead or 0, 0) + MOST_AHEAD_MS))
-    impossible |= leaps
-    if impossible.any():
-        return int(np.argmax(impossible))
-    # No difference of two of these leaves 64 bits.
-    apart = np.abs(times - np.clip(event_times, 0, MOST_MS)) > MOST_APART_MS
-    if is_live:  # where `T` is the time of arrival, `E` is what is wrong
-        apart &= ~known | (np.abs(distances) > MOST_APART_MS)
-    if not apart.any():
+    if not len(times):
         return None
-    first = int(np.searchsorted(times, times[np.argmax(apart)], side="left"))
-    return first if 2 * np.count_nonzero(apart[first:]) >= len(times) - first else None
+    known = receive_times > 0
+    believed = np.clip(times, 0, MOST_MS)
+    distances = believed - receive_times // 1_000_000
+    before = int(distances[np.argmax(known)]) if ahead is None and known.any() else ahead
+    impossible = (times < 0) | (times >= MOST_MS) | _leaps(distances, known, ahead if continued else None)
+    steps = np.diff(believed, prepend=min(max(baseline, 0), MOST_MS))
+    jumps = _jumps(steps, distances, known, ahead if continued else None)
+    is_first = np.arange(len(times)) == 0
+    # An event that is behind catches up when a replay ends and the live stream begins.
+    impossible |= known & (distances > max(before or 0, 0) + MOST_AHEAD_MS) & (jumps | is_first)
+    promptest = _promptest(distances, known, before or 0)
+    is_live = known & (np.abs(promptest) <= _LIVE_MS)
+    is_early = distances > np.maximum(promptest, 0) + MOST_APART_MS
+    # After a gap the clock of the machine may be another one.
+    impossible |= jumps & is_live & is_early & (continued | ~is_first)
+    # Where a live stream's `T` is the time of arrival, `E` is what is wrong.
+    punctual = known & (distances <= MOST_APART_MS)
+    latest = np.clip(event_times, 0, MOST_MS) + MOST_APART_MS
+    impossible[_raised_to(believed, latest, steps == 0, jumps, is_live, punctual)] = True
+    if not continued:
+        # So is a snapshot's `T`, where most of the events that have it claim an `E` far before it.
+        same = believed <= baseline
+        apart = same & (believed > latest) & ~(is_live[0] & punctual)
+        impossible[0] |= 2 * np.count_nonzero(apart) > np.count_nonzero(same)
+    return int(np.argmax(impossible)) if impossible.any() else None
 
 
 def _leaps(distances: Integers, known: Flags, before: int | None) -> Flags:
@@ -65,6 +79,28 @@ def _leaps(distances: Integers, known: Flags, before: int | None) -> Flags:
     return leaps
 
 
-def is_jump(before: Millis, time: Millis) -> bool:
-    """Return whether so much lies between two instants that what claims the second one must be judged."""
-    return time - before > MOST_APART_MS
+def _jumps(steps: Integers, distances: Integers, known: Flags, before: int | None) -> Flags:
+    """Return the events whose `T` moves much farther than the clock of the machine did, where that is known."""
+    gains = np.diff(distances, prepend=distances[0] if before is None else before)
+    both = known & np.append(before is not None, known[:-1])
+    # A clock that is set back gains on nothing.
+    return np.where(both, np.minimum(steps, gains), steps) > MOST_APART_MS
+
+
+def _promptest(distances: Integers, known: Flags, before: int) -> Integers:
+    """Return by how much `T` was ahead of the receive time at most, before each event."""
+    least = np.iinfo(np.int64).min
+    earlier = np.append(before, np.where(known, distances, least)[:-1])
+    return np.maximum.accumulate(earlier)
+
+
+def _raised_to(
+    times: Integers, latest: Integers, raised: Flags, jumps: Flags, is_live: Flags, punctual: Flags
+) -> Integers:
+    """Return the jumps to a `T` that later events, which were raised to it, show to be wrong.
+
+    `latest` is the latest `T` that an event's `E` allows. Such an event allows the `T` before the jump.
+    """
+    rows = np.flatnonzero(raised & (times > latest))
+    first_too_late = np.searchsorted(times, latest[rows], side="right")
+    return first_too_late[jumps[first_too_late] & ~(is_live[first_too_late] & punctual[rows])]

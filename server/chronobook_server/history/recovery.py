@@ -15,6 +15,7 @@ from chronobook_server.core.records import Gap, Update
 from chronobook_server.core.values import Millis
 
 from .answers import DamagedSegment
+from .columns import Integers
 from .damage import Damage
 from .files import TEMPORARY, Files, GrowingFile
 from .hot import HotSegment
@@ -22,7 +23,7 @@ from .layout import Kind
 from .log import LogContents, encode, encoded_log, holds_records, is_torn_beginning, read_log
 from .memory import Memories
 from .origin import DamagedFile, UnknownFormat
-from .plausible import MOST_AHEAD_MS, first_impossible, is_jump
+from .plausible import MOST_APART_MS, first_impossible
 from .sealed import SealedSegment
 from .timeline import Segment
 
@@ -31,6 +32,8 @@ SEGMENT_SUFFIX = ".seg"
 LOG_SUFFIX = ".wal"
 # Older servers wrote this one.
 LOG_SUFFIXES = (LOG_SUFFIX, ".log")
+# The last version of the format whose servers believed any `T`.
+_BELIEVING_VERSION = 1
 _WILD = "holds times that cannot be"
 
 
@@ -84,7 +87,7 @@ class Recovery:
             FoundLog(hot[start], name, self._ended(hot[start], name, contents, segments))
             for start, (name, contents) in self._logs.items()
         ]
-        self._end_before_what_is_aside(segments)
+        self._end_before_what_is_missing(segments)
 
     # --- reading
 
@@ -166,47 +169,31 @@ class Recovery:
     # --- times that cannot be
 
     def _judge(self) -> None:
-        """Set aside what claims times that cannot be. Of sealed files only those are read that may."""
-        before: SealedSegment | None = None
-        is_suspect = False
-        newest = max(self._sealed, default=None)
+        """Set aside files whose times cannot be. Only servers that wrote version 1 believed such times."""
+        ahead: int | None = None  # by how many ms the last `T` was ahead of its receive time
         for start, segment in sorted(self._sealed.items()):
-            is_far = before is None or is_jump(before.last_time, segment.last_time)
-            if is_suspect or start == newest or is_far or self._is_ahead(segment):
-                is_suspect = self._is_impossible(segment, _ahead(before))
-                if is_suspect:
-                    del self._sealed[start]
-                    self._set_aside(segment.name, _WILD)
-                    continue
-            before = segment
+            columns = _times(segment) if _is_old(segment) else None
+            if columns is None:
+                ahead = None
+            elif first_impossible(*columns, segment.header.baseline_time, ahead, continued=segment.continued) is None:
+                ahead = _ahead(segment, columns)
+            else:
+                del self._sealed[start]
+                self._set_aside(segment.name, _WILD)
         for start, (name, contents) in sorted(self._logs.items()):
+            if contents.version > _BELIEVING_VERSION:
+                continue
             updates = [entry for entry in contents.entries if isinstance(entry, Update)]
             rows = [(each.transaction_time, each.event_time, each.receive_time) for each in updates]
             times, event_times, received = np.array(rows, np.int64).reshape(-1, 3).T
-            last = max((each for each in self._sealed if each < start), default=None)
-            ahead = _ahead(None if last is None else self._sealed[last])
-            first = first_impossible(times, event_times, received, ahead, continued=contents.start.continued)
+            before = max((each for each in self._sealed if each < start), default=None)
+            ahead = None if before is None else _ahead(self._sealed[before], _times(self._sealed[before]))
+            begin = contents.start
+            first = first_impossible(
+                times, event_times, received, begin.baseline_time, ahead, continued=begin.continued
+            )
             if first is not None:
                 self._cut(start, name, contents, first)
-
-    def _is_ahead(self, segment: SealedSegment) -> bool:
-        """Return whether a file claims later times than it was written at."""
-        with contextlib.suppress(OSError):
-            return segment.last_time > self._files.modified(segment.name) * 1000 + MOST_AHEAD_MS
-        return True
-
-    def _is_impossible(self, segment: SealedSegment, ahead: int | None) -> bool:
-        kinds = (Kind.TIMES, Kind.EVENT_TIMES, Kind.RECEIVE_TIMES)
-        try:
-            times, apart, received = map(segment.file.column, kinds)
-        except DamagedSegment:
-            return False  # it is told of, and its answers are refused
-        if not len(times) == len(apart) == len(received) == segment.events:
-            return False
-        times = times + segment.start
-        event_times = times + apart
-        received = received + event_times * 1_000_000
-        return first_impossible(times, event_times, received, ahead, continued=segment.continued) is not None
 
     def _cut(self, start: Millis, name: str, contents: LogContents, first: int) -> None:
         """Keep of a log what comes before its first impossible event; set the whole aside."""
@@ -268,22 +255,42 @@ class Recovery:
             log.append(encode(Gap(start=hot.last_time, update_id=hot.last_update_id, cause=cause)))
         return log
 
-    def _end_before_what_is_aside(self, segments: list[Segment]) -> None:
-        """End segments at their last event that reach far, to one that is aside: only that one says so."""
+    def _end_before_what_is_missing(self, segments: list[Segment]) -> None:
+        """End old files at their last event that reach far, to a file that is not there.
+
+        A file with a `T` that cannot be says where the one before it ends. The former may be set aside, or removed.
+        """
         starts = {segment.start for segment in segments}
-        aside = {start_of(name) for name in self._files.aside()} - starts
         for segment in segments:
-            if segment.end is None or segment.ended_by is not None or segment.end not in aside:
+            if not isinstance(segment, SealedSegment) or not _is_old(segment) or segment.end in starts:
                 continue
-            if is_jump(segment.last_time, segment.end):
+            if segment.ended_by is None and segment.end - segment.last_time > MOST_APART_MS:
                 segment.end = max(segment.start, segment.last_time)
                 segment.ended_by = Cause.DAMAGED
 
 
-def _ahead(segment: SealedSegment | None) -> int | None:
+def _is_old(segment: SealedSegment) -> bool:
+    """Return whether a server wrote a file that believed whatever time an event claimed."""
+    return segment.header.version <= _BELIEVING_VERSION
+
+
+def _times(segment: SealedSegment) -> tuple[Integers, Integers, Integers] | None:
+    """Return `T`, `E` and receive times (ns) of a file's events; None where they are damaged, or there are none."""
+    try:
+        times, apart, received = map(segment.file.column, (Kind.TIMES, Kind.EVENT_TIMES, Kind.RECEIVE_TIMES))
+    except DamagedSegment:
+        return None  # it is told of, and its answers are refused
+    if not 0 < len(times) == len(apart) == len(received) == segment.events:
+        return None
+    times = times + segment.start
+    event_times = times + apart
+    return times, event_times, received + event_times * 1_000_000
+
+
+def _ahead(segment: SealedSegment, columns: tuple[Integers, Integers, Integers] | None) -> int | None:
     """Return by how many ms the last `T` of a segment was ahead of its receive time; None where nobody knows."""
-    received = None if segment is None else segment.last_received()
-    return None if received is None or segment is None else segment.last_time - received // 1_000_000
+    received = 0 if columns is None else int(columns[2][-1])
+    return segment.last_time - received // 1_000_000 if received > 0 else None
 
 
 def _fits(before: Segment, after: Segment) -> bool | None:
