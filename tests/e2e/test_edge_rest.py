@@ -234,12 +234,25 @@ async def test_the_page_is_served_and_may_load_nothing(
 async def test_liveness_and_readiness_are_told_apart(
     base: str, service: FakeService, http: aiohttp.ClientSession
 ) -> None:
-    assert await get(http, f"{base}/healthz") == (200, {"status": "SERVING"})
-    async with http.get(f"{base}/readyz") as reply:
-        assert reply.status == 200
+    for query in ("", "?", "?x=1", "?verbose"):
+        assert await get(http, f"{base}/healthz{query}") == (200, {"status": "SERVING"})
+        async with http.get(f"{base}/readyz{query}") as reply:
+            assert reply.status == 200, query
+    for path in ("/readyzz", "/readyz/x", "/healthz/x"):
+        assert (await get(http, f"{base}{path}"))[0] == 404, path
     listen = Address("127.0.0.1", free_port())
     async with gateway(GatewaySettings(listen, (Address("127.0.0.1", 1),))):
         assert await get(http, f"http://{listen}/healthz") == (200, {"status": "SERVING"})
-        status, body = await get(http, f"http://{listen}/readyz")
-        assert status == 503
-        assert_edge(body, 14, "EDGE_UNAVAILABLE")
+        for query in ("", "?x=1"):
+            status, body = await get(http, f"http://{listen}/readyz{query}")
+            assert status == 503
+            assert_edge(body, 14, "EDGE_UNAVAILABLE")
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/healthz"])
+async def test_a_document_takes_no_body(
+    base: str, service: FakeService, http: aiohttp.ClientSession, path: str
+) -> None:
+    async with http.get(f"{base}{path}", data=b"{}") as reply:
+        assert reply.status == 400
+        assert_edge(await reply.json(), 3, "EDGE_BAD_REQUEST")
