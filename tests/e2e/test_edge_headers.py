@@ -161,3 +161,33 @@ async def test_a_deadline_that_passes_at_once_is_told_as_such_and_to_nobody_else
         with pytest.raises(TimeoutError):  # nothing has ended the stream beside them
             async with asyncio.timeout(0.2):
                 await other.read()
+
+
+@pytest.mark.parametrize("deadline", ["0H", "0S", "00000000n", "1n", "1u", "1m"])
+@pytest.mark.parametrize("path", ["/watch-level/99", "/watch-orderbook"])
+async def test_a_stream_by_rest_whose_deadline_passes_at_once_says_so(
+    through: Through, path: str, deadline: str
+) -> None:
+    for accept in ("text/event-stream", "application/x-ndjson"):
+        headers = {"accept": accept, "grpc-timeout": deadline}
+        async with through.http.get(through.base + path, headers=headers) as reply:
+            body = await reply.text()
+        if int(deadline[:-1]):
+            assert (reply.status, '"cause":"DEADLINE_EXCEEDED"' in body) == (200, True)
+        else:
+            status, said = refusal(reply.status, json.loads(body))
+            assert (status, said.code, said.reason) == (504, 4, "DEADLINE_PASSED")
+
+
+@pytest.mark.parametrize("deadline", ["0S", "soon", "", "-"])
+async def test_a_caller_cannot_say_what_envoy_says_of_deadlines(through: Through, deadline: str) -> None:
+    for headers in (
+        {"x-chronobook-timeout": deadline},
+        {"x-chronobook-timeout": deadline, "grpc-timeout": "99999999H"},
+    ):
+        async with through.http.get(through.base + "/watch-level/99", headers=headers) as reply:
+            assert reply.status == 200
+            await reply.content.readuntil(b"\n\n")
+            with pytest.raises(TimeoutError):  # nothing ends the stream
+                async with asyncio.timeout(0.1):
+                    await reply.content.read()

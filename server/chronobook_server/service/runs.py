@@ -7,6 +7,7 @@ bytes of a request for as long as the call lives.
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -34,6 +35,10 @@ MOST_HEADER_BYTES = 16 << 10
 REQUEST_SECONDS = 10.0
 # A call ends by itself a little before its deadline, so that its end can say why; of a short deadline, this part.
 _MARGIN_SECONDS, _MARGIN = 0.1, 0.1
+# The deadline of a stream by REST. As `grpc-timeout`, gRPC would end the call itself, and not say why.
+_TOLD_TIMEOUT = "x-chronobook-timeout"
+_TIMEOUT = re.compile("([0-9]{1,8})([HMSmun])")
+_UNIT_SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 # A deadline that is farther away is none: the event loop cannot count so far.
 _FAR_SECONDS = 1e6
 
@@ -110,6 +115,8 @@ def stream(handle: Callable[[Any], Awaitable[Following[Any]]], read: _Read, *, c
             following = await _begun(handle, read(data))
             del data
             seconds = _seconds_left(context)
+            if seconds == 0.0:
+                raise DeadlineExceeded
             if seconds is not None:
                 timer = asyncio.get_running_loop().call_later(seconds, following.end, Cause.DEADLINE_EXCEEDED)
             await following.send_all(context.write)
@@ -188,6 +195,17 @@ async def _begun(handle: Callable[[Any], Awaitable[Following[Any]]], request: An
 def _seconds_left(context: _Context) -> float | None:
     """Return how many seconds a call may still take; None where it has no deadline."""
     remaining: float | None = context.time_remaining()
+    if remaining is None:
+        remaining = _told_seconds(context)
     if remaining is None or remaining > _FAR_SECONDS:
         return None
     return max(0.0, remaining - min(_MARGIN_SECONDS, remaining * _MARGIN))
+
+
+def _told_seconds(context: _Context) -> float | None:
+    """Return the deadline that Envoy tells of a stream by REST; None where it tells none."""
+    for key, value in context.invocation_metadata() or ():
+        told = _TIMEOUT.fullmatch(value) if key == _TOLD_TIMEOUT and isinstance(value, str) else None
+        if told is not None:
+            return int(told[1]) * _UNIT_SECONDS[told[2]]
+    return None
