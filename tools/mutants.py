@@ -225,7 +225,7 @@ MUTANTS = (
     Mutant(
         "an event of a new epoch keeps a `T` before its start",
         "history/recorder.py",
-        "return update if update.transaction_time >= earliest else replace(update, transaction_time=earliest)",
+        "return replace(update, transaction_time=max(update.transaction_time, earliest))",
         "return update",
     ),
     Mutant(

@@ -89,9 +89,9 @@ class Source:
         return Gap(Millis(self.time), UpdateId(self.update_id), cause)
 
 
-def begun() -> tuple[HistoryStore, Source]:
+def begun(files: MemoryFiles | None = None) -> tuple[HistoryStore, Source]:
     """Return a history with one event at 1,010, and what its records come from."""
-    made, source = opened(MemoryFiles()), Source()
+    made, source = opened(files or MemoryFiles()), Source()
     made.append(source.keyframe())
     made.append(source.event(10, {99: 6}))
     return made, source
@@ -163,6 +163,17 @@ def test_a_record_dated_before_what_is_final_is_held_at_the_last_instant(earlier
     assert (answer(made, "level", 99, 1010)[0], answer(made, "level", 96, 1010)[0]) == (7, 3)
 
 
+def test_an_event_dated_before_a_widening_is_held_at_the_instant_of_the_widening() -> None:
+    files = MemoryFiles()
+    made, source = begun(files)
+    made.append(replace(source.widening(95, 105, {96: 3}), transaction_time=Millis(1020)))
+    made.append(source.event(5, {99: 7}))
+    made.append(source.event(15))
+    for history in (made, opened(copy.deepcopy(files))):
+        assert [answer(history, "level", 99, time)[0] for time in (1010, 1019, 1020, 1029)] == [6, 6, 7, 7]
+        assert [answer(history, "level", 96, time)[0] for time in (1019, 1020)] == [None, 3]
+
+
 @pytest.mark.parametrize("is_suspended", [False, True])
 def test_a_gap_starts_at_the_last_final_instant(is_suspended: bool) -> None:
     made, source = begun()
@@ -185,6 +196,8 @@ def test_an_epoch_never_begins_at_the_last_instant_of_the_one_before() -> None:
     source.update_id += 5
     made.append(source.keyframe())
     assert made.gaps() == [GapInterval(Millis(1009), None, Cause.CHAIN_BREAK)]
+    assert answer(made, "level", 99, 1010) == ("gap", 1009)
+    assert answer(made, "level", 99, 1011)[0] == 5, "an answer, though not yet a final one"
     for record in (source.event(0, {99: 8}), source.event(0, {99: 9})):
         made.append(record)
     assert made.gaps() == [GapInterval(Millis(1009), Millis(1011), Cause.CHAIN_BREAK)]

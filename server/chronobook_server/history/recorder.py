@@ -179,7 +179,7 @@ class Recorder:
     def _append_update(self, update: Update) -> None:
         if self._hot is None:
             return  # nothing can be written at present, or the epoch was lost before its first event
-        if self._pending is not None or update.transaction_time < (self.last_time or 0):
+        if self._pending is not None or update.transaction_time < self._hot.last_time:
             update = self._dated(update, self._hot)
         record = encode_update(update)
         try:
@@ -208,7 +208,7 @@ class Recorder:
             earliest = epoch_start(self._pending[0], update, self.last_time)
         else:
             earliest = max(hot.start, hot.last_time)
-        return update if update.transaction_time >= earliest else replace(update, transaction_time=earliest)
+        return replace(update, transaction_time=max(update.transaction_time, earliest))
 
     def _append_rare(self, record: RangeWidened | InstrumentChanged) -> None:
         if isinstance(record, InstrumentChanged):
