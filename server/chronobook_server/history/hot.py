@@ -27,7 +27,7 @@ from chronobook_server.core.view import BookView, Nearest, Steps
 from .answers import BestRows, ChangeRows, EventRows, LevelState, PointState, Work
 from .columns import Flags
 from .level_ids import LevelIds
-from .log import Entry, Start, pack_integers
+from .log import Entry, Start, TooFine, pack_integers
 
 # Stands in a column where a quantity would, for "not known". No quantity reaches it (see values.MAX_STEPS).
 UNKNOWN = -(2**63)
@@ -211,7 +211,7 @@ class HotSegment:
         largest = (int(np.max(np.abs(each), initial=0, where=where)) * factor for each, factor, where in columns)
         is_bounded = all(known_range == known_range.bounded() for _, known_range in ranges)
         if max(*largest, *named, 0) >= MAX_STEPS or not is_bounded:
-            raise OverflowError(f"the history of {instrument.symbol} does not fit steps of {instrument}")
+            raise TooFine(instrument)
         for column, factor, where in columns:
             np.multiply(column, factor, out=column, where=where)
         self.named, self.ranges = named, ranges

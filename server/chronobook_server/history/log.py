@@ -54,6 +54,14 @@ Entry: TypeAlias = Update | RangeWidened | InstrumentChanged | Gap
 FILE_HEADER = _FILE.pack(MAGIC, VERSION, crc32(_BEGINNING.pack(MAGIC, VERSION)))
 
 
+class TooFine(OverflowError):
+    """A number that is held outgrows an instrument's steps."""
+
+    def __init__(self, instrument: Instrument) -> None:
+        decimals = f"prices {instrument.price_scale}, quantities {instrument.quantity_scale}"
+        super().__init__(f"the history of {instrument.symbol} holds a number too large for its decimals ({decimals})")
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """Where a segment begins: its first instant, the state then, and whether the segment before goes over into it."""
@@ -88,7 +96,7 @@ class Start:
         price_factor, quantity_factor = self.instrument.factors_to(instrument)
         baseline = {price * price_factor: held * quantity_factor for price, held in self.baseline.items()}
         if any(max(price, abs(held)) >= MAX_STEPS for price, held in baseline.items()):
-            raise OverflowError(f"the history of {instrument.symbol} does not fit steps of {instrument}")
+            raise TooFine(instrument)
         return replace(
             self,
             instrument=instrument,

@@ -6,7 +6,6 @@ called DISK, and `wants_keyframe` says when to try again with a whole book.
 """
 
 import contextlib
-import errno
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -30,7 +29,7 @@ from .contract import ContractLog
 from .damage import Damage
 from .files import Files, GrowingFile
 from .hot import HotSegment
-from .log import Start, encode, encode_update, log_beginning
+from .log import Start, TooFine, encode, encode_update, log_beginning
 from .memory import Memories
 from .recovery import Recovery, log_name
 from .retention import Retention
@@ -63,7 +62,7 @@ class Recorder:
         *,
         retention_ms: int,
         segment_ms: int,
-        exchange: str = "",
+        exchange: str,
     ) -> None:
         """Open what the folder holds. Raises OSError."""
         self.last_time: Millis | None = None
@@ -99,7 +98,7 @@ class Recorder:
         self.retry_seals()
 
     def _finest(self) -> Instrument:
-        instrument = Instrument(self._symbol)
+        instrument = self.instrument
         for scales in (segment.instrument for segment in self._timeline.segments):
             instrument = instrument.finer(price_decimals=scales.price_scale, quantity_decimals=scales.quantity_scale)
         return instrument
@@ -221,14 +220,14 @@ class Recorder:
             if isinstance(record, InstrumentChanged):
                 self._hot.rescale(self._steps)  # first: what does not fit must not stand in the log
             elif self._hot.instrument != self._steps:
-                raise OSError(errno.EOVERFLOW, f"the history of {self._symbol} does not fit steps of {self._steps}")
+                raise OSError(str(TooFine(self._steps)))
             if self._pending is not None:
                 self._pending[1].append(encode(record))
             elif self._log is not None:
                 self._log.append(encode(record))
         except OverflowError as error:
             if self._pending is not None:
-                self._fail(OSError(errno.EOVERFLOW, str(error)))
+                self._fail(OSError(str(error)))
             # Else the next event begins a segment of the finer steps, and this one keeps its own.
         except OSError as error:
             self._fail(error)
@@ -291,7 +290,7 @@ class Recorder:
         is_due = line > max(hot.start, hot.last_time)
         assert self._log is not None
         is_large = hot.events >= SEGMENT_EVENTS or self._log.size >= SEGMENT_BYTES
-        is_finer = hot.instrument is not self._steps and hot.instrument != self._steps
+        is_finer = hot.instrument is not self._steps
         if not is_finer and (time == hot.last_time or not (is_due or is_large)):
             return False
         self._check_room()
@@ -300,7 +299,7 @@ class Recorder:
                 raise OverflowError(f"two events of one millisecond share no scale of {self._symbol}")
             start, following = hot.following(line if is_due else Millis(hot.last_time + 1), self._steps)
         except OverflowError as error:
-            raise OSError(errno.EOVERFLOW, str(error)) from error
+            raise OSError(str(error)) from error
         following.instrument = self._steps
         log = self._begin_log(start, [record])
         hot.finish(start.start, None)
@@ -312,7 +311,7 @@ class Recorder:
     def _check_room(self) -> None:
         full = self._unsealed.full()
         if full is not None:
-            raise OSError(errno.EBUSY, full)
+            raise OSError(full)
 
     def fail(self, error: OSError) -> None:
         """Stop writing for a while: what is held stays, what comes is not kept. `error` says what cannot be done."""
@@ -344,7 +343,6 @@ class Recorder:
 
     def close(self) -> None:
         """End the epoch as a restart does, and begin to seal it; the last records are safe when this returns."""
-        self._timeline.doubt = None
         if self._pending is None and self._hot is not None:
             self._finish_epoch(Cause.RESTART)
         self.retry_seals()
