@@ -83,6 +83,18 @@ def test_it_stands_beside_the_history_and_is_no_part_of_it() -> None:
     assert again.recorder.damaged_files == []
 
 
+def test_it_is_kept_as_long_as_the_history_is() -> None:
+    history = opened(MemoryFiles(), retention_ms=1_000_000)
+    history.append(change(10))
+    for record in records(3):
+        history.append(record)
+    assert history.last_time is not None
+    oldest = history.last_time - 1_000_000
+    for time in (oldest - 1, oldest, oldest + 1, history.last_time):
+        history.append(change(time))
+    assert [each.time for each in history.contracts()] == [oldest, oldest + 1, history.last_time]
+
+
 def test_however_often_it_changes_the_list_stays_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chronobook_server.history.contract.MOST_CHANGES", 5)
     log = ContractLog(MemoryFiles())

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from chronobook_server.core.book import OrderBook
 from chronobook_server.core.coverage import Cause, Interval, KnownRange
+from chronobook_server.core.errors import BeforeHistory
 from chronobook_server.core.instrument import FinerThanScale, Instrument, LevelReader, MalformedDecimal
 from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, Keyframe, Update
 from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
-from chronobook_server.history import recorder, unsealed
+from chronobook_server.history import layout, recorder, unsealed
 from chronobook_server.history.answers import finish
+from chronobook_server.history.layout import Kind
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.store import HistoryStore
 from tests.support.memory import MemoryFiles, PatientSealer, memory_history
@@ -64,6 +66,9 @@ def test_a_segment_with_very_many_events_is_cut_between_two_milliseconds(monkeyp
     assert made.segments == 2
     assert [quantity(made, 100, time) for time in (110, 129, 130, 131, 140, 150)] == [2, 3, 6, 6, 7, 8]
     assert made.coverage() == [Interval(Millis(100), Millis(149))]
+    for update_id, time in enumerate((160, 170, 180), 9):
+        made.append(change(update_id, time))
+    assert [each.events for each in made.timeline.segments] == [5, 3, 2]
 
 
 def test_a_segment_that_waits_to_be_sealed_answers_from_memory_and_keeps_its_log() -> None:
@@ -184,6 +189,30 @@ def test_a_log_of_many_bytes_is_cut_as_well(monkeypatch: pytest.MonkeyPatch) -> 
         made.append(change(update_id, time, {100: update_id}))
     assert made.segments > 2
     assert [quantity(made, 100, time) for time in range(110, 400, 10)] == list(range(2, 31))
+
+
+def test_damage_of_a_file_is_told_of_by_the_server_that_wrote_it_too() -> None:
+    files = MemoryFiles()
+    made = memory_history(files=files, segment_ms=1000)
+    for record in (keyframe(1, 500), change(2, 600), change(3, 1600)):
+        made.append(record)
+    name = files.names()[0]
+    data = files.contents[name]
+    data[layout.read(name, "X", bytes(data), len(data))[1][Kind.TIMES].offset] ^= 1
+    with pytest.raises(BeforeHistory):
+        quantity(made, 100, 600)
+    assert made.recorder.damaged_files == [name]
+
+
+def test_the_event_after_a_log_has_its_most_bytes_begins_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = memory_history(segment_ms=10**9)
+    made.append(keyframe(1, 100))
+    made.append(change(2, 110))
+    monkeypatch.setattr(recorder, "SEGMENT_BYTES", made.bytes + 1)
+    made.append(change(3, 120))
+    monkeypatch.setattr(recorder, "SEGMENT_BYTES", made.bytes)
+    made.append(change(4, 130))
+    assert [each.events for each in made.timeline.segments] == [2, 1]
 
 
 def test_a_log_that_cannot_be_read_is_not_written_over() -> None:

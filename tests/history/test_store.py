@@ -151,7 +151,7 @@ def test_an_open_gap_has_no_end_until_an_event_confirms_the_next_epoch() -> None
 
 def test_the_wait_for_the_first_sync_is_no_gap() -> None:
     made = store(keyframe(1, 100), gap(100))
-    assert (made.gaps(), made.coverage(), made.newest_state()) == ([], [], None)
+    assert (made.gaps(), made.coverage(), made.newest_state(), made.last_received) == ([], [], None, None)
 
 
 def test_a_new_epoch_begins_after_the_last_event_of_the_one_before() -> None:
@@ -215,6 +215,8 @@ def test_retention_drops_what_lies_before_a_gap_with_the_gap() -> None:
     made.append(change(11, 5000))
     assert made.gaps() == []
     assert made.coverage() == [Interval(Millis(1500), Millis(4999))]
+    made = store(keyframe(1, 500), change(2, 600), gap(600), keyframe(9, 5000), change(10, 5100), retention_ms=2000)
+    assert (made.gaps(), made.segments) == ([], 1)
 
 
 def test_changes_of_a_level_are_listed_over_segments_and_gaps() -> None:
@@ -293,6 +295,7 @@ def test_what_is_held_is_counted() -> None:
     assert made.bytes > 0
     assert made.seconds_held() == 2
     assert made.newest_state() == (2500, 3)
+    assert made.last_received == 2500
 
 
 @settings(max_examples=40)

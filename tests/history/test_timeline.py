@@ -2,7 +2,8 @@ import pytest
 
 from chronobook_server.core.coverage import Cause, GapInterval, Interval
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
-from chronobook_server.core.values import Millis
+from chronobook_server.core.records import Suspended
+from chronobook_server.core.values import Millis, UpdateId
 from chronobook_server.history.hot import HotSegment
 from chronobook_server.history.timeline import Timeline
 from tests.support.stored import segment
@@ -23,8 +24,8 @@ def spans(made: Timeline) -> list[tuple[int, int]]:
     return [(interval.start, interval.end) for interval in made.coverage()]
 
 
-def walked(made: Timeline, start: int, end: int) -> list[tuple[int, int, int]]:
-    return [(each.start, low, high) for each, low, high in made.walk(Millis(start), Millis(end))]
+def walked(made: Timeline, start: int, end: int, *, is_told: bool = False) -> list[tuple[int, int, int]]:
+    return [(each.start, low, high) for each, low, high in made.walk(Millis(start), Millis(end), is_told=is_told)]
 
 
 def test_the_segment_that_answers_is_the_one_whose_interval_holds_the_instant() -> None:
@@ -54,6 +55,32 @@ def test_coverage_joins_what_goes_on_and_gaps_are_what_lies_between() -> None:
     assert timeline(FIRST, SECOND).gaps() == [GapInterval(Millis(250), None, Cause.DISCONNECT)]
 
 
+def test_an_epoch_of_one_final_instant_covers_that_instant() -> None:
+    made = timeline(segment(100, 100, 101, Cause.DISCONNECT), THIRD)
+    assert spans(made) == [(100, 100), (300, 350)]
+    assert made.gaps() == [GapInterval(Millis(100), Millis(300), Cause.DISCONNECT)]
+
+
+def test_while_nobody_knows_whether_the_last_one_goes_on_only_what_was_final_answers() -> None:
+    made = timeline(FIRST, SECOND, THIRD)
+    made.doubt = Suspended(Millis(351), UpdateId(2), Cause.CHAIN_BREAK)
+    before, doubted = made.losses()
+    assert before == (SECOND, GapInterval(Millis(250), Millis(300), Cause.DISCONNECT))
+    assert doubted == (THIRD, GapInterval(Millis(350), None, Cause.CHAIN_BREAK))
+    assert made.at(Millis(350)) is THIRD
+    with pytest.raises(HistoryGap) as caught:
+        made.at(Millis(351))
+    assert (caught.value.start, caught.value.end, caught.value.cause) == (350, None, "CHAIN_BREAK")
+    assert made.told_at(Millis(351)) is THIRD, "its last event was told"
+
+
+def test_a_doubt_adds_no_gap_to_an_epoch_that_has_ended() -> None:
+    for made in (timeline(FIRST, SECOND), Timeline()):
+        gaps = made.gaps()
+        made.doubt = Suspended(Millis(251), UpdateId(2), Cause.CHAIN_BREAK)
+        assert made.gaps() == gaps
+
+
 def test_where_a_segment_should_follow_and_none_does_something_was_lost() -> None:
     assert timeline(FIRST, THIRD).gaps() == [GapInterval(Millis(199), Millis(300), Cause.DAMAGED)]
     assert spans(timeline(FIRST, THIRD)) == [(100, 199), (300, 350)]
@@ -81,6 +108,9 @@ def test_an_oldest_segment_that_is_damaged_is_before_the_history() -> None:
     with pytest.raises(BeforeHistory) as only:
         timeline(broken).at(Millis(70))
     assert only.value.oldest is None
+    with pytest.raises(BeforeHistory) as last:
+        timeline(broken, segment(100, 100, 100, Cause.DISCONNECT), THIRD).at(Millis(99))
+    assert last.value.oldest == 300, "the oldest instant with an answer"
 
 
 def test_what_is_not_confirmed_answers_and_is_not_counted() -> None:
@@ -118,6 +148,65 @@ def test_a_walk_yields_what_is_known_for_good_of_an_interval(
     start: int, end: int, expected: list[tuple[int, int, int]]
 ) -> None:
     assert walked(timeline(FIRST, SECOND, THIRD), start, end) == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (0, 9999, [(100, 100, 199), (200, 200, 251), (300, 300, 351)]),
+        (199, 251, [(100, 199, 199), (200, 200, 251)]),
+        (251, 300, [(200, 251, 251), (300, 300, 300)]),
+        (252, 299, []),
+        (352, 400, []),
+    ],
+)
+def test_a_walk_of_what_streams_read_has_the_last_event_of_each_epoch(
+    start: int, end: int, expected: list[tuple[int, int, int]]
+) -> None:
+    assert walked(timeline(FIRST, SECOND, THIRD), start, end, is_told=True) == expected
+
+
+def test_streams_read_the_last_event_of_an_epoch_where_no_other_question_is_answered() -> None:
+    made = timeline(FIRST, SECOND, THIRD)
+    for time, expected in ((100, FIRST), (199, FIRST), (200, SECOND), (251, SECOND), (300, THIRD), (9999, THIRD)):
+        assert made.told_at(Millis(time)) is expected
+    assert timeline(SECOND).told_at(Millis(251)) is SECOND
+    for time in (252, 299):
+        with pytest.raises(HistoryGap):
+            made.told_at(Millis(time))
+    with pytest.raises(BeforeHistory):
+        made.told_at(Millis(99))
+
+
+def test_streams_read_nothing_of_what_is_damaged() -> None:
+    broken = segment(200, 251, 251, Cause.DISCONNECT)
+    broken.is_damaged = True
+    with pytest.raises(HistoryGap, match="DAMAGED"):
+        timeline(FIRST, broken, THIRD).told_at(Millis(251))
+
+
+def test_the_last_segment_is_that_of_the_last_event_that_counts() -> None:
+    made = timeline(FIRST, SECOND)
+    assert made.last_segment() is SECOND
+    made.append(THIRD, is_confirmed=False)
+    assert made.last_segment() is SECOND
+    made.confirm(Millis(300))
+    assert made.last_segment() is THIRD
+    with pytest.raises(BeforeHistory, match=r"^0\.000 is before the history: no history is held yet$"):
+        Timeline().last_segment()
+
+
+def test_an_epoch_has_the_name_of_its_oldest_segment_that_is_held() -> None:
+    old, first, second, third = (segment(start, start + 50, start + 100) for start in (100, 200, 300, 400))
+    made = timeline(old, first, second, third)
+    for number, each in enumerate((old, first, second, third)):
+        each.baseline_update_id = UpdateId(10 + number)
+    second.continued = third.continued = True
+    assert made.epoch() == 11
+    made.drop_first()
+    made.drop_first()
+    assert made.epoch() == 12
+    assert Timeline().epoch() is None
 
 
 def test_segments_may_go_and_come_during_a_walk() -> None:
