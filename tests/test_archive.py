@@ -261,13 +261,45 @@ async def test_what_is_left_of_symbols_that_are_not_named_counts_against_the_byt
 
 async def test_what_was_set_aside_goes_when_it_is_old_and_nothing_else_there(tmp_path: Path) -> None:
     made = Archive(replace(settings(tmp_path), retention_ms=1000_000))
-    aside = tmp_path / SYMBOL / "aside"
-    aside.mkdir()
+    folder = tmp_path / SYMBOL / "aside"
+    folder.mkdir()
     for name, written in (("000000000000001.wal", 5000), ("000000000000002.seg", 7000), ("mine.txt", 1)):
-        (aside / name).write_text("x")
-        os.utime(aside / name, (written, written))
-    made.directory.drop_aside(7000.0 - 1000)
-    assert sorted(path.name for path in aside.iterdir()) == ["000000000000002.seg", "mine.txt"]
-    made.directory.drop_aside(9000.0 - 1000)
-    assert [path.name for path in aside.iterdir()] == ["mine.txt"]
+        (folder / name).write_text("x")
+        os.utime(folder / name, (written, written))
+    made.directory.drop_aside(7000.0 - 1000, None)
+    assert aside(tmp_path) == ["mine.txt", "000000000000002.seg"]
+    made.directory.drop_aside(9000.0 - 1000, None)
+    assert aside(tmp_path) == ["mine.txt"]
     await made.stop()
+
+
+def aside(folder: Path) -> list[str]:
+    """Return the names of what was set aside, the oldest first."""
+    return [path.name for path in sorted(folder.glob("*/aside/*"), key=lambda path: path.stat().st_mtime)]
+
+
+async def test_what_was_set_aside_counts_against_the_bytes_and_its_oldest_go_first(tmp_path: Path) -> None:
+    await left_behind(tmp_path, "OLD", range(4))
+    made = Archive(settings(tmp_path, retention_bytes=1_000_000))
+    names = [f"{symbol}/aside/00000000000000{number}.wal" for symbol in (SYMBOL, "OLD") for number in range(3)]
+    for number, name in enumerate(names):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(1000))
+        written = 1_790_000_000 + number // 3 + 2 * (number % 3)  # the two folders in turn
+        os.utime(path, (written, written))
+    mine = tmp_path / SYMBOL / "aside" / "mine.txt"
+    mine.write_text("x" * 5000)
+    os.utime(mine, (1, 1))
+    async with started(made):
+        held = [made.histories[SYMBOL].bytes, *(each.bytes for each in made._leftovers.values())]
+        made._limit = sum(held) + 3500
+        room = made._room()
+        assert room == 3500
+        made.directory.drop_aside(0, room)
+        assert aside(tmp_path) == ["mine.txt", *(Path(names[number]).name for number in (4, 2, 5))]
+        made._limit = sum(held)
+        assert made._room() == 0
+        made.directory.drop_aside(0, made._room())
+        assert aside(tmp_path) == ["mine.txt"]
+    assert [made.histories[SYMBOL].bytes, *(each.bytes for each in made._leftovers.values())] == held

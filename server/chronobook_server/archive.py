@@ -133,8 +133,15 @@ class Archive:
         while True:
             self.age()
             # What was set aside has no time but that of its file. Looking into every folder takes a while.
-            await asyncio.to_thread(self.directory.drop_aside, time.time() - self._retention_ms / 1000)
+            await asyncio.to_thread(self.directory.drop_aside, time.time() - self._retention_ms / 1000, self._room())
             await asyncio.sleep(_AGE_SECONDS)
+
+    def _room(self) -> int | None:
+        """Return how many bytes the histories leave to what was set aside; None where there is no bound."""
+        if self._limit is None:
+            return None
+        histories = sum(history.bytes for history in self.histories.values())
+        return max(self._limit - histories - sum(leftover.bytes for leftover in self._leftovers.values()), 0)
 
     def age(self) -> None:
         """Let go of what is too old."""

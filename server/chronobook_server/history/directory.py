@@ -20,7 +20,7 @@ import structlog
 from chronobook_server.core.names import one_line, valid_symbol
 
 from .files import ASIDE, TEMPORARY, DiskFiles
-from .leftover import Leftover, drop_aside
+from .leftover import Leftover, held_aside
 from .memory import Memories
 from .recovery import start_of
 from .seal import Sealer
@@ -171,12 +171,24 @@ class DataDirectory:
                     found[symbol] = Leftover(DiskFiles(self._path / symbol), segment_ms)
         return found
 
-    def drop_aside(self, written_before: float) -> None:
-        """Remove what was set aside of any symbol and was written before a time, in Unix seconds."""
-        for aside in self._path.glob(f"*/{ASIDE}"):
+    def drop_aside(self, written_before: float, room: int | None) -> None:
+        """Remove what was set aside, of any symbol, and was written before a time, in Unix seconds.
+
+        The oldest go too until the others take at most `room` bytes; None: any number.
+        """
+        folders = [DiskFiles(aside.parent) for aside in self._path.glob(f"*/{ASIDE}")]
+        found = ((*each, files) for files in folders for each in held_aside(files))
+        held = sorted(found, key=lambda each: each[:2])
+        total = sum(size for _, _, size, _ in held)
+        for written, name, size, files in held:
+            if written >= written_before and (room is None or total <= room):
+                break
             with contextlib.suppress(OSError):
-                drop_aside(DiskFiles(aside.parent), written_before)
-                aside.rmdir()  # only where nothing is left
+                files.remove(name)
+                total -= size
+        for files in folders:
+            with contextlib.suppress(OSError):
+                (files.folder / ASIDE).rmdir()  # only where nothing is left
 
     def drop_empty(self, symbol: str) -> None:
         """Remove the folder of a symbol, if there is nothing in it."""

@@ -62,11 +62,11 @@ def _size(files: Files, name: str) -> int:
     return 0
 
 
-def drop_aside(files: Files, written_before: float) -> None:
-    """Remove what was set aside and was written before a time, in Unix seconds."""
+def held_aside(files: Files) -> list[tuple[float, str, int]]:
+    """Return the files that were set aside: when each was written, in Unix seconds, its name and its bytes."""
+    held = []
     for name in files.aside():
-        if start_of(name) is None:
-            continue  # not ours
         with contextlib.suppress(OSError):
-            if files.modified(name) < written_before:
-                files.remove(name)
+            if start_of(name) is not None:  # else it is not ours
+                held.append((files.modified(name), name, files.size(name)))
+    return held
