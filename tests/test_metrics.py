@@ -13,7 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.app import StartFailed, serving
 from chronobook_server.core.coverage import Cause
+from chronobook_server.history.memory import UNSEALED_BYTES
 from chronobook_server.metrics import Counted, MetricsServer
+from chronobook_server.sealer import ProcessSealer
 from chronobook_server.settings import Address, ServeSettings, Tls
 from tests.exchange.test_feed import stepped
 from tests.support.served import HandFed, served
@@ -67,6 +69,39 @@ async def test_what_happens_can_be_read_by_prometheus(tmp_path: Path) -> None:
         await simulator.stop()
     with pytest.raises(aiohttp.ClientError):
         await scraped(port)
+
+
+def logs(folder: Path) -> list[int]:
+    """Return the bytes of each log, the oldest first."""
+    return [path.stat().st_size for path in sorted(folder.rglob("*.wal"))]
+
+
+async def test_bytes_that_wait_to_be_sealed_can_be_read_by_prometheus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ProcessSealer, "submit", lambda *_: None)  # it hangs
+    simulator = stepped()
+    await simulator.start()
+    port = free_port()
+    try:
+        async with serving(settings(tmp_path, simulator.rest_url, simulator.stream_url, port)) as application:
+            market = application.markets["ETHUSDT"]
+            await until(lambda: market.is_synced)
+            await simulator.step(5)
+            await until(lambda: market.counts.events == 5)
+            found = await scraped(port)
+            assert found["chronobook_unsealed_bytes", ""] == 0
+            assert found["chronobook_unsealed_limit_bytes", ""] == UNSEALED_BYTES
+            simulator.symbols["ETHUSDT"].drop_next = 1
+            await simulator.step(2)
+            await until(lambda: market.counts.resyncs == 1 and market.is_synced)
+            await simulator.step(1)
+            await until(lambda: market.counts.gap_seconds)
+            # The record of its end may come after it is counted.
+            waiting = (await scraped(port))["chronobook_unsealed_bytes", ""]
+            assert logs(tmp_path)[0] - 20 < waiting <= logs(tmp_path)[0]
+    finally:
+        await simulator.stop()
 
 
 async def test_a_fault_in_one_symbol_costs_the_metrics_one_number(

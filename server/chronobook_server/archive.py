@@ -45,6 +45,7 @@ class Archive:
         self.durable_at = time.monotonic()  # all that was written by then is
         self._tasks: Tasks | None = None
         self._memories = Memories()
+        self.unsealed = self._memories.unsealed
         self.histories: dict[str, HistoryStore] = {}
         self._leftovers: dict[str, Leftover] = {}
         held = self.directory.symbols() if settings.all_symbols else ()

@@ -180,6 +180,13 @@ class Counted(Collector):
             "chronobook_log_differences", "Logs that said something else than memory.", sealer.differences
         )
         yield CounterMetricFamily("chronobook_seal_seconds", "Time from a segment's end to its seal.", sealer.seconds)
+        waiting = archive.unsealed
+        yield GaugeMetricFamily(
+            "chronobook_unsealed_bytes", "Log bytes of segments that wait to be sealed.", waiting.bytes
+        )
+        yield GaugeMetricFamily(
+            "chronobook_unsealed_limit_bytes", "Above so many unsealed bytes, history is not written.", waiting.limit
+        )
         lag = time.monotonic() - archive.durable_at
         yield GaugeMetricFamily("chronobook_log_lag_seconds", "What a loss of power would cost now.", lag)
 
