@@ -293,6 +293,16 @@ def test_a_burst_after_a_stall_is_no_fast_replay() -> None:
     assert belief.judge(at(stalled + 60_000, stalled + 1000), None) is Verdict.DOUBTED
 
 
+@pytest.mark.parametrize("leap_at", range(1, 9))
+def test_a_pause_that_was_left_out_is_no_fast_replay(leap_at: int) -> None:
+    belief, ahead = Belief(at(START, RECEIVED)), 0
+    for second in range(1, 10):
+        ahead += 1_800_000 if second == leap_at else 0
+        belief.believe(Millis(START + ahead + 1000 * second), Nanos((RECEIVED + 1000 * second) * 1_000_000))
+        wild = at(START + ahead + 1000 * second + 42_000, RECEIVED + 1000 * second + 1500)
+        assert belief.judge(wild, None) is Verdict.DOUBTED
+
+
 times = st.integers(0, 10**13)
 
 

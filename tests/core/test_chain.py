@@ -52,6 +52,16 @@ def test_one_update_id_that_is_too_large_costs_the_book_at_the_next_event() -> N
     assert kinds(sync.receive_update(update(41, 50, 40))) == ["Update"]
 
 
+def test_an_update_id_that_is_too_large_costs_one_book_however_often_it_is_repeated() -> None:
+    sync = in_sync()
+    wild = update(21, HUGE, 20, time=30)
+    sync.receive_update(wild)
+    outputs = sync.receive_update(update(31, 40, 30, time=5000))
+    assert kinds(sync.receive_snapshot(wanted(outputs), snapshot(40, time=5000))) == ["Keyframe", "Update"]
+    assert kinds(sync.receive_update(wild)) == []
+    assert kinds(sync.receive_update(update(41, 50, 40, time=5100))) == ["Update"]
+
+
 @pytest.mark.parametrize("offset", [0, 1, 9])
 def test_ids_that_begin_anew_on_the_same_connection_cost_the_book_at_once(offset: int) -> None:
     sync = in_sync()

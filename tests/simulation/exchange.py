@@ -31,12 +31,12 @@ class Clock:
     """The exchange's clock: virtual time at some speed, which may leap ahead."""
 
     def __init__(self, speed: float = 1.0) -> None:
-        self._speed = speed
+        self.speed = speed
         self._leaped = 0
 
     def at(self, seconds: float) -> int:
         """Return the Unix time in ms at a virtual time."""
-        return START_MS + self._leaped + int(seconds * 1000 * self._speed)
+        return START_MS + self._leaped + int(seconds * 1000 * self.speed)
 
     def leap(self, milliseconds: int) -> None:
         """Let time pass in which nothing happened, as the replay of a recording does."""
@@ -64,6 +64,7 @@ class Symbol:
     doubtful: set[int] = field(default_factory=set)  # events that a gap may begin or end at, though none was lost
     is_batched: bool = True  # an event is soon after the changes in it, as the exchange's are
     was_untraded: bool = False  # for a time, by the list of contracts
+    is_still: bool = False  # no event happens for a time
     is_untimely: bool = False  # the next event is slightly back in time
     _counts: list[int] = field(default_factory=lambda: list(COUNTS))
     _eras: list[int] = field(default_factory=lambda: [0])

@@ -131,7 +131,8 @@ class SimRest:
             return {**body, "lastUpdateId": told}
         if self.strikes("snapshot_wild_time"):
             symbol.doubt(_LATE_EVENTS)
-            return with_time(body, wild_time(self.random.choice(WILD_TIMES), body["T"], self.random), self.random)
+            time = wild_time(self.random.choice(WILD_TIMES), body["T"], self.random, self.clock.speed)
+            return with_time(body, time, self.random)
         return body
 
     def _lagging(self, symbol: Symbol, limit: int) -> dict[str, Any]:

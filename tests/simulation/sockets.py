@@ -6,11 +6,9 @@ from typing import Any, Protocol
 
 import orjson
 
-from chronobook_server.exchange.network import Disconnected
+from chronobook_server.exchange.network import PING_SECONDS, PONG_SECONDS, Disconnected
 from tests.simulation.loop import VirtualLoop
 
-# A dead connection is found out by pings after this time.
-PING_SECONDS = 40.0
 _MOST_MESSAGES = 10
 _APART = 1e-8
 
@@ -59,7 +57,7 @@ class SimSocket:
     def die(self) -> None:
         """Bring nothing more; the other side finds out by its pings."""
         self.is_dead = True
-        self._loop.call_later(PING_SECONDS, self._arrive, None)
+        self._loop.call_later(PING_SECONDS + PONG_SECONDS, self._arrive, None)
 
     def _arrive(self, frame: bytes | None) -> None:
         self._queue.append(frame)

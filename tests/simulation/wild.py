@@ -10,13 +10,13 @@ LARGEST_ID = 2**53 - 1
 WILD_TIMES = ("ahead_seconds", "ahead_minutes", "ahead_day", "ahead_years", "microseconds", "of_1970", "back_minutes")
 
 
-def wild_time(kind: str, time: int, random: Random) -> int:
-    """Return a time that is wrong in this way."""
+def wild_time(kind: str, time: int, random: Random, speed: float = 1.0) -> int:
+    """Return a time that is wrong in this way; the pauses between events, which could hide it, grow with the speed."""
     match kind:
         case "ahead_seconds":
-            return time + random.randint(1500, MINUTE - 1)
+            return time + int(random.randint(3000, MINUTE - 1) * speed)
         case "ahead_minutes":
-            return time + random.randint(MINUTE, 59 * MINUTE)
+            return time + int(random.randint(MINUTE, 59 * MINUTE) * speed)
         case "ahead_day":
             return time + DAY * random.randint(1, 3)
         case "ahead_years":
@@ -26,7 +26,7 @@ def wild_time(kind: str, time: int, random: Random) -> int:
         case "of_1970":
             return random.randint(1, 10**6)
         case "back_minutes":
-            return time - random.randint(1500, 59 * MINUTE)
+            return time - int(random.randint(3000, 59 * MINUTE) * speed)
         case _:
             raise ValueError(kind)
 

@@ -88,13 +88,13 @@ class World:
 
     def pump(self, symbol: Symbol) -> None:
         """Let the next event of a symbol happen in its time, and so on."""
-        if self._pumping:
+        if self._is_quiet or symbol.is_still:
+            # What an event brings happens right before it, so that no event is made before the pause is over.
+            self.loop.call_later(1.0, self.pump, symbol)
+        elif self._pumping:
             self.loop.call_later(symbol.prepare(), self._push, symbol)
 
     def _push(self, symbol: Symbol) -> None:
-        if self._is_quiet:
-            self.loop.call_later(1.0, self._push, symbol)
-            return
         kind = next((kind for kind, rate in self.rates.items() if self.random.random() < rate), None)
         if kind is not None:
             self.report.faults[kind] += 1
@@ -140,7 +140,7 @@ class World:
         """Return an event as the exchange tells it wrongly; None where it does not."""
         if kind in TIME_FAULTS:
             symbol.doubt()
-            time = wild_time(kind.removeprefix("event_"), frame["T"], self.random)
+            time = wild_time(kind.removeprefix("event_"), frame["T"], self.random, self.clock.speed)
             return with_time(frame, time, self.random)
         if kind == "event_far_id":
             told = far_id(frame["u"], self.random)
@@ -177,8 +177,9 @@ class World:
                 self.loop.skip(random.uniform(3, 45))
             case "break":
                 symbol.status, symbol.was_untraded = "BREAK", True
-                await asyncio.sleep(random.uniform(5, 25))
-                symbol.status = "TRADING"
+                symbol.is_still = random.random() < 0.7
+                await asyncio.sleep(random.choice((random.uniform(5, 25), random.uniform(50, 90))))
+                symbol.status, symbol.is_still = "TRADING", False
             case "finer":
                 # Prices of 10^5 with 9 decimals, and quantities of 4.6 * 10^10 with 7, still have a place.
                 symbol.market.fine_price = UNIT // 10 ** random.randint(2, 9)

@@ -13,6 +13,7 @@ back is refused.
 
 from collections import deque
 from enum import Enum, auto
+from itertools import pairwise
 from typing import NamedTuple
 
 from .depth import DepthSnapshot, DepthUpdate
@@ -68,7 +69,7 @@ def _lead(message: Witness) -> int:
 
 def follows(before: Witness, after: Witness, speed: float = 1.0) -> bool:
     """Return whether a time is no jump, as seen from an earlier message; `speed` is that of a replay."""
-    return -SLACK_MS <= after.time - before.time <= _elapsed_ms(before, after) * speed + SLACK_MS
+    return -SLACK_MS <= after.time - before.time <= (_elapsed_ms(before, after) + SLACK_MS) * speed
 
 
 def agree(one: Witness, other: Witness) -> bool:
@@ -125,8 +126,12 @@ class Belief:
             self._prompt[-1] = sample
         self._samples.append(sample)
         if len(self._samples) == _SAMPLES:
-            first = self._samples[0]
-            speed = (sample.time - first.time) / max(_elapsed_ms(first, sample), 1)
+            # A pause that was left out makes one of them fast, and so does a replay that stood still.
+            speeds = sorted(
+                (after.time - before.time) / max(_elapsed_ms(before, after), 1)
+                for before, after in pairwise(self._samples)
+            )
+            speed = speeds[1]
             self._speed = speed if speed >= _LEAST_SPEED else 1.0
             self._is_live = speed <= _LIVE_SPEED
 
@@ -159,6 +164,6 @@ class Belief:
         last = self.last or keyframe
         assert last is not None
         if event.time >= newest.time - SLACK_MS:
-            is_long = first.time - last.time - _elapsed_ms(last, first) > LONG_JUMP_MS
+            is_long = first.time - last.time > (_elapsed_ms(last, first) + LONG_JUMP_MS) * self._speed
             return Verdict.DOUBTED if is_long or self._is_live else Verdict.BELIEVED
         return Verdict.REFUTES if event.time >= last.time - SLACK_MS else Verdict.REFUSED

@@ -97,6 +97,8 @@ class Chain:
                 self.tell(TroubleKind.UPDATE_ID, f"a new event has the update ids {ids}, and the book is at {book_id}")
                 return Input.CONTRADICTION
             case Input.BRIDGING | Input.CONTIGUOUS if self._is_apart(update, book_id):
+                if update in self.seen:
+                    return Input.DUPLICATE  # a slower connection repeats what cost the book before
                 self.tell(
                     TroubleKind.UPDATE_ID,
                     f"an event to {update.final_update_id} overlaps the book, and is of another time",

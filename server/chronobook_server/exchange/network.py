@@ -14,8 +14,10 @@ from chronobook_server.core.names import one_line
 
 _REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 _CONNECT_SECONDS = 10.0
-# The exchange pings about every three minutes; ours find a dead connection long before.
-_PING_SECONDS = 20.0
+# The exchange pings about every three minutes; our pings find a dead connection long before.
+PING_SECONDS = 5.0
+# A pong waits in the queue of an event loop that stands still.
+PONG_SECONDS = 8.0
 # A depth event that names 10,000 levels has half a megabyte. The library ends a connection that brings more than this.
 FRAME_BYTES = 16 << 20
 # Frames that wait for the event loop: with one of them, a connection holds two frames and what a read brings at most.
@@ -136,8 +138,8 @@ class RealNetwork:
                 compression=None,
                 proxy=None,
                 open_timeout=_CONNECT_SECONDS,
-                ping_interval=_PING_SECONDS,
-                ping_timeout=_PING_SECONDS,
+                ping_interval=PING_SECONDS,
+                ping_timeout=PONG_SECONDS,
                 close_timeout=1,
                 max_size=FRAME_BYTES,
                 max_queue=(_FRAMES_WAITING, 0),

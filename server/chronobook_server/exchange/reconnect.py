@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 FIRST_DELAY = 0.5
 # The budget of connections below bounds how many there are; a longer wait would only keep books out of sync.
-MAX_DELAY = 10.0
+MAX_DELAY = 5.0
 # A connection that brought events for so long has worked: the next one need not wait longer than the first retry.
 STRETCH_SECONDS = 60.0
 # The exchange allows an address 300 connections in five minutes. Half of them are left to others.
