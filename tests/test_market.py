@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from chronobook_server.core.coverage import Cause
 from chronobook_server.core.depth import DepthUpdate, SnapshotWanted
@@ -289,6 +290,38 @@ def test_a_lost_stream_and_a_hole_are_said_to_be_why_there_is_no_book() -> None:
     said.append(made.sync_error)
     lost = "the stream was lost, and no event or snapshot has told yet what was missed"
     assert said == [lost, lost, "an event is missing, and no snapshot has become the book yet"]
+
+
+def test_a_gap_is_logged_with_its_cause_and_the_ids_on_both_sides_once_a_minute() -> None:
+    clock = Monotonic()
+    made, last = synced(clock), 1000
+
+    def lose(wanted: SnapshotWanted | None = None) -> None:
+        nonlocal last
+        missing, last = last + 100, last + 110
+        wanted = made.update(update(missing + 1, last, missing, time=last)) or wanted
+        clock.seconds += 10  # where books are lost again and again, the wait grows
+        wanted = wanted or made.tick()
+        assert wanted is not None
+        made.snapshot(wanted.number, snapshot(last - 5, time=last - 5))
+        assert made.is_synced
+
+    with capture_logs() as logs:
+        lose()
+        lose()  # within the minute
+        made.closed()
+        lose(made.opened())
+        clock.seconds += 61
+        lose()
+    said = [{name: line[name] for name in line if name != "seconds"} for line in logs if line["event"] == "history_gap"]
+    expected = {"event": "history_gap", "log_level": "warning", "symbol": "X"}
+    assert said == [
+        {**expected, "cause": "CHAIN_BREAK", "last_update_id": 1000, "next_update_id": 1105},
+        {**expected, "cause": "DISCONNECT", "last_update_id": 1220, "next_update_id": 1325},
+        {**expected, "cause": "CHAIN_BREAK", "last_update_id": 1330, "next_update_id": 1435},
+    ]
+    assert [line["seconds"] for line in logs if line["event"] == "history_gap"] == [0.11, 0.11, 0.11]
+    assert made.counts.gaps == {Cause.CHAIN_BREAK: 3, Cause.DISCONNECT: 1}
 
 
 def test_events_that_contradict_are_counted_and_now_follows_what_is_believed() -> None:

@@ -50,7 +50,7 @@ _PATIENCE_SECONDS = 3.0
 _LONGEST_PATIENCE_SECONDS = 10.0
 # The stream reaches a snapshot within half a second, unless the symbol is quiet.
 _AHEAD_SECONDS = 10.0
-# Trouble of one kind is logged at most once in so many seconds; it is counted each time.
+# Trouble and gaps of one kind are logged at most once in so many seconds; each one is counted.
 _LOG_AGAIN_SECONDS = 60.0
 
 # What the status says where no message was wrong.
@@ -121,7 +121,7 @@ class Market:
         self._snapshot_at = 0.0  # when the last snapshot came
         self._open_gap: Gap | None = None
         self._trouble: str | None = None  # the last one, while there is no book in sync
-        self._logged: dict[TroubleKind, float] = {}  # when trouble of a kind was last logged
+        self._logged: dict[TroubleKind | Cause, float] = {}  # when trouble or a gap of a kind was last logged
 
     # --- in: what the feed brings
 
@@ -300,9 +300,7 @@ class Market:
     def _take_update(self, update: Update, *, is_last: bool = True) -> None:
         self.counts.events += 1
         if self._open_gap is not None:
-            lost = (update.transaction_time - self._open_gap.start) / 1000
-            self.counts.gap_seconds[self._open_gap.cause] += lost
-            self._open_gap = None
+            self._close_gap(self._open_gap, update)
         self.history.append(update)
         self.hub.publish(update, is_last=is_last)
         now = self._monotonic()
@@ -316,6 +314,17 @@ class Market:
             if book is not None and book.update_id == update.final_update_id:
                 self.epoch = book.update_id
                 self.history.append(book.keyframe(update))
+
+    def _close_gap(self, gap: Gap, update: Update) -> None:
+        """Count how long a gap was, and log what is missing where its cause has not been logged of late."""
+        self._open_gap = None
+        seconds = (update.transaction_time - gap.start) / 1000
+        self.counts.gap_seconds[gap.cause] += seconds
+        if self._may_log(gap.cause):
+            log.warning(
+                "history_gap", symbol=self.symbol, cause=gap.cause.value, seconds=seconds,
+                last_update_id=gap.update_id, next_update_id=self.epoch,
+            )  # fmt: skip
 
     def _tell_upkeep(self, outputs: list[Output]) -> None:
         book, now = self._sync.book, self._monotonic()
@@ -362,16 +371,22 @@ class Market:
 
     def _tell(self, trouble: Trouble) -> None:
         """Count what was wrong with a message, and log it where its kind has not been logged of late."""
-        now = self._monotonic()
         if trouble.kind is TroubleKind.REDATED:
             self.counts.redated_events += 1
         else:
             self._trouble = trouble.reason
             if trouble.kind in (TroubleKind.TIME, TroubleKind.UPDATE_ID):
                 self.counts.rejected_events += 1
-        if now - self._logged.get(trouble.kind, -_LOG_AGAIN_SECONDS) >= _LOG_AGAIN_SECONDS:
-            self._logged[trouble.kind] = now
+        if self._may_log(trouble.kind):
             log.warning(trouble.kind.value, symbol=self.symbol, reason=trouble.reason)
+
+    def _may_log(self, kind: TroubleKind | Cause) -> bool:
+        """Return whether a kind has not been logged of late, and take note that it is now."""
+        now = self._monotonic()
+        if now - self._logged.get(kind, -_LOG_AGAIN_SECONDS) < _LOG_AGAIN_SECONDS:
+            return False
+        self._logged[kind] = now
+        return True
 
     def _count_audit(self, audited: Audited) -> None:
         comparison, counts = audited.comparison, self.counts
