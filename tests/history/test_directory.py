@@ -372,6 +372,8 @@ def test_a_refusal_of_the_exchange_is_remembered(tmp_path: Path) -> None:
         "9" * 5000, "[" * 100_000, str(NOW + 365 * DAY), str(NOW + 4.01 * DAY),
         json.dumps({"until": NOW + 365 * DAY, "written": NOW}),
         json.dumps({"until": NOW + 60, "written": NOW - 5 * DAY}),
+        json.dumps({"until": NOW + 300 * DAY, "written": NOW + 299 * DAY}),
+        json.dumps({"until": NOW + 4.5 * DAY, "written": NOW + 4.4 * DAY}),
         json.dumps({"until": "soon", "written": NOW}), json.dumps({"until": NOW + 9}), "\udc80",
     ],
 )  # fmt: skip

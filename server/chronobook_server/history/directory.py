@@ -127,7 +127,8 @@ class DataDirectory:
     def held_until(self, now: float) -> float:
         """Return until when the exchange wants no request, in Unix seconds; 0 where it wants some.
 
-        A time that no ban can mean is ignored, with a log line: the file may be damaged, or a clock was wrong.
+        A time that is farther from its writing, or from now, than any ban is long is ignored, with a log line: the file
+        may be damaged, or a clock was wrong. If a ban goes on all the same, the exchange says so to the first request.
         """
         try:
             held = json.loads(_read_small(self._path / _HELD))
@@ -138,12 +139,12 @@ class DataDirectory:
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             log.warning("hold_ignored", file=_HELD, reason="it cannot be read")
             return 0.0
-        told = until - written
-        if told > LONGEST_HOLD_SECONDS:
-            log.warning("hold_ignored", file=_HELD, seconds=round(told), reason="no ban is as long as this")
+        told, left = until - written, until - now
+        if max(told, left) > LONGEST_HOLD_SECONDS:
+            log.warning("hold_ignored", file=_HELD, seconds=round(max(told, left)), reason="no ban is as long as this")
             return 0.0
         # Where the clock went back since then, the ban has not become longer.
-        seconds = min(told, until - now)
+        seconds = min(told, left)
         return now + seconds if seconds > 0 else 0.0
 
     def hold(self, until: float, now: float) -> None:
