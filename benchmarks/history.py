@@ -98,7 +98,7 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
     assert market.counts.resyncs == 0, "the day has no holes"
     syncing.cancel()
     history.recorder.close()
-    final = history.complete_to  # the newest event is not
+    final = history.complete_to  # the newest event is not final
     assert final is not None
     written.samples = [sample for sample in written.samples if sample.time <= final]
     written.books = [whole for whole in written.books if whole.time <= final]
@@ -148,7 +148,7 @@ class Table:
         self.limits = Limits()
 
     def row(self, name: str, value: float, unit: str, limit: float | None = None) -> None:
-        """Print a figure; note a limit that it misses."""
+        """Print a figure, and note its limit if it misses that limit."""
         bound = "" if limit is None else f"  at most {limit:g}"
         mark = ""
         if limit is not None:

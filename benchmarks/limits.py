@@ -1,4 +1,4 @@
-"""Limits of a benchmark: a missed limit is a line `missed: ...`, which `benchmarks.run` collects."""
+"""Limits of a benchmark. Each missed limit becomes a line `missed: ...`, which `benchmarks.run` collects."""
 
 MISSED = "missed: "
 

@@ -1,7 +1,7 @@
-"""Runs benchmarks one after the other, and sums up the limits that they missed.
+"""Runner of the benchmarks, one after the other, with a summary of the missed limits.
 
-`python -m benchmarks.run` runs all of `make bench`; names as arguments choose some. A benchmark that misses a limit or
-fails does not stop the others. The exit code is 1 where a limit was missed or a benchmark failed.
+`python -m benchmarks.run` runs all benchmarks of `make bench`; names as arguments choose some. After a benchmark fails
+or misses a limit, the others still run. The exit code is 1 if a benchmark failed or missed a limit.
 """
 
 import argparse
@@ -16,7 +16,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(name: str) -> list[str]:
-    """Run a benchmark and pass on its output; return the limits that it missed."""
+    """Run a benchmark and pass on its output; return its missed limits."""
     command = [sys.executable, "-u", "-m", f"benchmarks.{name}"]
     missed = []
     with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:

@@ -40,7 +40,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     LEVEL_UNKNOWN: _ErrorReason.ValueType  # 6
     """NOT_FOUND: no snapshot covered this price and no event has named it yet, so its quantity is not known to be zero.
-    Metadata: `known_lowest`, `known_highest` (absent only in history of earlier versions, where that side is known to its end).
+    Metadata: `known_lowest`, `known_highest`. One of them is absent only in history of earlier versions: all prices of that
+    side are known there.
     """
     NOT_SYNCED: _ErrorReason.ValueType  # 7
     """UNAVAILABLE, with RetryInfo: a question about now, and no book is in sync. Metadata: `state`."""
@@ -53,8 +54,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     SERVER_FAULT: _ErrorReason.ValueType  # 10
     """INTERNAL: a fault of the server's, which its log tells of under the same request id. Metadata: `request_id`."""
     TOO_BUSY: _ErrorReason.ValueType  # 11
-    """RESOURCE_EXHAUSTED, with RetryInfo: all places for long questions (whole books, pages, batches), or all for streams,
-    are held, and the caller has its share of them. Callers who hold less are served.
+    """RESOURCE_EXHAUSTED, with RetryInfo: all places for long questions (whole books, pages, batches) or for streams are
+    taken, and the caller has its share of these places. The server still serves callers that hold fewer places.
     """
     DEADLINE_PASSED: _ErrorReason.ValueType  # 40
     """DEADLINE_EXCEEDED: the deadline of the call (`grpc-timeout`) passes before its end."""
@@ -84,7 +85,8 @@ open) and `cause` (a name of `Cause`).
 """
 LEVEL_UNKNOWN: ErrorReason.ValueType  # 6
 """NOT_FOUND: no snapshot covered this price and no event has named it yet, so its quantity is not known to be zero.
-Metadata: `known_lowest`, `known_highest` (absent only in history of earlier versions, where that side is known to its end).
+Metadata: `known_lowest`, `known_highest`. One of them is absent only in history of earlier versions: all prices of that
+side are known there.
 """
 NOT_SYNCED: ErrorReason.ValueType  # 7
 """UNAVAILABLE, with RetryInfo: a question about now, and no book is in sync. Metadata: `state`."""
@@ -97,8 +99,8 @@ SLOW_CONSUMER: ErrorReason.ValueType  # 9
 SERVER_FAULT: ErrorReason.ValueType  # 10
 """INTERNAL: a fault of the server's, which its log tells of under the same request id. Metadata: `request_id`."""
 TOO_BUSY: ErrorReason.ValueType  # 11
-"""RESOURCE_EXHAUSTED, with RetryInfo: all places for long questions (whole books, pages, batches), or all for streams,
-are held, and the caller has its share of them. Callers who hold less are served.
+"""RESOURCE_EXHAUSTED, with RetryInfo: all places for long questions (whole books, pages, batches) or for streams are
+taken, and the caller has its share of these places. The server still serves callers that hold fewer places.
 """
 DEADLINE_PASSED: ErrorReason.ValueType  # 40
 """DEADLINE_EXCEEDED: the deadline of the call (`grpc-timeout`) passes before its end."""

@@ -7,17 +7,17 @@ Conventions of the whole package:
 - Times are Unix seconds as a double, read to the nearest millisecond; 0 is an instant, absent is absent. History is
   keyed by the exchange's transaction time `T`.
 - Prices and quantities are the exchange's decimal values, each the double nearest to it.
-- Counts are uint32, and stay at 2^32 - 1 beyond that; update ids, byte counts and other large integers are doubles,
-  exact up to 2^53.
+- Counts are uint32. A larger count is told as 2^32 - 1.
+- Update ids, byte counts and other large integers are doubles, exact up to 2^53.
 - A field marked `optional` is absent when its value is not known; it is never replaced by 0.
 - `symbol` may be written in any case; empty means the first symbol that the server was started with.
 - An answer whose `timestamp` is not above its `complete_to` is final: no restart and no resync changes it.
-  `complete_to` is the `T` of the last event held minus 1 ms: only a later `T` finalises an event, since several
-  events may share one `T`.
-- A gap begins after the last final instant, so the last event before it has its `T` inside the gap.
-- Refusals are described in errors.proto. Streams and long questions (GetOrderBook, ListLevelChanges, ListBestPrices,
-  BatchGetQuantity) can also be refused with TOO_BUSY, and end with DEADLINE_PASSED at the deadline of the call.
-- A request has at most 16 kB, unknown fields included; GetQuantity 68 kB and BatchGetQuantity 800 kB.
+  `complete_to` is the `T` of the last event held minus 1 ms. Several events may share one `T`, so only a later `T`
+  finalises an event.
+- A gap begins after the last final instant. So the `T` of the last event before a gap lies inside that gap.
+- errors.proto describes the refusals. Streams and long questions (GetOrderBook, ListLevelChanges, ListBestPrices,
+  BatchGetQuantity) can also be refused with TOO_BUSY. They end with DEADLINE_PASSED at the deadline of the call.
+- A request has at most 16 kB, unknown fields included. GetQuantity has at most 68 kB, BatchGetQuantity 800 kB.
 """
 
 from collections import abc as _abc
@@ -142,10 +142,10 @@ class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cause.ValueType
     INTERVAL_OVER: _Cause.ValueType  # 14
     """The interval that was asked for is over."""
     DEADLINE_EXCEEDED: _Cause.ValueType  # 40
-    """The deadline of the call passes. Only of streams; the call ends with DEADLINE_EXCEEDED."""
+    """The deadline of the call passes. Only streams have this cause; the call ends with DEADLINE_EXCEEDED."""
     TOO_MANY_STREAMS: _Cause.ValueType  # 41
-    """All places for streams are held, and another caller gets this one: no caller held more. Only of streams; the call
-    ends with TOO_BUSY, and the stream can be resumed later.
+    """All places for streams are taken, and the caller of this stream holds most of them. Another caller gets its place.
+    Only streams have this cause; the call ends with TOO_BUSY. The client can resume the stream later.
     """
 
 class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
@@ -184,10 +184,10 @@ AUDIT_MISMATCH: Cause.ValueType  # 13
 INTERVAL_OVER: Cause.ValueType  # 14
 """The interval that was asked for is over."""
 DEADLINE_EXCEEDED: Cause.ValueType  # 40
-"""The deadline of the call passes. Only of streams; the call ends with DEADLINE_EXCEEDED."""
+"""The deadline of the call passes. Only streams have this cause; the call ends with DEADLINE_EXCEEDED."""
 TOO_MANY_STREAMS: Cause.ValueType  # 41
-"""All places for streams are held, and another caller gets this one: no caller held more. Only of streams; the call
-ends with TOO_BUSY, and the stream can be resumed later.
+"""All places for streams are taken, and the caller of this stream holds most of them. Another caller gets its place.
+Only streams have this cause; the call ends with TOO_BUSY. The client can resume the stream later.
 """
 Global___Cause: _TypeAlias = Cause  # noqa: Y015
 
@@ -220,8 +220,8 @@ Global___PriceLevel: _TypeAlias = PriceLevel  # noqa: Y015
 @_typing.final
 class KnownRange(_message.Message):
     """The prices about which everything is known: a level inside that is not listed is empty. A level outside may be
-    listed too, once an event has named it. A snapshot proves the prices from its lowest level to its highest one: the
-    number of its levels never proves that a side ends there. Where `lowest` is above `highest`, no price is proven.
+    listed too, once an event has named it. A snapshot proves the prices from its lowest level to its highest one. The number
+    of its levels never proves that a side ends there. If `lowest` is above `highest`, no price is proven.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -336,8 +336,8 @@ class GetStatusResponse(_message.Message):
     first event.
     """
     age: _builtins.float
-    """Seconds since the book moved on, or a snapshot confirmed it. A frame that is dropped does not count. Absent before
-    the first time.
+    """Seconds since an event changed the book, or a snapshot confirmed it. A frame that the server drops does not count.
+    Absent before the first event and snapshot.
     """
     resyncs_count: _builtins.int
     """How often the book was lost and had to be synchronised anew since the server started."""
@@ -356,26 +356,30 @@ class GetStatusResponse(_message.Message):
     suspensions_count: _builtins.int
     """How often the stream was lost or silent since the server started, whether anything was missed or not."""
     bid_known_bps: _builtins.float
-    """How far below the best bid all prices are known, in basis points of it. Absent while there is no book in sync, where
-    there are no bids, and where every bid is known.
+    """How far below the best bid all prices are known, in basis points of the best bid. Absent while no book is in sync,
+    while there are no bids, and while every bid is known.
     """
     ask_known_bps: _builtins.float
-    """How far above the best ask all prices are known, in basis points of it. Absent as for the bid."""
+    """How far above the best ask all prices are known, in basis points of the best ask. Absent as `bid_known_bps` is."""
     task_error: _builtins.str
-    """Which task of the server failed within the last ten minutes and was begun again, and why. Absent while none did."""
+    """The last task of the server that failed and was begun again, and why. Absent if no task failed in the last ten
+    minutes.
+    """
     unusable_files_count: _builtins.int
-    """History files of the symbol that cannot be used, or not all of them: what they held is a gap. The log names them."""
+    """Number of history files of the symbol of which a part, or all, cannot be used. Such a part is a gap. The log names
+    each file.
+    """
     sync_error: _builtins.str
-    """Why there is no book in sync, in words: what was wrong with a message, or how the stream was lost. Absent while
-    there is one.
+    """Why no book is in sync, in words: the error in a message, a missing event, or the loss of the stream. Absent while a
+    book is in sync.
     """
     rejected_events_count: _builtins.int
-    """Events whose time or update ids contradicted the messages around them since the server started. Each of them is
-    a lost event.
+    """Number of events, since the server started, whose time or update ids contradict the messages around them. Each of
+    these events counts as lost.
     """
     redated_events_count: _builtins.int
-    """Events whose `T` lay up to a second before the `T` of the event before, since the server started. They are dated to
-    that earlier event's `T`.
+    """Number of events, since the server started, whose `T` is up to a second before the `T` of the event before. Such an
+    event gets the `T` of that earlier event.
     """
     @_builtins.property
     def known_range(self) -> Global___KnownRange:
@@ -586,13 +590,13 @@ class ListSymbolsResponse(_message.Message):
         sync.
         """
         age: _builtins.float
-        """Seconds since its book moved on or was confirmed. Absent before the first time."""
+        """Seconds since an event changed the book, or a snapshot confirmed it. Absent before the first event and snapshot."""
         tick_size: _builtins.float
         """The smallest price increment of new orders. Absent while not known."""
         step_size: _builtins.float
         """The smallest quantity increment of new orders. Absent while not known."""
         sync_error: _builtins.str
-        """Why there is no book in sync, in words. Absent while there is one."""
+        """Why no book is in sync, in words. Absent while a book is in sync."""
         def __init__(
             self,
             *,
@@ -731,7 +735,7 @@ class GetOrderBookResponse(_message.Message):
     complete_to: _builtins.float
     """Answers up to this instant are final, in Unix seconds. Absent before the first event."""
     age: _builtins.float
-    """Seconds since the book moved on, or a snapshot confirmed it. Absent in final answers."""
+    """Seconds since an event changed the book, or a snapshot confirmed it. Absent in final answers."""
     is_stale: _builtins.bool
     """Whether this is the last good book of a symbol that is not in sync (see `allow_stale`)."""
     epoch: _builtins.float
@@ -808,8 +812,8 @@ class GetQuantityRequest(_message.Message):
     """Refuse an answer about now that is older than this, in seconds, 0 or more. Absent: any age."""
     @_builtins.property
     def http_body(self) -> _httpbody_pb2.HttpBody:
-        """The JSON text of a REST request, as Envoy passes it on. The server reads the other fields from it, and refuses names
-        that are none of theirs. Leave it out over gRPC.
+        """The JSON text of a REST request, as Envoy passes it on. The server reads the other fields from this text, and refuses
+        unknown names in it. Leave this field out over gRPC.
         """
 
     def __init__(
@@ -893,7 +897,7 @@ class GetQuantityResponse(_message.Message):
     complete_to: _builtins.float
     """Answers up to this instant are final, in Unix seconds. Absent before the first event."""
     age: _builtins.float
-    """Seconds since the book moved on, or a snapshot confirmed it. Absent in final answers."""
+    """Seconds since an event changed the book, or a snapshot confirmed it. Absent in final answers."""
     is_stale: _builtins.bool
     """Whether this comes from the last good book of a symbol that is not in sync (see `allow_stale`)."""
     epoch: _builtins.float
@@ -1056,7 +1060,7 @@ class NearestLevelResponse(_message.Message):
     complete_to: _builtins.float
     """Answers up to this instant are final, in Unix seconds. Absent before the first event."""
     age: _builtins.float
-    """Seconds since the book moved on, or a snapshot confirmed it. Absent in final answers."""
+    """Seconds since an event changed the book, or a snapshot confirmed it. Absent in final answers."""
     is_stale: _builtins.bool
     """Whether this comes from the last good book of a symbol that is not in sync (see `allow_stale`)."""
     epoch: _builtins.float
@@ -1201,10 +1205,10 @@ class GetHistoryResponse(_message.Message):
         END_FIELD_NUMBER: _builtins.int
         CAUSE_FIELD_NUMBER: _builtins.int
         start: _builtins.float
-        """The last final instant before it, in Unix seconds: 1 ms before the `T` of the last event."""
+        """The last final instant before the gap, in Unix seconds: 1 ms before the `T` of the last event."""
         end: _builtins.float
-        """The first instant known after it, in Unix seconds, always above the `T` of the last event before the gap. Absent
-        while it is open.
+        """The first instant known after the gap, in Unix seconds. It is always above the `T` of the last event before the
+        gap. Absent while the gap is open.
         """
         cause: Global___Cause.ValueType
         """Why."""
@@ -1627,8 +1631,8 @@ class BatchGetQuantityRequest(_message.Message):
 
     @_builtins.property
     def http_body(self) -> _httpbody_pb2.HttpBody:
-        """The JSON text of a REST request, as Envoy passes it on. The server reads the other fields from it, and refuses names
-        that are none of theirs. Leave it out over gRPC.
+        """The JSON text of a REST request, as Envoy passes it on. The server reads the other fields from this text, and refuses
+        unknown names in it. Leave this field out over gRPC.
         """
 
     def __init__(
@@ -1783,8 +1787,9 @@ class WatchLevelRequest(_message.Message):
     whose state is known, so the next one is what came after it. Nothing is lost or repeated.
     """
     end_timestamp: _builtins.float
-    """End after the last event up to this instant, as soon as an event of this instant or a later one is known. Another
-    event of this very instant may still come: `complete_to` of END says what is final. Absent: go on for ever.
+    """End after the last event up to this instant, as soon as the server has an event of this instant or a later one. A
+    later event can have this same `T`, and is not in the stream. `complete_to` of END names the last final instant.
+    Absent: go on for ever.
     """
     min_change: _builtins.float
     """Leave out changes smaller than this, each as seen from the message before. Absent: every change."""
@@ -1840,11 +1845,13 @@ class WatchLevelResponse(_message.Message):
         KIND_UNSPECIFIED: WatchLevelResponse._Kind.ValueType  # 0
         """Never sent."""
         STATE: WatchLevelResponse._Kind.ValueType  # 1
-        """The level as it is: `quantity`, `side`, `difference`, `update_id`, `complete_to`. First, and again after a gap."""
+        """The state of the level: `quantity`, `side`, `difference`, `update_id`, `complete_to`. STATE is the first message, and
+        the first one after a gap.
+        """
         CHANGE: WatchLevelResponse._Kind.ValueType  # 2
         """The level has changed: `quantity`, `side`, `difference`, `change`, `update_id`."""
         HEARTBEAT: WatchLevelResponse._Kind.ValueType  # 3
-        """No event that the server holds is missing up to `timestamp` and `update_id`: `update_id`, `complete_to`."""
+        """The stream has told every event that the server holds, up to `timestamp` and `update_id`: `update_id`, `complete_to`."""
         GAP: WatchLevelResponse._Kind.ValueType  # 4
         """The book was lost: `gap_start`, `cause`, and `update_id` of the last event. Nothing is known until RESYNCED."""
         UNKNOWN: WatchLevelResponse._Kind.ValueType  # 5
@@ -1862,11 +1869,13 @@ class WatchLevelResponse(_message.Message):
     KIND_UNSPECIFIED: WatchLevelResponse.Kind.ValueType  # 0
     """Never sent."""
     STATE: WatchLevelResponse.Kind.ValueType  # 1
-    """The level as it is: `quantity`, `side`, `difference`, `update_id`, `complete_to`. First, and again after a gap."""
+    """The state of the level: `quantity`, `side`, `difference`, `update_id`, `complete_to`. STATE is the first message, and
+    the first one after a gap.
+    """
     CHANGE: WatchLevelResponse.Kind.ValueType  # 2
     """The level has changed: `quantity`, `side`, `difference`, `change`, `update_id`."""
     HEARTBEAT: WatchLevelResponse.Kind.ValueType  # 3
-    """No event that the server holds is missing up to `timestamp` and `update_id`: `update_id`, `complete_to`."""
+    """The stream has told every event that the server holds, up to `timestamp` and `update_id`: `update_id`, `complete_to`."""
     GAP: WatchLevelResponse.Kind.ValueType  # 4
     """The book was lost: `gap_start`, `cause`, and `update_id` of the last event. Nothing is known until RESYNCED."""
     UNKNOWN: WatchLevelResponse.Kind.ValueType  # 5
@@ -1896,9 +1905,9 @@ class WatchLevelResponse(_message.Message):
     price: _builtins.float
     """The price watched."""
     timestamp: _builtins.float
-    """`T` of the event that this is about, in Unix seconds; with `update_id` the position to go on after. In STATE and
-    HEARTBEAT `T` of the last event applied; in GAP of the last event before the gap, in RESYNCED `gap_end`; in END of
-    the last event or message told. An event that comes later may share this `T`.
+    """`T` of the event of this message, in Unix seconds. A stream can be resumed after this `timestamp` and `update_id`.
+    STATE and HEARTBEAT: `T` of the last event applied. GAP: `T` of the last event before the gap. RESYNCED: `gap_end`.
+    END: `T` of the last event or message told. A later event can share this `T`.
     """
     quantity: _builtins.float
     """The quantity resting there. In STATE and CHANGE only."""
@@ -1917,9 +1926,9 @@ class WatchLevelResponse(_message.Message):
     cause: Global___Cause.ValueType
     """Why, in GAP, RESYNCED, UNKNOWN and END."""
     complete_to: _builtins.float
-    """In STATE, HEARTBEAT and END: up to this instant, in Unix seconds, all is final, and this stream has told all that
-    happened since it began. Not above `end_timestamp`. Absent before the first event, and in the END of a stream that
-    told nothing.
+    """In STATE, HEARTBEAT and END: all answers up to this instant, in Unix seconds, are final. The stream has told every
+    event from its begin up to this instant. Not above `end_timestamp`. Absent before the first event, and in the END of a
+    stream without any other message.
     """
     def __init__(
         self,

@@ -164,8 +164,8 @@ class OrderBookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSymbols(self, request, context):
-        """The symbols served, in the order of their names, with how each of them stands. Always answers: an entry that cannot
-        be made has only the name of its symbol.
+        """The symbols served, in the order of their names, with the state of each. Always answers. If the server fails to make
+        an entry, that entry has only the name of its symbol.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -7,17 +7,17 @@ Conventions of the whole package:
 - Times are Unix seconds as a double, read to the nearest millisecond; 0 is an instant, absent is absent. History is
   keyed by the exchange's transaction time `T`.
 - Prices and quantities are the exchange's decimal values, each the double nearest to it.
-- Counts are uint32, and stay at 2^32 - 1 beyond that; update ids, byte counts and other large integers are doubles,
-  exact up to 2^53.
+- Counts are uint32. A larger count is told as 2^32 - 1.
+- Update ids, byte counts and other large integers are doubles, exact up to 2^53.
 - A field marked `optional` is absent when its value is not known; it is never replaced by 0.
 - `symbol` may be written in any case; empty means the first symbol that the server was started with.
 - An answer whose `timestamp` is not above its `complete_to` is final: no restart and no resync changes it.
-  `complete_to` is the `T` of the last event held minus 1 ms: only a later `T` finalises an event, since several
-  events may share one `T`.
-- A gap begins after the last final instant, so the last event before it has its `T` inside the gap.
-- Refusals are described in errors.proto. Streams and long questions (GetOrderBook, ListLevelChanges, ListBestPrices,
-  BatchGetQuantity) can also be refused with TOO_BUSY, and end with DEADLINE_PASSED at the deadline of the call.
-- A request has at most 16 kB, unknown fields included; GetQuantity 68 kB and BatchGetQuantity 800 kB.
+  `complete_to` is the `T` of the last event held minus 1 ms. Several events may share one `T`, so only a later `T`
+  finalises an event.
+- A gap begins after the last final instant. So the `T` of the last event before a gap lies inside that gap.
+- errors.proto describes the refusals. Streams and long questions (GetOrderBook, ListLevelChanges, ListBestPrices,
+  BatchGetQuantity) can also be refused with TOO_BUSY. They end with DEADLINE_PASSED at the deadline of the call.
+- A request has at most 16 kB, unknown fields included. GetQuantity has at most 68 kB, BatchGetQuantity 800 kB.
 """
 
 from chronobook.v1 import order_book_service_pb2 as _order_book_service_pb2
@@ -84,8 +84,8 @@ class OrderBookServiceStub:
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
     """
     ListSymbols: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.ListSymbolsRequest, _order_book_service_pb2.ListSymbolsResponse]
-    """The symbols served, in the order of their names, with how each of them stands. Always answers: an entry that cannot
-    be made has only the name of its symbol.
+    """The symbols served, in the order of their names, with the state of each. Always answers. If the server fails to make
+    an entry, that entry has only the name of its symbol.
     """
     WatchLevel: _grpc.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]
     """Every change of one price level: from now on, or from an instant on, up to another one or without an end. The first
@@ -140,8 +140,8 @@ class OrderBookServiceAsyncStub(OrderBookServiceStub):
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
     """
     ListSymbols: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.ListSymbolsRequest, _order_book_service_pb2.ListSymbolsResponse]  # type: ignore[assignment]
-    """The symbols served, in the order of their names, with how each of them stands. Always answers: an entry that cannot
-    be made has only the name of its symbol.
+    """The symbols served, in the order of their names, with the state of each. Always answers. If the server fails to make
+    an entry, that entry has only the name of its symbol.
     """
     WatchLevel: _aio.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]  # type: ignore[assignment]
     """Every change of one price level: from now on, or from an instant on, up to another one or without an end. The first
@@ -247,8 +247,8 @@ class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_book_service_pb2.ListSymbolsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_book_service_pb2.ListSymbolsResponse, _abc.Awaitable[_order_book_service_pb2.ListSymbolsResponse]]:
-        """The symbols served, in the order of their names, with how each of them stands. Always answers: an entry that cannot
-        be made has only the name of its symbol.
+        """The symbols served, in the order of their names, with the state of each. Always answers. If the server fails to make
+        an entry, that entry has only the name of its symbol.
         """
 
     @_abc_1.abstractmethod
