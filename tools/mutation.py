@@ -1,8 +1,8 @@
 """Mechanical mutation check: mutmut changes the core in every small way it knows, and the tests must notice.
 
 `make mutation` runs the groups of tools/mutation.toml in `.build/mutation`, and goes on where it was interrupted. It
-writes what survives into tools/survivors.toml, where each survivor has a verdict: why it changes nothing, or which
-test kills it now. It exits with 1 where one has no verdict. `--list` only does the writing.
+writes what survives of a group into a file of tools/survivors, where each survivor has a verdict: why it changes
+nothing, or which test kills it now. It exits with 1 where one has no verdict. `--list` only does the writing.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE = ROOT / ".build" / "mutation"
-SURVIVORS = ROOT / "tools" / "survivors.toml"
+SURVIVORS = ROOT / "tools" / "survivors"
 PACKAGE = "chronobook_server"
 _NICENESS = 19
 # mutmut's exit code of a mutant that no test noticed, and of one that no test runs.
@@ -85,11 +85,11 @@ def _changed_lines(folder: Path, key: str) -> str:
     return "\n".join(line[0] + " " + line[1:].strip() for line in kept)
 
 
-def write(found: list[Survivor]) -> int:
+def write(file: Path, found: list[Survivor]) -> int:
     """Keep the verdicts of those that survive still, add the others; return how many have no verdict."""
     verdicts: dict[Survivor, str] = {}
-    if SURVIVORS.exists():
-        for entry in tomllib.loads(SURVIVORS.read_text()).get("survivor", []):
+    if file.exists():
+        for entry in tomllib.loads(file.read_text()).get("survivor", []):
             verdicts[entry["module"], entry["function"], entry["change"].strip()] = entry["verdict"]
     entries = {survivor: verdicts.get(survivor, "") for survivor in sorted(set(found))}
     # One that a new test kills stays in the list with the name of that test.
@@ -98,7 +98,8 @@ def write(found: list[Survivor]) -> int:
     for (module, function, change), verdict in sorted(entries.items()):
         text += ["[[survivor]]", f'module = "{module}"', f'function = "{function}"',
                  f"change = '''\n{change}\n'''", f"verdict = {json.dumps(verdict)}", ""]  # fmt: skip
-    SURVIVORS.write_text("\n".join(text))
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("\n".join(text))
     return sum(not verdict for verdict in entries.values())
 
 
@@ -110,14 +111,14 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--list", action="store_true", help="run nothing, write what survived so far")
     given = parser.parse_args()
-    found: list[Survivor] = []
+    missing = 0
     for name in given.groups or groups:
-        folder = STAGE / name
         if not given.list:
             run(stage(name, groups[name]), given.workers)
-        found += survivors(folder)
-    missing = write(found)
-    print(f"{len(found)} survive, {missing} without a verdict in {SURVIVORS.relative_to(ROOT)}")
+        found, file = survivors(STAGE / name), SURVIVORS / f"{name}.toml"
+        unjudged = write(file, found)
+        print(f"{name}: {len(found)} survive, {unjudged} without a verdict in {file.relative_to(ROOT)}")
+        missing += unjudged
     return 1 if missing else 0
 
 

@@ -3,8 +3,6 @@
 import tomllib
 from pathlib import Path
 
-import pytest
-
 from tools import mutation
 
 
@@ -14,15 +12,15 @@ def test_all_that_is_mutated_and_all_its_tests_are_there() -> None:
         assert all((mutation.ROOT / "tests" / test).exists() for test in group["tests"])
 
 
-def test_verdicts_are_kept_and_those_killed_since_then_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mutation, "SURVIVORS", tmp_path / "survivors.toml")
+def test_verdicts_are_kept_and_those_killed_since_then_too(tmp_path: Path) -> None:
+    file = tmp_path / "survivors" / "book.toml"
     one, two = ("core/book.py", "OrderBook.apply", "- a < b\n+ a <= b"), ("core/view.py", "view", "- 'x'\n+ None")
-    assert mutation.write([one, two]) == 2
-    text = mutation.SURVIVORS.read_text()
+    assert mutation.write(file, [one, two]) == 2
+    text = file.read_text()
     text = text.replace('verdict = ""', 'verdict = "equivalent: both are the same"', 1)
-    mutation.SURVIVORS.write_text(text.replace('verdict = ""', 'verdict = "killed by tests/core/test_view.py"', 1))
-    assert mutation.write([one]) == 0
-    entries = tomllib.loads(mutation.SURVIVORS.read_text())["survivor"]
+    file.write_text(text.replace('verdict = ""', 'verdict = "killed by tests/core/test_view.py"', 1))
+    assert mutation.write(file, [one]) == 0
+    entries = tomllib.loads(file.read_text())["survivor"]
     assert [(entry["function"], entry["verdict"]) for entry in entries] == [
         ("OrderBook.apply", "equivalent: both are the same"),
         ("view", "killed by tests/core/test_view.py"),
