@@ -211,8 +211,8 @@ def test_the_event_after_a_log_has_its_most_bytes_begins_the_next_one(monkeypatc
     monkeypatch.setattr(recorder, "SEGMENT_BYTES", made.bytes + 1)
     made.append(change(3, 120))
     monkeypatch.setattr(recorder, "SEGMENT_BYTES", made.bytes)
-    made.append(change(4, 130))
-    assert [each.events for each in made.timeline.segments] == [2, 1]
+    made.append(change(4, 121))
+    assert [(each.start, each.events) for each in made.timeline.segments] == [(100, 2), (121, 1)]
 
 
 def test_a_log_that_cannot_be_read_is_not_written_over() -> None:

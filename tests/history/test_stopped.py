@@ -72,6 +72,20 @@ def test_before_its_first_keyframe_a_history_takes_nothing_in_and_loses_nothing(
     assert again.segments == 0
 
 
+def test_what_comes_between_a_keyframe_and_its_first_event_is_written_with_that_event() -> None:
+    files = MemoryFiles()
+    made = memory_history(files=files)
+    made.append(keyframe(1, 500))
+    made.append(RangeWidened(Millis(500), UpdateId(1), {30: 2}, KnownRange(20, 150)))
+    made.append(FINER)
+    assert files.names() == []
+    made.append(change(2, 600, {100: 45}))
+    made.append(change(3, 700))
+    for history in (made, memory_history(files=files)):
+        assert [quantity(history, price, 599) for price in (19, 20, 30, 100)] == [None, 0, 20, 50]
+        assert quantity(history, 100, 600) == 45
+
+
 def test_of_a_symbol_without_events_all_goes_that_was_over_by_an_instant() -> None:
     files = MemoryFiles()
     made = running(files)
