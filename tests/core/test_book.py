@@ -1,6 +1,7 @@
 from decimal import Decimal
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from chronobook_server.core.book import CrossedBook, OrderBook
 from chronobook_server.core.check import known_range, learned
 from chronobook_server.core.coverage import KnownRange
 from chronobook_server.core.instrument import Instrument, LevelReader, MalformedDecimal
-from chronobook_server.core.records import Keyframe, RangeWidened
+from chronobook_server.core.records import BestPrices, Keyframe, RangeWidened, Update
 from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
 from tests.support.depth import SmallExchange, event_dict
 from tests.support.naive import NaiveBook
@@ -81,12 +82,68 @@ def test_a_market_beyond_the_price_proves_it_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bids", "asks"),
-    [({102: 1}, {}), ({}, {100: 1}), ({101: 1}, {101: 1}), ({103: 1}, {}), ({}, {99: 2})],
+    ("bids", "asks", "why"),
+    [
+        ({102: 1}, {}, "both sides rest at 102"),
+        ({}, {100: 1}, "both sides rest at 100"),
+        ({101: 1}, {101: 1}, "both sides rest at 101"),
+        ({103: 1}, {}, "best bid 103 >= best ask 102"),
+        ({}, {99: 2}, "best bid 100 >= best ask 99"),
+    ],
 )
-def test_a_bid_at_or_above_an_ask_is_no_book(bids: dict[int, int], asks: dict[int, int]) -> None:
-    with pytest.raises(CrossedBook):
+def test_a_bid_at_or_above_an_ask_is_no_book(bids: dict[int, int], asks: dict[int, int], why: str) -> None:
+    with pytest.raises(CrossedBook) as caught:
         apply(book({100: 5, 102: -7}), bids, asks)
+    assert str(caught.value) == f"X: {why}"
+
+
+def test_a_keyframe_that_is_crossed_is_no_book() -> None:
+    with pytest.raises(CrossedBook) as caught:
+        book({100: -5, 101: 7})
+    assert str(caught.value) == "X: best bid 101 >= best ask 100"
+
+
+@pytest.mark.parametrize(
+    ("levels", "best"),
+    [
+        ({}, BestPrices(0, 0, 0, 0)),
+        ({100: 1}, BestPrices(100, 1, 0, 0)),
+        ({102: -1}, BestPrices(0, 0, 102, 1)),
+        ({99: 2, 100: 1, 101: -1, 102: -3}, BestPrices(100, 1, 101, 1)),
+        ({1: 1}, BestPrices(1, 1, 0, 0)),
+    ],
+)
+def test_the_best_prices_of_a_side_without_levels_are_zero(levels: dict[int, int], best: BestPrices) -> None:
+    made = book(levels)
+    assert made.best == best
+    assert (made.best_bid, made.best_ask) == (best.bid, best.ask or MAX_STEPS)
+
+
+def test_a_book_and_its_view_and_keyframe_say_of_which_event_they_are() -> None:
+    target = book({100: 5, 102: -7})
+    first = target.view()
+    assert target.view() is first
+    apply(target, {70: 0, 99: 3}, {})
+    view = target.view()
+    assert (view.instrument, view.known_range) == (Instrument("X", 1, 0), RANGE)
+    assert (first.update_id, first.transaction_time, view.update_id, view.transaction_time) == (1, 1, 2, 2)
+    assert (view.prices.tolist(), view.quantities.tolist()) == ([99, 100, 102], [3, 5, -7])
+    assert view.prices.dtype == view.quantities.dtype == np.int64
+    update = Update(UpdateId(2), UpdateId(2), UpdateId(1), Millis(2), Millis(3), Nanos(4), target.best, {})
+    keyframe = target.keyframe(update)
+    assert keyframe == Keyframe(
+        instrument=Instrument("X", 1, 0),
+        update_id=UpdateId(2),
+        transaction_time=Millis(2),
+        event_time=Millis(3),
+        receive_time=Nanos(4),
+        levels={99: 3, 100: 5, 102: -7},
+        known_range=RANGE,
+        named=frozenset({70}),
+    )
+    apply(target, {99: 0, 71: 0}, {})
+    again = OrderBook(keyframe)
+    assert [again.quantity(Price(price)) for price in (70, 71, 98, 99, 100, 102)] == [0, None, 0, 3, 5, -7]
 
 
 def test_the_best_price_is_found_across_a_wide_hole_and_an_empty_side() -> None:
@@ -129,8 +186,35 @@ def test_finer_steps_keep_every_value() -> None:
     assert target.quantity(Price(8_001)) is None
     assert target.quantity(Price(9_001)) == 0
     assert (target.best_bid, target.best_ask) == (10_000, 10_200)
-    with pytest.raises(MalformedDecimal, match=r"book of X has no room for 1 decimals .* 8 of .*: 4\.6\d*e\+17 rests"):
-        book({100: MAX_STEPS // 10, 102: -7}).rescale(Instrument("X", 1, 8))
+    assert (target.instrument, target.known_range) == (Instrument("X", 3, 2), KnownRange(9000, 11000))
+
+
+@pytest.mark.parametrize(
+    ("levels", "finer", "rests"),
+    [
+        ({100: 4 * 10**17, 102: -7}, Instrument("X", 1, 8), "4e+17 rests at 10"),
+        ({100: 4, 102: -(4 * 10**17)}, Instrument("X", 1, 8), "4e+17 rests at 10.2"),
+        ({10**16: 25}, Instrument("X", 4, 1), "25 rests at 1e+15"),
+    ],
+)
+def test_finer_steps_that_have_no_room_for_a_level_are_refused_and_change_nothing(
+    levels: dict[int, int], finer: Instrument, rests: str
+) -> None:
+    target = book(levels)
+    with pytest.raises(MalformedDecimal) as caught:
+        target.rescale(finer)
+    scales = f"{finer.price_scale} decimals of prices and {finer.quantity_scale} of quantities"
+    assert str(caught.value) == f"the book of X has no room for {scales}: {rests}, and the bound is 2^62 steps"
+    assert (target.instrument, target.levels) == (Instrument("X", 1, 0), levels)
+
+
+def test_a_book_without_asks_has_none_in_finer_steps() -> None:
+    target = book({100: 5})
+    assert target.view().prices.tolist() == [100]
+    target.rescale(Instrument("X", 2, 0))
+    assert (target.best_bid, target.best_ask, target.view().prices.tolist()) == (1000, MAX_STEPS, [1000])
+    target.widen(RangeWidened(Millis(2), UpdateId(1), {1010: -3}, KnownRange(900, 1200)))
+    assert (target.best, target.view().prices.tolist()) == (BestPrices(1000, 5, 1010, 3), [1000, 1010])
 
 
 def test_finer_steps_forget_the_empty_prices_that_have_no_room() -> None:

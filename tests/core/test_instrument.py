@@ -1,5 +1,6 @@
 from decimal import Decimal
 from sys import getsizeof
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -68,6 +69,7 @@ def test_zeros_at_the_end_are_no_decimals() -> None:
 def test_a_price_is_as_fine_as_it_is_written_where_there_is_room() -> None:
     reader = LevelReader(Instrument("X"))
     assert reader.grown([("100.00", "1.00")]) == Instrument("X", 2, 0)
+    assert reader.grown([("100.00000000", "1")]) == Instrument("X", 8, 0)
     assert reader.grown([("46000000000.00000000", "1")]) == Instrument("X")
     assert reader.grown([("100.0000000000", "1")]) == Instrument("X")
     assert LevelReader(Instrument("X"), is_strict=True).grown([("100.00", "1.00")]) == Instrument("X")
@@ -122,6 +124,52 @@ def test_a_level_that_is_no_pair_of_texts_is_malformed(level: object) -> None:
         reader.grown([level])  # type: ignore[list-item]
 
 
+NO_PAIR = "a level of ETHUSDT is not a list of two texts"
+LARGE_PRICE = (
+    f"a price of ETHUSDT is out of bounds: '{'9' * 40}'; with 2 decimals it must be below 4.61168601842739e+16"
+)
+LARGE_QUANTITY = "a quantity of ETHUSDT is out of bounds: '{}'; with 3 decimals it must be below 4.61168601842739e+15"
+ROOM = ", and it may have 18 decimals"
+
+
+@pytest.mark.parametrize(
+    ("level", "read", "grown"),
+    [
+        (("1" + "x" * 50, "1"), f"a price of ETHUSDT is not a decimal number: '1{'x' * 39}'", None),
+        (("1", "2x"), "a quantity of ETHUSDT is not a decimal number: '2x'", None),
+        (("9" * 50, "1"), LARGE_PRICE + ROOM, None),
+        (("1", "6" + "0" * 15), LARGE_QUANTITY.format("6" + "0" * 15) + ROOM, None),
+        (("1", 5), NO_PAIR, "a quantity of ETHUSDT is no text"),
+        ((5, "1"), NO_PAIR, "a price of ETHUSDT is no text"),
+        (("1", "2", "3"), NO_PAIR, None),
+        ("12", NO_PAIR, None),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_its_kind_and_symbol(level: Any, read: str, grown: str | None) -> None:
+    for call, why in ((LevelReader.read_bids, read), (LevelReader.read_asks, read), (LevelReader.grown, grown or read)):
+        with pytest.raises(MalformedDecimal) as caught:
+            call(LevelReader(ETH), [level])
+        assert str(caught.value) == why
+
+
+def test_the_bound_holds_for_a_number_that_no_coarser_scale_holds() -> None:
+    with pytest.raises(FinerThanScale):
+        DecimalReader(0, minimum=0)["4611686018427387.903"]
+    with pytest.raises(MalformedDecimal):
+        DecimalReader(0, minimum=0)["4611686018427387.904"]
+    assert DecimalReader(3, minimum=0)["4611686018427387.903"] == MAX_STEPS - 1
+    with pytest.raises(MalformedDecimal):
+        DecimalReader(3, minimum=0)["4611686018427387.904"]
+
+
+def test_errors_of_one_number_name_it_and_its_decimals() -> None:
+    with pytest.raises(MalformedDecimal) as malformed:
+        DecimalReader(0, minimum=0)["x"]
+    with pytest.raises(FinerThanScale) as finer:
+        DecimalReader(0, minimum=0)["1.125"]
+    assert [str(malformed.value), str(finer.value)] == ["a number is not a decimal number: 'x'", "3 decimals"]
+
+
 def test_of_a_price_named_twice_the_last_counts() -> None:
     assert LevelReader(ETH).read_bids([("1.00", "5.000"), ("1.00", "0.000")]) == {100: 0}
 
@@ -132,6 +180,17 @@ def test_finer_text_moves_the_scale_and_coarser_text_does_not() -> None:
     assert reader.grown([("1.0", "1")]) == ETH
     with pytest.raises(MalformedDecimal):
         reader.grown([("1.1234567890123456789", "1")])
+
+
+def test_a_reader_begins_anew_at_the_coarsest_scales_and_no_more_counts_zeros() -> None:
+    reader = LevelReader(Instrument("X", 9, 18)).anew([("100.50", "1.250")], [("7.000", "20.00")], [])
+    assert reader.instrument == Instrument("X", 1, 2)
+    assert reader.read_bids([("7.000", "20.00")]) == {70: 2000}
+    assert reader.grown([("7.1230", "20.00")]) == Instrument("X", 3, 2)
+    assert reader.moved(Instrument("X", 1, 5)).grown([("7.0000", "1")]) == Instrument("X", 1, 5)
+    assert reader.anew().instrument == Instrument("X")
+    with pytest.raises(MalformedDecimal):
+        reader.anew([("x", "1")])
 
 
 @pytest.mark.parametrize("width", [1, 60])
@@ -151,12 +210,29 @@ def test_every_price_within_bounds_survives_the_way_to_a_double_and_back(steps: 
 
 
 @pytest.mark.parametrize(
-    "value", [0.0, -1.0, float("nan"), float("inf"), 2681.625, 1e-9, 1e300, 2.0**62, 2**53 / 100 + 1]
+    ("value", "why"),
+    [
+        (0.0, "must be a finite number above 0"),
+        (-1.0, "must be a finite number above 0"),
+        (float("nan"), "must be a finite number above 0"),
+        (float("inf"), "must be a finite number above 0"),
+        (2681.625, "must have at most 2 decimals for ETHUSDT"),
+        (1e-9, "must have at most 2 decimals for ETHUSDT"),
+        (2.0**53 + 2, "must be at most 9007199254740992"),
+        (1e300, "must be at most 9007199254740992"),
+        (2.0**62, "must be at most 9007199254740992"),
+        (2**53 / 100 + 1, "must have at most 15 digits: several prices share this double"),
+    ],
 )
-def test_a_price_that_cannot_be_is_refused_by_name(value: float) -> None:
-    with pytest.raises(InvalidField) as caught:
-        ETH.price_from_float(value)
-    assert caught.value.violations[0][0] == "price"
+def test_a_price_that_cannot_be_is_refused_by_name(value: float, why: str) -> None:
+    for names, field in (({}, "price"), ({"field": "steps[3]"}, "steps[3]")):
+        with pytest.raises(InvalidField) as caught:
+            ETH.price_from_float(value, **names)
+        assert caught.value.violations == ((field, why),)
+
+
+def test_the_largest_price_is_read() -> None:
+    assert Instrument("X").price_from_float(2.0**53) == 2**53
 
 
 def test_a_price_of_few_digits_is_read_at_any_scale() -> None:

@@ -39,3 +39,16 @@ def test_a_shown_text_is_one_line_of_printable_characters(text: str, longest: in
     assert shown.isprintable()
     assert len(shown) == min(len(text), longest)
     shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", ""),
+        ("plain words", "plain words"),
+        ("a\x1b[2J\nb", "a\ufffd[2J\ufffdb"),
+        ("ab\0" * 100, "ab\ufffd" * 66 + "ab"),
+    ],
+)
+def test_only_what_a_terminal_obeys_is_replaced(text: str, shown: str) -> None:
+    assert one_line(text) == shown

@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,8 +7,8 @@ from hypothesis import strategies as st
 
 from chronobook_server.core.coverage import NOTHING_KNOWN, KnownRange
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.values import MAX_STEPS, Millis, Price, UpdateId
-from chronobook_server.core.view import BookView
+from chronobook_server.core.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
+from chronobook_server.core.view import BookView, Nearest, finer, nearest_found
 
 EVERYTHING = KnownRange(0, MAX_STEPS)
 
@@ -32,37 +34,38 @@ def test_sides_are_sorted_from_the_best_outwards_and_positive() -> None:
     assert (book.bids_count, book.asks_count) == (2, 2)
 
 
-@given(st.dictionaries(st.integers(1, 60), st.sampled_from([1, -1]), min_size=1), st.integers(1, 70))
-def test_nearest_is_the_least_distance_and_of_two_the_lower_price(levels: dict[int, int], target: int) -> None:
-    found = view(levels).nearest(Price(target))
-    assert found is not None
-    assert found.price == min(levels, key=lambda price: (abs(price - target), price))
-    assert found.quantity == levels[found.price]
-    assert found.is_proven
+SIDES = [None, Side.BID, Side.ASK]
 
 
-@given(
-    st.dictionaries(st.integers(1, 40), st.just(1), min_size=1),
-    st.integers(1, 45),
-    st.integers(0, 40),
-    st.integers(0, 40),
-)
-def test_nearest_is_proven_unless_an_unknown_price_would_win(
-    levels: dict[int, int], target: int, low: int, width: int
+@given(st.dictionaries(st.integers(1, 60), st.sampled_from([1, -1])), st.integers(1, 70), st.sampled_from(SIDES))
+def test_nearest_is_the_least_distance_and_of_two_the_lower_price(
+    levels: dict[int, int], target: int, side: Side | None
 ) -> None:
-    known_range = KnownRange(low, low + width)
-    found = view(levels, known_range).nearest(Price(target))
-    assert found is not None
+    found = view(levels).nearest(Price(target), side)
+    of_side = [price for price, sign in levels.items() if side is None or (sign > 0) == (side is Side.BID)]
+    if not of_side:
+        assert found is None
+        return
+    nearest = min(of_side, key=lambda price: (abs(price - target), price))
+    assert found == Nearest(Price(nearest), SignedQuantity(levels[nearest]), is_proven=True)
 
-    def beats(price: int) -> bool:
-        return (abs(price - target), price) < (abs(found.price - target), found.price)
 
-    rivals = [price for price in range(1, 120) if price not in levels and price not in known_range and beats(price)]
-    assert found.is_proven == (not rivals)
+@pytest.mark.parametrize("side", SIDES)
+def test_nearest_is_proven_unless_a_level_that_is_not_seen_could_win(side: Side | None) -> None:
+    for price, target, low, high in product(range(1, 6), range(1, 6), range(9), range(9)):
+        found = nearest_found(Price(target), price, SignedQuantity(5), KnownRange(low, high), side)
+        # Only bids rest unseen below the range, and only asks above it.
+        rivals = [
+            rival
+            for rival in range(1, 12)
+            if (abs(rival - target), rival) < (abs(price - target), price)
+            and ((rival < low and side is not Side.ASK) or (rival > high and side is not Side.BID))
+        ]
+        assert found == Nearest(Price(price), SignedQuantity(5), is_proven=not rivals)
 
 
 def test_an_empty_book_has_no_nearest_level() -> None:
-    assert view({}).nearest(Price(5)) is None
+    assert [view({}).nearest(Price(5), side) for side in SIDES] == [None] * 3
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 20), (5, MAX_STEPS), (0, MAX_STEPS), (5, 20)])
@@ -92,12 +95,33 @@ def test_finer_steps_are_exact_beyond_64_bits() -> None:
     nearest = finest.nearest(Price(4 * 10**35 - 1))
     assert nearest is not None
     assert (nearest.price, nearest.quantity) == (4 * 10**35, -7 * 10**18)
+    assert finest.instrument == Instrument("X", 18, 18)
     assert wide.rescaled(wide.instrument) is wide
-    assert wide.rescaled(Instrument("X", 2, 0)).quantities.dtype == np.int64
 
 
 @pytest.mark.parametrize(
-    ("known", "finer", "bounded"),
+    ("steps", "factor", "finest", "is_narrow"),
+    [
+        ([], 10, [], True),
+        ([3, -7], 10, [30, -70], True),
+        ([4 * 10**17, -1], 10, [4 * 10**18, -10], True),
+        ([1, 5 * 10**17], 10, [10, 5 * 10**18], False),
+        ([1, -5 * 10**17], 10, [10, -5 * 10**18], False),
+        ([1], 10**18, [10**18], True),
+    ],
+)
+def test_numbers_in_finer_steps_leave_64_bits_only_where_they_have_no_room(
+    steps: list[int], factor: int, finest: list[int], is_narrow: bool
+) -> None:
+    given, twice = np.array(steps, np.int64), np.array(steps, np.object_)
+    assert finer(given, 1) is given
+    assert finer(given, factor).tolist() == finer(twice, factor).tolist() == finest  # type: ignore[arg-type]
+    assert (finer(given, factor).dtype == np.int64) == is_narrow
+    assert all(type(value) is int for value in finer(given, factor).tolist())
+
+
+@pytest.mark.parametrize(
+    ("known", "scaled", "bounded"),
     [
         (KnownRange(5, 20), KnownRange(5 * 10**18, 20 * 10**18), NOTHING_KNOWN),
         (KnownRange(4, 20), KnownRange(4 * 10**18, 20 * 10**18), KnownRange(4 * 10**18, MAX_STEPS - 1)),
@@ -106,9 +130,14 @@ def test_finer_steps_are_exact_beyond_64_bits() -> None:
         (NOTHING_KNOWN, NOTHING_KNOWN, NOTHING_KNOWN),
     ],
 )
-def test_a_range_keeps_its_ends_in_finer_steps(known: KnownRange, finer: KnownRange, bounded: KnownRange) -> None:
-    assert known.rescaled(10**18) == finer
-    assert finer.bounded() == bounded
+def test_a_range_keeps_its_ends_in_finer_steps(known: KnownRange, scaled: KnownRange, bounded: KnownRange) -> None:
+    assert known.rescaled(10**18) == scaled
+    assert scaled.bounded() == bounded
+
+
+def test_no_price_lies_in_a_range_beyond_the_bound() -> None:
+    assert KnownRange(MAX_STEPS, 2 * MAX_STEPS).bounded() == NOTHING_KNOWN
+    assert KnownRange(MAX_STEPS - 1, MAX_STEPS + 1).bounded() == KnownRange(MAX_STEPS - 1, MAX_STEPS - 1)
 
 
 def test_an_open_side_has_no_highest_price() -> None:

@@ -150,7 +150,7 @@ def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) 
     """
     start = update.transaction_time
     if update.previous_final_update_id == keyframe.update_id:
-        elapsed = max(update.receive_time - keyframe.receive_time, 0) // 1_000_000
+        elapsed = max((update.receive_time - keyframe.receive_time) // 1_000_000, 0)
         received = update.transaction_time - elapsed
         # A snapshot dated to the end of the history before tells nothing of when its own state began.
         is_later = complete_to is None or keyframe.transaction_time > complete_to
