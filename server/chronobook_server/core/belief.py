@@ -82,7 +82,7 @@ def _is_live_after_quiet(snapshot: Witness, event: Witness) -> bool:
     """Return whether an event came at its own time, by our clock, and its snapshot is not much older."""
     assert event.received is not None
     is_of_now = abs(event.received // _NS - event.time) <= SLACK_MS
-    return is_of_now and 0 <= event.time - snapshot.time <= _QUIET_MS
+    return is_of_now and event.time - snapshot.time <= _QUIET_MS
 
 
 class Belief:
@@ -128,8 +128,7 @@ class Belief:
         if len(self._samples) == _SAMPLES:
             # A pause that was left out makes one of them fast, and so does a replay that stood still.
             speeds = sorted(
-                (after.time - before.time) / max(_elapsed_ms(before, after), 1)
-                for before, after in pairwise(self._samples)
+                (after.time - before.time) / _elapsed_ms(before, after) for before, after in pairwise(self._samples)
             )
             speed = speeds[1]
             self._speed = speed if speed >= _LEAST_SPEED else 1.0

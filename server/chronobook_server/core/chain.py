@@ -143,7 +143,7 @@ class Chain:
 
         An event is of half a second at most. One that begins earlier has a wrong first id, which may hide a hole.
         """
-        if update.previous_final_update_id == book_id or update.first_update_id > book_id:
+        if update.previous_final_update_id == book_id:
             return False
         is_full = len(self._applied) == _APPLIED
         earlier = [final for final, time in self._applied if time <= update.transaction_time - SLACK_MS]

@@ -67,7 +67,7 @@ class Splice:
 
     def take(self, source: int, update: DepthUpdate) -> list[DepthUpdate]:
         """Take in an event of a source; return what can go out, in order."""
-        before = self._newest.get(source, UpdateId(0))
+        before = self.newest(source)
         self._newest[source] = update.final_update_id
         if update.final_update_id <= self.passed:
             if update in self._seen or self._is_repeated(source, update, before):

@@ -1,0 +1,152 @@
+"""How the chain names snapshots at the edges of each rule, and what it says of those that it refuses."""
+
+import pytest
+
+from chronobook_server.core.chain import Chain
+from chronobook_server.core.depth import DepthSnapshot
+from chronobook_server.core.sync_table import Input
+from chronobook_server.core.trouble import TroubleKind
+from chronobook_server.core.values import Millis, UpdateId
+from tests.support.chains import BOOK, LAST, NOW, T, doubting, running, said, started, waiting
+from tests.support.depth import snapshot, update
+
+
+@pytest.mark.parametrize(
+    ("last", "lag", "relation"),
+    [
+        (1009, 5, Input.SNAPSHOT_ANEW),
+        (1009, 0, Input.SNAPSHOT_TOO_OLD),
+        (1010, 0, Input.SNAPSHOT_SAME),
+        (1010, -500, Input.SNAPSHOT_SAME),
+        (1011, 0, Input.SNAPSHOT_AHEAD),
+        (1009, 1000, Input.SNAPSHOT_ANEW),
+        (1009, 1001, Input.SNAPSHOT_TOO_OLD),
+    ],
+)
+def test_a_snapshot_against_a_book_of_which_something_may_be_missing(last: int, lag: int, relation: Input) -> None:
+    chain = running()
+    reply = snapshot(last, time=NOW + lag, received=NOW)
+    assert chain.relation_of(reply, UpdateId(BOOK), Millis(NOW)) is relation
+    time = NOW + lag
+    expected = {
+        Input.SNAPSHOT_ANEW: (
+            TroubleKind.UPDATE_ID, f"a snapshot at {time} has the update id 1009, and the book 1010",
+        ),
+        Input.SNAPSHOT_TOO_OLD: (
+            TroubleKind.SNAPSHOT, f"update id 1009 at {time} tells nothing of the book at 1010",
+        ),
+    }  # fmt: skip
+    assert said(chain) == ([expected[relation]] if relation in expected else [])
+
+
+def test_a_snapshot_before_any_event_tells_of_a_new_count_by_its_time() -> None:
+    chain = started()
+    assert chain.relation_of(snapshot(3, time=T + 90_000), UpdateId(LAST), Millis(T)) is Input.SNAPSHOT_ANEW
+
+
+WILD = NOW + 10_000
+TWO = update(1011, 1020, BOOK, time=WILD, received=NOW), update(1021, 1030, 1020, time=WILD + 3000, received=NOW)
+
+
+@pytest.mark.parametrize(
+    ("last", "time", "relation"),
+    [
+        (1010, WILD, Input.SNAPSHOT_TOO_OLD),
+        (1011, WILD, Input.SNAPSHOT_WITNESS),
+        (1011, WILD + 1000, Input.SNAPSHOT_WITNESS),
+        (1011, WILD + 1001, Input.SNAPSHOT_TOO_OLD),
+        (1020, WILD + 3000, Input.SNAPSHOT_TOO_OLD),
+        (1029, WILD, Input.SNAPSHOT_WITNESS),
+        (1030, WILD + 3000, Input.SNAPSHOT_WITNESS),
+        (1030, WILD, Input.SNAPSHOT_TOO_OLD),
+        (1019, NOW, Input.SNAPSHOT_TOO_OLD),
+        (1020, NOW, Input.SNAPSHOT_REFUTES),
+        (1020, NOW - 1000, Input.SNAPSHOT_REFUTES),
+        (1020, NOW - 1001, Input.SNAPSHOT_TOO_OLD),
+    ],
+)
+def test_a_snapshot_against_events_in_doubt(last: int, time: int, relation: Input) -> None:
+    chain = doubting(*TWO)
+    assert chain.relation_of(snapshot(last, time=time, received=NOW), UpdateId(BOOK), Millis(NOW)) is relation
+    match relation:
+        case Input.SNAPSHOT_WITNESS:
+            expected = []
+        case Input.SNAPSHOT_REFUTES:
+            expected = [(TroubleKind.TIME, f"a snapshot at {time} holds the event 1020")]
+        case _:
+            expected = [(TroubleKind.SNAPSHOT, f"update id {last} at {time} tells nothing of the book at 1010")]
+    assert said(chain) == expected
+
+
+def test_any_later_snapshot_refutes_an_event_in_doubt_before_any_time_is_believed() -> None:
+    chain = started()
+    chain.doubted.append(update(1001, 1010, LAST, time=T + 10**9, received=T))
+    reply = snapshot(1010, time=T + 10**6, received=T)
+    assert chain.relation_of(reply, UpdateId(LAST), Millis(T)) is Input.SNAPSHOT_REFUTES
+
+
+def checked(chain: Chain, reply: DepthSnapshot, book: int) -> Input:
+    return chain.relation_of_check(reply, UpdateId(book), chain.time or Millis(T))
+
+
+@pytest.mark.parametrize(
+    ("last", "lag", "relation"),
+    [
+        (1010, 500, Input.SNAPSHOT_HELD),
+        (1011, 500, Input.SNAPSHOT_HELD),
+        (1009, 0, Input.SNAPSHOT_HELD),
+        (1009, 1, Input.SNAPSHOT_ANEW),
+        (1009, 1000, Input.SNAPSHOT_ANEW),
+        (1009, 1001, Input.SNAPSHOT_HELD),
+    ],
+)
+def test_a_snapshot_that_is_compared_with_the_book(last: int, lag: int, relation: Input) -> None:
+    chain = running()
+    assert checked(chain, snapshot(last, time=NOW + lag, received=NOW), BOOK) is relation
+    reason = "a later snapshot has the update id 1009, and the book is at 1010"
+    assert said(chain) == ([(TroubleKind.UPDATE_ID, reason)] if relation is Input.SNAPSHOT_ANEW else [])
+
+
+@pytest.mark.parametrize(
+    ("last", "lag", "received", "relation"),
+    [
+        (999, 0, 10_000, Input.SNAPSHOT_ANEW),
+        (999, 0, 9999, Input.SNAPSHOT_HELD),
+        (999, -1, 10_000, Input.SNAPSHOT_HELD),
+        (1000, 0, 10_000, Input.SNAPSHOT_HELD),
+        (999, 10**6, 0, Input.SNAPSHOT_ANEW),
+    ],
+)
+def test_a_snapshot_that_is_compared_with_a_book_without_events(
+    last: int, lag: int, received: int, relation: Input
+) -> None:
+    reply = snapshot(last, time=T + lag, received=T + received)
+    assert checked(started(), reply, LAST) is relation
+    late = snapshot(1009, time=NOW, received=NOW + 10_000)
+    assert checked(running(), late, BOOK) is Input.SNAPSHOT_HELD, "an event tells where the count is"
+
+
+def test_a_second_snapshot_that_agrees_with_the_refused_one_is_the_book() -> None:
+    wrong = update(995, 5000, 994, time=T - 500)
+    chain = waiting(wrong)
+    assert chain.events_after(snapshot(LAST, time=T)) is None
+    reason = "its time 50000 is after 49500 of the event that follows it"
+    assert said(chain) == [(TroubleKind.SNAPSHOT, reason)]
+    assert chain.events_after(snapshot(LAST + 2, time=T + 100)) == []
+
+
+def test_the_refused_snapshot_is_forgotten_when_another_one_is_the_book() -> None:
+    chain = waiting()
+    assert chain.events_after(snapshot(LAST, time=T)) == []
+    chain.kept.append(update(995, 5000, 994, time=T - 500))
+    assert chain.events_after(snapshot(LAST, time=T)) is None
+    chain.adopted(snapshot(LAST, time=T), [])
+    assert chain.events_after(snapshot(LAST, time=T)) is None
+
+
+def test_a_snapshot_of_the_newest_event_may_be_a_second_older() -> None:
+    chain = running()
+    older = snapshot(BOOK, time=NOW - 1000, received=NOW)
+    assert chain.events_after(older) == []
+    assert chain.events_after(snapshot(BOOK - 1, time=NOW - 1000, received=NOW)) is None
+    assert said(chain)[-1][1] == "its time 49100 is before 50100, up to which history is held already"
