@@ -3,7 +3,7 @@ import os
 from collections.abc import Callable, Mapping
 
 import uvloop
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 import chronobook_server  # noqa: F401 -- before anything imports gRPC, whose settings it makes
 
@@ -11,7 +11,11 @@ import chronobook_server  # noqa: F401 -- before anything imports gRPC, whose se
 # How long an example takes is of no interest: machines are shared.
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("everybody", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "everybody")
+# tools/mutation.py needs the same answer every time, and no short example of a failure.
+settings.register_profile(
+    "mutation", derandomize=True, deadline=None, database=None, phases=(Phase.explicit, Phase.generate)
+)
+settings.load_profile(os.environ.get("TEST_PROFILE") or ("ci" if os.environ.get("CI") else "everybody"))
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

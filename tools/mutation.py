@@ -56,7 +56,8 @@ def _assignments(options: dict[str, object]) -> list[str]:
 def run(folder: Path, workers: int) -> None:
     """Run what is left of a group."""
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(workers)]
-    subprocess.run(command, cwd=folder, check=False, preexec_fn=lambda: os.nice(_NICENESS))
+    settings = {**os.environ, "TEST_PROFILE": "mutation"}
+    subprocess.run(command, cwd=folder, env=settings, check=False, preexec_fn=lambda: os.nice(_NICENESS))
 
 
 def survivors(folder: Path) -> list[Survivor]:

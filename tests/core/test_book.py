@@ -158,12 +158,14 @@ def test_the_best_price_is_found_across_a_wide_hole_and_an_empty_side() -> None:
 
 def test_widening_teaches_levels_and_proves_the_rest_empty() -> None:
     target = book({100: 5, 102: -7})
+    apply(target, {70: 0, 84: 0}, {})
     target.widen(
         RangeWidened(
             transaction_time=Millis(2), update_id=UpdateId(1), levels={85: 3, 118: -2}, known_range=KnownRange(80, 120)
         )
     )
-    assert [target.quantity(Price(price)) for price in (85, 84, 118, 79)] == [3, 0, -2, None]
+    assert [target.quantity(Price(price)) for price in (85, 84, 118, 79, 70)] == [3, 0, -2, None, 0]
+    assert (target.named, target.best) == ({70}, BestPrices(100, 5, 102, 7))
 
 
 def test_a_level_of_an_earlier_range_that_is_removed_is_not_taught_again() -> None:

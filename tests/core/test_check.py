@@ -9,7 +9,7 @@ from chronobook_server.core.check import Comparison, Recent, compare, joined, kn
 from chronobook_server.core.coverage import NOTHING_KNOWN, KnownRange
 from chronobook_server.core.depth import DepthSnapshot
 from chronobook_server.core.instrument import Instrument, LevelReader
-from chronobook_server.core.records import Keyframe
+from chronobook_server.core.records import Keyframe, RangeWidened
 from chronobook_server.core.values import MAX_STEPS, Millis, Price, UpdateId
 from tests.support.depth import Pairs, SmallExchange, snapshot, update
 
@@ -100,12 +100,20 @@ def test_while_a_snapshot_is_on_its_way_nothing_is_forgotten() -> None:
     for final in range(1, 1001):
         recent.add(update(final, final, final - 1), {final: 1}, {}, keep_all=True)
     assert recent.named_after(UpdateId(0)) == set(range(1, 1001))
+    for final in range(1001, 4002):
+        recent.add(update(final, final, final - 1), {final: 1}, {final + 5000: -1}, keep_all=True)
+    assert (len(recent), recent.named_after(UpdateId(0))) == (4000, None)
+    assert recent.named_after(UpdateId(3999)) == {4000, 4001, 9000, 9001}
+    named = recent.named_after(UpdateId(1))
+    assert named is not None
+    assert min(named) == 2
 
 
 def test_a_price_that_rests_on_both_sides_is_no_book() -> None:
     assert joined({100: 1, 101: 0}, {101: -1, 102: -2}) == {100: 1, 101: -1, 102: -2}
-    with pytest.raises(CrossedBook):
-        joined({100: 1}, {100: -1})
+    with pytest.raises(CrossedBook) as caught:
+        joined({100: 1, 101: 1}, {100: 0, 101: -1})
+    assert str(caught.value) == "both sides rest at 101"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +130,76 @@ def test_a_snapshot_proves_its_own_prices_and_no_end_whatever_its_number_of_leve
     bids: Pairs, asks: Pairs, proven: KnownRange, limit: int
 ) -> None:
     assert known_range(levels_of(snapshot(5, bids=bids, asks=asks, limit=limit))) == proven
+
+
+def book_with(levels: dict[int, int], proven: KnownRange) -> OrderBook:
+    made = book_of(snapshot(5, bids=[], asks=[]))
+    made.widen(RangeWidened(Millis(5), UpdateId(5), levels, proven))
+    return made
+
+
+def test_a_comparison_counts_what_differs_between_the_prices_that_both_prove() -> None:
+    ours = {90: 1, 94: 1, 95: 3, 96: 4, 97: 4, 98: 4, 99: 4, 101: -1, 102: -1, 105: -1, 110: -2}
+    shown = {93: 9, 95: 3, 96: 5, 97: 5, 100: 1, 101: -1, 103: -1, 104: -1, 106: -5, 110: -2, 111: -3, 112: -1}
+    book = book_with(ours, KnownRange(90, 110))
+    assert compare(book, shown, KnownRange(95, 112), named={99, 106}) == Comparison(8, missing=3, extra=3, wrong=2)
+    assert compare(book, ours, KnownRange(80, 120), named=set()) == Comparison(11, missing=0, extra=0, wrong=0)
+    assert compare(book, {}, KnownRange(94, 101), named=set()) == Comparison(0, missing=0, extra=7, wrong=0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "known"),
+    [
+        (90, 110, None),
+        (91, 109, None),
+        (89, 110, KnownRange(89, 110)),
+        (90, 111, KnownRange(90, 111)),
+        (105, 115, KnownRange(90, 115)),
+        (85, 95, KnownRange(85, 110)),
+        # The windows touch the known range, and then leave a price between.
+        (111, 115, KnownRange(90, 115)),
+        (112, 115, KnownRange(112, 115)),
+        (85, 89, KnownRange(85, 110)),
+        (85, 88, KnownRange(85, 88)),
+    ],
+)
+def test_a_later_snapshot_joins_the_known_range_or_takes_its_place(
+    low: int, high: int, known: KnownRange | None
+) -> None:
+    book = book_with({99: 4, 101: -1}, KnownRange(90, 110))
+    book.apply({87: 0}, {113: 0}, update_id=UpdateId(6), transaction_time=Millis(6))
+    shown = {price: 5 if price <= 99 else -5 for price in range(low, high + 1) if price != 100}
+    taught = learned(book, shown, KnownRange(low, high), Millis(7))
+    if known is None:
+        assert taught is None
+        return
+    # The book knows what lies in its range, and the two prices that events named.
+    new = {price: shown[price] for price in shown if not 90 <= price <= 110 and price not in (87, 113)}
+    assert taught == RangeWidened(Millis(7), UpdateId(6), new, known)
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_taught"),
+    [
+        ({89: 1, 111: -1}, True),
+        ({111: 1}, False),
+        ({89: -1}, False),
+        ({111: 2, 112: -2}, False),
+        ({88: 2, 89: -2}, False),
+    ],
+)
+def test_a_level_beyond_the_best_price_of_the_other_side_teaches_nothing(
+    shown: dict[int, int], is_taught: bool
+) -> None:
+    book = book_with({99: 4, 101: -1}, KnownRange(90, 110))
+    assert (learned(book, shown, KnownRange(88, 112), Millis(7)) is not None) == is_taught
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_book_of_one_side_learns_more_of_it_down_to_the_least_price(sign: int) -> None:
+    book = book_with({1: sign}, KnownRange(1, 1))
+    taught = learned(book, {1: sign, 2: sign}, KnownRange(1, 2), Millis(7))
+    assert taught == RangeWidened(Millis(7), UpdateId(5), {2: sign}, KnownRange(1, 2))
 
 
 def test_an_empty_snapshot_proves_nothing_and_teaches_nothing() -> None:

@@ -19,6 +19,7 @@ from tests.support.depth import snapshot
         (BestPrices(9, 2, 11, 3), {8: 1, 12: -4}, BestPrices(9, 2, 11, 3)),
         (BestPrices(7, 2, 14, 3), {8: 1, 12: -4}, BestPrices(8, 1, 12, 4)),
         (BestPrices(9, 2, 11, 3), {9: 7, 11: -7}, BestPrices(9, 2, 11, 3)),
+        (BestPrices(7, 2, 14, 3), {9: 0, 12: 0}, BestPrices(7, 2, 14, 3)),
     ],
 )
 def test_the_best_prices_move_only_to_better_levels(
@@ -46,7 +47,7 @@ def first_update(*, previous: int, time: int, received: int) -> Update:
         previous_final_update_id=UpdateId(previous),
         transaction_time=Millis(time),
         event_time=Millis(time),
-        receive_time=Nanos(received * 1_000_000 + 999_999),  # parts of a millisecond do not count
+        receive_time=Nanos(received * 1_000_000 + 1000),  # parts of a millisecond do not count
         best=NO_BEST_PRICES,
         changes={},
     )

@@ -64,6 +64,20 @@ def test_nearest_is_proven_unless_a_level_that_is_not_seen_could_win(side: Side 
         assert found == Nearest(Price(price), SignedQuantity(5), is_proven=not rivals)
 
 
+def test_a_bid_is_proven_nearest_where_only_asks_are_unknown_and_an_ask_where_only_bids_are() -> None:
+    made = view({5: 1, 15: -1}, KnownRange(5, 15))
+    assert [made.nearest(Price(18), side) for side in SIDES] == [
+        Nearest(Price(15), SignedQuantity(-1), is_proven=False),
+        Nearest(Price(5), SignedQuantity(1), is_proven=True),
+        Nearest(Price(15), SignedQuantity(-1), is_proven=False),
+    ]
+    assert [made.nearest(Price(2), side) for side in SIDES] == [
+        Nearest(Price(5), SignedQuantity(1), is_proven=False),
+        Nearest(Price(5), SignedQuantity(1), is_proven=False),
+        Nearest(Price(15), SignedQuantity(-1), is_proven=True),
+    ]
+
+
 def test_an_empty_book_has_no_nearest_level() -> None:
     assert [view({}).nearest(Price(5), side) for side in SIDES] == [None] * 3
 

@@ -92,10 +92,10 @@ class OrderBook:
                 raise CrossedBook(f"{self.instrument.symbol}: both sides rest at {price}")
         # Looked at only where a price named is beyond the best one; removals are looked after in _find_best.
         if sign > 0:
-            if max(side, default=0) > self.best_bid:
-                self.best_bid = max(self.best_bid, max(filter(side.get, side), default=0))
-        elif min(side, default=MAX_STEPS) < self.best_ask:
-            self.best_ask = min(self.best_ask, min(filter(side.get, side), default=MAX_STEPS))
+            if side and max(side) > self.best_bid:
+                self.best_bid = max((self.best_bid, *filter(side.get, side)))
+        elif side and min(side) < self.best_ask:
+            self.best_ask = min((self.best_ask, *filter(side.get, side)))
         return emptied
 
     def _remove_levels(self, emptied: list[int], sign: int, changes: dict[int, int]) -> list[int]:
