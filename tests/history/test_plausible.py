@@ -42,10 +42,11 @@ def judged(
     ahead: int | None = None,
     *,
     continued: bool = False,
+    is_newest: bool = False,
     baseline: int = NOW,
 ) -> int | None:
     one, other, third = (np.array(each, np.int64) for each in (times, event_times, received))
-    return first_impossible(one, other, third, Millis(baseline), ahead, continued=continued)
+    return first_impossible(one, other, third, Millis(baseline), ahead, continued=continued, is_newest=is_newest)
 
 
 @given(EVENTS, DISTANCES, st.booleans())
@@ -163,6 +164,31 @@ def test_a_clock_that_is_set_back_makes_no_time_impossible(step: int) -> None:
     assert judged(times, event_times, received, 0, continued=True) is None
 
 
+@given(EVENTS, DISTANCES, st.integers(2 * MOST_APART_MS, MOST_AHEAD_MS))
+def test_a_jump_of_the_very_last_event_needs_another_witness_where_it_is_not_of_now(
+    events: list[tuple[int, int, int]], distance: int, leap: int
+) -> None:
+    times, event_times, received = ordinary([(100, 3, 40), *events, (100, 3, 40)], distance)
+    assert judged(times, event_times, received, distance, continued=True, is_newest=True) is None
+    times[-1], event_times[-1] = times[-1] + leap, event_times[-1] + leap
+    last = len(times) - 1
+    assert judged(times, event_times, received, distance, continued=True, is_newest=True) == last
+    if not distance:  # the live stream begins after a replay
+        received = [each + leap * 1_000_000 for each in received]
+        assert judged(times, event_times, received, -leap, continued=True, is_newest=True) is None
+
+
+@given(EVENTS, DISTANCES, st.integers(2 * MOST_APART_MS, MOST_AHEAD_MS), st.data())
+def test_a_jump_that_the_e_of_its_own_event_denies_is_impossible(
+    events: list[tuple[int, int, int]], distance: int, leap: int, data: st.DataObject
+) -> None:
+    times, event_times, received = ordinary([(100, 3, 40), *events], distance)
+    first = data.draw(st.integers(1, len(times) - 1))
+    times[first:] = [time + leap for time in times[first:]]
+    event_times[first + 1 :] = [time + leap for time in event_times[first + 1 :]]
+    assert judged(times, event_times, received, distance, continued=True) == first
+
+
 def test_an_event_that_came_late_makes_none_after_it_impossible() -> None:
     times, event_times, received = ordinary([(100, 3, 40), (0, 3, 600_000), (600_000, 3, 40), (100, 3, 40)], 0)
     assert judged(times, event_times, received, 0, continued=True) is None
@@ -191,10 +217,13 @@ def test_no_events_are_possible() -> None:
 # --- a folder in which an older server wrote down what it believed
 
 
-def wild_folder(first: int, wild: int, *, is_log: bool, followers: int = 8, claimed: int | None = None) -> Folder:
+def wild_folder(
+    first: int, wild: int, *, is_log: bool, followers: int = 8, claimed: int | None = None, is_sealed: bool = True
+) -> Folder:
     """Return a folder whose event number `first` claims `wild` ms, to which those that follow were raised.
 
-    `claimed` is the `E` of that event, where it is another one. With `is_log`, nothing wild was sealed.
+    `claimed` is the `E` of that event, where it is another one. With `is_log`, nothing wild was sealed; without
+    `is_sealed` either, nothing at all was.
     """
     folder = Folder.__new__(Folder)
     folder.files, patient = MemoryFiles(), PatientSealer()
@@ -206,7 +235,7 @@ def wild_folder(first: int, wild: int, *, is_log: bool, followers: int = 8, clai
             good.append(record)
             last = max(last, record.transaction_time)
         elif number == first:
-            if is_log:
+            if is_log and is_sealed:
                 patient.work()  # seals what came before
             record = replace(record, transaction_time=Millis(wild), event_time=Millis(claimed or wild))
         elif number <= first + followers:
@@ -307,11 +336,14 @@ def test_a_write_that_fails_while_a_log_is_cut_costs_the_log_and_destroys_nothin
     assert {name: bytes(data) for name, data in files.contents.items()} == held
 
 
-@pytest.mark.parametrize("is_log", [False, True])
+@pytest.mark.parametrize(("is_log", "is_sealed"), [(False, True), (True, True), (True, False)])
+@pytest.mark.parametrize("followers", [0, 8])
 @pytest.mark.parametrize("ahead", [70_000, 600_000, 3_500_000])
-def test_one_event_that_is_at_most_an_hour_ahead_is_set_aside(ahead: int, is_log: bool) -> None:
+def test_one_event_that_is_at_most_an_hour_ahead_is_set_aside(
+    ahead: int, followers: int, is_log: bool, is_sealed: bool
+) -> None:
     last = wild_folder(60, 2 * DAY, is_log=is_log).end
-    folder = wild_folder(60, last + ahead, is_log=is_log)
+    folder = wild_folder(60, last + ahead, is_log=is_log, is_sealed=is_sealed, followers=followers)
     history = opened(folder.files)
     assert history.last_time == last
     assert answers(history, folder.times) == folder.before

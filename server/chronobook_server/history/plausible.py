@@ -6,7 +6,9 @@ pause proves nothing either, since a replay leaves pauses out. These prove that 
 
 - `T` gains a day on the receive time, and the live stream is not what it then reaches;
 - `T` of a live stream jumps ahead of the time of its arrival;
-- an event has the `T` of the one before it, and an `E` before the last jump: old servers raised a `T` that went back.
+- `T` of the very last event jumps, which no other event confirms, and is not the time of its arrival;
+- the `E` of an event lies before the jump of its `T`, or before the last jump where it has the `T` of the event before:
+  old servers raised a `T` that went back.
 """
 
 import numpy as np
@@ -33,12 +35,13 @@ def first_impossible(
     ahead: int | None = None,
     *,
     continued: bool = False,
+    is_newest: bool = False,
 ) -> int | None:
     """Return the number of the first event from which on `T` cannot be; None where all are possible.
 
     `times` never decrease. Receive times are in ns; 0 means unknown. `baseline` is the `T` before the first event.
     `ahead` is by how many ms `T` was ahead of the receive time at the last event before; None where that is unknown.
-    `continued`: no gap lies in between.
+    `continued`: no gap lies in between. `is_newest`: no event follows that could tell of a jump of the last one.
     """
     if not len(times):
         return None
@@ -56,11 +59,15 @@ def first_impossible(
     is_live = known & (np.abs(promptest) <= _LIVE_MS)
     is_early = distances > np.maximum(promptest, 0) + MOST_APART_MS
     # After a gap the clock of the machine may be another one.
-    impossible |= jumps & is_live & is_early & (continued | ~is_first)
+    jumped_within = jumps & (continued | ~is_first)
+    impossible |= jumped_within & is_live & is_early
+    if is_newest:
+        impossible[-1] |= jumped_within[-1] & ~(known[-1] & (abs(distances[-1]) <= MOST_APART_MS))
     # Where a live stream's `T` is the time of arrival, `E` is what is wrong.
     punctual = known & (distances <= MOST_APART_MS)
     latest = np.clip(event_times, 0, MOST_MS) + MOST_APART_MS
-    impossible[_raised_to(believed, latest, steps == 0, jumps, is_live, punctual)] = True
+    telling = (jumps | (steps == 0)) & (believed > latest) & (latest >= baseline)
+    impossible[_refuted(believed, latest, telling, jumps, is_live, punctual)] = True
     if not continued:
         # So is a snapshot's `T`, where most of the events that have it claim an `E` far before it.
         same = believed <= baseline
@@ -94,13 +101,13 @@ def _promptest(distances: Integers, known: Flags, before: int) -> Integers:
     return np.maximum.accumulate(earlier)
 
 
-def _raised_to(
-    times: Integers, latest: Integers, raised: Flags, jumps: Flags, is_live: Flags, punctual: Flags
+def _refuted(
+    times: Integers, latest: Integers, telling: Flags, jumps: Flags, is_live: Flags, punctual: Flags
 ) -> Integers:
-    """Return the jumps to a `T` that later events, which were raised to it, show to be wrong.
+    """Return the jumps to a `T` that an `E` shows to be wrong: their own, or that of an event that was raised to it.
 
-    `latest` is the latest `T` that an event's `E` allows. Such an event allows the `T` before the jump.
+    `latest` is the latest `T` that an event's `E` allows. Such an `E` allows the `T` before the jump.
     """
-    rows = np.flatnonzero(raised & (times > latest))
+    rows = np.flatnonzero(telling)
     first_too_late = np.searchsorted(times, latest[rows], side="right")
     return first_too_late[jumps[first_too_late] & ~(is_live[first_too_late] & punctual[rows])]

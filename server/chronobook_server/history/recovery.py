@@ -7,6 +7,7 @@ used stays where it is, or is set aside, and costs its own part.
 import contextlib
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 
@@ -35,6 +36,8 @@ LOG_SUFFIXES = (LOG_SUFFIX, ".log")
 # The last version of the format whose servers believed any `T`.
 _BELIEVING_VERSION = 1
 _WILD = "holds times that cannot be"
+Columns: TypeAlias = tuple[Integers, Integers, Integers]
+"""`T`, `E` and receive times (ns) of events."""
 
 
 def segment_name(start: Millis) -> str:
@@ -171,29 +174,43 @@ class Recovery:
     def _judge(self) -> None:
         """Set aside files whose times cannot be. Only servers that wrote version 1 believed such times."""
         ahead: int | None = None  # by how many ms the last `T` was ahead of its receive time
-        for start, segment in sorted(self._sealed.items()):
-            columns = _times(segment) if _is_old(segment) else None
+        newest = max((*self._sealed, *self._logs), default=None)
+        for start in sorted((*self._sealed, *self._logs)):
+            columns = self._old_times(start)
             if columns is None:
                 ahead = None
-            elif first_impossible(*columns, segment.header.baseline_time, ahead, continued=segment.continued) is None:
-                ahead = _ahead(segment, columns)
-            else:
-                del self._sealed[start]
-                self._set_aside(segment.name, _WILD)
-        for start, (name, contents) in sorted(self._logs.items()):
-            if contents.version > _BELIEVING_VERSION:
                 continue
-            updates = [entry for entry in contents.entries if isinstance(entry, Update)]
-            rows = [(each.transaction_time, each.event_time, each.receive_time) for each in updates]
-            times, event_times, received = np.array(rows, np.int64).reshape(-1, 3).T
-            before = max((each for each in self._sealed if each < start), default=None)
-            ahead = None if before is None else _ahead(self._sealed[before], _times(self._sealed[before]))
-            begin = contents.start
-            first = first_impossible(
-                times, event_times, received, begin.baseline_time, ahead, continued=begin.continued
-            )
-            if first is not None:
-                self._cut(start, name, contents, first)
+            baseline, continued = self._beginning(start)
+            is_log = start in self._logs
+            is_newest = is_log and start == newest
+            first = first_impossible(*columns, baseline, ahead, continued=continued, is_newest=is_newest)
+            if first is None:
+                ahead = _ahead(columns)
+            elif is_log:
+                self._cut(start, *self._logs[start], first)
+            else:
+                self._set_aside(self._sealed.pop(start).name, _WILD)
+
+    def _beginning(self, start: Millis) -> tuple[Millis, bool]:
+        """Return the `T` before the first event of a segment, and whether it goes on from the segment before."""
+        if start in self._logs:
+            begin = self._logs[start][1].start
+            return begin.baseline_time, begin.continued
+        segment = self._sealed[start]
+        return segment.header.baseline_time, segment.continued
+
+    def _old_times(self, start: Millis) -> Columns | None:
+        """Return the times of the events of an old segment; None where it has none, or is of this version."""
+        if start not in self._logs:
+            segment = self._sealed[start]
+            return _times(segment) if _is_old(segment) else None
+        contents = self._logs[start][1]
+        if contents.version > _BELIEVING_VERSION:
+            return None
+        updates = [entry for entry in contents.entries if isinstance(entry, Update)]
+        rows = [(each.transaction_time, each.event_time, each.receive_time) for each in updates]
+        times, event_times, received = np.array(rows, np.int64).reshape(-1, 3).T
+        return (times, event_times, received) if updates else None
 
     def _cut(self, start: Millis, name: str, contents: LogContents, first: int) -> None:
         """Keep of a log what comes before its first impossible event; set the whole aside."""
@@ -274,8 +291,8 @@ def _is_old(segment: SealedSegment) -> bool:
     return segment.header.version <= _BELIEVING_VERSION
 
 
-def _times(segment: SealedSegment) -> tuple[Integers, Integers, Integers] | None:
-    """Return `T`, `E` and receive times (ns) of a file's events; None where they are damaged, or there are none."""
+def _times(segment: SealedSegment) -> Columns | None:
+    """Return the times of a file's events; None where they are damaged, or there are none."""
     try:
         times, apart, received = map(segment.file.column, (Kind.TIMES, Kind.EVENT_TIMES, Kind.RECEIVE_TIMES))
     except DamagedSegment:
@@ -287,10 +304,10 @@ def _times(segment: SealedSegment) -> tuple[Integers, Integers, Integers] | None
     return times, event_times, received + event_times * 1_000_000
 
 
-def _ahead(segment: SealedSegment, columns: tuple[Integers, Integers, Integers] | None) -> int | None:
-    """Return by how many ms the last `T` of a segment was ahead of its receive time; None where nobody knows."""
-    received = 0 if columns is None else int(columns[2][-1])
-    return segment.last_time - received // 1_000_000 if received > 0 else None
+def _ahead(columns: Columns) -> int | None:
+    """Return by how many ms the last `T` was ahead of its receive time; None if that time is not known."""
+    time, received = int(columns[0][-1]), int(columns[2][-1])
+    return time - received // 1_000_000 if received > 0 else None
 
 
 def _fits(before: Segment, after: Segment) -> bool | None:
