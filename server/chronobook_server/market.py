@@ -445,7 +445,7 @@ class Market:
         return self._sync.book is not None
 
     def known_bps(self) -> tuple[float | None, float | None]:
-        """Return how far prices are known from the best bid and ask, in basis points; None where that has no end."""
+        """Return how far prices are known from the best bid and ask, in basis points; None for an empty side."""
         return (None, None) if self._sync.book is None else known_bps(self._sync.book)
 
     @property

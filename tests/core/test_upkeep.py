@@ -1,25 +1,32 @@
+import pytest
+
 from chronobook_server.core.book import OrderBook
-from chronobook_server.core.coverage import KnownRange
+from chronobook_server.core.coverage import NOTHING_KNOWN, KnownRange
 from chronobook_server.core.depth import Urgency
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import Keyframe
 from chronobook_server.core.upkeep import FULL_LIMIT, Upkeep, known_bps
-from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, UpdateId
+from chronobook_server.core.values import Millis, Nanos, UpdateId
 
 
-def book(bid: int, ask: int, lowest: int, highest: int) -> OrderBook:
-    return OrderBook(
-        Keyframe(
-            Instrument("X"), UpdateId(1), Millis(1), Millis(1), Nanos(1), {bid: 1, ask: -1}, KnownRange(lowest, highest)
-        )
-    )
+def book(bid: int | None, ask: int | None, lowest: int, highest: int) -> OrderBook:
+    levels = {price: quantity for price, quantity in ((bid, 1), (ask, -1)) if price is not None}
+    known = KnownRange(lowest, highest)
+    return OrderBook(Keyframe(Instrument("X"), UpdateId(1), Millis(1), Millis(1), Nanos(1), levels, known))
 
 
 WIDE = book(1000, 1001, 900, 1100)
+BIDS_ONLY = book(1000, None, 1000, 1000)
 
 
 def began(made: OrderBook, limit: int, *, audit: float | None = None) -> Upkeep:
     upkeep = Upkeep(audit)
+    upkeep.began(made, limit, 100.0)
+    return upkeep
+
+
+def near(made: OrderBook, limit: int = FULL_LIMIT) -> Upkeep:
+    upkeep = Upkeep(None, is_named=True)
     upkeep.began(made, limit, 100.0)
     return upkeep
 
@@ -48,12 +55,23 @@ def test_an_edge_that_no_snapshot_moves_is_asked_about_more_and_more_seldom() ->
     assert asked == [0, 10, 30, 70, 150, 310, 610, 910]
 
 
-def test_a_side_without_levels_has_no_edge() -> None:
-    one_sided = OrderBook(
-        Keyframe(Instrument("X"), UpdateId(1), Millis(1), Millis(1), Nanos(1), {1000: 1}, KnownRange(1000, 1000))
-    )
-    upkeep = began(one_sided, FULL_LIMIT)
-    assert all(upkeep.wanted(one_sided, 100.0 + seconds) is None for seconds in range(1000))
+@pytest.mark.parametrize("made", [BIDS_ONLY, book(None, 1001, 1001, 1001), book(None, None, 900, 1100)])
+def test_a_side_without_levels_has_no_edge(made: OrderBook) -> None:
+    for upkeep in (began(made, FULL_LIMIT), near(made)):
+        assert all(upkeep.wanted(made, 100.0 + seconds) is None for seconds in range(1000))
+
+
+@pytest.mark.parametrize(("bid", "ask"), [(1000, None), (None, 1001)])
+def test_a_side_that_had_no_levels_had_no_room(bid: int | None, ask: int | None) -> None:
+    upkeep = began(book(bid, ask, 1000, 1001), FULL_LIMIT)
+    assert upkeep.wanted(book(1000, 1001, 1000, 1001), 110.0) is None
+
+
+def test_a_reply_that_reaches_all_best_prices_ends_the_growth_of_the_pause() -> None:
+    upkeep = began(BIDS_ONLY, 50)
+    assert upkeep.wanted(BIDS_ONLY, 100.0) is Urgency.WIDEN
+    upkeep.compared(BIDS_ONLY, 50, 101.0)
+    assert [upkeep.wanted(BIDS_ONLY, seconds) for seconds in (104.9, 105.0)] == [None, Urgency.WIDEN]
 
 
 def test_a_price_near_an_edge_wants_more() -> None:
@@ -76,12 +94,6 @@ def test_a_book_is_audited_in_its_time_whatever_told_of_it_last() -> None:
     upkeep.compared(WIDE, FULL_LIMIT, 165.0)
     assert upkeep.wanted(WIDE, 224.0) is None
     assert upkeep.wanted(WIDE, 225.0) is Urgency.AUDIT
-
-
-def near(made: OrderBook, limit: int = FULL_LIMIT) -> Upkeep:
-    upkeep = Upkeep(None, is_named=True)
-    upkeep.began(made, limit, 100.0)
-    return upkeep
 
 
 def test_a_named_symbol_wants_more_when_25_basis_points_are_left_on_a_side() -> None:
@@ -118,6 +130,52 @@ def test_a_reply_that_brings_no_more_is_enough_until_the_price_moves() -> None:
     assert not any(upkeep.is_near(short, 111.0 + second) for second in range(100))
 
 
-def test_known_basis_points_are_absent_where_a_side_has_no_end_or_no_levels() -> None:
-    assert known_bps(book(100_000, 100_001, 99_000, MAX_STEPS)) == (100.0, None)
-    assert known_bps(book(100_000, 100_001, 0, 100_001)) == (None, 0.0)
+def test_a_reply_that_brings_no_more_leaves_the_pause_as_it_is() -> None:
+    upkeep = near(book(100_000, 100_001, 99_800, 100_201))
+    moved = book(99_980, 99_981, 99_800, 100_201)
+    assert upkeep.is_near(moved, 110.0)
+    upkeep.compared(moved, FULL_LIMIT, 110.2)
+    again = book(99_960, 99_961, 99_800, 100_201)
+    assert [upkeep.is_near(again, now) for now in (110.9, 111.0)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("bid", "ask", "is_near"),
+    [
+        (98_349, 98_350, False),  # 15 basis points of the bid, and the 200 that it moved during the request
+        (98_348, 98_349, True),
+        (101_500, 101_501, False),  # 15 basis points of the ask, and the 150 that it moved
+        (101_501, 101_502, True),
+    ],
+)
+def test_a_price_that_moves_far_during_a_request_is_asked_about_earlier(bid: int, ask: int, is_near: bool) -> None:
+    upkeep = near(book(100_000, 100_001, 99_800, 100_201))
+    assert upkeep.is_near(book(99_980, 99_981, 99_800, 100_201), 110.0)
+    upkeep.compared(book(99_780, 99_831, 98_000, 101_800), FULL_LIMIT, 110.2)
+    assert upkeep.is_near(book(bid, ask, 98_000, 101_800), 110.3) is is_near
+
+
+def test_a_cheap_snapshot_near_the_market_is_followed_by_a_full_one_at_once() -> None:
+    dense = book(100_000, 100_001, 99_880, 100_121)
+    assert not near(dense).is_near(dense, 100.0)
+    assert near(dense, FULL_LIMIT - 1).is_near(dense, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("made", "bps"),
+    [
+        (book(100_000, 200_000, 99_000, 201_000), (100.0, 50.0)),
+        (book(100, 101, 100, 101), (0.0, 0.0)),
+        (book(1000, 1001, 1, 2002), (9990.0, 10_000.0)),
+        (BIDS_ONLY, (0.0, None)),
+        (book(2000, 2001, 900, 1100), (0.0, 0.0)),  # the market has left what was known
+        (book(800, 801, 900, 1100), (0.0, 0.0)),
+        (book(None, None, 1000, 1000), (None, None)),
+        (book(None, 1, 1, 2), (None, 10_000.0)),
+        (book(1000, None, NOTHING_KNOWN.lowest, NOTHING_KNOWN.highest), (0.0, None)),  # by events alone
+    ],
+)
+def test_known_basis_points_are_of_the_prices_that_follow_the_best_ones(
+    made: OrderBook, bps: tuple[float | None, float | None]
+) -> None:
+    assert known_bps(made) == bps

@@ -126,16 +126,14 @@ class Upkeep:
 
 
 def known_bps(book: OrderBook) -> tuple[float | None, float | None]:
-    """Return how far prices are known below the best bid and above the best ask, in basis points of these.
+    """Return how far all prices are known below the best bid and above the best ask, in basis points of these.
 
-    None for a side without levels, and for one that is known to its end.
+    None for a side without levels, and 0 where the best price lies outside the known range.
     """
-    below, above = _room(book)
-    known = book.known_range
-    return (
-        below / book.best_bid * _BPS if book.best_bid and known.lowest > 0 else None,
-        above / book.best_ask * _BPS if 0 < book.best_ask < MAX_STEPS and known.highest < MAX_STEPS else None,
-    )
+    known, bid, ask = book.known_range, book.best_bid, book.best_ask
+    below = bid - known.lowest if bid in known else 0
+    above = known.highest - ask if ask in known else 0
+    return below / bid * _BPS if bid else None, above / ask * _BPS if ask < MAX_STEPS else None
 
 
 def _room(book: OrderBook) -> tuple[int, int]:

@@ -356,8 +356,8 @@ class GetStatusResponse(_message.Message):
     suspensions_count: _builtins.int
     """How often the stream was lost or silent since the server started, whether anything was missed or not."""
     bid_known_bps: _builtins.float
-    """How far below the best bid all prices are known, in basis points of the best bid. Absent while no book is in sync,
-    while there are no bids, and while every bid is known.
+    """How far below the best bid all prices are known, in basis points of the best bid. 0 while the best bid is outside
+    the known range. Absent while no book is in sync, and while there are no bids.
     """
     ask_known_bps: _builtins.float
     """How far above the best ask all prices are known, in basis points of the best ask. Absent as `bid_known_bps` is."""
