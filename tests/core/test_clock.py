@@ -1,3 +1,5 @@
+import pytest
+
 from chronobook_server.core.clock import ExchangeClock
 from chronobook_server.core.values import Millis
 
@@ -7,6 +9,9 @@ def test_now_is_the_last_time_plus_what_has_passed_since() -> None:
     assert clock.now(5.0) is None
     clock.observe(Millis(1_000_000), 10.0)
     assert clock.now(12.5) == 1_002_500
+    clock = ExchangeClock()
+    clock.observe(Millis(0), 10.0)
+    assert clock.now(10.0) == 0
 
 
 def test_now_never_runs_backwards() -> None:
@@ -17,6 +22,15 @@ def test_now_never_runs_backwards() -> None:
     assert clock.now(20.0) == 1_010_000
     clock.observe(Millis(1_020_000), 21.0)
     assert clock.now(21.0) == 1_020_000
+
+
+@pytest.mark.parametrize(("given", "observed", "now"), [(5000, 4000, 5000), (5000, 3999, 3999), (1001, 0, 0)])
+def test_now_goes_back_only_to_a_time_of_more_than_a_second_before(given: int, observed: int, now: int) -> None:
+    clock = ExchangeClock()
+    clock.observe(Millis(given), 10.0)
+    assert clock.now(10.0) == given
+    clock.observe(Millis(observed), 10.0)
+    assert clock.now(10.0) == now
 
 
 def test_age_counts_from_the_books_last_progress() -> None:

@@ -9,32 +9,10 @@ from chronobook_server.core.instrument import Instrument, MalformedDecimal
 from chronobook_server.core.records import Gap, InstrumentChanged, Keyframe, RangeWidened, Suspended, Update
 from chronobook_server.core.sync import IllegalInput, Output, Synchroniser
 from chronobook_server.core.sync_table import TABLE, Action, Input, State
+from chronobook_server.core.trouble import Trouble, TroubleKind
 from chronobook_server.core.values import MAX_STEPS, Millis, Price, UpdateId
 from tests.support.depth import Pairs, snapshot, update
-
-BID: Pairs = [("99.0", "2.00")]
-
-
-def kinds(outputs: list[Output]) -> list[str]:
-    return [type(output).__name__ for output in outputs]
-
-
-def opened(*, buffer_limit: int = 100) -> tuple[Synchroniser, int]:
-    sync = Synchroniser("X", buffer_limit=buffer_limit)
-    wanted = sync.opened()[-1]
-    assert isinstance(wanted, SnapshotWanted)
-    return sync, wanted.number
-
-
-def in_sync() -> Synchroniser:
-    """Return a machine whose book stands at update id 20 with one event applied."""
-    sync, number = opened()
-    sync.receive_update(update(5, 10, 4))
-    sync.receive_snapshot(number, snapshot(10))
-    sync.receive_update(update(11, 20, 10, bids=BID))
-    assert sync.state is State.IN_SYNC
-    return sync
-
+from tests.support.machine import BID, in_sync, kinds, opened
 
 # --- the rows of the table, one by one
 
@@ -124,18 +102,20 @@ def test_a_snapshot_from_before_what_was_known_already_is_asked_for_again() -> N
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("price", "reason"),
     [
-        snapshot(10, bids=[("nonsense", "1.00")]),
-        snapshot(10, bids=[("102.0", "1.00")]),
-        snapshot(10, bids=[("101.0", "1.00")]),
+        ("nonsense", "a price of X is not a decimal number: 'nonsense'"),
+        ("102.0", "X: best bid 1020 >= best ask 1010"),
+        ("101.0", "both sides rest at 1010"),
     ],
     ids=["malformed", "crossed", "locked"],
 )
-def test_a_snapshot_of_no_use_is_asked_for_again(bad: object) -> None:
+def test_a_snapshot_of_no_use_is_asked_for_again(price: str, reason: str) -> None:
     sync, number = opened()
-    assert sync.receive_snapshot(number, bad) == [SnapshotWanted(number + 1, attempt=1)]  # type: ignore[arg-type]
+    bad = snapshot(10, bids=[(price, "1.00")])
+    assert sync.receive_snapshot(number, bad) == [SnapshotWanted(number + 1, attempt=1)]
     assert sync.book is None
+    assert sync.troubles() == [Trouble(TroubleKind.SNAPSHOT, reason)]
 
 
 def test_a_failed_snapshot_is_asked_for_again_and_the_attempts_count() -> None:
@@ -212,6 +192,7 @@ def test_a_crossed_book_is_given_up_and_its_event_kept() -> None:
     assert kinds(outputs) == ["Gap", "SnapshotWanted"]
     assert isinstance(outputs[0], Gap)
     assert outputs[0].cause is Cause.CROSSED_BOOK
+    assert sync.troubles() == [Trouble(TroubleKind.CROSSED, "X: both sides rest at 1010")]
     wanted = outputs[1]
     assert isinstance(wanted, SnapshotWanted)
     again = sync.receive_snapshot(wanted.number, snapshot(25, bids=BID, asks=[("102.0", "1.00")]))
@@ -250,7 +231,7 @@ def resuming() -> tuple[Synchroniser, int]:
 def test_a_lost_stream_keeps_the_book_but_shows_it_no_more() -> None:
     sync = suspended()
     assert (sync.state, sync.book, sync.update_id) == (State.SUSPENDED, None, 20)
-    with pytest.raises(IllegalInput):
+    with pytest.raises(IllegalInput, match=r"^an event without a stream$"):
         sync.receive_update(update(21, 30, 20))
 
 
@@ -358,9 +339,9 @@ def checking(**options: Any) -> tuple[Synchroniser, int]:
     sync = in_sync()
     (wanted,) = sync.check(Urgency.AUDIT)
     assert isinstance(wanted, SnapshotWanted)
-    assert wanted.urgency is Urgency.AUDIT
+    assert (wanted.attempt, wanted.urgency) == (0, Urgency.AUDIT)
     assert sync.is_checking
-    with pytest.raises(IllegalInput):
+    with pytest.raises(IllegalInput, match=r"^a snapshot is on its way already$"):
         sync.check(Urgency.AUDIT)
     return sync, wanted.number
 
@@ -421,6 +402,7 @@ def test_a_check_that_brings_nothing_leaves_the_book_as_it_is() -> None:
     assert (sync.state, sync.is_checking) == (State.IN_SYNC, False)
     sync, number = checking()
     assert sync.receive_snapshot(number, snapshot(20, bids=[("nonsense", "1.00")])) == []
+    assert sync.troubles() == [Trouble(TroubleKind.SNAPSHOT, "a price of X is not a decimal number: 'nonsense'")]
 
 
 def test_a_wider_snapshot_teaches_what_lay_outside_the_known_range() -> None:
@@ -626,7 +608,8 @@ def test_an_input_without_a_row_raises_and_changes_nothing(state: State) -> None
         if (state, event) in TABLE or (event is Input.KEPT and state in (State.IN_SYNC, State.RESUMING)):
             continue
         sync, number = machine(state)
-        with pytest.raises(IllegalInput):
+        named = f"{event.name} in {state.name}"
+        with pytest.raises(IllegalInput, match=f"^({named}|an event without a stream)$"):
             provoke(sync, event, number)
         assert sync.state is state
 

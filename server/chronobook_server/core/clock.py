@@ -11,7 +11,7 @@ class ExchangeClock:
 
     def __init__(self) -> None:
         self.last: Millis | None = None  # the exchange's time in what last arrived
-        self._arrived = 0.0
+        self._arrived: float  # when that was
         self._progressed: float | None = None
         self._given = Millis(0)
 
@@ -30,9 +30,7 @@ class ExchangeClock:
         """Return now; None before the first observation."""
         if self.last is None:
             return None
-        now = Millis(self.last + int((monotonic - self._arrived) * 1000))
-        if now > self._given:
-            self._given = now
+        self._given = max(self._given, Millis(self.last + int((monotonic - self._arrived) * 1000)))
         return self._given
 
     def age(self, monotonic: float) -> float | None:

@@ -74,16 +74,17 @@ class Synchroniser:
         self._book: OrderBook | None = None
         self._levels = LevelReader(instrument or Instrument(symbol))
         self._chain = Chain(last, allowance or Allowance(), buffer_limit)
-        self._received = Nanos(0)  # when the last message came
-        self._synced_at = Nanos(0)
         self._losses = 0  # since the book was calm
         self._request = 0
         self._awaited: int | None = None  # the request whose reply is of interest
-        self._attempt = 0
-        self._doubt = Cause.DISCONNECT  # why the book is suspended, where it is
         self._held: DepthSnapshot | None = None  # a snapshot that waits for events
-        self._recent = Recent(UpdateId(0))
         self._out: list[Output] = []
+        # No value yet: the state that reads one is reached by a step that sets it.
+        self._received: Nanos  # when the last message came
+        self._synced_at: Nanos
+        self._attempt: int
+        self._doubt: Cause  # why the book is suspended
+        self._recent: Recent
 
     @property
     def seen(self) -> Seen:
@@ -151,7 +152,7 @@ class Synchroniser:
 
     def unreadable(self) -> list[Output]:
         """Take note that the stream brought an event that cannot be read: the next one tells whether it matters."""
-        self._step(Input.UNREADABLE, cause=Cause.CHAIN_BREAK)
+        self._step(Input.UNREADABLE)
         return self._drain()
 
     def ended(self, cause: Cause = Cause.NOT_TRADING) -> list[Output]:
@@ -260,13 +261,11 @@ class Synchroniser:
             case Action.APPLY | Action.RESUME:
                 assert update is not None
                 assert levels is not None
-                if action is Action.RESUME and self._chain.doubted:
-                    self._resume()  # the book stands elsewhere then, or is lost
-                    self._step(self._relation(update), update=update, levels=levels)
+                if action is Action.APPLY:
+                    self._apply(update, levels)
                     return
-                if action is Action.RESUME:
-                    self._resume()
-                self._apply(update, levels)
+                self._resume(update.final_update_id)  # with events in doubt, the book stands elsewhere then, or is lost
+                self._step(self._relation(update), update=update, levels=levels)
             case Action.NOTHING:
                 pass
             case Action.KEEP | Action.FORGET | Action.KEEP_ONLY | Action.START_OVER:
@@ -331,7 +330,6 @@ class Synchroniser:
             case Action.LOSE_COUNT:
                 assert snapshot is not None
                 self._lose(Cause.CHAIN_BREAK, [])
-                self._awaited = None
                 self._consider(snapshot)
             case Action.LOSE_ENDED:
                 self._lose(cause, [])
@@ -346,7 +344,7 @@ class Synchroniser:
         book = self._book
         assert book is not None
         # T never runs backwards in what goes downstream, whatever the exchange's clock does.
-        time = max(update.transaction_time, self._chain.time, book.transaction_time)
+        time = max(update.transaction_time, book.transaction_time)
         try:
             changes = book.apply(*levels, update_id=update.final_update_id, transaction_time=time)
         except CrossedBook as error:
@@ -371,7 +369,6 @@ class Synchroniser:
     def _adopt(self, keyframe: Keyframe, events: Iterable[DepthUpdate]) -> None:
         self._chain.kept.take_all()
         self._awaited = None
-        self._attempt = 0
         self._synced_at = self._received
         self._recent = Recent(keyframe.update_id)
         self._out.append(keyframe)
@@ -418,15 +415,17 @@ class Synchroniser:
         self._awaited = self._held = None
         self._out.append(Suspended(start=self._time_known, update_id=self._book.update_id, cause=cause))
 
-    def _resume(self, witness_id: UpdateId | None = None) -> None:
-        """Go on with the book. Events in doubt up to `witness_id`, or all, are believed; others are judged by them."""
+    def _resume(self, witness_id: UpdateId) -> None:
+        """Go on with the book. Of the events in doubt, the first and those up to `witness_id` are believed.
+
+        The others are judged by them.
+        """
         self._awaited = None
-        self._attempt = 0
         self._synced_at = self._received
         self._out.append(Resumed())
         for number, update in enumerate(self._chain.doubted.take_all()):
             levels = self._read(update.bids, update.asks)
-            is_believed = not number or witness_id is None or update.final_update_id <= witness_id
+            is_believed = not number or update.final_update_id <= witness_id
             if is_believed and self.state is State.IN_SYNC:
                 self._apply(update, levels)
             else:
@@ -441,13 +440,10 @@ class Synchroniser:
             self._chain.kept.append(update)
 
     def _lose_doubted(self, keep: list[DepthUpdate]) -> None:
-        held, awaited = self._held, self._awaited
+        held = self._held
         self._lose(self._doubt, keep)
-        if held is not None:
-            self._awaited = None
+        if held is not None:  # else one is on its way
             self._consider(held)
-        elif awaited is None:
-            self._ask(attempt=self._pace())
 
     def _pace(self) -> int:
         """Return the attempt that a loss of the book begins with: losses that follow each other soon are paced."""

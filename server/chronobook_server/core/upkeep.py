@@ -37,22 +37,23 @@ class Upkeep:
     def __init__(self, audit_seconds: float | None, *, is_named: bool = False) -> None:
         self._audit_seconds = audit_seconds
         self._is_named = is_named
-        self._least = (0, 0)  # of a named symbol: the room below the best bid and above the best ask that is too little
-        self._near_asked: tuple[int, int, int, int] | None = None  # best prices and edges at the last request
-        self._near_asked_at = 0.0
-        self._near_pause = 0.0
-        self._limit = 0  # levels a side of the largest snapshot of this epoch; FULL_LIMIT where none brings more
-        self._room = (0, 0)  # from the best prices to the edges of the known range, when a snapshot last told
-        self._told = 0.0  # when that was
-        self._asked = 0.0
-        self._pause = _FIRST_PAUSE
+        # `began` sets the others.
+        self._limit: int  # levels a side of the largest snapshot of this epoch; FULL_LIMIT where none brings more
+        self._room: tuple[int, int]  # from the best prices to the edges of the known range, when a snapshot last told
+        self._told: float  # when that was
+        self._asked: float
+        self._pause: float
+        self._least: tuple[int, int]  # of a named symbol: the least room below the best bid and above the best ask
+        self._near_asked: tuple[int, int, int, int] | None  # best prices and edges at the last request
+        self._near_asked_at: float
+        self._near_pause: float
 
     def began(self, book: OrderBook, limit: int, now: float) -> None:
         """Take note of a new epoch, by a snapshot of this limit."""
         self._limit = limit
         self._pause = _FIRST_PAUSE
-        self._asked = -_FIRST_PAUSE + now
-        self._near_asked, self._near_pause = None, 0.0
+        self._asked = now - _FIRST_PAUSE
+        self._near_asked, self._near_asked_at, self._near_pause = None, now, 0.0
         self._note(book, now)
 
     def compared(self, book: OrderBook, limit: int, now: float) -> None:
@@ -71,18 +72,21 @@ class Upkeep:
     def _note_near(self, book: OrderBook) -> None:
         known = book.known_range
         bid, ask, lowest, highest = self._near_asked or (book.best_bid, book.best_ask, known.lowest, known.highest)
-        if self._near_asked is not None and (known.lowest < lowest or known.highest > highest):
+        if known.lowest < lowest or known.highest > highest:
             self._near_pause = 0.0  # it brought more
         self._near_asked = None
         # The snapshot is of an instant during the request: it reached as far from the best prices of then.
-        reaches = (max(bid, book.best_bid) - known.lowest, known.highest - min(ask, book.best_ask))
-        moves = (abs(book.best_bid - bid), abs(book.best_ask - ask))
-        least = []
-        for reach, move, best in zip(reaches, moves, (book.best_bid, book.best_ask), strict=True):
-            wanted = best * (_KEPT_BPS + _EVENT_BPS) / _BPS + max(best * _MOVES_BPS / _BPS, move)
-            most = max(reach, 0) * (1 - _BROUGHT) if self._limit >= FULL_LIMIT else wanted
-            least.append(int(min(wanted, most)))
-        self._least = (least[0], least[1])
+        self._least = (
+            self._least_room(book.best_bid, abs(book.best_bid - bid), max(bid, book.best_bid) - known.lowest),
+            self._least_room(book.best_ask, abs(book.best_ask - ask), known.highest - min(ask, book.best_ask)),
+        )
+
+    def _least_room(self, best: int, move: int, reach: int) -> int:
+        """Return the room on a side that is just enough, after a request during which its best price moved so far."""
+        wanted = best * (_KEPT_BPS + _EVENT_BPS) / _BPS + max(best * _MOVES_BPS / _BPS, move)
+        if self._limit < FULL_LIMIT:
+            return int(wanted)
+        return int(min(wanted, max(reach, 0) * (1 - _BROUGHT)))
 
     def is_near(self, book: OrderBook, now: float) -> bool:
         """Return whether a snapshot is wanted now to keep prices near the market known. The caller asks for it.
@@ -121,8 +125,9 @@ class Upkeep:
         return urgency
 
     def _is_near(self, book: OrderBook) -> bool:
-        room = _room(book)
-        return any(now < max(before, 0) * _NEAR for now, before in zip(room, self._room, strict=True))
+        below, above = _room(book)
+        told_below, told_above = self._room
+        return below < max(told_below, 0) * _NEAR or above < max(told_above, 0) * _NEAR
 
 
 def known_bps(book: OrderBook) -> tuple[float | None, float | None]:

@@ -1,0 +1,208 @@
+"""Events whose time is in doubt, what gives up the book, and how soon the next snapshot is asked for."""
+
+from collections.abc import Callable
+
+import pytest
+
+from chronobook_server.core.belief import Witness
+from chronobook_server.core.check import Audited
+from chronobook_server.core.coverage import Cause, KnownRange
+from chronobook_server.core.depth import DepthUpdate, SnapshotWanted, Urgency
+from chronobook_server.core.instrument import Instrument
+from chronobook_server.core.records import Gap, Keyframe, Suspended, Update
+from chronobook_server.core.sync import Output, Synchroniser
+from chronobook_server.core.sync_table import State
+from chronobook_server.core.values import Millis, Nanos, UpdateId
+from tests.support.depth import Pairs, snapshot, update
+from tests.support.machine import BID, in_sync, kinds, opened
+
+NEW_PRICE: Pairs = [("97.0", "1.00")]
+# A jump so long that a snapshot alone is its witness.
+FAR = 200_000
+
+
+def lost(cause: Cause = Cause.CHAIN_BREAK) -> Gap:
+    return Gap(start=Millis(20), update_id=UpdateId(20), cause=cause)
+
+
+def suspended(cause: Cause = Cause.CHAIN_BREAK) -> Suspended:
+    return Suspended(start=Millis(20), update_id=UpdateId(20), cause=cause)
+
+
+def doubting(*others: DepthUpdate, bids: Pairs | None = None) -> tuple[Synchroniser, int]:
+    """Return a machine that doubts the event from 21 to 30 and these, and the number of its request."""
+    sync = in_sync()
+    outputs = sync.receive_update(update(21, 30, 20, bids=bids, time=FAR, received=20))
+    assert outputs == [suspended(), SnapshotWanted(number=2, attempt=1)]
+    for other in others:
+        assert sync.receive_update(other) == []
+    assert sync.kept == 1 + len(others)
+    return sync, 2
+
+
+@pytest.mark.parametrize("others", [[], [update(31, 40, 30, time=FAR + 10, received=30)]])
+def test_a_snapshot_inside_the_first_event_in_doubt_is_its_witness(others: list[DepthUpdate]) -> None:
+    """The others are then judged by that event."""
+    sync, number = doubting(*others)
+    outputs = sync.receive_snapshot(number, snapshot(25, bids=BID, time=FAR, received=50))
+    assert kinds(outputs) == ["Resumed", *["Update"] * (1 + len(others)), "Audited"]
+    assert (sync.update_id, sync.is_checking) == (30 + 10 * len(others), False)
+
+
+def test_a_witness_tells_of_all_the_events_in_doubt_that_it_holds_and_of_no_others() -> None:
+    sync, number = doubting(
+        update(31, 40, 30, time=3 * FAR, received=30),
+        update(41, 50, 40, time=9 * FAR, received=40),
+    )
+    outputs = sync.receive_snapshot(number, snapshot(40, time=3 * FAR, received=50))
+    assert kinds(outputs) == ["Resumed", "Update", "Update", "Suspended", "SnapshotWanted"]
+    assert [output.final_update_id for output in outputs if isinstance(output, Update)] == [30, 40]
+    assert (sync.state, sync.kept) == (State.RESUMING, 1)
+
+
+def test_an_event_believed_that_crosses_the_book_keeps_those_after_it() -> None:
+    sync, number = doubting(update(31, 40, 30, time=FAR + 10, received=30), bids=[("101.0", "1.00")])
+    outputs = sync.receive_snapshot(number, snapshot(40, time=FAR + 10, received=50))
+    assert kinds(outputs) == ["Resumed", "Gap", "SnapshotWanted"]
+    assert (sync.state, sync.kept) == (State.BUFFERING, 2)
+
+
+def test_the_next_event_is_a_witness_of_a_short_jump_and_both_are_applied() -> None:
+    sync = in_sync()
+    sync.receive_update(update(21, 30, 20, bids=NEW_PRICE, time=2_000, received=20))
+    outputs = sync.receive_update(update(31, 40, 30, time=2_010, received=30))
+    assert kinds(outputs) == ["Resumed", "Update", "Update"]
+    assert (sync.update_id, sync.is_checking) == (40, False)
+
+
+def test_an_event_of_a_time_that_cannot_be_is_not_kept() -> None:
+    sync = in_sync()
+    outputs = sync.receive_update(update(21, 30, 20, time=-2_000))
+    assert outputs == [lost(), SnapshotWanted(number=2, attempt=0)]
+    assert (sync.state, sync.kept) == (State.BUFFERING, 0)
+
+
+def test_a_later_snapshot_of_a_lower_update_id_is_the_book_of_a_new_count() -> None:
+    sync = in_sync()
+    sync.check(Urgency.AUDIT)
+    outputs = sync.receive_snapshot(2, snapshot(3, time=21))
+    assert outputs[0] == lost()
+    assert kinds(outputs) == ["Gap", "Keyframe"]
+    assert (sync.update_id, sync.is_checking) == (3, False)
+
+
+# --- how soon the next snapshot is asked for
+
+
+def hole(sync: Synchroniser, last: int, received: int) -> list[Output]:
+    return sync.receive_update(update(last + 11, last + 20, last + 10, time=received, received=received))
+
+
+@pytest.mark.parametrize(
+    ("pauses", "attempts"),
+    [
+        ((0, 0, 0), [0, 1, 2]),
+        ((60_000, 9_999, 9_999), [0, 1, 2]),  # milliseconds in sync
+        ((60_000, 9_999, 10_000, 1), [0, 1, 0, 1]),
+    ],
+)
+def test_losses_that_follow_each_other_soon_are_paced(pauses: tuple[int, ...], attempts: list[int]) -> None:
+    sync, last, now, found = in_sync(), 20, 20, []
+    for pause in pauses:
+        now += pause
+        wanted = hole(sync, last, now)[-1]
+        assert isinstance(wanted, SnapshotWanted)
+        found.append(wanted.attempt)
+        sync.receive_snapshot(wanted.number, snapshot(last + 15, time=now, received=now))
+        assert sync.state is State.IN_SYNC
+        last += 20
+    assert found == attempts
+
+
+@pytest.mark.parametrize(
+    ("doubt", "cause", "attempts"),
+    [
+        (Synchroniser.silent, Cause.EXCHANGE_SILENT, [0, 1, 2]),
+        (Synchroniser.unreadable, Cause.CHAIN_BREAK, [1, 1, 2]),  # the next event tells sooner
+    ],
+)
+def test_a_snapshot_is_asked_for_at_once_where_no_event_will_tell(
+    doubt: Callable[[Synchroniser], list[Output]], cause: Cause, attempts: list[int]
+) -> None:
+    sync = in_sync()
+    for number, attempt in enumerate(attempts, 2):
+        assert doubt(sync) == [suspended(cause), SnapshotWanted(number, attempt)]
+        assert kinds(sync.receive_snapshot(number, snapshot(20, bids=BID))) == ["Resumed", "Audited"]
+
+
+# --- what is compared, read and told
+
+
+@pytest.mark.parametrize(("is_asked", "count"), [(True, 4000), (False, 16)])
+def test_events_are_remembered_for_a_snapshot_that_is_on_its_way(is_asked: bool, count: int) -> None:
+    """The snapshot shows the instant before `count` events, each of which named a price that it has otherwise."""
+
+    def answer(events: int) -> list[Output]:
+        sync = in_sync()
+        if is_asked:
+            sync.check(Urgency.AUDIT)
+        for index in range(events):
+            quantity = f"{index + 3}.00"
+            last = 20 + index
+            sync.receive_update(update(last + 1, last + 1, last, bids=[("99.0", quantity)], time=20, received=20))
+        if not is_asked:
+            sync.check(Urgency.AUDIT)
+        return sync.receive_snapshot(2, snapshot(20, bids=BID, received=30))
+
+    (audited,) = answer(count)
+    assert isinstance(audited, Audited)
+    assert (audited.comparison.compared, audited.comparison.is_right) == (1, True)
+    # With one event more, the first one that the comparison needs is forgotten.
+    assert answer(count + 1) == []
+
+
+@pytest.mark.parametrize("place", ["bids", "asks", "event"])
+def test_new_scales_hold_the_snapshot_and_the_events_that_wait(place: str) -> None:
+    """The snapshot has no room in the scales that one odd text left, and some text of it is finer than the others."""
+    sync, number = opened()
+    sync.receive_update(update(5, 10, 4, bids=[("98.0", "0.000000000000000001")]))
+    sync.receive_snapshot(number, snapshot(10))
+    sync.closed()
+    sync.ended()
+    number = next(output.number for output in sync.opened() if isinstance(output, SnapshotWanted))
+    fine, plain = "0.125", "1"
+    sync.receive_update(update(21, 30, 20, bids=[("97.0", fine if place == "event" else plain)]))
+    outputs = sync.receive_snapshot(
+        number,
+        snapshot(
+            25,
+            bids=[("99.0", fine if place == "bids" else plain), ("96.0", "60000000000")],
+            asks=[("101.0", fine if place == "asks" else plain)],
+        ),
+    )
+    assert kinds(outputs) == ["Keyframe", "Update"]
+    assert isinstance(outputs[0], Keyframe)
+    assert outputs[0].instrument == Instrument("X", 0, 3)
+
+
+def test_no_keyframe_goes_back_behind_the_stored_history() -> None:
+    sync = Synchroniser("X", last=Witness(Millis(5_000), None))
+    sync.opened()
+    assert kinds(sync.receive_snapshot(1, snapshot(10, time=3_000))) == ["SnapshotWanted"]
+    (keyframe,) = sync.receive_snapshot(2, snapshot(10, time=4_500))
+    assert isinstance(keyframe, Keyframe)
+    assert (keyframe.transaction_time, keyframe.event_time) == (5_000, 4_501)
+
+
+def test_a_keyframe_and_an_update_carry_all_that_their_messages_say() -> None:
+    sync, number = opened()
+    sync.receive_update(update(11, 20, 10, bids=BID, time=100, received=300))
+    keyframe, applied = sync.receive_snapshot(number, snapshot(12, time=90, received=200))
+    assert keyframe == Keyframe(
+        Instrument("X", 1, 0), UpdateId(12), Millis(90), Millis(91), Nanos(200_000_000),
+        {990: 1, 1010: -1}, KnownRange(990, 1010),
+    )  # fmt: skip
+    assert isinstance(applied, Update)
+    assert (applied.first_update_id, applied.final_update_id, applied.previous_final_update_id) == (11, 20, 10)
+    assert (applied.transaction_time, applied.event_time, applied.receive_time) == (100, 101, 300_000_000)
+    assert applied.changes == {990: 2}
