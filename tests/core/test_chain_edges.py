@@ -72,6 +72,7 @@ def test_the_first_event_after_a_snapshot_is_judged_by_the_snapshot_too() -> Non
         (update(991, 1005, 990, time=T), Input.BRIDGING),
         (update(1000, 1005, 999, time=T + 1000), Input.BRIDGING),
         (update(991, 1005, 990, time=T + 1001), Input.CONTRADICTION),
+        (update(1000, 1005, 999, time=T + 1001), Input.CONTRADICTION),
         (update(991, 1005, 990, time=T - 1), Input.CONTRADICTION),
         (update(1001, 1005, 1000, time=T - 1000), Input.CONTIGUOUS),
         (update(1001, 1005, 1000, time=T + 1001, received=T), Input.TIME_DOUBTED),
@@ -141,6 +142,15 @@ def test_an_event_does_not_begin_before_the_last_64() -> None:
     for final in range(LAST + 1, LAST + 63):
         apply(fewer, update(final, final, final - 1, time=T))
     assert named(fewer, reaching, book - 1) is Input.CONTIGUOUS
+    for final in range(LAST + 64, LAST + 100):
+        apply(chain, update(final, final, final - 1, time=T))
+    book = LAST + 99
+    assert named(chain, update(LAST + 36, book + 9, LAST + 36, time=T + 1), book) is Input.CONTRADICTION
+    assert named(chain, update(LAST + 37, book + 9, LAST + 37, time=T + 1), book) is Input.CONTIGUOUS
+
+
+def test_an_event_that_continues_the_book_may_begin_early() -> None:
+    assert named(running(), update(LAST, 1020, BOOK, time=NOW + 900)) is Input.CONTIGUOUS
 
 
 # --- events whose time is in doubt

@@ -165,6 +165,11 @@ def test_a_clock_that_was_set_back_begins_a_new_stretch() -> None:
     assert belief.judge(at(45_000, -3_557_000), None) is DOUBTED
 
 
+def test_a_clock_that_was_set_back_to_the_start_of_a_stretch_goes_on_with_it() -> None:
+    belief = fed((60, 0), (110, 150), (111, 151), (112, 150))
+    assert belief.judge(at(212_000, 151_000), None) is BELIEVED, "the first message was prompt"
+
+
 # --- speed
 
 
@@ -180,6 +185,20 @@ def test_messages_less_than_half_a_second_apart_tell_no_speed() -> None:
     often = fed(*((number * 4, number * 0.499) for number in range(6)))
     assert often.judge(at(20_000 + 1101, 2595), None) is DOUBTED
     assert paced(8).judge(at(16_000 + 1101, 2100), None) is BELIEVED
+
+
+def test_two_pauses_that_were_left_out_are_no_fast_replay() -> None:
+    belief = fed((0, 0), (0.5, 0.5), (60, 1), (120, 1.5), (120.5, 2))
+    assert belief.judge(at(121_601, 2100), None) is DOUBTED
+    stalled = fed((0, 0), (60, 0.5), (60, 1), (120, 1.5), (180, 2))
+    assert stalled.judge(at(181_101, 2100), None) is BELIEVED
+
+
+def test_a_replay_that_slows_down_to_the_speed_of_our_clock_is_live() -> None:
+    belief = fed(
+        *((4 * number, number / 2) for number in range(6)), *((20 + number / 2, number / 2) for number in range(6, 12))
+    )
+    assert belief.judge(at(25_500 + 1101, 5600), None) is DOUBTED
 
 
 def test_the_speed_is_forgotten_when_the_clock_is_set_back_until_it_is_known_anew() -> None:

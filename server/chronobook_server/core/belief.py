@@ -64,7 +64,8 @@ def _elapsed_ms(one: Witness, other: Witness) -> int:
 
 def _lead(message: Witness) -> int:
     """Return how far a time is ahead of our clock, in nanoseconds; the less, the later it was delivered."""
-    return message.time * _NS - (message.received or 0)
+    assert message.received is not None
+    return message.time * _NS - message.received
 
 
 def follows(before: Witness, after: Witness, speed: float = 1.0) -> bool:

@@ -5,7 +5,6 @@ No message is believed alone. An event that is not newer than the book is a repe
 """
 
 from collections import deque
-from dataclasses import replace
 
 from .belief import Belief, Verdict, Witness, agree, follows, witness
 from .candidate import consider, contradicts
@@ -14,7 +13,7 @@ from .kept import Allowance, KeptEvents
 from .seen import REMEMBERED, Seen
 from .sync_table import Input, relation_to_event, relation_to_snapshot
 from .trouble import Trouble, TroubleKind
-from .values import SLACK_MS, Millis, UpdateId
+from .values import SLACK_MS, Millis, Nanos, UpdateId
 
 # For so long after a snapshot the stream may still bring events from before it.
 _STALE_NS = 10 * 10**9
@@ -39,7 +38,7 @@ class Chain:
         self._belief = Belief(last)
         self._newest_id = UpdateId(0)  # final id of the last event applied, of whichever epoch
         self._applied: deque[tuple[UpdateId, Millis]] = deque(maxlen=_APPLIED)  # and the epoch's snapshot
-        self._epoch: DepthSnapshot | None = None  # the last snapshot that became the book, without its levels
+        self._epoch: tuple[UpdateId, Millis, Nanos] | None = None  # id and times of the last snapshot that was adopted
         self._refused: Witness | None = None  # the time of the last snapshot that could not become the book
 
     @property
@@ -67,7 +66,7 @@ class Chain:
     def adopted(self, snapshot: DepthSnapshot, events: list[DepthUpdate]) -> None:
         """Take note of a snapshot that is the book now, and of the events that came before."""
         self.started, self._refused = snapshot, None
-        self._epoch = replace(snapshot, bids=(), asks=())  # its levels are in the book
+        self._epoch = (snapshot.last_update_id, snapshot.transaction_time, snapshot.receive_time)
         self._applied.clear()
         self._applied.append((snapshot.last_update_id, snapshot.transaction_time))
         self.is_ahead = bool(events) and events[-1].final_update_id < snapshot.last_update_id
@@ -124,11 +123,10 @@ class Chain:
 
     def _is_from_before(self, update: DepthUpdate) -> bool:
         """Return whether an event may be what a stream still owed from before the epoch's snapshot."""
-        epoch = self._epoch
-        assert epoch is not None
-        is_soon = update.receive_time - epoch.receive_time <= _STALE_NS
-        is_earlier = update.transaction_time <= epoch.transaction_time
-        return is_soon and is_earlier and update.final_update_id <= epoch.last_update_id
+        assert self._epoch is not None
+        last_update_id, time, received = self._epoch
+        is_soon = update.receive_time - received <= _STALE_NS
+        return is_soon and update.transaction_time <= time and update.final_update_id <= last_update_id
 
     def _is_apart(self, update: DepthUpdate, book_id: UpdateId) -> bool:
         """Return whether an event that overlaps the book is of another time: an id is wrong, or of an earlier count."""
