@@ -9,7 +9,8 @@ NOW, DAY = 1_790_000_000_000, 86_400_000
 
 
 @pytest.mark.parametrize(
-    ("later", "is_seen"), [(0, True), (-1, True), (-DAY, True), (-24 * DAY, True), (1, False), (DAY, False)]
+    ("later", "is_seen"),
+    [(0, True), (-1, True), (-DAY, True), (-24 * DAY, True), (1, False), (DAY, False), (2**31, False)],
 )
 @pytest.mark.parametrize("now", [NOW, 2**41, 2**41 - 1])
 def test_a_repetition_is_no_later_than_the_event(now: int, later: int, *, is_seen: bool) -> None:
