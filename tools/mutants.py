@@ -148,11 +148,11 @@ MUTANTS = (
         "if False:",
     ),
     Mutant("removals are forgotten", "core/book.py", "                    del levels[price]\n", ""),
-    Mutant("a removal takes the other side's level too", "core/book.py", "if current * sign > 0:", "if True:"),
+    Mutant("a removal takes the other side's level too", "core/book.py", "if (current > 0) == is_bid:", "if True:"),
     Mutant(
         "`0` of the other side counts as news of an unseen level",
         "core/book.py",
-        "if price <= highest if sign > 0 else price >= lowest:",
+        "if price <= highest if is_bid else price >= lowest:",
         "if True:",
     ),
     Mutant(

@@ -54,6 +54,7 @@ def test_a_removal_says_nothing_of_a_level_on_the_other_side() -> None:
 def test_what_stays_as_it_was_is_no_change() -> None:
     target = book({100: 5, 102: -7})
     assert apply(target, {100: 5, 99: 0}, {102: 7}) == {}
+    assert apply(target, {100: 5, 99: 0, 98: 3}, {102: 7, 103: 0, 104: 1}) == {98: 3, 104: -1}
 
 
 def test_inside_the_range_an_absent_level_is_zero_and_outside_unknown_until_named() -> None:
@@ -64,6 +65,13 @@ def test_inside_the_range_an_absent_level_is_zero_and_outside_unknown_until_name
     assert [target.quantity(Price(price)) for price in (80, 70, 120, 121)] == [0, 4, 0, None]
     assert apply(target, {70: 0, 80: 0}, {}) == {70: 0}
     assert target.quantity(Price(70)) == 0
+
+
+def test_only_prices_outside_the_known_range_are_named() -> None:
+    target = book({90: 1, 100: 5, 102: -7, 110: -1})
+    apply(target, {90: 0, 91: 2, 89: 1}, {110: 0, 109: 1, 111: 1})
+    apply(target, {90: 3, 89: 0, 88: 0}, {110: 4, 111: 0, 112: 0})
+    assert target.named == {88, 89, 111, 112}
 
 
 def test_a_crossed_side_named_empty_is_no_news_of_the_side_that_can_rest_there() -> None:
@@ -147,10 +155,10 @@ def test_a_book_and_its_view_and_keyframe_say_of_which_event_they_are() -> None:
 
 
 def test_the_best_price_is_found_across_a_wide_hole_and_an_empty_side() -> None:
-    target = book({100: 5, 10_000: -7, 20: 1, 90_000: -2}, KnownRange(0, MAX_STEPS))
-    apply(target, {100: 0}, {10_000: 0})
+    target = book({1000: 5, 10_000: -7, 20: 1, 90_000: -1, 10: 9, 91_000: -9}, KnownRange(0, MAX_STEPS))
+    apply(target, {1000: 0}, {10_000: 0})
     assert (target.best_bid, target.best_ask) == (20, 90_000)
-    apply(target, {20: 0}, {90_000: 0})
+    apply(target, {20: 0, 10: 0}, {90_000: 0, 91_000: 0})
     assert (target.best_bid, target.best_ask) == (0, MAX_STEPS)
     apply(target, {50_000: 1}, {50_001: 1})
     assert (target.best_bid, target.best_ask) == (50_000, 50_001)

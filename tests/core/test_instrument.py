@@ -152,6 +152,12 @@ def test_what_cannot_be_read_is_told_with_its_kind_and_symbol(level: Any, read: 
         assert str(caught.value) == why
 
 
+def test_a_text_has_64_characters_at_most() -> None:
+    assert DecimalReader(0, minimum=0)["1." + "0" * 62] == 1
+    with pytest.raises(MalformedDecimal):
+        DecimalReader(0, minimum=0)["1." + "0" * 63]
+
+
 def test_the_bound_holds_for_a_number_that_no_coarser_scale_holds() -> None:
     with pytest.raises(FinerThanScale):
         DecimalReader(0, minimum=0)["4611686018427387.903"]

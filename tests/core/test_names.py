@@ -6,7 +6,18 @@ from chronobook_server.core.names import one_line, valid_symbol
 
 
 @pytest.mark.parametrize(
-    "name", ["ETHUSDT", "1000SHIBUSDT", "BTCUSDT_261225", "币安人生USDT", "我踏马来了USDT", "A", "S" * 64, "X1"]
+    "name",
+    [
+        "ETHUSDT",
+        "1000SHIBUSDT",
+        "BTCUSDT_261225",
+        "币安人生USDT",
+        "我踏马来了USDT",
+        "A",
+        "S" * 64,
+        "X1",
+        "𠀀" * 63 + "币",
+    ],
 )
 def test_what_real_names_look_like_is_a_symbol(name: str) -> None:
     assert valid_symbol(name)
@@ -15,9 +26,9 @@ def test_what_real_names_look_like_is_a_symbol(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        None, 5, True, b"ETHUSDT", ["A"], "", "ethusdt", "EthUSDT", "S" * 65, "币" * 65, "ETH USDT", "ETH/USDT",
-        "ETH-USDT", ".ETH", "..", ".", "ETH.USDT", "lost+found", "aside", "A\0B", "A\x1b[2J", "A\nB", "A\u202eB",
-        "\udc80", "A\udc80", "İUSDT", "ßUSDT", "A²", "٣", "A\u0301", "~", "A=B", "'A'",
+        None, 5, True, b"ETHUSDT", ["A"], "", "ethusdt", "EthUSDT", "S" * 65, "币" * 65, "𠀀" * 64, "ETH USDT",
+        "ETH/USDT", "ETH-USDT", ".ETH", "..", ".", "ETH.USDT", "lost+found", "aside", "A\0B", "A\x1b[2J", "A\nB",
+        "A\u202eB", "\udc80", "A\udc80", "İUSDT", "ßUSDT", "A²", "٣", "A\u0301", "~", "A=B", "'A'",
     ],
 )  # fmt: skip
 def test_nothing_else_is_a_symbol(name: object) -> None:

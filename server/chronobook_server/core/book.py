@@ -52,10 +52,10 @@ class OrderBook:
         changes: dict[int, int] = {}
         # Sets before removals: where one event empties a price on one side and fills it on the other, the removal
         # then finds the other side's level and leaves it alone, and the price changes once.
-        emptied_bids = self._set_levels(bids, 1, asks, changes)
-        emptied_asks = self._set_levels(asks, -1, bids, changes)
-        doubtful_bids = self._remove_levels(emptied_bids, 1, changes)
-        doubtful_asks = self._remove_levels(emptied_asks, -1, changes)
+        emptied_bids = self._set_levels(bids, asks, changes, is_bid=True)
+        emptied_asks = self._set_levels(asks, bids, changes, is_bid=False)
+        doubtful_bids = self._remove_levels(emptied_bids, changes, is_bid=True)
+        doubtful_asks = self._remove_levels(emptied_asks, changes, is_bid=False)
         self._find_best()
         self._check_crossed()
         # Where the market has passed the price, the other side cannot rest there either.
@@ -70,7 +70,7 @@ class OrderBook:
         return changes
 
     def _set_levels(
-        self, side: Mapping[int, int], sign: int, other: Mapping[int, int], changes: dict[int, int]
+        self, side: Mapping[int, int], other: Mapping[int, int], changes: dict[int, int], *, is_bid: bool
     ) -> list[int]:
         """Set one side's levels that are not emptied; return the prices of those that are."""
         levels = self.levels
@@ -88,17 +88,17 @@ class OrderBook:
             if current is None:
                 if not lowest <= price <= highest:
                     self.named.add(price)
-            elif (current > 0) != (quantity > 0) and other.get(price) != 0:
+            elif (current > 0) != is_bid and other.get(price) != 0:
                 raise CrossedBook(f"{self.instrument.symbol}: both sides rest at {price}")
         # Looked at only where a price named is beyond the best one; removals are looked after in _find_best.
-        if sign > 0:
+        if is_bid:
             if side and max(side) > self.best_bid:
                 self.best_bid = max((self.best_bid, *filter(side.get, side)))
         elif side and min(side) < self.best_ask:
             self.best_ask = min((self.best_ask, *filter(side.get, side)))
         return emptied
 
-    def _remove_levels(self, emptied: list[int], sign: int, changes: dict[int, int]) -> list[int]:
+    def _remove_levels(self, emptied: list[int], changes: dict[int, int], *, is_bid: bool) -> list[int]:
         """Remove one side's levels at these prices; return those that stay unknown for all that this side says."""
         levels, named = self.levels, self.named
         lowest, highest = self.known_range.lowest, self.known_range.highest
@@ -106,7 +106,7 @@ class OrderBook:
         for price in emptied:
             current = levels.get(price)
             if current is not None:
-                if current * sign > 0:
+                if (current > 0) == is_bid:
                     del levels[price]
                     changes[price] = 0
                     if not lowest <= price <= highest:
@@ -114,7 +114,7 @@ class OrderBook:
             elif not lowest <= price <= highest and price not in named:
                 # Below the range bids rest unseen, above it asks. The exchange also says "0" of a side that an
                 # aggressive order merely crossed; that is no news of what rests there on the other one.
-                if price <= highest if sign > 0 else price >= lowest:
+                if price <= highest if is_bid else price >= lowest:
                     named.add(price)
                     changes[price] = 0
                 else:
