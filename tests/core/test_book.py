@@ -164,6 +164,13 @@ def test_the_best_price_is_found_across_a_wide_hole_and_an_empty_side() -> None:
     assert (target.best_bid, target.best_ask) == (50_000, 50_001)
 
 
+def test_a_side_without_levels_stays_without_a_best_price() -> None:
+    bids, asks = book({100: 5}), book({102: -7})
+    assert apply(bids, {99: 1, 100: 0}, {105: 0}) == {99: 1, 100: 0}
+    assert apply(asks, {95: 0}, {103: 1, 102: 0}) == {103: -1, 102: 0}
+    assert [bids.best, asks.best] == [BestPrices(99, 1, 0, 0), BestPrices(0, 0, 103, 1)]
+
+
 def test_widening_teaches_levels_and_proves_the_rest_empty() -> None:
     target = book({100: 5, 102: -7})
     apply(target, {70: 0, 84: 0}, {})

@@ -14,8 +14,8 @@ from .records import BestPrices, Keyframe, RangeWidened, Update
 from .values import MAX_STEPS, Millis, Price, SignedQuantity, UpdateId
 from .view import BookView
 
-# How many steps the next best price is looked for one by one before all levels are searched.
-_PROBES = 100
+# The next best price is looked for so many steps away, one by one, before all levels are searched.
+_PROBES = range(1, 100)
 
 
 class CrossedBook(ValueError):
@@ -123,14 +123,13 @@ class OrderBook:
 
     def _find_best(self) -> None:
         levels = self.levels
-        if levels.get(self.best_bid, 0) <= 0:
-            near = range(self.best_bid - 1, self.best_bid - _PROBES, -1)
-            self.best_bid = next((price for price in near if levels.get(price, 0) > 0), 0) or max(
+        bid, ask = self.best_bid, self.best_ask
+        if levels.get(bid, 0) <= 0:
+            self.best_bid = next((bid - step for step in _PROBES if levels.get(bid - step, 0) > 0), 0) or max(
                 (price for price, quantity in levels.items() if quantity > 0), default=0
             )
-        if levels.get(self.best_ask, 0) >= 0:
-            near = range(self.best_ask + 1, self.best_ask + _PROBES)
-            self.best_ask = next((price for price in near if levels.get(price, 0) < 0), 0) or min(
+        if levels.get(ask, 0) >= 0:
+            self.best_ask = next((ask + step for step in _PROBES if levels.get(ask + step, 0) < 0), 0) or min(
                 (price for price, quantity in levels.items() if quantity < 0), default=MAX_STEPS
             )
 
