@@ -241,13 +241,12 @@ async def test_headers_that_a_stream_would_keep_have_a_bound_too(fed: HandFed) -
         assert (await running.stub.GetStatus(pb.GetStatusRequest(), metadata=large)).symbol == "ETHUSDT"
 
 
-@pytest.mark.parametrize("method", ["WatchLevel", "GetOrderBook"])
-async def test_a_call_whose_request_does_not_come_holds_no_place(
-    fed: HandFed, monkeypatch: pytest.MonkeyPatch, method: str
+async def test_a_stream_whose_request_does_not_come_holds_no_place(
+    fed: HandFed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "REQUEST_SECONDS", 0.05)
     async with served(fed) as running:
-        call: Any = running.channel.stream_stream(PATH + method)()
+        call: Any = running.channel.stream_stream(PATH + "WatchLevel")()
         said = await refused(call)
         assert (said.code, said.reason, said.fields) == (3, "INVALID_FIELD", ("request",))
         assert len(running.server.streams) == 0

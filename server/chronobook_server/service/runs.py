@@ -1,8 +1,8 @@
 """How calls of each kind are run: single questions, long ones, and streams.
 
-Long questions and streams hold a place of their caller's share from their first byte to their last one. They read
-their request themselves, after they have a place, and forget it as soon as its fields are read: gRPC would keep the
-bytes of a request for as long as the call lives.
+Long questions hold a place of their caller's share until their answer is sent, and streams for as long as they live.
+Streams read their request themselves, after they have a place, and forget it as soon as its fields are read: gRPC would
+keep the bytes of a request for as long as the call lives.
 """
 
 import asyncio
@@ -70,14 +70,11 @@ def long(
         finally:
             desk.end()
 
-    async def run(_: Any, context: _Context) -> bytes | None:
+    async def run(data: bytes, context: _Context) -> bytes | None:
         place = places.enter(callers.of(context), _this_task().cancel)
         # The answer is sent after this function, and takes memory until then.
         context.add_done_callback(lambda _: places.leave(place))  # type: ignore[arg-type]
         try:
-            data = await request_of(context, most_bytes)
-            if data is None:
-                return b""
             seconds = _seconds_left(context)
             if seconds is None:
                 return await worked_on(data, context, place)

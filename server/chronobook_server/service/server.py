@@ -77,7 +77,7 @@ def _methods(
 ) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
     """Return the service's methods by name, of bytes: what cannot be read is refused as everything else is.
 
-    Long questions and streams are to gRPC streams of requests, so that they read the only one themselves.
+    Streams are to gRPC streams of requests too, so that they read the only one themselves.
     """
     methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method in pb.DESCRIPTOR.services_by_name["OrderBookService"].methods:
@@ -98,8 +98,6 @@ def _methods(
         kind: Any = grpc.unary_unary_rpc_method_handler
         if method.server_streaming:
             kind = grpc.stream_stream_rpc_method_handler
-        elif method.name in _LONG:
-            kind = grpc.stream_unary_rpc_method_handler
         counting = counted(counts, run, method=method.name, is_stream=method.server_streaming, log_calls=log_calls)
         methods[method.name] = kind(counting)
     return methods
