@@ -265,12 +265,14 @@ def test_a_day_is_replayed_at_any_speed(speed: int) -> None:
     assert not any(isinstance(output, Suspended) for output in made.out[late:])
 
 
-def test_an_event_that_was_delivered_late_makes_the_next_one_no_jump() -> None:
+def test_the_event_after_one_that_was_delivered_late_is_believed_by_the_next_one() -> None:
     belief = Belief(at(START, START))
     belief.believe(Millis(START + 10_000), Nanos((START + 10_050) * 1_000_000))
     belief.believe(Millis(START + 11_000), Nanos((START + 41_000) * 1_000_000))
-    assert belief.judge(at(START + 41_000, START + 41_060), None) is Verdict.BELIEVED
-    assert belief.judge(at(START + 43_000, START + 41_060), None) is Verdict.DOUBTED
+    now = at(START + 41_000, START + 41_060)
+    assert belief.judge(now, None) is Verdict.DOUBTED
+    assert belief.settle(now, now, at(START + 41_100, START + 41_160), None) is Verdict.BELIEVED
+    assert belief.settle(now, now, at(START + 11_100, START + 41_060), None) is Verdict.REFUTES
 
 
 @pytest.mark.parametrize("hours", [-1, 1])

@@ -21,7 +21,7 @@ def considered(
     *events: DepthUpdate, known: Witness | None = None, newest: int = 0, refused: Witness | None = None
 ) -> Candidate:
     reply = snapshot(LAST, time=T)
-    return consider(reply, events, Belief(known), UpdateId(newest), refused)
+    return consider(reply, events, Belief(known), UpdateId(newest), [] if refused is None else [refused])
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,11 @@ def test_a_snapshot_later_than_the_event_that_follows_it_needs_a_second_one(even
 
 def test_two_snapshots_that_leap_alike_do_not_outweigh_the_events() -> None:
     event = update(95, 105, 94, time=T - LEAP)
-    leapt = considered(event, known=at(T - LEAP, T), refused=at(T))
+    leapt = considered(event, known=at(T - LEAP, T), refused=at(T, T - LEAP - 1))
     assert leapt.events == [event]
     assert leapt.objection is not None
+    silent = considered(event, known=at(T - LEAP, T), refused=at(T, T - LEAP))
+    assert silent == Candidate([], None), "no event has come since the first of the two"
     assert considered(event, known=at(T - LEAP), refused=at(T)) == Candidate([], None)
 
 

@@ -55,14 +55,18 @@ TWO = update(1011, 1020, BOOK, time=WILD, received=NOW), update(1021, 1030, 1020
         (1011, WILD, Input.SNAPSHOT_WITNESS),
         (1011, WILD + 1000, Input.SNAPSHOT_WITNESS),
         (1011, WILD + 1001, Input.SNAPSHOT_TOO_OLD),
-        (1020, WILD + 3000, Input.SNAPSHOT_TOO_OLD),
+        (1020, WILD + 3000, Input.SNAPSHOT_REFUTES),
         (1029, WILD, Input.SNAPSHOT_WITNESS),
         (1030, WILD + 3000, Input.SNAPSHOT_WITNESS),
-        (1030, WILD, Input.SNAPSHOT_TOO_OLD),
+        (1030, WILD, Input.SNAPSHOT_REFUTES),
         (1019, NOW, Input.SNAPSHOT_TOO_OLD),
         (1020, NOW, Input.SNAPSHOT_REFUTES),
-        (1020, NOW - 1000, Input.SNAPSHOT_REFUTES),
-        (1020, NOW - 1001, Input.SNAPSHOT_TOO_OLD),
+        (1020, NOW - 1001, Input.SNAPSHOT_REFUTES),
+        # One that goes further than the events may lie beyond more of them.
+        (1031, WILD + 4001, Input.SNAPSHOT_TOO_OLD),
+        (1031, NOW, Input.SNAPSHOT_REFUTES),
+        (1031, NOW - 1000, Input.SNAPSHOT_REFUTES),
+        (1031, NOW - 1001, Input.SNAPSHOT_TOO_OLD),
     ],
 )
 def test_a_snapshot_against_events_in_doubt(last: int, time: int, relation: Input) -> None:

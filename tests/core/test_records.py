@@ -64,8 +64,9 @@ def first_update(*, previous: int, time: int, received: int) -> Update:
         (7, 98_500, 2000, None, 98_500),
         (7, 98_000, 2000, None, 98_000),
         (7, 97_000, 2000, None, 97_000),
-        # The snapshot's time is older than that.
-        (7, 96_999, 2000, None, 99_000),
+        # The snapshot's time is older than that; the event may have come up to five seconds late.
+        (7, 96_999, 2000, None, 100_000),
+        (7, 50_000, 7000, None, 98_000),
         (7, 50_000, 0, None, 100_000),
         # The snapshot's time is later than the event's, or the clock went back between the two.
         (7, 101_000, 2000, None, 100_000),
@@ -74,8 +75,10 @@ def first_update(*, previous: int, time: int, received: int) -> Update:
         # A history comes before.
         (7, 98_500, 2000, 97_000, 98_500),
         (7, 98_500, 2000, 98_499, 98_500),
-        (7, 98_500, 2000, 98_500, 99_000),
-        (7, 98_500, 2000, 99_200, 99_201),
+        (7, 98_500, 2000, 98_500, 100_000),
+        (7, 98_500, 7000, 98_500, 98_501),
+        (7, 98_500, 6000, 98_500, 99_000),
+        (7, 98_500, 6000, 99_200, 99_201),
     ],
 )
 def test_an_epoch_starts_no_earlier_than_the_snapshots_state_is_shown_to_hold(

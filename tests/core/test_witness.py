@@ -2,7 +2,7 @@
 
 import pytest
 
-from chronobook_server.core.belief import Belief, Verdict, Witness, agree, follows
+from chronobook_server.core.belief import Belief, Verdict, Witness, agree, confirmed, follows
 from chronobook_server.core.values import Millis, Nanos
 
 # Our clock at the first message, and a time of another day, as in a replay.
@@ -136,19 +136,26 @@ def test_the_first_event_of_a_live_symbol_is_believed_after_a_day_of_quiet(
 # --- events delivered late
 
 
+def settled(belief: Belief, time: int, received: int) -> Verdict:
+    """Return what is made of an event that jumps once the next one has come, without a snapshot."""
+    event = at(time, received)
+    assert belief.judge(event, None) is DOUBTED
+    return belief.settle(event, event, at(time + 100, received + 100), None)
+
+
 @pytest.mark.parametrize(("late", "verdict"), [(120_000, BELIEVED), (120_001, DOUBTED)])
 def test_the_event_after_a_late_one_is_compared_with_a_prompt_one(late: int, verdict: Verdict) -> None:
     belief = fed((0, 0), (1, 1 + late / 1000))
     on_time = 1000 + late
-    assert belief.judge(at(on_time + 1000, on_time), None) is verdict
-    assert belief.judge(at(on_time + 1001, on_time), None) is DOUBTED
+    assert settled(belief, on_time + 1000, on_time) is verdict
+    assert settled(belief, on_time + 1001, on_time) is DOUBTED
 
 
 def test_the_promptest_event_of_a_stretch_is_kept_for_comparison() -> None:
     """Events come 40 s late from the third second on."""
     belief = fed((0, 0.3), (1, 1), *((second, second + 40) for second in range(2, 100)))
-    assert belief.judge(at(150_000, 149_000), None) is BELIEVED
-    assert belief.judge(at(150_001, 149_000), None) is DOUBTED
+    assert settled(belief, 150_000, 149_000) is BELIEVED
+    assert settled(belief, 150_001, 149_000) is DOUBTED
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(299, BELIEVED), (300, DOUBTED)])
@@ -156,7 +163,7 @@ def test_the_promptest_event_of_two_stretches_ago_is_forgotten(seconds: int, ver
     """A stretch is 150 s; events come 40 s late from the second on."""
     belief = fed((0, 0), *((second - 40, second) for second in range(41, seconds + 1)))
     now = 1000 * seconds + 500
-    assert belief.judge(at(now, now), None) is verdict
+    assert settled(belief, now, now) is verdict
 
 
 def test_a_clock_that_was_set_back_begins_a_new_stretch() -> None:
@@ -167,7 +174,7 @@ def test_a_clock_that_was_set_back_begins_a_new_stretch() -> None:
 
 def test_a_clock_that_was_set_back_to_the_start_of_a_stretch_goes_on_with_it() -> None:
     belief = fed((60, 0), (110, 150), (111, 151), (112, 150))
-    assert belief.judge(at(212_000, 151_000), None) is BELIEVED, "the first message was prompt"
+    assert settled(belief, 212_000, 151_000) is BELIEVED, "the first message was prompt"
 
 
 # --- speed
@@ -242,3 +249,28 @@ def test_each_jump_of_a_live_stream_needs_a_snapshot(speed: float, verdict: Verd
     first = at(speed * 2000 + 5000, 2500)
     assert paced(speed).settle(first, first, first, None) is verdict
     assert paced(speed, count=4).settle(first, first, first, None) is BELIEVED, "no speed is known"
+
+
+# --- snapshots that were not believed alone
+
+
+@pytest.mark.parametrize(
+    ("earlier", "own", "is_confirmed"),
+    [
+        ([], (50_000, 50_000), False),
+        ([(49_000, 50_000)], (50_000, 50_000), True),
+        ([(48_999, 50_000)], (50_000, 50_000), False),
+        # A replay at 60 times the speed: two of them tell how fast it goes.
+        ([(60_000, 1000)], (120_000, 2000), False),
+        ([(0, 0), (60_000, 1000)], (120_000, 2000), True),
+        ([(0, 0), (60_000, 1000)], (60_000 + 240_000, 2000), True),
+        ([(0, 0), (60_000, 1000)], (60_000 + 240_001, 2000), False),
+        ([(0, 0), (60_000, 1000)], (50_000, 2000), False),
+        # The first of the two was wild.
+        ([(10**9, 0), (60_000, 1000)], (120_000, 2000), False),
+    ],
+)
+def test_snapshots_confirm_each_other(
+    earlier: list[tuple[int, int]], own: tuple[int, int], *, is_confirmed: bool
+) -> None:
+    assert confirmed(at(*own), [at(*each) for each in earlier]) is is_confirmed

@@ -231,7 +231,7 @@ async def test_a_stream_that_is_cut_after_every_frame_makes_few_connections() ->
                     socket.frames.put_nowait(depth_frame("A", number))
                     socket.frames.put_nowait(Disconnected("cut"))
             await asyncio.sleep(0.1)
-        assert 20 <= len(run.network.opened) <= 100, "in five minutes"
+        assert 20 <= len(run.network.opened) <= 150, "in five minutes"
 
 
 @virtually

@@ -22,7 +22,8 @@ FIRST_IDS = (100_000, 4_000_000, 9_000_000_000_000)
 # Where a new count of update ids begins. No count comes to where another one was: an event that continues the book of
 # an earlier count by chance cannot be told from a true one.
 COUNTS = (0, 20_000, 40_000, 60_000, 80_000)
-_SAME_TIME = 0.03
+# Of two events, the second one can have the time of the first one, where that is not long ago.
+_SAME_TIME, _SAME_MS = 0.03, 500
 # An event this far back, in ms, is still dated to the one before it.
 BACK_MS = 999
 
@@ -89,7 +90,8 @@ class Symbol:
         assert event is not None
         self._next = None
         before = self.times[-1]
-        time = before if self.random.random() < _SAME_TIME else max(now, before)
+        is_same = self.random.random() < _SAME_TIME and now - before < _SAME_MS
+        time = before if is_same else max(now, before)
         if self.is_untimely:
             self.is_untimely = False
             time = before - self.random.randint(1, BACK_MS)

@@ -12,6 +12,7 @@ back is refused.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from enum import Enum, auto
 from itertools import pairwise
 from typing import NamedTuple
@@ -32,6 +33,8 @@ _LIVE_SPEED = 1.25
 _LATE_NS = 120 * 10**9
 _PROMPT_NS = 150 * 10**9
 _NS = 1_000_000
+# A replay goes so many times as fast at one time as at another: events do not come evenly.
+_UNEVEN = 2.0
 
 
 class Witness(NamedTuple):
@@ -77,6 +80,20 @@ def agree(one: Witness, other: Witness) -> bool:
     """Return whether two messages, in any order, are witnesses of each other's time."""
     elapsed = max(_elapsed_ms(one, other), _elapsed_ms(other, one))
     return abs(one.time - other.time) <= elapsed + SLACK_MS
+
+
+def confirmed(own: Witness, earlier: Sequence[Witness]) -> bool:
+    """Return whether snapshots that came before this one are witnesses of its time.
+
+    One is at the speed of our clock. In a replay it takes two, with a time between them that goes on like that.
+    """
+    if not earlier:
+        return False
+    last, first = earlier[-1], earlier[0]
+    if agree(last, own):
+        return True
+    speed = (last.time - first.time) / max(_elapsed_ms(first, last), 1)
+    return speed > 1 and 0 <= own.time - last.time <= (_elapsed_ms(last, own) + SLACK_MS) * speed * _UNEVEN
 
 
 def _is_live_after_quiet(snapshot: Witness, event: Witness) -> bool:
@@ -145,7 +162,7 @@ class Belief:
             return Verdict.REFUTES if stored is None or follows(stored, event) else Verdict.REFUSED
         if event.time < last.time - SLACK_MS:
             return Verdict.REFUSED
-        if follows(last, event, self._speed) or self._was_late(last, event):
+        if follows(last, event, self._speed):
             return Verdict.BELIEVED
         if keyframe is None:
             return Verdict.DOUBTED
@@ -165,5 +182,6 @@ class Belief:
         assert last is not None
         if event.time >= newest.time - SLACK_MS:
             is_long = first.time - last.time > (_elapsed_ms(last, first) + LONG_JUMP_MS) * self._speed
-            return Verdict.DOUBTED if is_long or self._is_live else Verdict.BELIEVED
+            wants_snapshot = (is_long or self._is_live) and not self._was_late(last, first)
+            return Verdict.DOUBTED if wants_snapshot else Verdict.BELIEVED
         return Verdict.REFUTES if event.time >= last.time - SLACK_MS else Verdict.REFUSED

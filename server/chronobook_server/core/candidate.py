@@ -4,10 +4,10 @@ A snapshot is one message of many: its update id and its time must fit the other
 contradict each other, nobody knows which one is wrong; a second snapshot that agrees with the first one decides.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .belief import Belief, Witness, agree, follows, witness
+from .belief import Belief, Witness, agree, confirmed, follows, witness
 from .depth import DepthSnapshot, DepthUpdate
 from .sync_table import Input, relation_to_snapshot
 from .values import SLACK_MS, UpdateId
@@ -26,17 +26,17 @@ def consider(
     kept: Iterable[DepthUpdate],
     belief: Belief,
     newest_id: UpdateId,
-    refused: Witness | None,
+    refused: Sequence[Witness],
 ) -> Candidate:
     """Say whether a snapshot can be the book.
 
-    `newest_id` is the final id of the last event applied, `refused` the time of the last snapshot that was refused.
+    `newest_id` is the final id of the last event applied, `refused` the times of the last snapshots that were refused.
     """
     own, last = witness(snapshot), snapshot.last_update_id
-    has_second = refused is not None and agree(refused, own)
+    has_second = confirmed(own, refused)
     events = list(kept)
-    # Two snapshots that leap alike from what is believed do not outweigh the events that go on from it.
-    if has_second and (belief.last is None or follows(belief.last, own)):
+    # Two snapshots that leap alike from what is believed do not outweigh events that go on from it meanwhile.
+    if has_second and (belief.last is None or follows(belief.last, own) or _all_came_before(refused, events)):
         events = [event for event in events if not contradicts(event, snapshot)]
     first = next((event for event in events if event.final_update_id >= last), None)
     if first is None:
@@ -46,6 +46,12 @@ def consider(
     if contradicts(first, snapshot):
         return Candidate(events, f"its time {own.time} is after {first.transaction_time} of the event that follows it")
     return Candidate(events, None)
+
+
+def _all_came_before(refused: Sequence[Witness], events: list[DepthUpdate]) -> bool:
+    """Return whether no event has come since the last snapshot was refused."""
+    since = refused[-1].received
+    return since is not None and all(event.receive_time <= since for event in events)
 
 
 def contradicts(event: DepthUpdate, snapshot: DepthSnapshot) -> bool:

@@ -6,7 +6,7 @@ No message is believed alone. An event that is not newer than the book is a repe
 
 from collections import deque
 
-from .belief import Belief, Verdict, Witness, agree, follows, witness
+from .belief import Belief, Verdict, Witness, agree, confirmed, follows, witness
 from .candidate import consider, contradicts
 from .depth import DepthSnapshot, DepthUpdate
 from .kept import Allowance, KeptEvents
@@ -39,7 +39,7 @@ class Chain:
         self._newest_id = UpdateId(0)  # final id of the last event applied, of whichever epoch
         self._applied: deque[tuple[UpdateId, Millis]] = deque(maxlen=_APPLIED)  # and the epoch's snapshot
         self._epoch: tuple[UpdateId, Millis, Nanos] | None = None  # id and times of the last snapshot that was adopted
-        self._refused: Witness | None = None  # the time of the last snapshot that could not become the book
+        self._refused: deque[Witness] = deque(maxlen=2)  # times of the last snapshots that were not believed
 
     @property
     def time(self) -> Millis:
@@ -65,7 +65,8 @@ class Chain:
 
     def adopted(self, snapshot: DepthSnapshot, events: list[DepthUpdate]) -> None:
         """Take note of a snapshot that is the book now, and of the events that came before."""
-        self.started, self._refused = snapshot, None
+        self.started = snapshot
+        self._refused.clear()
         self._epoch = (snapshot.last_update_id, snapshot.transaction_time, snapshot.receive_time)
         self._applied.clear()
         self._applied.append((snapshot.last_update_id, snapshot.transaction_time))
@@ -179,18 +180,22 @@ class Chain:
         if self.doubted:
             if last >= self.doubted[0].first_update_id and agree(witness(self._held_by(snapshot)), own):
                 return Input.SNAPSHOT_WITNESS
-            if last >= self.doubted[0].final_update_id and (before is None or follows(before, own)):
+            # One that goes no further than the events must have the time of one, or either of the two is wrong.
+            is_apart = last <= self.doubted[-1].final_update_id or before is None or follows(before, own)
+            if last >= self.doubted[0].final_update_id and is_apart:
                 self.tell(
                     TroubleKind.TIME, f"a snapshot at {own.time} holds the event {self.doubted[0].final_update_id}"
                 )
                 return Input.SNAPSHOT_REFUTES
         elif last >= book_id:
             return Input.SNAPSHOT_AHEAD if last > book_id else Input.SNAPSHOT_SAME
-        elif own.time > known_to and (before is None or follows(before, own)):
+        is_later = last < book_id and own.time > known_to
+        if is_later and (before is None or follows(before, own) or confirmed(own, self._refused)):
             self.tell(
                 TroubleKind.UPDATE_ID, f"a snapshot at {own.time} has the update id {last}, and the book {book_id}"
             )
             return Input.SNAPSHOT_ANEW
+        self._refused.append(own)
         self.tell(TroubleKind.SNAPSHOT, f"update id {last} at {own.time} tells nothing of the book at {book_id}")
         return Input.SNAPSHOT_TOO_OLD
 
@@ -215,7 +220,7 @@ class Chain:
         found = consider(snapshot, self.kept, self._belief, self._newest_id, self._refused)
         if found.objection is None:
             return found.events
-        self._refused = witness(snapshot)
+        self._refused.append(witness(snapshot))
         self.tell(TroubleKind.SNAPSHOT, found.objection)
         return None
 

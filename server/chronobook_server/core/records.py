@@ -12,6 +12,9 @@ from .coverage import Cause, KnownRange
 from .instrument import Instrument
 from .values import SLACK_MS, Millis, Nanos, UpdateId
 
+# An event can come so much later than a snapshot of the same moment.
+_LATE_MS = 5000
+
 
 @dataclass(frozen=True, slots=True)
 class Keyframe:
@@ -155,8 +158,8 @@ def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) 
         # A snapshot dated to the end of the history before tells nothing of when its own state began.
         is_later = complete_to is None or keyframe.transaction_time > complete_to
         is_believed = is_later and keyframe.transaction_time >= received - SLACK_MS
-        # An event may take longer than a snapshot to come: what only receive times tell begins a little later.
-        start = Millis(min(keyframe.transaction_time if is_believed else received + SLACK_MS, start))
+        # An event may take longer than a snapshot to come: what only receive times tell begins later by that much.
+        start = Millis(min(keyframe.transaction_time if is_believed else received + _LATE_MS, start))
     return start if complete_to is None else Millis(max(start, complete_to + 1))
 
 

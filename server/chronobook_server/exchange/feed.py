@@ -34,8 +34,7 @@ INFO_SECONDS = 300.0
 NOT_LISTED = Contract("NOT_LISTED")
 _TICK_SECONDS = 1.0
 # The best prices come every five seconds, if any of them moves.
-_TICKER_PATIENCE_SECONDS = 20.0
-_LONGEST_PATIENCE_SECONDS = 320.0
+_TICKER_PATIENCE_SECONDS = 12.0
 # The event loop stood still for so long: frames waited, and pings too.
 _STALL_SECONDS = 2.0
 # Connections that end so soon after that end because of it.
@@ -188,7 +187,7 @@ class Feed:
     # --- the best prices of all symbols, which tell whether streams are silent without reason
 
     async def _keep_ticker(self) -> None:
-        attempt, patience = 0, _TICKER_PATIENCE_SECONDS
+        attempt = 0
         while True:
             await asyncio.sleep(retry_delay(attempt, self._random.random))
             attempt += 1
@@ -197,22 +196,18 @@ class Feed:
             except Unreachable:
                 continue
             link = Link(next(self._around.sources), socket, self._network.monotonic)
-            silence = asyncio.create_task(self._end_when_silent(link, patience))
+            silence = asyncio.create_task(self._end_when_silent(link))
             try:
                 await link.read(self._ticker)
             finally:
                 silence.cancel()
                 await link.close()
-            # In a quiet market there may be nothing to bring.
-            patience = min(patience * 2, _LONGEST_PATIENCE_SECONDS)
-            if link.frames:
-                patience = _TICKER_PATIENCE_SECONDS
             if link.has_worked:
                 attempt = 1
 
-    async def _end_when_silent(self, link: Link, patience: float) -> None:
-        """Close a connection that brings nothing for so long."""
-        while (left := link.last_frame_at + patience - self._network.monotonic()) > 0:  # noqa: ASYNC110
+    async def _end_when_silent(self, link: Link) -> None:
+        """Close a connection that brings nothing for so long; in a quiet market that costs one now and then."""
+        while (left := link.last_frame_at + _TICKER_PATIENCE_SECONDS - self._network.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)
         self.counts.silent_connections += 1
         link.give_up()

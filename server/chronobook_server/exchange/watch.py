@@ -9,6 +9,8 @@ FIRST_FRAME_SECONDS = 10.0
 # What the exchange tells elsewhere comes by this stream within half a second.
 BEHIND_SECONDS = 5.0
 _LONGEST_SECONDS = 300.0
+# Where it is known that a stream owes something, trying again soon matters more.
+_LONGEST_OWING_SECONDS = 20.0
 
 
 class StreamWatch:
@@ -49,11 +51,12 @@ class StreamWatch:
         elif self._behind_since is None:
             self._behind_since = now
         is_behind = self._behind_since is not None and now - self._behind_since >= self._behind_patience
-        if not is_behind and (self._has_frame or now - self._since < self._patience):
+        patience = min(self._patience, _LONGEST_OWING_SECONDS) if is_owing else self._patience
+        if not is_behind and (self._has_frame or now - self._since < patience):
             return False
         self._since = now
         if is_behind:
-            self._behind_patience = min(self._behind_patience * 2, _LONGEST_SECONDS)
+            self._behind_patience = min(self._behind_patience * 2, _LONGEST_OWING_SECONDS)
         self._patience = min(self._patience * 2, _LONGEST_SECONDS)
         self._has_frame = False
         self._newest = 0
