@@ -91,6 +91,60 @@ def test_a_later_snapshot_of_a_lower_update_id_is_the_book_of_a_new_count() -> N
     assert (sync.update_id, sync.is_checking) == (3, False)
 
 
+# --- what is known of the book, and asked for, in each position
+
+
+def test_without_a_book_there_is_no_update_id_and_nothing_is_compared() -> None:
+    sync, _ = opened()
+    assert (sync.update_id, sync.held_update_id, sync.is_checking, sync.is_ahead_of_stream) == (0, 0, False, False)
+
+
+def test_a_book_is_ahead_of_the_stream_until_an_event_reaches_it() -> None:
+    sync, number = opened()
+    sync.receive_update(update(5, 10, 4))
+    sync.receive_snapshot(number, snapshot(25))
+    found = [(sync.state, sync.is_ahead_of_stream)]
+    sync.silent()
+    found.append((sync.state, sync.is_ahead_of_stream))
+    sync.receive_update(update(11, 30, 10, time=26))
+    found.append((sync.state, sync.is_ahead_of_stream))
+    assert found == [(State.IN_SYNC, True), (State.RESUMING, False), (State.IN_SYNC, False)]
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["asked", "held"])
+@pytest.mark.parametrize("doubt", [Synchroniser.closed, Synchroniser.silent, Synchroniser.unreadable])
+def test_a_doubt_forgets_the_comparison(doubt: Callable[[Synchroniser], list[Output]], ahead: bool) -> None:
+    sync = in_sync()
+    sync.check(Urgency.AUDIT)
+    if ahead:
+        sync.receive_snapshot(2, snapshot(30))
+    assert (sync.awaits(2), sync.held_update_id) == ((False, 30) if ahead else (True, 0))
+    outputs = doubt(sync)
+    assert (sync.awaits(2), sync.held_update_id) == (False, 0)
+    assert sync.awaits(3) == ("SnapshotWanted" in kinds(outputs)) == (sync.state is State.RESUMING)
+
+
+def test_a_stream_that_is_lost_again_forgets_the_snapshot_and_the_request() -> None:
+    sync = in_sync()
+    sync.closed()
+    sync.opened()
+    sync.closed()
+    assert not sync.awaits(2)
+    sync.opened()
+    sync.receive_snapshot(3, snapshot(30))
+    assert sync.held_update_id == 30
+    sync.closed()
+    sync.opened()
+    assert (sync.held_update_id, sync.lose_patience()) == (0, [])
+
+
+def test_a_stream_that_is_lost_before_there_is_a_book_forgets_the_request() -> None:
+    sync, number = opened()
+    sync.closed()
+    assert not sync.awaits(number)
+    assert sync.receive_snapshot(number, snapshot(10)) == []
+
+
 # --- how soon the next snapshot is asked for
 
 
@@ -132,7 +186,8 @@ def test_a_snapshot_is_asked_for_at_once_where_no_event_will_tell(
     sync = in_sync()
     for number, attempt in enumerate(attempts, 2):
         assert doubt(sync) == [suspended(cause), SnapshotWanted(number, attempt)]
-        assert kinds(sync.receive_snapshot(number, snapshot(20, bids=BID))) == ["Resumed", "Audited"]
+        reply = snapshot(20, bids=BID, received=60_000 * number)
+        assert kinds(sync.receive_snapshot(number, reply)) == ["Resumed", "Audited"]
 
 
 # --- what is compared, read and told
@@ -161,6 +216,23 @@ def test_events_are_remembered_for_a_snapshot_that_is_on_its_way(is_asked: bool,
     assert answer(count + 1) == []
 
 
+def test_a_snapshot_is_compared_once() -> None:
+    sync = in_sync()
+    sync.check(Urgency.AUDIT)
+    assert kinds(sync.receive_snapshot(2, snapshot(20, bids=BID))) == ["Audited"]
+    assert kinds(sync.receive_update(update(21, 30, 20))) == ["Update"]
+
+
+def test_a_snapshot_of_before_the_range_widened_is_not_compared() -> None:
+    sync = in_sync()
+    sync.check(Urgency.WIDEN)
+    sync.receive_update(update(21, 30, 20, bids=NEW_PRICE))
+    outputs = sync.receive_snapshot(2, snapshot(25, bids=[*BID, ("96.0", "1.00")]))
+    assert kinds(outputs) == ["Audited", "RangeWidened"]
+    sync.check(Urgency.AUDIT)
+    assert sync.receive_snapshot(3, snapshot(29, bids=[*BID, ("96.0", "1.00")])) == []
+
+
 @pytest.mark.parametrize("place", ["bids", "asks", "event"])
 def test_new_scales_hold_the_snapshot_and_the_events_that_wait(place: str) -> None:
     """The snapshot has no room in the scales that one odd text left, and some text of it is finer than the others."""
@@ -183,6 +255,19 @@ def test_new_scales_hold_the_snapshot_and_the_events_that_wait(place: str) -> No
     assert kinds(outputs) == ["Keyframe", "Update"]
     assert isinstance(outputs[0], Keyframe)
     assert outputs[0].instrument == Instrument("X", 0, 3)
+
+
+def test_a_crossed_snapshot_leaves_the_scales_that_hold_the_events_that_wait() -> None:
+    sync, number = opened()
+    sync.receive_update(update(5, 5_000, 4, bids=[("98.0", "0.000000000000000001")], time=900))
+    huge: Pairs = [("99.0", "60000000000")]
+    sync.receive_snapshot(number, snapshot(10, time=1_000))
+    # Two snapshots agree, so that the event does not count; but this one is crossed.
+    crossed = snapshot(12, bids=huge, asks=[("98.0", "1.00")], time=1_100)
+    assert kinds(sync.receive_snapshot(number + 1, crossed)) == ["SnapshotWanted"]
+    # The event goes on from the next one, which has no room for it.
+    assert kinds(sync.receive_snapshot(number + 2, snapshot(4_000, bids=huge, time=900))) == ["SnapshotWanted"]
+    assert kinds(sync.receive_snapshot(number + 3, snapshot(4_000, time=900))) == ["Keyframe", "Update"]
 
 
 def test_no_keyframe_goes_back_behind_the_stored_history() -> None:

@@ -76,7 +76,7 @@ def test_a_reply_that_reaches_all_best_prices_ends_the_growth_of_the_pause() -> 
 
 def test_a_price_near_an_edge_wants_more() -> None:
     upkeep = began(WIDE, FULL_LIMIT)
-    assert upkeep.wanted(book(931, 932, 900, 1100), 110.0) is None
+    assert upkeep.wanted(book(930, 931, 900, 1100), 110.0) is None
     assert upkeep.wanted(book(929, 930, 900, 1100), 110.0) is Urgency.EDGE
     assert upkeep.wanted(book(929, 930, 900, 1100), 111.0) is None, "it has been asked for"
     moved = book(929, 930, 830, 1100)
@@ -153,6 +153,15 @@ def test_a_price_that_moves_far_during_a_request_is_asked_about_earlier(bid: int
     assert upkeep.is_near(book(99_980, 99_981, 99_800, 100_201), 110.0)
     upkeep.compared(book(99_780, 99_831, 98_000, 101_800), FULL_LIMIT, 110.2)
     assert upkeep.is_near(book(bid, ask, 98_000, 101_800), 110.3) is is_near
+
+
+def test_a_price_that_moved_since_a_request_did_not_move_during_the_next_one() -> None:
+    upkeep = near(book(100_000, 100_001, 99_800, 100_201))
+    assert upkeep.is_near(book(99_980, 99_981, 99_800, 100_201), 110.0)
+    upkeep.compared(book(99_980, 99_981, 98_000, 101_800), FULL_LIMIT, 110.2)
+    upkeep.compared(book(99_000, 99_001, 98_000, 101_800), FULL_LIMIT, 200.0)  # for another reason
+    # 25 basis points of 99000 are 247.
+    assert [upkeep.is_near(book(bid, bid + 1, 98_000, 101_800), 210.0) for bid in (98_247, 98_246)] == [False, True]
 
 
 def test_a_cheap_snapshot_near_the_market_is_followed_by_a_full_one_at_once() -> None:

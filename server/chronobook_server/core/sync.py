@@ -407,7 +407,7 @@ class Synchroniser:
     def _time_known(self) -> Millis:
         """`T` up to which the book is known: the last event's, or the snapshot's before the first one."""
         assert self._book is not None
-        return self._chain.time if self._chain.started is None else self._book.transaction_time
+        return self._book.transaction_time
 
     def _suspend(self, cause: Cause) -> None:
         assert self._book is not None
@@ -435,7 +435,6 @@ class Synchroniser:
         assert self._book is not None
         self._out.append(Gap(start=self._time_known, update_id=self._book.update_id, cause=cause))
         self._book = self._held = self._chain.started = None
-        self._chain.kept.take_all()
         for update in keep:
             self._chain.kept.append(update)
 
