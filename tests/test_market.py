@@ -346,6 +346,20 @@ def test_a_first_snapshot_of_another_time_does_not_hold_now_for_ever() -> None:
     assert (made.state, made.now()) == (State.IN_SYNC, 1000)
 
 
+def test_a_book_that_is_in_doubt_at_once_is_looked_after_once_it_is_believed() -> None:
+    made = market(Monotonic())
+    wanted = made.opened()
+    assert wanted is not None
+    jump = 50_000
+    made.update(update(901, 910, 900, time=900 + jump, received=900))
+    wanted = made.snapshot(wanted.number, snapshot(900, time=900, received=900)) or wanted
+    assert (made.state, made.epoch) == (State.RESUMING, 900)
+    made.snapshot(wanted.number, snapshot(910, time=900 + jump, received=900))
+    assert made.is_synced
+    assert made.tick() is None, "the snapshot was a full one"
+    assert made.age() == 0
+
+
 def test_a_fault_of_ours_leaves_a_gap_even_where_the_history_has_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     made = synced(Monotonic())
 

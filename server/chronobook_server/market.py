@@ -112,6 +112,7 @@ class Market:
         self._monotonic = monotonic
         self._synced = synced
         self._has_scale = history.last_time is not None
+        self._is_new = False  # whether an epoch has begun, and its book was not in sync yet
         self._history_error: str | None = None
         self._snapshot_limit = 0  # of the last snapshot that came; FULL_LIMIT where a larger one brings no more
         self._passed_before = UpdateId(0)  # what had been passed when the best prices came last
@@ -330,15 +331,16 @@ class Market:
         book, now = self._sync.book, self._monotonic()
         if book is None:
             return
+        if self._is_new:
+            self._is_new = False
+            self._clock.observe(book.transaction_time, now)
+            # Of a quiet symbol, the snapshot is all that ever arrives; it may have waited for events.
+            self._clock.progressed(self._snapshot_at)
+            self._behind_since = self._trouble = None
+            self._synced()
+            self._upkeep.began(book, self._snapshot_limit, now)
         for output in outputs:
-            if isinstance(output, Keyframe):
-                self._clock.observe(book.transaction_time, now)
-                # Of a quiet symbol, the snapshot is all that ever arrives; it may have waited for events.
-                self._clock.progressed(self._snapshot_at)
-                self._behind_since = self._trouble = None
-                self._synced()
-                self._upkeep.began(book, self._snapshot_limit, now)
-            elif isinstance(output, Audited):
+            if isinstance(output, Audited):
                 self._clock.progressed(now)
                 self._upkeep.compared(book, output.limit, now)
             elif isinstance(output, Resumed):
@@ -347,7 +349,7 @@ class Market:
     def _note(self, record: Record) -> None:
         match record:
             case Keyframe():
-                self._has_scale = True
+                self._has_scale = self._is_new = True
                 self._adopted_at = self._monotonic()
                 self.epoch = record.update_id
             case Gap():

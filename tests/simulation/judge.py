@@ -100,6 +100,8 @@ class Judge:
         if not server.is_running():
             wrong.append("the feed has ended")
         wrong += server.network.violations
+        if server.feed.counts.failures:
+            wrong.append(f"{server.feed.counts.failures} tasks of the feed failed")
         for name, market in server.markets.items():
             truth, counts = self._truth[name], market.counts
             seen["audits"] += counts.audits
@@ -109,6 +111,8 @@ class Judge:
             seen["resubscriptions"] += server.feed.counts.resubscriptions
             for gap in market.history.gaps():
                 seen[f"gap {gap.cause.value}"] += 1
+            if counts.faults:
+                wrong.append(f"{name}: {counts.faults} faults of ours cost the book")
             if counts.audit_mismatches and not truth.is_miscounted:
                 wrong.append(f"{name}: {counts.audit_mismatches} audits found the book wrong")
             wrong += checks.book_is_the_exchanges(market, truth)

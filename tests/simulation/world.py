@@ -80,6 +80,8 @@ class World:
         self.timed = kinds.timed(random, drawn)
         self.rates = kinds.event_rates(random, drawn)
         self._converge_seconds = CONVERGE_SECONDS if "in_sync_after_30_seconds" in drawn else _LONG_SECONDS
+        if speed > 1:
+            self._converge_seconds *= 2  # each pause is a jump, which wants a snapshot until the speed is known
         self._is_quiet = False
         self._pumping = True
         self._restarting = asyncio.Lock()
