@@ -92,7 +92,7 @@ MUTANTS = (
         "if update in self.seen or self._is_from_before(update):",
         "if True:",
     ),
-    Mutant("every time is believed", "core/belief.py", "if follows(last, event, self._speed) or", "if True or"),
+    Mutant("every time is believed", "core/belief.py", "if follows(last, event, self._speed):", "if True:"),
     Mutant(
         "a time that goes back is believed",
         "core/belief.py",
@@ -108,7 +108,7 @@ MUTANTS = (
     Mutant(
         "two events alone are witnesses of a long jump",
         "core/belief.py",
-        "return Verdict.DOUBTED if is_long or self._is_live else Verdict.BELIEVED",
+        "return Verdict.DOUBTED if wants_snapshot else Verdict.BELIEVED",
         "return Verdict.BELIEVED",
     ),
     Mutant(
@@ -126,14 +126,14 @@ MUTANTS = (
     Mutant(
         "time runs backwards",
         "core/sync.py",
-        "time = max(update.transaction_time, self._chain.time, book.transaction_time)",
+        "time = max(update.transaction_time, book.transaction_time)",
         "time = update.transaction_time",
     ),
     Mutant(
-        "time runs back behind the snapshot",
+        "time runs back at a snapshot",
         "core/sync.py",
-        "time = max(update.transaction_time, self._chain.time, book.transaction_time)",
-        "time = max(update.transaction_time, self._chain.time)",
+        "transaction_time=max(snapshot.transaction_time, self._chain.time),",
+        "transaction_time=snapshot.transaction_time,",
     ),
     Mutant(
         "a snapshot ahead of the suspended book confirms it",
