@@ -18,10 +18,16 @@ def at(time: int, received: int | None = None) -> Witness:
 
 
 def considered(
-    *events: DepthUpdate, known: Witness | None = None, newest: int = 0, refused: Witness | None = None
+    *events: DepthUpdate,
+    known: Witness | None = None,
+    newest: int = 0,
+    refused: Witness | None = None,
+    is_silent: bool = False,
 ) -> Candidate:
     reply = snapshot(LAST, time=T)
-    return consider(reply, events, Belief(known), UpdateId(newest), [] if refused is None else [refused])
+    return consider(
+        reply, events, Belief(known), UpdateId(newest), [] if refused is None else [refused], is_silent=is_silent
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,10 +93,10 @@ def test_a_snapshot_later_than_the_event_that_follows_it_needs_a_second_one(even
 
 def test_two_snapshots_that_leap_alike_do_not_outweigh_the_events() -> None:
     event = update(95, 105, 94, time=T - LEAP)
-    leapt = considered(event, known=at(T - LEAP, T), refused=at(T, T - LEAP - 1))
+    leapt = considered(event, known=at(T - LEAP, T), refused=at(T))
     assert leapt.events == [event]
     assert leapt.objection is not None
-    silent = considered(event, known=at(T - LEAP, T), refused=at(T, T - LEAP))
+    silent = considered(event, known=at(T - LEAP, T), refused=at(T), is_silent=True)
     assert silent == Candidate([], None), "no event has come since the first of the two"
     assert considered(event, known=at(T - LEAP), refused=at(T)) == Candidate([], None)
 

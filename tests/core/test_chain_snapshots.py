@@ -19,6 +19,8 @@ from tests.support.depth import snapshot, update
         (1010, 0, Input.SNAPSHOT_SAME),
         (1010, -500, Input.SNAPSHOT_SAME),
         (1011, 0, Input.SNAPSHOT_AHEAD),
+        (1011, -1000, Input.SNAPSHOT_AHEAD),
+        (1011, -1001, Input.SNAPSHOT_TOO_OLD),
         (1009, 1000, Input.SNAPSHOT_ANEW),
         (1009, 1001, Input.SNAPSHOT_TOO_OLD),
     ],
@@ -33,7 +35,7 @@ def test_a_snapshot_against_a_book_of_which_something_may_be_missing(last: int, 
             TroubleKind.UPDATE_ID, f"a snapshot at {time} has the update id 1009, and the book 1010",
         ),
         Input.SNAPSHOT_TOO_OLD: (
-            TroubleKind.SNAPSHOT, f"update id 1009 at {time} tells nothing of the book at 1010",
+            TroubleKind.SNAPSHOT, f"update id {last} at {time} tells nothing of the book at 1010",
         ),
     }  # fmt: skip
     assert said(chain) == ([expected[relation]] if relation in expected else [])

@@ -279,12 +279,21 @@ def test_no_keyframe_goes_back_behind_the_stored_history() -> None:
     assert (keyframe.transaction_time, keyframe.event_time) == (5_000, 4_501)
 
 
+def test_a_keyframe_comes_no_earlier_than_the_events_that_waited_for_it() -> None:
+    """Our clock was set back between the two: the time between them must not date the epoch back."""
+    sync, number = opened()
+    sync.receive_update(update(13, 20, 12, time=100, received=3_600_000))
+    keyframe, _ = sync.receive_snapshot(number, snapshot(12, time=90, received=200))
+    assert isinstance(keyframe, Keyframe)
+    assert keyframe.receive_time == 3_600_000 * 1_000_000
+
+
 def test_a_keyframe_and_an_update_carry_all_that_their_messages_say() -> None:
     sync, number = opened()
     sync.receive_update(update(11, 20, 10, bids=BID, time=100, received=300))
-    keyframe, applied = sync.receive_snapshot(number, snapshot(12, time=90, received=200))
+    keyframe, applied = sync.receive_snapshot(number, snapshot(12, time=90, received=400))
     assert keyframe == Keyframe(
-        Instrument("X", 1, 0), UpdateId(12), Millis(90), Millis(91), Nanos(200_000_000),
+        Instrument("X", 1, 0), UpdateId(12), Millis(90), Millis(91), Nanos(400_000_000),
         {990: 1, 1010: -1}, KnownRange(990, 1010),
     )  # fmt: skip
     assert isinstance(applied, Update)

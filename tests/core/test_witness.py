@@ -177,6 +177,13 @@ def test_a_clock_that_was_set_back_to_the_start_of_a_stretch_goes_on_with_it() -
     assert settled(belief, 212_000, 151_000) is BELIEVED, "the first message was prompt"
 
 
+@pytest.mark.parametrize(("ahead", "verdict"), [(61_100, BELIEVED), (61_101, DOUBTED), (86_400_000, DOUBTED)])
+def test_an_event_that_jumps_itself_is_no_witness_of_the_one_before_it(ahead: int, verdict: Verdict) -> None:
+    belief = fed((0, 0), (1, 1))
+    wild = at(18_000, 1000)
+    assert belief.settle(wild, wild, at(18_000 + ahead - 1000, 1100), None) is verdict
+
+
 # --- speed
 
 

@@ -254,8 +254,10 @@ def gaps_are_true(server: SimServer, name: str, truth: Symbol) -> Iterator[str]:
     coverage, gaps = history.coverage(), history.gaps()
     oldest = coverage[0].start if coverage else None
     is_partly_lost = name in server.damaged or server.plan.retention_ms != RETENTION_MS
-    excused = _WITHOUT_LOSS | ({"DAMAGED"} if name in server.damaged else set())
-    excused |= {"NOT_TRADING"} if truth.was_untraded else set()
+    excused = _WITHOUT_LOSS | ({"NOT_TRADING"} if truth.was_untraded else set())
+    if name in server.damaged:
+        # A file of which nothing can be read leaves the gap before it as it was.
+        excused |= {cause.value for cause in Cause}
     if not truth.was_untraded and any(gap.cause is Cause.NOT_TRADING for gap in gaps):
         yield f"{name}: a gap says that it was not traded, and it was"
     written = [event for event in server.applied[name] if event.is_written]

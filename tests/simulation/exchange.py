@@ -24,6 +24,8 @@ FIRST_IDS = (100_000, 4_000_000, 9_000_000_000_000)
 COUNTS = (0, 20_000, 40_000, 60_000, 80_000)
 # Of two events, the second one can have the time of the first one, where that is not long ago.
 _SAME_TIME, _SAME_MS = 0.03, 500
+# So many events after ids began anew, a second connection may bring one of before.
+_LATE_EVENTS = 100
 # An event this far back, in ms, is still dated to the one before it.
 BACK_MS = 999
 
@@ -115,7 +117,7 @@ class Symbol:
         event.previous = self.random.choice((start, event.previous))
         self.market.begin_anew(event.final)
         self._eras.append(len(self.finals))
-        self.doubt()
+        self.doubt(_LATE_EVENTS)
 
     def doubt(self, following: int = 1) -> None:
         """Note that a gap around the newest event, or one of those that follow, is honest, though none was lost."""

@@ -132,8 +132,9 @@ class Judge:
             for server in servers:
                 market = server.markets.get(final.name)
                 complete_to = None if market is None else market.history.complete_to
-                if market is None or (server is not final.server and (complete_to or 0) <= final.time):
-                    continue  # another server may not be that far
+                may_lag = server is not final.server or final.name in server.damaged
+                if market is None or (may_lag and (complete_to or 0) <= final.time):
+                    continue  # another server may not be that far, and one that lost what it held begins anew
                 if final.price % checks.steps_of(market.history.instrument).price:
                     continue  # a scale that no event confirmed is forgotten in a restart
                 said = checks.answer(market.history, final.price, final.time)
@@ -148,7 +149,7 @@ class Judge:
             return True
         if server is not final.server:
             return not (isinstance(said, int) and isinstance(final.said, int))
-        if final.name in server.damaged and isinstance(said, str):
+        if final.name in server.damaged and not isinstance(said, int):
             return True  # what is damaged is not known any more, and says so
         if said != "BEFORE_HISTORY" or server.plan.retention_ms == RETENTION_MS:
             return False

@@ -92,11 +92,13 @@ class SimRest:
         if "limit" in query and query["symbol"] not in self._symbols:
             self.violations.append(f"a snapshot of {query['symbol']!r}, which is no contract")
             return Reply(400, headers, b"{}")
+        was_odd = self._was_odd
         body = orjson.dumps(self._info() if "limit" not in query else self._depth(query))
         if self.strikes("garbage"):
             body = body[: len(body) // 2]
         elif "limit" not in query:
             self.has_listed = True
+            self._was_odd = self._was_odd and not was_odd  # this one came, and is not odd
         await asyncio.sleep(self.random.uniform(1, 8) if self.strikes("slow") else self.random.uniform(0.01, 0.1))
         return Reply(200, headers, body)
 
@@ -159,10 +161,11 @@ class SimRest:
             for name, symbol in self._symbols.items()
             if name not in self.unlisted
         ]
-        # Two odd lists in a row are no fault of one message.
+        # Two odd lists in a row are no fault of one message, nor are two that no other list came between.
         kinds = [kind for kind in self._rates if kind.startswith("list_")]
-        self._was_odd = self.has_listed and not self._was_odd and any(map(self.strikes, kinds))
-        if self._was_odd:
+        is_odd = self.has_listed and not self._was_odd and any(map(self.strikes, kinds))
+        self._was_odd = self._was_odd or is_odd
+        if is_odd:
             entries = odd_entries(kinds[0], entries, self.random)
         return {
             "serverTime": self.clock.at(self.loop.time()),

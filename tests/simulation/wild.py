@@ -18,9 +18,9 @@ def wild_time(kind: str, time: int, random: Random, speed: float = 1.0) -> int:
         case "ahead_minutes":
             return time + int(random.randint(MINUTE, 59 * MINUTE) * speed)
         case "ahead_day":
-            return time + DAY * random.randint(1, 3)
+            return time + random.randint(DAY, 3 * DAY)  # no two of them agree
         case "ahead_years":
-            return time + YEAR * random.randint(1, 50)
+            return time + random.randint(YEAR, 50 * YEAR)
         case "microseconds":
             return time * 1000
         case "of_1970":

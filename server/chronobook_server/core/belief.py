@@ -181,7 +181,11 @@ class Belief:
         last = self.last or keyframe
         assert last is not None
         if event.time >= newest.time - SLACK_MS:
-            is_long = first.time - last.time > (_elapsed_ms(last, first) + LONG_JUMP_MS) * self._speed
+            # An event that jumps itself tells nothing of the one before it.
+            is_long = any(
+                after.time - before.time > (_elapsed_ms(before, after) + LONG_JUMP_MS) * self._speed
+                for before, after in ((last, first), (newest, event))
+            )
             wants_snapshot = (is_long or self._is_live) and not self._was_late(last, first)
             return Verdict.DOUBTED if wants_snapshot else Verdict.BELIEVED
         return Verdict.REFUTES if event.time >= last.time - SLACK_MS else Verdict.REFUSED

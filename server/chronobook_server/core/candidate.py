@@ -27,16 +27,19 @@ def consider(
     belief: Belief,
     newest_id: UpdateId,
     refused: Sequence[Witness],
+    *,
+    is_silent: bool,
 ) -> Candidate:
     """Say whether a snapshot can be the book.
 
     `newest_id` is the final id of the last event applied, `refused` the times of the last snapshots that were refused.
+    `is_silent` says that no event has come since the last of them.
     """
     own, last = witness(snapshot), snapshot.last_update_id
     has_second = confirmed(own, refused)
     events = list(kept)
     # Two snapshots that leap alike from what is believed do not outweigh events that go on from it meanwhile.
-    if has_second and (belief.last is None or follows(belief.last, own) or _all_came_before(refused, events)):
+    if has_second and (belief.last is None or follows(belief.last, own) or is_silent):
         events = [event for event in events if not contradicts(event, snapshot)]
     first = next((event for event in events if event.final_update_id >= last), None)
     if first is None:
@@ -46,12 +49,6 @@ def consider(
     if contradicts(first, snapshot):
         return Candidate(events, f"its time {own.time} is after {first.transaction_time} of the event that follows it")
     return Candidate(events, None)
-
-
-def _all_came_before(refused: Sequence[Witness], events: list[DepthUpdate]) -> bool:
-    """Return whether no event has come since the last snapshot was refused."""
-    since = refused[-1].received
-    return since is not None and all(event.receive_time <= since for event in events)
 
 
 def contradicts(event: DepthUpdate, snapshot: DepthSnapshot) -> bool:

@@ -40,6 +40,7 @@ class Chain:
         self._applied: deque[tuple[UpdateId, Millis]] = deque(maxlen=_APPLIED)  # and the epoch's snapshot
         self._epoch: tuple[UpdateId, Millis, Nanos] | None = None  # id and times of the last snapshot that was adopted
         self._refused: deque[Witness] = deque(maxlen=2)  # times of the last snapshots that were not believed
+        self._newest_refused: DepthUpdate | None = None  # the event that had come last when one was not
 
     @property
     def time(self) -> Millis:
@@ -67,6 +68,7 @@ class Chain:
         """Take note of a snapshot that is the book now, and of the events that came before."""
         self.started = snapshot
         self._refused.clear()
+        self._newest_refused = None
         self._epoch = (snapshot.last_update_id, snapshot.transaction_time, snapshot.receive_time)
         self._applied.clear()
         self._applied.append((snapshot.last_update_id, snapshot.transaction_time))
@@ -187,8 +189,10 @@ class Chain:
                     TroubleKind.TIME, f"a snapshot at {own.time} holds the event {self.doubted[0].final_update_id}"
                 )
                 return Input.SNAPSHOT_REFUTES
-        elif last >= book_id:
-            return Input.SNAPSHOT_AHEAD if last > book_id else Input.SNAPSHOT_SAME
+        elif last == book_id:
+            return Input.SNAPSHOT_SAME
+        elif last > book_id and own.time >= known_to - SLACK_MS:  # else its id is of an earlier count
+            return Input.SNAPSHOT_AHEAD
         is_later = last < book_id and own.time > known_to
         if is_later and (before is None or follows(before, own) or confirmed(own, self._refused)):
             self.tell(
@@ -217,10 +221,13 @@ class Chain:
 
     def events_after(self, snapshot: DepthSnapshot) -> list[DepthUpdate] | None:
         """Return the kept events that go with a snapshot as the book; None where it cannot be the book."""
-        found = consider(snapshot, self.kept, self._belief, self._newest_id, self._refused)
+        newest = self.kept[-1] if self.kept else None
+        is_silent = newest is self._newest_refused
+        found = consider(snapshot, self.kept, self._belief, self._newest_id, self._refused, is_silent=is_silent)
         if found.objection is None:
             return found.events
         self._refused.append(witness(snapshot))
+        self._newest_refused = newest
         self.tell(TroubleKind.SNAPSHOT, found.objection)
         return None
 

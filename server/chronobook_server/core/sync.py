@@ -478,7 +478,7 @@ class Synchroniser:
         self._levels = self._levels.anew(snapshot.bids, snapshot.asks, *lists)
         return self._levels.read_bids(snapshot.bids), self._levels.read_asks(snapshot.asks)
 
-    def _keyframe(self, snapshot: DepthSnapshot, events: Iterable[DepthUpdate]) -> Keyframe:
+    def _keyframe(self, snapshot: DepthSnapshot, events: list[DepthUpdate]) -> Keyframe:
         try:
             levels = joined(*self._read(snapshot.bids, snapshot.asks))
         except MalformedDecimal:
@@ -488,7 +488,8 @@ class Synchroniser:
             update_id=snapshot.last_update_id,
             transaction_time=max(snapshot.transaction_time, self._chain.time),
             event_time=snapshot.event_time,
-            receive_time=snapshot.receive_time,
+            # Those events came before it, whatever our clock says.
+            receive_time=max((snapshot.receive_time, *(event.receive_time for event in events))),
             levels=levels,
             known_range=known_range(levels),
         )
