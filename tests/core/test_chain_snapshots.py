@@ -2,12 +2,13 @@
 
 import pytest
 
+from chronobook_server.core.belief import Witness
 from chronobook_server.core.chain import Chain
 from chronobook_server.core.depth import DepthSnapshot
 from chronobook_server.core.sync_table import Input
 from chronobook_server.core.trouble import TroubleKind
 from chronobook_server.core.values import Millis, UpdateId
-from tests.support.chains import BOOK, LAST, NOW, T, doubting, running, said, started, waiting
+from tests.support.chains import BOOK, LAST, NOW, T, at, doubting, running, said, started, waiting
 from tests.support.depth import snapshot, update
 
 
@@ -54,6 +55,7 @@ TWO = update(1011, 1020, BOOK, time=WILD, received=NOW), update(1021, 1030, 1020
     ("last", "time", "relation"),
     [
         (1010, WILD, Input.SNAPSHOT_TOO_OLD),
+        (1010, NOW + 500, Input.SNAPSHOT_TOO_OLD),
         (1011, WILD, Input.SNAPSHOT_WITNESS),
         (1011, WILD + 1000, Input.SNAPSHOT_WITNESS),
         (1011, WILD + 1001, Input.SNAPSHOT_TOO_OLD),
@@ -156,3 +158,32 @@ def test_a_snapshot_of_the_newest_event_may_be_a_second_older() -> None:
     assert chain.events_after(older) == []
     assert chain.events_after(snapshot(BOOK - 1, time=NOW - 1000, received=NOW)) is None
     assert said(chain)[-1][1] == "its time 49100 is before 50100, up to which history is held already"
+
+
+# --- snapshots that were refused confirm later ones
+
+
+def test_a_second_snapshot_of_a_new_count_settles_a_leap_that_one_alone_does_not() -> None:
+    chain = running()
+    leap = NOW + 10**6
+    relations = [
+        chain.relation_of(snapshot(5, time=time, received=received), UpdateId(BOOK), Millis(NOW))
+        for time, received in ((leap, NOW), (leap + 5000, NOW + 1000), (leap + 5900, NOW + 1000))
+    ]
+    assert relations == [Input.SNAPSHOT_TOO_OLD, Input.SNAPSHOT_TOO_OLD, Input.SNAPSHOT_ANEW]
+
+
+def test_two_snapshots_outweigh_events_after_which_nothing_came() -> None:
+    """Our clock was set back an hour after the events: only the order in which messages came tells."""
+    chain = waiting(update(BOOK + 5, BOOK + 9, BOOK + 4, time=T, received=T + 3_600_000), last=Witness(Millis(T), None))
+    assert chain.events_after(snapshot(LAST, time=T + 9000, received=T)) is None
+    chain.kept.append(update(BOOK + 10, BOOK + 12, BOOK + 9, time=T + 50, received=T))
+    assert chain.events_after(snapshot(LAST, time=T + 9000, received=T)) is None, "an event has come since"
+    assert chain.events_after(snapshot(LAST, time=T + 9500, received=T)) == []
+
+
+def test_the_last_two_refused_snapshots_tell_the_speed_of_a_replay() -> None:
+    chain = waiting(update(BOOK + 5, BOOK + 9, BOOK + 4, time=T), last=at(T))
+    for time, received in ((10**9, T), (T + 60_000, T + 1000), (T + 120_000, T + 2000)):
+        assert chain.events_after(snapshot(LAST, time=time, received=received)) is None
+    assert chain.events_after(snapshot(LAST, time=T + 180_000, received=T + 3000)) == []

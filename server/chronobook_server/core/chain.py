@@ -68,7 +68,6 @@ class Chain:
         """Take note of a snapshot that is the book now, and of the events that came before."""
         self.started = snapshot
         self._refused.clear()
-        self._newest_refused = None
         self._epoch = (snapshot.last_update_id, snapshot.transaction_time, snapshot.receive_time)
         self._applied.clear()
         self._applied.append((snapshot.last_update_id, snapshot.transaction_time))
