@@ -187,3 +187,18 @@ def test_the_last_two_refused_snapshots_tell_the_speed_of_a_replay() -> None:
     for time, received in ((10**9, T), (T + 60_000, T + 1000), (T + 120_000, T + 2000)):
         assert chain.events_after(snapshot(LAST, time=time, received=received)) is None
     assert chain.events_after(snapshot(LAST, time=T + 180_000, received=T + 3000)) == []
+
+
+@pytest.mark.parametrize("last", [LAST - 500, LAST + 500])
+def test_two_snapshots_outweigh_an_epochs_own_that_no_event_has_confirmed(last: int) -> None:
+    chain = started(time=T + 10**9)
+    known = Millis(T + 10**9)
+    relations = [
+        chain.relation_of(snapshot(last, time=time, received=time), UpdateId(LAST), known) for time in (T, T + 5000)
+    ]
+    assert relations == [Input.SNAPSHOT_TOO_OLD, Input.SNAPSHOT_ANEW]
+    confirmed_by_an_event = running()
+    for time in (NOW - 5000, NOW - 3000):
+        reply = snapshot(last, time=time, received=time)
+        relation = confirmed_by_an_event.relation_of(reply, UpdateId(BOOK), Millis(NOW))
+        assert relation is Input.SNAPSHOT_TOO_OLD

@@ -12,7 +12,7 @@ import orjson
 from chronobook_server.exchange.network import Reply, Unreachable
 from tests.simulation.exchange import START_MS, WEIGHTS, Clock, Symbol
 from tests.simulation.loop import VirtualLoop
-from tests.simulation.wild import WILD_TIMES, far_id, odd_entries, wild_time, with_time
+from tests.simulation.wild import SNAPSHOT_TIMES, far_id, odd_entries, wild_time, with_time
 
 _STALE_BODIES = 8
 _MINUTE = 60.0
@@ -133,7 +133,7 @@ class SimRest:
             return {**body, "lastUpdateId": told}
         if self.strikes("snapshot_wild_time"):
             symbol.doubt(_LATE_EVENTS)
-            time = wild_time(self.random.choice(WILD_TIMES), body["T"], self.random, self.clock.speed)
+            time = wild_time(self.random.choice(SNAPSHOT_TIMES), body["T"], self.random, self.clock.speed)
             return with_time(body, time, self.random)
         return body
 

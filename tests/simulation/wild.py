@@ -7,6 +7,8 @@ MINUTE, DAY, YEAR = 60_000, 86_400_000, 31_536_000_000
 # Ids are whole numbers below 2^53, or they cannot be read at all.
 LARGEST_ID = 2**53 - 1
 
+SNAPSHOT_TIMES = ("ahead_a_minute", "ahead_minutes", "ahead_day", "ahead_years", "microseconds", "of_1970",
+                  "back_minutes")  # fmt: skip
 WILD_TIMES = ("ahead_seconds", "ahead_minutes", "ahead_day", "ahead_years", "microseconds", "of_1970", "back_minutes")
 
 
@@ -16,7 +18,9 @@ def wild_time(kind: str, time: int, random: Random, speed: float = 1.0) -> int:
         case "ahead_seconds":
             return time + int(random.randint(3000, MINUTE - 1) * speed)
         case "ahead_minutes":
-            return time + int(random.randint(MINUTE, 59 * MINUTE) * speed)
+            return time + int(random.randint(3 * MINUTE, 59 * MINUTE) * speed)
+        case "ahead_a_minute":  # of snapshots, which do not agree with an event by chance
+            return time + int(random.randint(MINUTE + 1000, 2 * MINUTE) * speed)
         case "ahead_day":
             return time + random.randint(DAY, 3 * DAY)  # no two of them agree
         case "ahead_years":

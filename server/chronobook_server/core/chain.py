@@ -192,8 +192,10 @@ class Chain:
             return Input.SNAPSHOT_SAME
         elif last > book_id and own.time >= known_to - SLACK_MS:  # else its id is of an earlier count
             return Input.SNAPSHOT_AHEAD
-        is_later = last < book_id and own.time > known_to
-        if is_later and (before is None or follows(before, own) or confirmed(own, self._refused)):
+        has_second = confirmed(own, self._refused)
+        is_later = last < book_id and own.time > known_to and (before is None or follows(before, own) or has_second)
+        # No event has confirmed the book's own snapshot: two that agree outweigh it.
+        if is_later or (has_second and self.started is not None):
             self.tell(
                 TroubleKind.UPDATE_ID, f"a snapshot at {own.time} has the update id {last}, and the book {book_id}"
             )
