@@ -19,6 +19,7 @@ from chronobook_server.settings import Address, ServeSettings
 from chronobook_server.tasks import Tasks
 from tests.support.stored import round_of
 from tests.support.system import until
+from tests.support.waiting import PATIENCE
 
 SYMBOL = "X"
 
@@ -193,7 +194,7 @@ async def test_the_directory_is_watched_and_its_loss_ends_the_server(
     running = asyncio.create_task(tasks.run())
     await asyncio.sleep(0)
     folder.rename(tmp_path / "elsewhere")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(DirectoryRefused, match="is gone: No such file or directory"):
             await running
     (tmp_path / "elsewhere").rename(folder)

@@ -23,6 +23,7 @@ from tests.support.recordings import (
     read_lines,
     snapshot_body,
 )
+from tests.support.waiting import PATIENCE
 
 INFO = "/fapi/v1/exchangeInfo"
 
@@ -35,8 +36,8 @@ def depth(symbol: str) -> str:
 async def recorded(
     network: FakeNetwork, folder: Path, *symbols: str, limits: Limits | None = None
 ) -> AsyncIterator[Recording]:
-    """Record these symbols around a block, which must end within a minute."""
-    async with asyncio.timeout(60), Recording(folder, limits) as recording:
+    """Record these symbols around a block, which must end."""
+    async with asyncio.timeout(PATIENCE), Recording(folder, limits) as recording:
         task = asyncio.create_task(record(network, symbols, "100ms", recording, random=Random(1)))
         try:
             yield recording

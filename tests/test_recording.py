@@ -20,6 +20,7 @@ from tests.support.recordings import (
     read_lines,
     snapshot_body,
 )
+from tests.support.waiting import PATIENCE
 
 SEED = 20261123
 
@@ -160,7 +161,7 @@ async def test_a_recording_ends_by_itself_when_it_is_large_enough(tmp_path: Path
             recording.frame(START_NS + number, frame(number, 500))
         ending = asyncio.create_task(recording.ended())
         await recording.flush()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await ending
         recording.frame(START_NS + 99, frame(99))
     assert len(read_lines(*files_in(tmp_path))) == 10
@@ -191,7 +192,7 @@ async def test_a_folder_that_goes_away_ends_the_recording_with_its_reason(tmp_pa
             await recording.flush()
             folder.rename(tmp_path / "elsewhere")
             recording.frame(START_NS + MINUTE_NS, frame(2))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await recording.ended()
 
     with pytest.raises(RecordingFailed, match="No such file or directory; what was recorded until then is there"):

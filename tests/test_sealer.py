@@ -17,6 +17,7 @@ from chronobook_server.sealer import ProcessSealer
 from tests.support.memory import MemoryFiles, PatientSealer
 from tests.support.sealing import sealing
 from tests.support.stored import SEGMENT_MS, SYMBOL, answers, hot_of, opened, records
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +94,7 @@ class Results:
         return done
 
     async def count(self, number: int) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while len(self.all) < number:
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -117,13 +118,13 @@ def is_there(pid: int) -> bool:
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while is_there(pid):  # noqa: ASYNC110 -- nobody announces it
             await asyncio.sleep(0.01)
 
 
 async def drained(sealer: ProcessSealer) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         await sealer.drain()
 
 

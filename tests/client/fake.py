@@ -20,6 +20,7 @@ from chronobook.v1.order_book_service_pb2_grpc import (
     add_OrderBookServiceServicer_to_server,
 )
 from chronobook_server.service.errors import NOT_AGAIN
+from tests.support.waiting import PATIENCE
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -168,10 +169,10 @@ def serving(
     started: Started = Future()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(fake, started, credentials, interceptors)), daemon=True)
     thread.start()
-    port, loop, stop = started.result(10)
+    port, loop, stop = started.result(PATIENCE)
     fake.target = f"127.0.0.1:{port}"
     try:
         yield fake
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(PATIENCE)

@@ -28,6 +28,7 @@ from chronobook import (
 from chronobook.v1 import order_book_service_pb2 as pb
 from tests.client.fake import Fake, refusal
 from tests.support.served import HandFed, served
+from tests.support.waiting import PATIENCE
 
 CODES = grpc.StatusCode
 BOOK = pb.GetOrderBookResponse(symbol="ETHUSDT", bids=[pb.PriceLevel(price=1, quantity=0.5)], last_update_id=7)
@@ -257,7 +258,7 @@ async def test_threads_share_a_blocking_client(fake: Fake) -> None:
     with Client(fake.target) as client:
 
         def ask() -> str:
-            together.wait(5)
+            together.wait(PATIENCE)
             return client.status().symbol
 
         assert await asyncio.gather(*(asyncio.to_thread(ask) for _ in range(4))) == ["ETHUSDT"] * 4

@@ -15,6 +15,7 @@ from google.rpc.status_pb2 import Status
 from chronobook import cli
 from chronobook.v1 import order_book_service_pb2 as pb
 from tests.client.fake import Fake, refusal
+from tests.support.waiting import PATIENCE
 
 QUANTITY = pb.GetQuantityRequest
 BOOK = pb.GetOrderBookRequest
@@ -157,12 +158,12 @@ def start(fake: Fake, *arguments: str) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize(("command", "code"), [(("watch", "5"), 0), (("status",), 130)])
 def test_ctrl_c_is_quiet(fake: Fake, command: tuple[str, ...], code: int) -> None:
     process = start(fake, *command)
-    assert fake.asked.wait(20)
+    assert fake.asked.wait(PATIENCE)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=PATIENCE)
 
     assert (process.returncode, output, errors) == (code, "", "")
-    assert fake.left.wait(5)
+    assert fake.left.wait(PATIENCE)
 
 
 def test_the_module_is_the_command_too(fake: Fake) -> None:
@@ -181,10 +182,10 @@ def test_the_module_is_the_command_too(fake: Fake) -> None:
 
 def test_a_closed_pipe_is_no_error_even_for_a_short_answer(fake: Fake) -> None:
     process = start(fake, "status")
-    assert fake.asked.wait(20)
+    assert fake.asked.wait(PATIENCE)
     assert process.stdout is not None
     process.stdout.close()  # before the answer can come
     fake.release(pb.GetStatusResponse(symbol="ETHUSDT"))
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE)
 
     assert (process.returncode, errors) == (0, "")

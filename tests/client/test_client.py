@@ -10,6 +10,7 @@ import pytest
 from chronobook import AsyncClient, Client, ConnectionFailed, InvalidField, LevelUnknown, Outcome, Side, Stretch
 from tests.support.served import HandFed, served
 from tests.support.system import free_port
+from tests.support.waiting import PATIENCE
 
 
 def fed_market() -> HandFed:
@@ -170,7 +171,7 @@ async def test_a_server_that_is_not_there_is_said_so() -> None:
 
 
 async def forgotten(fed: HandFed) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(fed.market.hub):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 

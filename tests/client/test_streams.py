@@ -23,6 +23,7 @@ from chronobook.errors import error_from
 from chronobook.v1 import order_book_service_pb2 as pb
 from tests.client.fake import Fake, refusal
 from tests.support.served import HandFed, served
+from tests.support.waiting import PATIENCE
 from tests.support.wire import wire_to
 
 KIND = pb.WatchLevelResponse
@@ -145,7 +146,7 @@ async def test_a_stream_goes_on_where_its_connection_has_gone_dead_without_a_wor
     monkeypatch.setattr("chronobook.async_client.OPTIONS", tuple({**dict(OPTIONS), **sooner}.items()))
     fed = HandFed()
     fed.sync()
-    async with served(fed) as running, wire_to(running.server.port) as wire, asyncio.timeout(60):
+    async with served(fed) as running, wire_to(running.server.port) as wire, asyncio.timeout(PATIENCE):
         async with AsyncClient(f"127.0.0.1:{wire.port}") as client:
             stream = client.watch_level(99)
             assert (await anext(stream)).kind is Kind.STATE

@@ -12,6 +12,7 @@ from google.rpc.status_pb2 import Status
 from chronobook import AsyncClient, Cause, ChronobookError, Client, ConnectionFailed, Kind, LevelMessage, NotSynced
 from chronobook.v1 import order_book_service_pb2 as pb
 from tests.client.fake import Fake, refusal
+from tests.support.waiting import PATIENCE
 
 KIND = pb.WatchLevelResponse
 STATE = pb.WatchLevelResponse(kind=KIND.STATE, symbol="ETHUSDT", price=5, timestamp=1, quantity=0, update_id=7)
@@ -126,18 +127,18 @@ def test_closing_early_cancels_the_blocking_call(fake: Fake) -> None:
     fake.messages = [STATE]
     with Client(fake.target) as client, closing(client.watch_level(5)) as messages:
         assert next(messages).kind is Kind.STATE
-        assert fake.asked.wait(5)
+        assert fake.asked.wait(PATIENCE)
         messages.close()
-        assert fake.left.wait(5)
+        assert fake.left.wait(PATIENCE)
 
 
 def test_leaving_the_blocking_loop_cancels_the_call(fake: Fake) -> None:
     fake.messages = [STATE]
     with Client(fake.target) as client:
         for _ in client.watch_level(5):
-            assert fake.asked.wait(5)
+            assert fake.asked.wait(PATIENCE)
             break
-        assert fake.left.wait(5)
+        assert fake.left.wait(PATIENCE)
 
 
 async def test_closing_the_blocking_client_ends_streams_of_other_threads(fake: Fake) -> None:

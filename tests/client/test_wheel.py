@@ -3,8 +3,6 @@
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from tests.support.served import HandFed, served
 from tests.support.wheels import CLIENT, installed, run
 
@@ -23,7 +21,6 @@ with Client(sys.argv[1]) as client:
 """
 
 
-@pytest.mark.timeout(300)
 async def test_the_wheel_alone_asks_a_server(tmp_path: Path) -> None:
     programs = await asyncio.to_thread(installed, tmp_path, CLIENT)
     fed = HandFed()

@@ -6,6 +6,7 @@ import pytest_asyncio
 
 from tests.support.fake_service import FakeService, fake_server
 from tests.support.gateway import running_gateway
+from tests.support.waiting import PATIENCE
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -30,5 +31,5 @@ def base(shared: tuple[FakeService, str]) -> str:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as session:
         yield session

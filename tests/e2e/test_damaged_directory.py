@@ -27,7 +27,6 @@ def sealed(folder: Path, symbol: str) -> list[Path]:
     return sorted((folder / symbol).glob("*.seg"))
 
 
-@pytest.mark.timeout(240)
 async def test_each_damage_costs_its_own_part_and_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     simulator = Simulator(symbols=SYMBOLS, seed=4, speed=SPEED, start_ms=START)

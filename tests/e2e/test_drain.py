@@ -18,7 +18,8 @@ from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 from chronobook_server.simulator import Simulator
 from tests.support.command import COMMAND, Command, command, listening
 from tests.support.gateway import until_available
-from tests.support.system import PATIENCE, free_port, until
+from tests.support.system import free_port, until
+from tests.support.waiting import PATIENCE
 
 WORKERS = 4
 PRICE = 2680.0
@@ -115,7 +116,7 @@ async def gateway_process(listen: int, *options: str) -> AsyncIterator[asyncio.s
         str(COMMAND), "gateway", "--listen", f"127.0.0.1:{listen}", *options, stdout=asyncio.subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 with contextlib.suppress(aiohttp.ClientError):
                     await until_available(f"http://127.0.0.1:{listen}")
@@ -202,5 +203,5 @@ async def test_a_gateway_that_ends_cuts_nobody_off(tmp_path: Path) -> None:
                         assert said[-1] or reply.headers.get("connection") == "close"
         assert said
         assert not said[-1]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await process.wait() == 0

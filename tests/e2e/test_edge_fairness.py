@@ -81,7 +81,6 @@ async def open_streams(channel: grpc.aio.Channel, edge: Edge, subject: str, coun
     return [each for each, message in zip(streams, first, strict=True) if not isinstance(message, BaseException)]
 
 
-@pytest.mark.timeout(240)
 async def test_thousands_of_streams_of_one_token_take_no_place_from_another_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from tests.support.edge import running_edge
 from tests.support.errors import Refused, from_json
 from tests.support.gateway import running_gateway
 from tests.support.served import HandFed, Served, served
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -73,7 +74,7 @@ async def through(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     fed = HandFed()
     fed.sync()
     async with served(fed) as running:
-        timeout = aiohttp.ClientTimeout(total=30)
+        timeout = aiohttp.ClientTimeout(total=PATIENCE)
         if request.param == "local":
             async with running_gateway(running.server.port) as base, aiohttp.ClientSession(timeout=timeout) as http:
                 yield Through(base, http, running)

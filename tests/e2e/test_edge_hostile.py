@@ -27,9 +27,9 @@ from tests.support.hostile import CALLS, REQUESTS, Hostile
 from tests.support.http2 import BEGIN, RST_STREAM, Flood, floods
 from tests.support.served import HandFed, served
 from tests.support.system import free_port, until
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-PATIENCE = 30.0
 IDLE, HELD = 10_000, 5_000
 
 
@@ -251,7 +251,7 @@ async def test_ten_thousand_idle_connections_are_held_or_refused_within_the_memo
             async with http.get(url) as reply:
                 assert reply.status == 200
             before = memory_of_envoy(settings.listen)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 opened = [await asyncio.open_connection("127.0.0.1", settings.listen.port) for _ in range(IDLE)]
                 reading = [asyncio.create_task(each.read()) for each, _ in opened]
                 # What is refused is closed at once; what is held says nothing.
@@ -341,4 +341,4 @@ async def test_no_bad_header_of_one_caller_spoils_the_calls_of_others(edge: Edge
             async with edge.channel() as channel:
                 stub = OrderBookServiceStub(channel)
                 for _ in range(3):
-                    assert (await stub.GetStatus(pb.GetStatusRequest(), metadata=good, timeout=20)).is_connected
+                    assert (await stub.GetStatus(pb.GetStatusRequest(), metadata=good, timeout=PATIENCE)).is_connected

@@ -23,6 +23,7 @@ from chronobook_server.settings import Address, GatewaySettings
 from tests.support.fake_service import LEVELS, SERVICE, FakeService, assert_edge, fake_server, get
 from tests.support.gateway import is_unavailable, running_gateway, until_available
 from tests.support.system import free_port
+from tests.support.waiting import SOON
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -69,7 +70,7 @@ async def test_a_watcher_who_leaves_cancels_the_handler(
     async with http.get(f"{base}/watch-level/5", headers={"accept": accept}) as reply:
         await reply.content.readuntil(b"\n")
         reply.close()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(SOON):
         await service.cancelled.wait()
 
 
@@ -82,7 +83,7 @@ async def test_grpc_passes_through_the_same_port(base: str, service: FakeService
         assert isinstance(first, pb.WatchLevelResponse)
         assert first.kind == pb.WatchLevelResponse.Kind.STATE
         watching.cancel()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(SOON):
             await service.cancelled.wait()
         book = await stub.GetOrderBook(pb.GetOrderBookRequest(limit=LEVELS))
         assert len(book.bids) == LEVELS
@@ -179,7 +180,7 @@ async def test_without_a_server_everyone_gets_unavailable_and_a_server_that_come
         _, grpc_status, _, headers = await call_web(http, f"{base}{SERVICE}/GetStatus", b"")
         assert grpc_status == "14"
         assert "{" not in headers["grpc-message"]
-        async with fake_server(FakeService(), port), asyncio.timeout(2):
+        async with fake_server(FakeService(), port), asyncio.timeout(SOON):
             await until_available(base)
         assert await is_unavailable(http, base)
 
@@ -188,14 +189,14 @@ async def test_a_server_that_says_it_is_not_ready_is_not_asked(http: aiohttp.Cli
     service, healthy = FakeService(), health.aio.HealthServicer()
     async with fake_server(service, healthy=healthy) as port, running_gateway(port) as base:
         await healthy.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SOON):
             while not await is_unavailable(http, base):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         before = service.calls
         assert (await get(http, f"{base}/status"))[0] == 503
         assert service.calls == before
         await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(SOON):
             await until_available(base)
 
 

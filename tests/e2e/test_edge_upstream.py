@@ -19,6 +19,7 @@ from tests.support.gateway import until_available
 from tests.support.served import HandFed
 from tests.support.system import free_port
 from tests.support.tls import LOOPBACK, make_authority
+from tests.support.waiting import SOON
 
 COUNT = re.compile(r'^envoy_cluster_health_check_(success|failure)\{envoy_cluster_name="server"\} (\d+)$', re.MULTILINE)
 
@@ -40,7 +41,7 @@ async def test_over_a_socket_that_only_this_user_can_open(tmp_path: Path) -> Non
 
 async def looked_at(http: aiohttp.ClientSession, metrics: Address) -> tuple[int, int]:
     """Return how often Envoy has asked for the server's health, and how often in vain, once it has."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(SOON):
         while True:
             async with http.get(f"http://{metrics}/metrics") as reply:
                 counts = dict(COUNT.findall(await reply.text()))

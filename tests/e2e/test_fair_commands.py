@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 import grpc
-import pytest
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
@@ -17,8 +16,8 @@ from chronobook_server.settings import UnixSocket
 from chronobook_server.simulator import Simulator
 from tests.support.command import COMMAND, command, listening
 from tests.support.edge import AUDIENCE, ISSUER, Edge, edge_settings
+from tests.support.waiting import PATIENCE
 
-PATIENCE = 60.0
 BATCHES = 100
 
 
@@ -63,7 +62,6 @@ def pairs(time: float) -> pb.BatchGetQuantityRequest:
     return pb.BatchGetQuantityRequest(prices=[2680.0] * 10_000, timestamps=[time] * 10_000)
 
 
-@pytest.mark.timeout(180)
 async def test_a_token_that_floods_refuses_nothing_to_another_one(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     unix = UnixSocket(tmp_path / "server.sock")
@@ -96,7 +94,6 @@ async def test_a_token_that_floods_refuses_nothing_to_another_one(tmp_path: Path
             assert await ask("GET", "/orderbook", {**other, "grpc-timeout": "soon"}) == 400
 
 
-@pytest.mark.timeout(180)
 async def test_a_connection_that_floods_refuses_nothing_to_another_one(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     local = (("grpc.use_local_subchannel_pool", 1),)

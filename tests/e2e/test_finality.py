@@ -17,7 +17,8 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.simulator import Simulator
 from chronobook_server.simulator.synthetic import SyntheticMarket
 from tests.support.command import COMMAND, Command, command, listening
-from tests.support.system import PATIENCE, free_port
+from tests.support.system import free_port
+from tests.support.waiting import PATIENCE
 
 CLIENT = Path(sys.executable).with_name("chronobook")
 START_MS = 1_800_000_001_000

@@ -16,10 +16,11 @@ from chronobook_server.settings import Address, GatewaySettings
 from tests.support.errors import from_json, from_rpc
 from tests.support.served import HandFed, served
 from tests.support.system import free_port
+from tests.support.waiting import PATIENCE, SOON
 
 
 async def until_served(http: aiohttp.ClientSession, base: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             async with http.get(f"{base}/status") as reply:
                 if reply.status == 200:
@@ -131,7 +132,7 @@ async def test_a_level_is_watched_over_http_and_leaving_is_noticed(accept: str, 
                 ("CHANGE", 5, 3.5),
                 ("CHANGE", 6, 1),
             ]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(SOON):
                 while len(fed.market.hub):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
             status, body = await ask(http, "GET", f"http://{listen}/watch-level/99?symbol=nope")

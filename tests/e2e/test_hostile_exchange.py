@@ -18,6 +18,7 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.simulator import Faults, Simulator
 from tests.support.command import Command, command, listening
 from tests.support.front import Answer, Front, front_of
+from tests.support.waiting import PATIENCE
 
 DEPTH, INFO, STREAM = "/fapi/v1/depth", "/fapi/v1/exchangeInfo", "/public/stream"
 MEGABYTE = 1 << 20
@@ -60,7 +61,7 @@ async def attacked(
 
 async def recovered(front: Front, running: Command) -> str:
     """Return what the server has logged, once it has had all that was planned, and is in sync all the same."""
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(PATIENCE):
         while any(front.answers.values()):
             assert running.process.returncode is None
             await asyncio.sleep(0.05)
@@ -156,7 +157,7 @@ async def test_no_body_takes_more_than_a_bounded_part_of_memory(tmp_path: Path) 
         info=[_endless, _bomb(3000 * MEGABYTE)],
         depth=[_bomb(3000 * MEGABYTE), _endless, reply("429 Slow", "Retry-After: 1", body=bytes(50 * MEGABYTE))],
     ) as (front, running):
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(PATIENCE):
             while any(front.answers.values()):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         await running.reached(1)
@@ -243,7 +244,7 @@ async def test_stray_folders_are_neither_served_nor_fatal(tmp_path: Path) -> Non
     for name in (b"lost+found", b".snapshot", b"aside", b"\xff\xfe", b"BACKUP", b"x\x1b[2J"):
         os.mkdir(os.path.join(os.fsencode(data), name))  # noqa: PTH102, PTH118
     async with attacked(tmp_path, options=("--symbols", "ALL")) as (front, running):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not (listed := await running.stub.ListSymbols(pb.ListSymbolsRequest())).symbols:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         await running.reached(1, "ETHUSDT")
@@ -260,7 +261,7 @@ async def test_a_stream_that_is_cut_after_every_frame_is_opened_ever_more_rarely
             urls = ("--rest-url", front.rest_url, "--stream-url", front.stream_url)
             async with command(simulator, tmp_path / "data", *urls) as running:
                 await listening(running)
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(PATIENCE):
                     while len(opened := _depth_streams(front)) < 6:  # noqa: ASYNC110
                         await asyncio.sleep(0.05)
                 assert running.process.returncode is None

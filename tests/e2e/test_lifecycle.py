@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from chronobook import AsyncClient, ConnectionFailed
 from chronobook_server.simulator import Simulator
 from tests.support.system import free_port, until
+from tests.support.waiting import PATIENCE
 
 COMMAND = Path(sys.executable).with_name("chronobook-server")
 STOP_SECONDS = 5.0
@@ -43,7 +44,7 @@ async def process(*arguments: str, cwd: Path, **environment: str) -> AsyncIterat
 
 async def first_line(running: asyncio.subprocess.Process) -> str:
     assert running.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         return (await running.stdout.readline()).decode().strip()
 
 
@@ -80,7 +81,7 @@ async def test_a_server_ends_cleanly_while_it_streams(number: signal.Signals, tm
                 f"chronobook server: gRPC on 127.0.0.1:{port}, ETHUSDT from {simulator.stream_url}"
             )
             async with AsyncClient(f"127.0.0.1:{port}") as client:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(PATIENCE):
                     while not (await client.status()).is_connected:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 book = await client.order_book(limit=1)
@@ -162,7 +163,7 @@ async def test_an_exchange_out_of_reach_is_one_line_and_the_server_stays(tmp_pat
             assert (await client.status()).is_connected is False
         # It is there later: the server finds it by itself.
         async with simulated(Simulator(seed=1, port=nobody)), AsyncClient(f"127.0.0.1:{port}") as client:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while not (await client.status()).is_connected:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             running.send_signal(signal.SIGINT)
@@ -245,7 +246,7 @@ async def test_the_demo_shows_answers_stays_up_and_ends_with_0(tmp_path: Path) -
     async with process("demo", cwd=tmp_path) as running:
         assert running.stdout is not None
         lines: list[str] = []
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not lines or not lines[-1].startswith("It goes on until Ctrl+C"):
                 lines.append((await running.stdout.readline()).decode())
         text = "".join(lines)

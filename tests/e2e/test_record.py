@@ -19,6 +19,7 @@ from tests.e2e.test_lifecycle import ended, first_line, process, simulated
 from tests.exchange.test_feed import fed, holds_the_truth
 from tests.support.recordings import files_in
 from tests.support.system import until
+from tests.support.waiting import PATIENCE
 
 SYMBOLS = ("ETHUSDT", "SMALLUSDT")
 
@@ -90,7 +91,7 @@ async def test_the_command_records_until_it_is_told_to_end(output: str, tmp_path
             )
             await until(lambda: all(symbol.snapshots_asked for symbol in simulator.symbols.values()))
             running.send_signal(signal.SIGINT)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 said, errors = await running.communicate()
             assert running.returncode == 0, errors
             assert b" replies, 0 of them unreadable, in " in said
@@ -125,7 +126,7 @@ async def test_a_full_disk_is_one_line_and_exit_code_1_and_loses_nothing(tmp_pat
             # The kernel's bound on the size of files is what a full disk is: a write that goes only half through.
             bound = path.stat().st_size + 5_000
             resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (bound, bound))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 *_, last = (await running.stderr.read()).decode().splitlines()
                 await running.wait()
             assert running.returncode == 1

@@ -17,6 +17,7 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.simulator import Simulator
 from tests.support.command import Command, command, listening
 from tests.support.system import until
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:  # the type of an asynchronous stub has no class of its own
     from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceAsyncStub
@@ -323,7 +324,7 @@ async def test_an_exchange_whose_time_is_before_the_history_changes_nothing_and_
     long_ago = Simulator(seed=SEED, speed=0, start_ms=LINE - 3_600_000, port=port)
     async with simulated(long_ago), command(long_ago, folder) as running:
         await listening(running)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not (status := await running.stub.GetStatus(pb.GetStatusRequest())).sync_error:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert status.sync_error == (

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from chronobook_server.app import serving
 from chronobook_server.simulator import Simulator
 from tests.support.edge import running_edge
@@ -51,7 +49,6 @@ async def run(folder: Path, base: str, bearer: str, ca: Path) -> tuple[dict[str,
     return loaded, said.decode()
 
 
-@pytest.mark.timeout(300)
 async def test_nothing_made_up_brings_out_a_fault_or_an_answer_that_is_not_described(tmp_path: Path) -> None:
     simulator = Simulator(seed=SEED)
     await simulator.start()

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import pytest
-
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.simulator import Simulator
 from tests.support.command import COMMAND, Command, command, listening
 from tests.support.system import until
+from tests.support.waiting import PATIENCE
 
 # Five minutes of the exchange, which make a segment, pass in two seconds.
 SPEED = 150
@@ -39,7 +38,7 @@ async def simulate() -> AsyncIterator[Exchange]:
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             line = (await process.stdout.readline()).decode()
         yield Exchange(line.split("REST ")[1].split(",")[0], line.split("streams ")[1].strip())
     finally:
@@ -75,7 +74,6 @@ async def answers(running: Command, symbol: str, start: float, end: float) -> tu
     return list(batch.outcomes), [repr(quantity) for quantity in batch.quantities], list(batch.update_ids)
 
 
-@pytest.mark.timeout(240)
 async def test_the_process_that_seals_may_be_killed_at_any_time(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     async with simulate() as exchange:
@@ -121,7 +119,7 @@ async def test_the_process_that_seals_may_be_killed_at_any_time(tmp_path: Path) 
 
 async def history_of(running: Command, symbol: str) -> pb.GetHistoryResponse:
     """Return what is held of a symbol, once something is."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             history = await running.stub.GetHistory(pb.GetHistoryRequest(symbol=symbol))
             if history.coverage:

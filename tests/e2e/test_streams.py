@@ -15,6 +15,7 @@ from tests.support import captures
 from tests.support.command import command, listening
 from tests.support.naive import NaiveBook
 from tests.support.system import free_port, system_on, until
+from tests.support.waiting import PATIENCE
 
 SEED = 20240812
 START = 1_800_000_000_000
@@ -204,9 +205,9 @@ async def test_the_busiest_levels_of_the_real_capture_equal_the_file_through_grp
     simulator = Simulator(replay=captures.ETHUSDT, speed=None)
     async with system_on(simulator, tmp_path) as running:
         exchange = simulator.symbols["ETHUSDT"]
-        await asyncio.wait_for(exchange.finished.wait(), 60)
+        await asyncio.wait_for(exchange.finished.wait(), PATIENCE)
         await running.caught_up(simulator)
-        async with asyncio.timeout(30):  # at full speed, the server was too busy to say that it is healthy
+        async with asyncio.timeout(PATIENCE):  # at full speed, the server was too busy to say that it is healthy
             while (await running.get("/status"))[0] == 503:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         history = running.application.markets["ETHUSDT"].history
@@ -257,7 +258,7 @@ async def test_the_seam_between_replay_and_live_from_random_instants(tmp_path: P
                     (view.instrument.price_to_float(random.choice(near)), random.randint(earliest, newest) / 1000)
                     for _ in range(50)
                 ]
-                read_all += await asyncio.gather(*(asyncio.wait_for(read(*one), 60) for one in asked))
+                read_all += await asyncio.gather(*(asyncio.wait_for(read(*one), PATIENCE) for one in asked))
         assert all((told[0].kind, told[-1].kind) == (Kind.STATE, Kind.END) for told in read_all)
         events = Journal(journal)
         assert sum(check_level(told, events) for told in read_all) > 5000

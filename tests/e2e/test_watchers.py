@@ -17,6 +17,7 @@ from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 from chronobook_server.service.server import SERVICE
 from chronobook_server.simulator import Simulator
 from tests.support.system import System, system_on, until
+from tests.support.waiting import PATIENCE, SOON
 
 SEED = 20261124
 KIND = pb.WatchLevelResponse
@@ -39,7 +40,7 @@ def at_work() -> int:
 async def until_gone(running: System, tasks: int) -> None:
     """Return once no stream has left anything behind: no watch, no level, no task."""
     hub = running.application.markets["ETHUSDT"].hub
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(SOON):
         while len(hub) or hub._levels or hub._books or at_work() > tasks:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
@@ -145,7 +146,7 @@ async def test_a_book_is_watched_in_every_way_and_who_leaves_is_noticed_at_once(
             expected: list[Any] = [await call.read()]
             first = [*await lines_of(events, 1), *await lines_of(lines, 1), *await frames_of(frames, 1)]
             await simulator.step(40)
-            expected += [await asyncio.wait_for(call.read(), 20) for _ in range(10)]
+            expected += [await asyncio.wait_for(call.read(), PATIENCE) for _ in range(10)]
             assert await frames_of(frames, 10) == expected[1:]
             in_events, in_lines = await lines_of(events, 10), await lines_of(lines, 10)
             assert first[2] == expected[0]
@@ -157,8 +158,7 @@ async def test_a_book_is_watched_in_every_way_and_who_leaves_is_noticed_at_once(
             for reply in (events, lines, frames):
                 reply.close()
         call.cancel()
-        async with asyncio.timeout(2):
-            await until_gone(running, before)
+        await until_gone(running, before)
 
 
 @pytest.mark.parametrize("missed", [0, 40])
@@ -189,7 +189,7 @@ async def test_a_resync_in_mid_stream_is_announced(tmp_path: Path, missed: int) 
 
             going_on = asyncio.create_task(go_on())
             for reply in (level, book):
-                resynced, state = await asyncio.wait_for(lines_of(reply, 2), 20)
+                resynced, state = await asyncio.wait_for(lines_of(reply, 2), PATIENCE)
                 assert (resynced["kind"], resynced["cause"], resynced["gap_start"]) == ("RESYNCED", "DISCONNECT", known)
                 assert resynced["gap_end"] > known if missed else resynced["gap_end"] >= known
                 assert (state["kind"], state["timestamp"] >= resynced["gap_end"]) == ("STATE", True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE
 from tests.support.wheels import CLIENT, SERVER, clean, installed
 
 
@@ -18,7 +19,7 @@ async def test_the_wheels_run_the_whole_demo(tmp_path: Path) -> None:
     )  # fmt: skip
     assert process.stdout is not None
     said = ""
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(PATIENCE):
         while '"state":"IN_SYNC"' not in said:
             line = await process.stdout.readline()
             assert line, said

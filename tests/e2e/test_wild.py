@@ -16,7 +16,7 @@ import orjson
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.simulator.faults import Event
 from tests.support.command import Command, command
-from tests.support.system import PATIENCE
+from tests.support.waiting import PATIENCE
 from tests.support.wild import WildSimulator
 
 SYMBOL = "ETHUSDT"

@@ -17,6 +17,7 @@ from chronobook_server.market import Market
 from chronobook_server.simulator import Faults, Simulator
 from tests.support.memory import memory_history
 from tests.support.system import until
+from tests.support.waiting import PATIENCE
 
 
 @contextlib.asynccontextmanager
@@ -140,13 +141,10 @@ async def test_late_stale_and_straddling_snapshots_end_in_the_right_book() -> No
         simulator.pace.running.set()
         for market in markets.values():
             await until(lambda market=market: market.state is not State.DISCONNECTED)  # type: ignore[misc]
-        for _ in range(200):
-            await simulator.step(1)
-            await asyncio.sleep(0.01)
-            if all(holds_the_truth(market, simulator) for market in markets.values()):
-                break
-        else:
-            pytest.fail("the books did not become the exchange's again")
+        async with asyncio.timeout(PATIENCE):
+            while not all(holds_the_truth(market, simulator) for market in markets.values()):
+                await simulator.step(1)
+                await asyncio.sleep(0.01)
 
 
 async def test_a_symbol_that_is_not_listed_is_the_one_thing_that_ends_a_feed() -> None:
@@ -222,6 +220,6 @@ async def test_a_stream_that_falls_silent_is_subscribed_to_again_over_real_socke
                 await simulator.step(1)
                 await asyncio.sleep(0.05)
 
-        await asyncio.wait_for(served(), 30)
+        await asyncio.wait_for(served(), PATIENCE)
         await until(lambda: holds_the_truth(market, simulator))
         assert [(gap.start, gap.cause.value) for gap in market.history.gaps()] == [(last, "EXCHANGE_SILENT")]

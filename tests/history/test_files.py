@@ -8,6 +8,7 @@ import pytest
 
 from chronobook_server.history import files as module
 from chronobook_server.history.files import DiskFiles, write_all
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -165,18 +166,18 @@ def test_closing_does_not_wait_for_a_sync_and_does_not_pull_the_file_from_under_
 
     def slow(descriptor: int) -> None:
         begun.set()
-        assert may_end.wait(30)
+        assert may_end.wait(PATIENCE)
         seen.append(os.fstat(descriptor).st_size)
 
     monkeypatch.setattr(os, "fdatasync", slow)
     thread = threading.Thread(target=log.sync)
     thread.start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE)
     descriptor = log._descriptor
     log.close()
     os.fstat(descriptor)  # still open
     may_end.set()
-    thread.join(30)
+    thread.join(PATIENCE)
     assert seen == [3]
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from random import Random
 
-import pytest
-
 from chronobook_server.core.coverage import Cause
 from chronobook_server.history.files import DiskFiles, Files
 from chronobook_server.history.store import HistoryStore
@@ -18,12 +16,12 @@ from tests.support import ingest_child
 from tests.support.captures import ROOT
 from tests.support.memory import InlineSealer, MemoryFiles
 from tests.support.stored import ROUND_EVENTS, ROUND_MS, SEGMENT_MS, SYMBOL, answers, round_of
+from tests.support.waiting import PATIENCE
 
 KILLS = 52
 SEED = 3
 TIMES_A_ROUND = 60
 FIRST = 1_000_000  # T of the small exchange
-GONE_SECONDS = 30
 OPENING_SECONDS = 0.02
 
 
@@ -51,7 +49,7 @@ def killed(folder: Path, number: int, after: int, wait: float = 0) -> int:
     finally:
         child.send_signal(signal.SIGKILL)
         # The process that seals has the same standard error, so this ends when both are gone.
-        rest, errors = child.communicate(timeout=GONE_SECONDS)
+        rest, errors = child.communicate(timeout=PATIENCE)
     assert not errors, errors.decode()
     return max([acknowledged, *(int(line) for line in rest.split(b"\n")[:-1] if line)])
 
@@ -102,7 +100,6 @@ class Tally:
         self._segments = segments
 
 
-@pytest.mark.timeout(300)
 def test_nothing_acknowledged_is_lost_by_kills_at_any_moment(tmp_path: Path) -> None:
     random = Random(SEED)
     print(f"seed {SEED}")

@@ -107,6 +107,7 @@ async def read_all_the_time(sealer: ProcessSealer, folder: Path) -> None:
             await asyncio.sleep(0)
             while history.recorder.unsealed > 3:  # the stream runs a thousand times too fast
                 await sealer.drain()
+        await sealer.drain()
         stop.set()
     assert all(reader.answered > 20 for reader in readers)
     assert sum(reader.too_old for reader in readers) > 0, "some came too late for what they asked about"

@@ -23,6 +23,7 @@ from tests.support.errors import Refused, from_rpc
 from tests.support.http2 import BEGIN, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, fields, frame
 from tests.support.served import HandFed, Served, served
 from tests.support.system import until
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:  # the type of an asynchronous stub has no class of its own
     from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceAsyncStub
@@ -285,7 +286,7 @@ async def frames_of(address: str, deadline: bytes, method: bytes, request: bytes
     sent = b"\x00" + len(request).to_bytes(4, "big") + request
     writer.write(BEGIN + frame(HEADERS, END_HEADERS, 1, fields(*head, *more)) + frame(DATA, END_STREAM, 1, sent))
     got = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             start = await reader.readexactly(9)
             payload = await reader.readexactly(int.from_bytes(start[:3], "big"))

@@ -5,6 +5,7 @@ import pytest
 from chronobook_server.core.errors import TooBusy
 from chronobook_server.service.places import Desk, Places
 from chronobook_server.service.shares import Caller
+from tests.support.waiting import PATIENCE
 
 A, B, C = (Caller(name, "") for name in "ABC")
 
@@ -49,6 +50,6 @@ async def test_who_leaves_the_queue_takes_no_turn_with_it() -> None:
     desk.end()
     waiting[1].cancel()  # at the moment at which its turn has come
     await asyncio.wait(waiting[1:2])
-    await asyncio.wait_for(waiting[2], 1)
+    await asyncio.wait_for(waiting[2], PATIENCE)
     desk.end()
-    await asyncio.wait_for(desk.begin(C), 1)
+    await asyncio.wait_for(desk.begin(C), PATIENCE)

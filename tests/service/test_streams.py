@@ -12,6 +12,7 @@ from tests.support.depth import snapshot, update
 from tests.support.errors import Refused, from_rpc
 from tests.support.served import HandFed, served
 from tests.support.system import until
+from tests.support.waiting import PATIENCE
 
 Kind = pb.WatchLevelResponse.Kind
 
@@ -106,7 +107,7 @@ async def test_a_client_that_leaves_is_forgotten() -> None:
         await stream.read()
         assert len(fed.market.hub) == 1
         stream.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while len(fed.market.hub):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 

@@ -6,6 +6,7 @@ import os
 import aiohttp
 
 from tests.support.command import COMMAND
+from tests.support.waiting import PATIENCE
 
 
 async def test_the_command_cuts_streams_without_a_word_where_disconnect_says_so() -> None:
@@ -15,7 +16,7 @@ async def test_the_command_cuts_streams_without_a_word_where_disconnect_says_so(
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             line = (await process.stdout.readline()).decode()
             base = line.split("REST ")[1].split(",")[0]
             async with aiohttp.ClientSession() as http:

@@ -12,6 +12,7 @@ from chronobook_server.simulator import Faults, Simulator
 from chronobook_server.simulator.market import Truth
 from tests.sim.test_replay import event, recording
 from tests.support import captures
+from tests.support.waiting import PATIENCE
 
 
 @contextlib.asynccontextmanager
@@ -29,7 +30,7 @@ def stepped(**options: Any) -> Simulator:
 
 
 async def receive(socket: aiohttp.ClientWebSocketResponse) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         return await socket.receive_json(loads=orjson.loads)
 
 
@@ -114,7 +115,7 @@ async def test_subscriptions_by_message_and_names_that_are_taken_and_stay_silent
 async def test_one_stream_too_many_closes_the_connection() -> None:
     async with running(stepped()) as http, http.ws_connect("/ws") as socket:
         await socket.send_json({"method": "SUBSCRIBE", "params": [f"x{n}@depth" for n in range(1025)], "id": 1})
-        message = await socket.receive(timeout=10)
+        message = await socket.receive(timeout=PATIENCE)
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1008)
 
 
@@ -167,7 +168,7 @@ async def test_lost_repeated_malformed_and_cut() -> None:
         readable: list[int] = []
         unreadable = 0
         while True:
-            text = (await socket.receive(timeout=10)).data
+            text = (await socket.receive(timeout=PATIENCE)).data
             if text.startswith('{"result"'):
                 break
             good = [sent["u"] for sent in journal if text == orjson.dumps(sent).decode()]
@@ -202,7 +203,7 @@ async def test_a_replay_waits_for_its_subscriber_and_for_its_snapshot_to_be_fetc
         assert simulator.symbols["ETHUSDT"].sent == 0
         early = asyncio.create_task(http.get("/fapi/v1/depth?symbol=ETHUSDT&limit=1000"))
         async with http.ws_connect("/public/ws/ethusdt@depth@100ms") as socket:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 async with await early as reply:
                     assert await reply.json() == snapshot
                 await simulator.symbols["ETHUSDT"].finished.wait()

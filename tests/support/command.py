@@ -14,13 +14,13 @@ import grpc
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 from chronobook_server.simulator import Simulator
-from tests.support.system import PATIENCE, free_port
+from tests.support.system import free_port
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:  # the type of an asynchronous stub has no class of its own
     from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceAsyncStub
 
 COMMAND = Path(sys.executable).with_name("chronobook-server")
-STOP_SECONDS = 5.0
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Command:
 
     async def ended(self) -> tuple[int, str]:
         """Return exit code and standard error once the process has ended, by itself or because it was told to."""
-        async with asyncio.timeout(STOP_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             _, errors = await self.process.communicate()
         assert self.process.returncode is not None
         return self.process.returncode, errors.decode()
@@ -71,6 +71,6 @@ async def command(
 async def listening(running: Command) -> None:
     """Return once the server says that it listens."""
     assert running.process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         line = (await running.process.stdout.readline()).decode()
     assert line.startswith("chronobook server: gRPC on"), line

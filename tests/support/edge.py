@@ -19,9 +19,9 @@ from jwt.algorithms import ECAlgorithm
 
 from chronobook_server.gateway import gateway
 from chronobook_server.settings import Address, Endpoint, GatewaySettings, Tls, Tokens
-from tests.support.gateway import PATIENCE
 from tests.support.system import free_port
 from tests.support.tls import LOOPBACK, Authority, make_authority
+from tests.support.waiting import PATIENCE
 
 ISSUER, AUDIENCE = "https://issuer.example", "chronobook"
 

@@ -9,8 +9,7 @@ import aiohttp
 from chronobook_server.gateway import gateway
 from chronobook_server.settings import Address, GatewaySettings
 from tests.support.system import free_port
-
-PATIENCE = 10.0
+from tests.support.waiting import PATIENCE
 
 
 async def is_unavailable(http: aiohttp.ClientSession, base: str) -> bool:

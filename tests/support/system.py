@@ -17,11 +17,10 @@ from chronobook_server.app import Application, serving
 from chronobook_server.gateway import gateway
 from chronobook_server.settings import Address, GatewaySettings, ServeSettings
 from chronobook_server.simulator import Simulator
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:  # the type of an asynchronous stub has no class of its own
     from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceAsyncStub
-
-PATIENCE = 60.0
 
 
 def free_port() -> int:
@@ -30,9 +29,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def until(condition: Callable[[], object], *, patience: float = PATIENCE) -> None:
+async def until(condition: Callable[[], object]) -> None:
     """Return once the condition holds; it is looked at again and again, since nobody announces it."""
-    async with asyncio.timeout(patience):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
