@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook_server.exchange.reconnect import MAX_DELAY
 from chronobook_server.simulator import Faults, Simulator
 from tests.support.command import Command, command, listening
 from tests.support.front import Answer, Front, front_of
@@ -267,9 +268,9 @@ async def test_a_stream_that_is_cut_after_every_frame_is_opened_ever_more_rarely
                 assert running.process.returncode is None
     finally:
         await simulator.stop()
-    # Delays double from half a second, and half of each is random: the fifth is 4 s at least.
+    # Delays double from half a second up to five, and half of each is random.
     waits = [later - earlier for earlier, later in pairwise(opened)]
-    assert all(wait >= 0.25 * 2**number for number, wait in enumerate(waits))
+    assert all(wait >= min(0.25 * 2**number, MAX_DELAY / 2) for number, wait in enumerate(waits))
 
 
 def _depth_streams(front: Front) -> list[float]:
