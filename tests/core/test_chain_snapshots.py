@@ -86,6 +86,14 @@ def test_a_snapshot_against_events_in_doubt(last: int, time: int, relation: Inpu
     assert said(chain) == expected
 
 
+@pytest.mark.parametrize(
+    ("time", "relation"), [(WILD - 1000, Input.SNAPSHOT_WITNESS), (WILD - 1001, Input.SNAPSHOT_TOO_OLD)]
+)
+def test_a_snapshot_that_holds_an_event_is_no_witness_of_a_later_time(time: int, relation: Input) -> None:
+    reply = snapshot(1015, time=time, received=NOW + 5000)
+    assert doubting(*TWO).relation_of(reply, UpdateId(BOOK), Millis(NOW)) is relation
+
+
 def test_any_later_snapshot_refutes_an_event_in_doubt_before_any_time_is_believed() -> None:
     chain = started()
     chain.doubted.append(update(1001, 1010, LAST, time=T + 10**9, received=T))

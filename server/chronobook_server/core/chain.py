@@ -179,7 +179,9 @@ class Chain:
         """Name a snapshot as seen from a book of which nobody knows whether anything was missed."""
         own, last, before = witness(snapshot), snapshot.last_update_id, self._belief.last
         if self.doubted:
-            if last >= self.doubted[0].first_update_id and agree(witness(self._held_by(snapshot)), own):
+            held = witness(self._held_by(snapshot))
+            is_after = last >= self.doubted[0].first_update_id and own.time >= held.time - SLACK_MS
+            if is_after and agree(held, own):
                 return Input.SNAPSHOT_WITNESS
             # One that goes no further than the events must have the time of one, or either of the two is wrong.
             is_apart = last <= self.doubted[-1].final_update_id or before is None or follows(before, own)
