@@ -85,8 +85,8 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
         late = _late_in_a_segment(frames) if is_last else len(frames)
         written.seconds += await _ingest(market, frames[:late])
         if is_last:
-            # What a server leaves that is killed when its hot segment is nearly full. All others are sealed by then,
-            # which the stream of a live market gives time for.
+            # The folder is copied as a kill leaves it when the hot segment is nearly full. A live market gives the
+            # sealer time for all other segments, so they are sealed here.
             await sealer.drain()
             await asyncio.to_thread(history.recorder.sync)
             shutil.copytree(folder, crashed)

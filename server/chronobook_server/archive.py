@@ -138,7 +138,7 @@ class Archive:
             await asyncio.sleep(_AGE_SECONDS)
 
     def _room(self) -> int | None:
-        """Return how many bytes the histories leave to what was set aside; None where there is no bound."""
+        """Return how many bytes the histories leave to the files set aside; None if there is no bound."""
         if self._limit is None:
             return None
         histories = sum(history.bytes for history in self.histories.values())

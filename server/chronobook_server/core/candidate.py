@@ -38,7 +38,7 @@ def consider(
     own, last = witness(snapshot), snapshot.last_update_id
     has_second = confirmed(own, refused)
     events = list(kept)
-    # Two snapshots that leap alike from what is believed do not outweigh events that go on from it meanwhile.
+    # Two snapshots that leap alike do not outweigh events that arrive meanwhile and continue the believed times.
     if has_second and (belief.last is None or follows(belief.last, own) or is_silent):
         events = [event for event in events if not contradicts(event, snapshot)]
     first = next((event for event in events if event.final_update_id >= last), None)

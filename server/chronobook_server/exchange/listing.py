@@ -136,7 +136,7 @@ def _weight_limit(limits: object) -> int | None:
 
 
 def may_be_traded(contract: Contract) -> bool:
-    """Return whether a contract is traded, or nobody knows: then its stream tells."""
+    """Return whether a contract may be traded. If its status does not tell, its stream will."""
     return contract.trading_status not in _NOT_TRADED
 
 

@@ -63,7 +63,7 @@ class Snapshots:
             while True:
                 self._changed.clear()
                 wait = self._start_what_may()
-                # `wait_for` of Python 3.11 loses a cancellation that comes with what it waits for.
+                # In Python 3.11, `wait_for` loses a cancellation that comes together with its result.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._changed.wait()

@@ -100,7 +100,7 @@ def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[str, DepthUpda
         and type(update.bids) is type(update.asks) is list
     ):
         raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
-    # An event is of the symbol whose stream brings it, or nobody knows whose it is.
+    # An event that names another symbol than its stream is not read for either of them.
     if type(symbol) is not str or _symbol_of(stream) != symbol:
         raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
     if not (

@@ -225,7 +225,7 @@ class DataDirectory:
 
 
 def _read_small(path: Path) -> bytes:
-    """Return what a small file holds. Raises OSError; ValueError for what is none: a link, a pipe, or a large file."""
+    """Return the bytes of a small file. Raises OSError, and ValueError if it is a link, a pipe or a large file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

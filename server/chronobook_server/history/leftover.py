@@ -56,7 +56,7 @@ class Leftover:
 
 
 def _size(files: Files, name: str) -> int:
-    """Return the bytes of a file; 0 where nobody knows them."""
+    """Return the size of a file in bytes; 0 if the disk does not tell it."""
     with contextlib.suppress(OSError):
         return files.size(name)
     return 0

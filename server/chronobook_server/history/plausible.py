@@ -63,7 +63,7 @@ def first_impossible(
     impossible |= jumped_within & is_live & is_early
     if is_newest:
         impossible[-1] |= jumped_within[-1] & ~(known[-1] & (abs(distances[-1]) <= MOST_APART_MS))
-    # Where a live stream's `T` is the time of arrival, `E` is what is wrong.
+    # If the `T` of a live stream is its time of arrival, `E` is the wrong one of the two.
     punctual = known & (distances <= MOST_APART_MS)
     latest = np.clip(event_times, 0, MOST_MS) + MOST_APART_MS
     telling = (jumps | (steps == 0)) & (believed > latest) & (latest >= baseline)
