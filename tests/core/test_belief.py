@@ -285,6 +285,20 @@ def test_a_step_of_our_clock_lets_no_wild_time_in_for_long(hours: int) -> None:
     assert belief.judge(at(START + 2000 + 300, START + 300 + step), None) is Verdict.DOUBTED
 
 
+def test_a_snapshot_contradicts_an_event_that_only_fits_a_step_of_our_clock() -> None:
+    belief, step = Belief(at(START, START)), 3_600_000
+    keyframe = at(START + 5_000, START + 5_050 + step)
+    assert belief.judge(at(START + 65_200, START + 5_250 + step), keyframe) is Verdict.DOUBTED
+    assert belief.judge(at(START + 5_200, START + 5_250 + step), keyframe) is Verdict.BELIEVED
+
+
+@pytest.mark.parametrize("quiet", [2_000, 60_000, 3_600_000])
+def test_a_quiet_symbol_goes_on_after_a_reconnect_with_its_first_event(quiet: int) -> None:
+    belief = Belief(at(START, START))
+    keyframe = at(START, START + quiet)
+    assert belief.judge(at(START + quiet + 500, START + quiet + 550), keyframe) is Verdict.BELIEVED
+
+
 def test_a_burst_after_a_stall_is_no_fast_replay() -> None:
     belief = Belief(at(START, START))
     for index in range(1, 40):
