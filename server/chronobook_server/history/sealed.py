@@ -114,7 +114,7 @@ class SealedSegment:
         """Return the chunk that holds a level's rows, unpacked at the first use."""
         rows = self._rows
         if rows is None:
-            rows = self._rows = Rows(self)
+            rows = self._rows = Rows(self, self.chunks)
         number = bisect_right(index.chunk_levels, level) - 1
         chunk = rows.chunks[number]
         if chunk is None:
@@ -155,7 +155,7 @@ class SealedSegment:
     def _load_rows(self) -> Work[tuple[Columns, list[Chunk]]]:
         """Unpack all rows; they are all there when this returns, whatever memory is short of."""
         index = self._columns()
-        rows = self._rows = self._rows or Rows(self)
+        rows = self._rows = self._rows or Rows(self, self.chunks)
         unpacked = 0
         chunks: list[Chunk] = []
         for number in range(self.chunks):

@@ -1,7 +1,6 @@
 """What is unpacked of a sealed segment, and held ready until memory is short."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,10 +8,7 @@ from chronobook_server.core.coverage import KnownRange
 
 from .columns import Integers
 from .layout import Header, Kind
-from .memory import Held
-
-if TYPE_CHECKING:
-    from .sealed import SealedSegment
+from .memory import Held, Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,7 @@ def _adds_up(parts: Integers, whole: int, *, least: int) -> bool:
 class Index(Held):
     """The index of one segment, once it is unpacked."""
 
-    def __init__(self, segment: "SealedSegment", columns: Columns) -> None:
+    def __init__(self, segment: Owner, columns: Columns) -> None:
         super().__init__(segment)
         self.columns = columns
         self.known_zeros: memoryview | None = None  # only where somebody asks for such a price
@@ -98,6 +94,6 @@ class Chunk:
 class Rows(Held):
     """The rows of one segment, as far as they are unpacked: a chunk each, in memory of its own."""
 
-    def __init__(self, segment: "SealedSegment") -> None:
+    def __init__(self, segment: Owner, chunks: int) -> None:
         super().__init__(segment)
-        self.chunks: list[Chunk | None] = [None] * segment.chunks
+        self.chunks: list[Chunk | None] = [None] * chunks

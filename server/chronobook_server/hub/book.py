@@ -1,8 +1,8 @@
 """A stream about the book: all that is known of it, or the best levels of each side."""
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 from chronobook_server.core.coverage import KnownRange
 from chronobook_server.core.values import Millis, UpdateId
@@ -11,10 +11,7 @@ from chronobook_server.history.answers import EventRows, Work
 from chronobook_server.history.replay import BookSteps, GapStep, Position, book_steps, known_range_after
 
 from .messages import BookMessage
-from .watch import Watch
-
-if TYPE_CHECKING:
-    from .fanout import Hub
+from .watch import Source, Watch
 
 
 class Ladder:
@@ -81,12 +78,29 @@ class Top:
             self.shown = {price * price_factor: held * quantity_factor for price, held in self.shown.items()}
 
 
+class BookSource(Source, Protocol):
+    """Interface of the hub to the watch of a book."""
+
+    book_now: Callable[[], BookView | None]
+
+    def book_now_message(self, view: BookView, depth: int | None, /) -> BookMessage:
+        """Return the message that states the book of now."""
+
+    def book_state(self, view: BookView, depth: int | None, complete_to: Millis | None = None, /) -> BookMessage:
+        """Return the message that states a whole book, or its best levels."""
+
+    def book_change(self, changes: Mapping[int, int], time: Millis, update_id: UpdateId, /) -> BookMessage:
+        """Return the message of one event's changes."""
+
+
 class BookWatch(Watch[BookMessage]):
     """The book, then what changes of it; `depth` levels of each side, or all."""
 
+    _source: BookSource
+
     def __init__(
         self,
-        hub: "Hub",
+        source: BookSource,
         position: Position | None,
         *,
         depth: int | None = None,
@@ -94,10 +108,10 @@ class BookWatch(Watch[BookMessage]):
         end: Millis | None = None,
     ) -> None:
         # What the best levels were, only somebody knows who has followed them.
-        super().__init__(hub, position, is_resumed=is_resumed and depth is None, end=end)
+        super().__init__(source, position, is_resumed=is_resumed and depth is None, end=end)
         self.depth = depth
         self._known_range: KnownRange | None = (
-            known_range_after(hub.history, position) if is_resumed and position else None
+            known_range_after(source.history, position) if is_resumed and position else None
         )
         self._top: Top | None = None  # while it is behind
 
@@ -116,7 +130,7 @@ class BookWatch(Watch[BookMessage]):
 
     def _read_on(self, position: Position, end: Millis) -> Work[BookSteps]:
         known_range = None if self._wants_state else self._known_range
-        return book_steps(self._hub.history, position, end, known_range=known_range, is_in_gap=self._gap is not None)
+        return book_steps(self._source.history, position, end, known_range=known_range, is_in_gap=self._gap is not None)
 
     def _messages_of(self, steps: BookSteps) -> Iterator[BookMessage]:
         for step in steps:
@@ -124,7 +138,7 @@ class BookWatch(Watch[BookMessage]):
                 yield from self._gap_messages(step)
             elif isinstance(step, BookView):
                 self._top = Top(step, self.depth)
-                yield self._hub.book_state(step, self.depth, self._read_to)
+                yield self._source.book_state(step, self.depth, self._read_to)
             else:
                 yield from self._changes(step)
 
@@ -135,15 +149,15 @@ class BookWatch(Watch[BookMessage]):
             changes = dict(zip(rows.prices[span].tolist(), rows.quantities[span].tolist(), strict=True))
             told = changes if self._top is None else self._top.apply(changes)
             if told:
-                yield self._hub.book_change(told, Millis(time), UpdateId(update_id))
+                yield self._source.book_change(told, Millis(time), UpdateId(update_id))
             self._position = Position(Millis(time), UpdateId(update_id))  # also where nothing was to be told
 
     def _state_now(self) -> Iterator[BookMessage]:
         self._top = None  # from here on, the hub's
-        view = self._hub.book_now()
+        view = self._source.book_now()
         assert view is not None, "the hub tells of a gap while there is none"
         if self._wants_state or self._gap is not None or view.known_range != self._known_range:
-            yield self._hub.book_now_message(view, self.depth)
+            yield self._source.book_now_message(view, self.depth)
 
     def _told(self, message: BookMessage) -> None:
         super()._told(message)

@@ -1,27 +1,47 @@
 """A stream about one price."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from chronobook_server.core.values import Millis, Price, SignedQuantity
-from chronobook_server.history.answers import Work
+from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
+from chronobook_server.history.answers import LevelState, Work
 from chronobook_server.history.replay import GapStep, LevelStep, LevelSteps, Position, level_steps
 
 from .messages import Kind, LevelMessage
-from .watch import Watch
+from .watch import Source, Watch
 
-if TYPE_CHECKING:
-    from .fanout import Hub
+
+class LevelSource(Source, Protocol):
+    """Interface of the hub to the watch of a level."""
+
+    level_now: Callable[[Price], LevelState | None]
+    start: Millis
+
+    def difference(self, price: Price, quantity: SignedQuantity, time: Millis, /) -> int | None:
+        """Return a quantity minus that of a second before."""
+
+    def level_state(
+        self,
+        price: Price,
+        quantity: SignedQuantity | None,
+        time: Millis,
+        update_id: UpdateId,
+        complete_to: Millis | None = None,
+        /,
+    ) -> LevelMessage:
+        """Return the message that states a level's quantity."""
 
 
 class LevelWatch(Watch[LevelMessage]):
     """The state of a level, then its changes; those of less than `min_change` are left out, in decimal quantities."""
 
+    _source: LevelSource
+
     def __init__(
         self,
-        hub: "Hub",
+        source: LevelSource,
         price: Price,
         position: Position | None,
         *,
@@ -30,7 +50,7 @@ class LevelWatch(Watch[LevelMessage]):
         end: Millis | None = None,
         min_change: Decimal | None = None,
     ) -> None:
-        super().__init__(hub, position, is_resumed=is_resumed, end=end)
+        super().__init__(source, position, is_resumed=is_resumed, end=end)
         self.price = price  # in the steps of today; moves with the scale
         self._quantity = resumed_with  # as the reader knows it
         self._min_change = min_change
@@ -44,7 +64,7 @@ class LevelWatch(Watch[LevelMessage]):
     def _read_on(self, position: Position, end: Millis) -> Work[LevelSteps]:
         is_known = None if self._wants_state else self._quantity is not None
         return level_steps(
-            self._hub.history, self.price, position, end, is_known=is_known, is_in_gap=self._gap is not None
+            self._source.history, self.price, position, end, is_known=is_known, is_in_gap=self._gap is not None
         )
 
     def _messages_of(self, steps: LevelSteps) -> Iterator[LevelMessage]:
@@ -54,7 +74,7 @@ class LevelWatch(Watch[LevelMessage]):
             elif step.is_change:
                 yield self._change(step)
             else:
-                yield self._hub.level_state(self.price, step.quantity, step.time, step.update_id, self._read_to)
+                yield self._source.level_state(self.price, step.quantity, step.time, step.update_id, self._read_to)
             if isinstance(step, LevelStep):
                 self._position = Position(step.time, step.update_id)  # also where it was left out
 
@@ -63,21 +83,21 @@ class LevelWatch(Watch[LevelMessage]):
         before = self._quantity
         return LevelMessage(
             kind=Kind.CHANGE,
-            instrument=self._hub.instrument,
+            instrument=self._source.instrument,
             price=self.price,
             time=step.time,
             quantity=step.quantity,
-            difference=self._hub.difference(self.price, step.quantity, step.time),
+            difference=self._source.difference(self.price, step.quantity, step.time),
             change=None if before is None else abs(step.quantity) - abs(before),
             update_id=step.update_id,
         )
 
     def _state_now(self) -> Iterator[LevelMessage]:
-        level = self._hub.level_now(self.price)
+        level = self._source.level_now(self.price)
         assert level is not None, "the hub tells of a gap while there is none"
         if self._wants_state or self._gap is not None or level.quantity != self._quantity:
-            time = max(level.as_of, self._hub.start)
-            yield self._hub.level_state(self.price, level.quantity, time, level.update_id)
+            time = max(level.as_of, self._source.start)
+            yield self._source.level_state(self.price, level.quantity, time, level.update_id)
 
     def _wanted(self, message: LevelMessage) -> LevelMessage | None:
         """Leave out changes that are too small, and tell the others as seen from the last one told."""
@@ -109,7 +129,7 @@ class LevelWatch(Watch[LevelMessage]):
 
     def _finer_by(self, message: LevelMessage) -> int:
         """Return how many steps of today make one of a message's."""
-        if message.instrument is self._hub.instrument:
+        if message.instrument is self._source.instrument:
             return 1
         return int(10 ** (self.instrument.quantity_scale - message.instrument.quantity_scale))
 

@@ -10,7 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from chronobook_server.core.coverage import Cause, GapInterval
 from chronobook_server.core.errors import BeforeHistory, SlowConsumer
@@ -18,12 +18,10 @@ from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.values import MAX_STEPS, Millis, UpdateId
 from chronobook_server.history.answers import ScaleGrew, Work
 from chronobook_server.history.replay import GapStep, Position
+from chronobook_server.history.store import HistoryStore
 from chronobook_server.slices import in_slices
 
 from .messages import Kind, Message
-
-if TYPE_CHECKING:
-    from .fanout import Hub
 
 _Message = TypeVar("_Message", bound=Message)
 FAR = Millis(MAX_STEPS)
@@ -31,6 +29,28 @@ HEARTBEAT_SECONDS = 10.0
 
 # Messages that a reader is handed in one go, so that a backlog costs little for each.
 AT_ONCE = 32
+
+
+class Source(Protocol):
+    """Interface of the hub to one of its watches: the history, the newest position, and the set of live watches."""
+
+    history: HistoryStore
+    instrument: Instrument
+    queue_limit: int
+    newest: Position
+    gap: GapInterval | None
+
+    def join(self, watch: "Watch[Any]", /) -> None:
+        """Hand new messages to a watch from now on."""
+
+    def leave(self, watch: "Watch[Any]", /) -> None:
+        """Hand no more messages to a watch."""
+
+    def forget(self, watch: "Watch[Any]", /) -> None:
+        """Remove a watch whose reader has left."""
+
+    def final_to(self, time: Millis, /) -> Millis | None:
+        """Return the last final instant up to a time."""
 
 
 class Watch(ABC, Generic[_Message]):
@@ -41,11 +61,13 @@ class Watch(ABC, Generic[_Message]):
     With `is_resumed` its reader knows what was at the position; otherwise the state there comes first.
     """
 
-    def __init__(self, hub: "Hub", position: Position | None, *, is_resumed: bool = False, end: Millis | None) -> None:
+    def __init__(
+        self, source: Source, position: Position | None, *, is_resumed: bool = False, end: Millis | None
+    ) -> None:
         self.heartbeat_seconds = HEARTBEAT_SECONDS
         self.ended_by: Cause | None = None
         self.is_live = False
-        self._hub = hub
+        self._source = source
         self._position = position
         self._wants_state = not is_resumed
         self.last = end
@@ -65,7 +87,7 @@ class Watch(ABC, Generic[_Message]):
         """Hand on a new message. Only while the watch is live."""
         if self._is_after_end(message) or self._has_said_end:
             return
-        if len(self._queue) >= self._hub.queue_limit:
+        if len(self._queue) >= self._source.queue_limit:
             self._fall_behind()
         else:
             self._queue.append(message)
@@ -74,7 +96,7 @@ class Watch(ABC, Generic[_Message]):
     def about_gap(self, kind: Kind, gap: GapInterval) -> None:
         """Hand on that a gap has begun, or has ended."""
         if gap.end is None:
-            self.offer(self._about(kind, *self._hub.newest, gap=gap, cause=gap.cause))
+            self.offer(self._about(kind, *self._source.newest, gap=gap, cause=gap.cause))
         else:
             self.offer(self._about(kind, gap.end, gap=gap, cause=gap.cause))
 
@@ -92,7 +114,7 @@ class Watch(ABC, Generic[_Message]):
         self.is_live = False
         if self.ended_by is Cause.INTERVAL_OVER:
             self.ended_by = None  # the end comes after what is read in the history
-        self._hub.leave(self)
+        self._source.leave(self)
         self._wake()
 
     def _is_after_end(self, message: _Message) -> bool:
@@ -122,7 +144,7 @@ class Watch(ABC, Generic[_Message]):
         """Return the next messages that are there already and wanted."""
         taken: list[_Message] = []
         while len(taken) < at_most:
-            if self._pending_in is not None and self._pending_in is not self._hub.instrument:
+            if self._pending_in is not None and self._pending_in is not self._source.instrument:
                 self._pending, self._pending_in = iter(()), None  # the rest is read once more, in the new steps
             message = next(self._pending, None)
             if message is None:
@@ -136,21 +158,21 @@ class Watch(ABC, Generic[_Message]):
         return taken
 
     def _heartbeat(self) -> _Message:
-        newest = self._hub.newest
-        return self._about(Kind.HEARTBEAT, *newest, complete_to=self._hub.final_to(newest.time))
+        newest = self._source.newest
+        return self._about(Kind.HEARTBEAT, *newest, complete_to=self._source.final_to(newest.time))
 
     def _last(self) -> list[_Message]:
         """Return END, which claims no more than was told."""
         self._has_said_end = True
         end = FAR if self.last is None else self.last
-        newest, is_over = self._hub.newest.time, self.ended_by is Cause.INTERVAL_OVER
+        newest, is_over = self._source.newest.time, self.ended_by is Cause.INTERVAL_OVER
         if self._position is None:
             time, complete_to = min(newest, end), None
         elif is_over or self.is_live:
-            time, complete_to = newest if newest <= end else self._position.time, self._hub.final_to(end)
+            time, complete_to = newest if newest <= end else self._position.time, self._source.final_to(end)
         else:
             time = self._position.time
-            complete_to = self._hub.final_to(Millis(time - 1))
+            complete_to = self._source.final_to(Millis(time - 1))
         return [self._about(Kind.END, time, cause=self.ended_by, complete_to=complete_to)]
 
     async def _has_news(self) -> bool:
@@ -181,7 +203,7 @@ class Watch(ABC, Generic[_Message]):
     async def _read_further(self) -> None:
         """Read on in the history; where it has no more, go live."""
         steps: list[Any] = []
-        self._read_to = self._hub.history.complete_to
+        self._read_to = self._source.history.complete_to
         if self._position is not None:
             try:
                 steps = await in_slices(self._read_on(self._position, FAR if self.last is None else self.last))
@@ -193,7 +215,7 @@ class Watch(ABC, Generic[_Message]):
         if self.ended_by is not None:
             return
         if steps:
-            self._pending, self._pending_in = self._messages_of(steps), self._hub.instrument
+            self._pending, self._pending_in = self._messages_of(steps), self._source.instrument
         elif self._is_over():
             self.end(Cause.INTERVAL_OVER)
         else:
@@ -202,14 +224,14 @@ class Watch(ABC, Generic[_Message]):
     def go_live(self) -> None:
         """Be told from now on, after what leads from what the reader knows to what is the case now."""
         self.is_live = True
-        self._hub.join(self)
+        self._source.join(self)
         present = [message for message in self._present() if not self._is_after_end(message)]
         self._pending, self._pending_in = iter(present), None
         if self._is_over():
             self.end(Cause.INTERVAL_OVER)
 
     def _is_over(self) -> bool:
-        return self.last is not None and self._hub.newest.time >= self.last
+        return self.last is not None and self._source.newest.time >= self.last
 
     def _gap_messages(self, step: GapStep) -> Iterator[_Message]:
         """Yield what tells of a gap."""
@@ -222,14 +244,14 @@ class Watch(ABC, Generic[_Message]):
 
     def _present(self) -> Iterator[_Message]:
         """Yield what leads from what the reader knows to what is the case now."""
-        gap = self._hub.gap
+        gap = self._source.gap
         if gap is not None:
             if self._gap is None:
-                yield from self._gap_messages(GapStep(gap, self._hub.newest))
+                yield from self._gap_messages(GapStep(gap, self._source.newest))
             return
         if self._gap is not None:
-            closed = GapInterval(self._gap.start, self._hub.newest.time, self._gap.cause)
-            yield from self._gap_messages(GapStep(closed, self._hub.newest))
+            closed = GapInterval(self._gap.start, self._source.newest.time, self._gap.cause)
+            yield from self._gap_messages(GapStep(closed, self._source.newest))
         yield from self._state_now()
 
     def _told(self, message: _Message) -> None:
@@ -256,14 +278,14 @@ class Watch(ABC, Generic[_Message]):
         """Forget the stream: its reader has left."""
         if self._timer is not None:
             self._timer.cancel()
-        self._hub.forget(self)
+        self._source.forget(self)
 
     # --- what it is about
 
     @property
     def instrument(self) -> Instrument:
         """The scales of today."""
-        return self._hub.instrument
+        return self._source.instrument
 
     @abstractmethod
     def _read_on(self, position: Position, end: Millis) -> "Work[list[Any]]":
@@ -294,7 +316,7 @@ class Watch(ABC, Generic[_Message]):
         """Return a message without quantities."""
         return self._message(
             kind=kind,
-            instrument=self._hub.instrument,
+            instrument=self._source.instrument,
             time=time,
             update_id=update_id,
             gap=gap,
