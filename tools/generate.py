@@ -68,8 +68,9 @@ def generate(target: Path) -> None:
         f"--mypy_grpc_out=quiet:{python}",
         *protos,
     )
-    for empty in (target / STUBS).glob("errors_pb2_grpc.py*"):
-        empty.unlink()  # a file without a service has no gRPC stubs worth keeping
+    for stub in (target / STUBS).glob("*_pb2_grpc.py*"):
+        if not stub.name.startswith("order_book_service_"):
+            stub.unlink()  # the other files have no service
     run_protoc(
         f"--descriptor_set_out={target / DESCRIPTOR}", "--include_imports", *protos, "google/rpc/error_details.proto"
     )

@@ -3,7 +3,11 @@
 import grpc
 import warnings
 
-from chronobook.v1 import order_book_service_pb2 as chronobook_dot_v1_dot_order__book__service__pb2
+from chronobook.v1 import book_pb2 as chronobook_dot_v1_dot_book__pb2
+from chronobook.v1 import history_pb2 as chronobook_dot_v1_dot_history__pb2
+from chronobook.v1 import quantity_pb2 as chronobook_dot_v1_dot_quantity__pb2
+from chronobook.v1 import stream_pb2 as chronobook_dot_v1_dot_stream__pb2
+from chronobook.v1 import symbols_pb2 as chronobook_dot_v1_dot_symbols__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -37,58 +41,58 @@ class OrderBookServiceStub:
         """
         self.GetStatus = channel.unary_unary(
                 '/chronobook.v1.OrderBookService/GetStatus',
-                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.GetStatusRequest.SerializeToString,
-                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.GetStatusResponse.FromString,
+                request_serializer=chronobook_dot_v1_dot_symbols__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_symbols__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
         self.GetOrderBook = channel.unary_unary(
                 '/chronobook.v1.OrderBookService/GetOrderBook',
-                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.GetOrderBookRequest.SerializeToString,
-                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.GetOrderBookResponse.FromString,
+                request_serializer=chronobook_dot_v1_dot_book__pb2.GetOrderBookRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_book__pb2.GetOrderBookResponse.FromString,
                 _registered_method=True)
         self.GetQuantity = channel.unary_unary(
                 '/chronobook.v1.OrderBookService/GetQuantity',
-                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.GetQuantityRequest.SerializeToString,
-                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.GetQuantityResponse.FromString,
+                request_serializer=chronobook_dot_v1_dot_quantity__pb2.GetQuantityRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_quantity__pb2.GetQuantityResponse.FromString,
                 _registered_method=True)
         self.NearestLevel = channel.unary_unary(
                 '/chronobook.v1.OrderBookService/NearestLevel',
-                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.NearestLevelRequest.SerializeToString,
-                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.NearestLevelResponse.FromString,
+                request_serializer=chronobook_dot_v1_dot_quantity__pb2.NearestLevelRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_quantity__pb2.NearestLevelResponse.FromString,
                 _registered_method=True)
         self.GetHistory = channel.unary_unary(
                 '/chronobook.v1.OrderBookService/GetHistory',
-                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.GetHistoryRequest.SerializeToString,
-                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.GetHistoryResponse.FromString,
+                request_serializer=chronobook_dot_v1_dot_history__pb2.GetHistoryRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_history__pb2.GetHistoryResponse.FromString,
                 _registered_method=True)
         self.ListLevelChanges = channel.unary_unary(
                 '/chronobook.v1.OrderBookService/ListLevelChanges',
-                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.ListLevelChangesRequest.SerializeToString,
-                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.ListLevelChangesResponse.FromString,
+                request_serializer=chronobook_dot_v1_dot_history__pb2.ListLevelChangesRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_history__pb2.ListLevelChangesResponse.FromString,
                 _registered_method=True)
         self.ListBestPrices = channel.unary_unary(
                 '/chronobook.v1.OrderBookService/ListBestPrices',
-                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.ListBestPricesRequest.SerializeToString,
-                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.ListBestPricesResponse.FromString,
+                request_serializer=chronobook_dot_v1_dot_history__pb2.ListBestPricesRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_history__pb2.ListBestPricesResponse.FromString,
                 _registered_method=True)
         self.BatchGetQuantity = channel.unary_unary(
                 '/chronobook.v1.OrderBookService/BatchGetQuantity',
-                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityRequest.SerializeToString,
-                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityResponse.FromString,
+                request_serializer=chronobook_dot_v1_dot_quantity__pb2.BatchGetQuantityRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_quantity__pb2.BatchGetQuantityResponse.FromString,
                 _registered_method=True)
         self.ListSymbols = channel.unary_unary(
                 '/chronobook.v1.OrderBookService/ListSymbols',
-                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.ListSymbolsRequest.SerializeToString,
-                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.ListSymbolsResponse.FromString,
+                request_serializer=chronobook_dot_v1_dot_symbols__pb2.ListSymbolsRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_symbols__pb2.ListSymbolsResponse.FromString,
                 _registered_method=True)
         self.WatchLevel = channel.unary_stream(
                 '/chronobook.v1.OrderBookService/WatchLevel',
-                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelRequest.SerializeToString,
-                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelResponse.FromString,
+                request_serializer=chronobook_dot_v1_dot_stream__pb2.WatchLevelRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_stream__pb2.WatchLevelResponse.FromString,
                 _registered_method=True)
         self.WatchOrderBook = channel.unary_stream(
                 '/chronobook.v1.OrderBookService/WatchOrderBook',
-                request_serializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchOrderBookRequest.SerializeToString,
-                response_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchOrderBookResponse.FromString,
+                request_serializer=chronobook_dot_v1_dot_stream__pb2.WatchOrderBookRequest.SerializeToString,
+                response_deserializer=chronobook_dot_v1_dot_stream__pb2.WatchOrderBookResponse.FromString,
                 _registered_method=True)
 
 
@@ -97,7 +101,8 @@ class OrderBookServiceServicer:
     """
 
     def GetStatus(self, request, context):
-        """Whether a symbol's book is in sync, and how much is held of it. Always answers, for every symbol served.
+        """Whether a symbol's book is in sync, and how much history the server holds of it. Always answers, for every symbol
+        served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,7 +129,7 @@ class OrderBookServiceServicer:
 
     def NearestLevel(self, request, context):
         """The level nearest to a price, now or at an instant; of two equally near, the lower one.
-        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; LEVEL_UNKNOWN where no level (of that side) is known at all; with a
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; LEVEL_UNKNOWN if no level (of that side) is known at all; with a
         timestamp IN_THE_FUTURE, BEFORE_HISTORY, HISTORY_GAP; without one NOT_SYNCED, TOO_OLD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -132,15 +137,16 @@ class OrderBookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetHistory(self, request, context):
-        """Which instants can be asked about, and which are missing and why. Always answers, for every symbol served.
+        """The instants that questions can name, and the gaps between them with their causes. Always answers, for every symbol
+        served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLevelChanges(self, request, context):
-        """Every change of one price level over an interval, in pages. What was not known of it in that time is told too.
-        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+        """Every change of one price level over an interval, in pages. The pages name the unknown stretches, too.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE if the interval starts there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,15 +154,15 @@ class OrderBookServiceServicer:
 
     def ListBestPrices(self, request, context):
         """The best bid and ask after every event that moved them, over an interval, in pages.
-        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE if the interval starts there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetQuantity(self, request, context):
-        """The quantities at up to 10,000 pairs of a price and an instant. A pair that cannot be answered says why in its own
-        outcome; the others are answered all the same.
+        """The quantities at up to 10,000 pairs of a price and an instant. Each pair has its own outcome: a refused pair does
+        not affect the others.
         Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -172,10 +178,10 @@ class OrderBookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchLevel(self, request, context):
-        """Every change of one price level: from now on, or from an instant on, up to another one or without an end. The first
-        message says what was known of the level at the beginning: STATE or UNKNOWN, or GAP where nothing was. The last one
-        (END) says why the stream ends. A reader may be as slow as it likes: what it has not read yet is read from history
-        later; it is too slow only when history no longer has that.
+        """Every change of one price level: from now or from an instant on, up to another instant or without an end. The first
+        message is the state of the level at the beginning: STATE, UNKNOWN, or GAP inside a gap. The last message (END) has the
+        cause of the end. A slow subscriber gets the events that it has not read from history. The stream fails with
+        SLOW_CONSUMER only if history no longer holds them.
         Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, IN_THE_FUTURE, BEFORE_HISTORY, SLOW_CONSUMER; NOT_SYNCED before the first
         sync.
         """
@@ -184,8 +190,8 @@ class OrderBookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchOrderBook(self, request, context):
-        """The order book, whole or its best levels, then everything that changes of it: what `WatchLevel` is for one level.
-        Who applies the messages in order has the book as it was after each event.
+        """The order book, whole or its best levels, then every change of it, as `WatchLevel` does for one level. Applying the
+        messages in order yields the book after each event.
         Errors: as WatchLevel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -197,58 +203,58 @@ def add_OrderBookServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
-                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.GetStatusRequest.FromString,
-                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.GetStatusResponse.SerializeToString,
+                    request_deserializer=chronobook_dot_v1_dot_symbols__pb2.GetStatusRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_symbols__pb2.GetStatusResponse.SerializeToString,
             ),
             'GetOrderBook': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOrderBook,
-                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.GetOrderBookRequest.FromString,
-                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.GetOrderBookResponse.SerializeToString,
+                    request_deserializer=chronobook_dot_v1_dot_book__pb2.GetOrderBookRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_book__pb2.GetOrderBookResponse.SerializeToString,
             ),
             'GetQuantity': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQuantity,
-                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.GetQuantityRequest.FromString,
-                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.GetQuantityResponse.SerializeToString,
+                    request_deserializer=chronobook_dot_v1_dot_quantity__pb2.GetQuantityRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_quantity__pb2.GetQuantityResponse.SerializeToString,
             ),
             'NearestLevel': grpc.unary_unary_rpc_method_handler(
                     servicer.NearestLevel,
-                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.NearestLevelRequest.FromString,
-                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.NearestLevelResponse.SerializeToString,
+                    request_deserializer=chronobook_dot_v1_dot_quantity__pb2.NearestLevelRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_quantity__pb2.NearestLevelResponse.SerializeToString,
             ),
             'GetHistory': grpc.unary_unary_rpc_method_handler(
                     servicer.GetHistory,
-                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.GetHistoryRequest.FromString,
-                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.GetHistoryResponse.SerializeToString,
+                    request_deserializer=chronobook_dot_v1_dot_history__pb2.GetHistoryRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_history__pb2.GetHistoryResponse.SerializeToString,
             ),
             'ListLevelChanges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLevelChanges,
-                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.ListLevelChangesRequest.FromString,
-                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.ListLevelChangesResponse.SerializeToString,
+                    request_deserializer=chronobook_dot_v1_dot_history__pb2.ListLevelChangesRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_history__pb2.ListLevelChangesResponse.SerializeToString,
             ),
             'ListBestPrices': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBestPrices,
-                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.ListBestPricesRequest.FromString,
-                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.ListBestPricesResponse.SerializeToString,
+                    request_deserializer=chronobook_dot_v1_dot_history__pb2.ListBestPricesRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_history__pb2.ListBestPricesResponse.SerializeToString,
             ),
             'BatchGetQuantity': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchGetQuantity,
-                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityRequest.FromString,
-                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityResponse.SerializeToString,
+                    request_deserializer=chronobook_dot_v1_dot_quantity__pb2.BatchGetQuantityRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_quantity__pb2.BatchGetQuantityResponse.SerializeToString,
             ),
             'ListSymbols': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSymbols,
-                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.ListSymbolsRequest.FromString,
-                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.ListSymbolsResponse.SerializeToString,
+                    request_deserializer=chronobook_dot_v1_dot_symbols__pb2.ListSymbolsRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_symbols__pb2.ListSymbolsResponse.SerializeToString,
             ),
             'WatchLevel': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchLevel,
-                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelRequest.FromString,
-                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelResponse.SerializeToString,
+                    request_deserializer=chronobook_dot_v1_dot_stream__pb2.WatchLevelRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_stream__pb2.WatchLevelResponse.SerializeToString,
             ),
             'WatchOrderBook': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchOrderBook,
-                    request_deserializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchOrderBookRequest.FromString,
-                    response_serializer=chronobook_dot_v1_dot_order__book__service__pb2.WatchOrderBookResponse.SerializeToString,
+                    request_deserializer=chronobook_dot_v1_dot_stream__pb2.WatchOrderBookRequest.FromString,
+                    response_serializer=chronobook_dot_v1_dot_stream__pb2.WatchOrderBookResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -277,8 +283,8 @@ class OrderBookService:
             request,
             target,
             '/chronobook.v1.OrderBookService/GetStatus',
-            chronobook_dot_v1_dot_order__book__service__pb2.GetStatusRequest.SerializeToString,
-            chronobook_dot_v1_dot_order__book__service__pb2.GetStatusResponse.FromString,
+            chronobook_dot_v1_dot_symbols__pb2.GetStatusRequest.SerializeToString,
+            chronobook_dot_v1_dot_symbols__pb2.GetStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -304,8 +310,8 @@ class OrderBookService:
             request,
             target,
             '/chronobook.v1.OrderBookService/GetOrderBook',
-            chronobook_dot_v1_dot_order__book__service__pb2.GetOrderBookRequest.SerializeToString,
-            chronobook_dot_v1_dot_order__book__service__pb2.GetOrderBookResponse.FromString,
+            chronobook_dot_v1_dot_book__pb2.GetOrderBookRequest.SerializeToString,
+            chronobook_dot_v1_dot_book__pb2.GetOrderBookResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -331,8 +337,8 @@ class OrderBookService:
             request,
             target,
             '/chronobook.v1.OrderBookService/GetQuantity',
-            chronobook_dot_v1_dot_order__book__service__pb2.GetQuantityRequest.SerializeToString,
-            chronobook_dot_v1_dot_order__book__service__pb2.GetQuantityResponse.FromString,
+            chronobook_dot_v1_dot_quantity__pb2.GetQuantityRequest.SerializeToString,
+            chronobook_dot_v1_dot_quantity__pb2.GetQuantityResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -358,8 +364,8 @@ class OrderBookService:
             request,
             target,
             '/chronobook.v1.OrderBookService/NearestLevel',
-            chronobook_dot_v1_dot_order__book__service__pb2.NearestLevelRequest.SerializeToString,
-            chronobook_dot_v1_dot_order__book__service__pb2.NearestLevelResponse.FromString,
+            chronobook_dot_v1_dot_quantity__pb2.NearestLevelRequest.SerializeToString,
+            chronobook_dot_v1_dot_quantity__pb2.NearestLevelResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -385,8 +391,8 @@ class OrderBookService:
             request,
             target,
             '/chronobook.v1.OrderBookService/GetHistory',
-            chronobook_dot_v1_dot_order__book__service__pb2.GetHistoryRequest.SerializeToString,
-            chronobook_dot_v1_dot_order__book__service__pb2.GetHistoryResponse.FromString,
+            chronobook_dot_v1_dot_history__pb2.GetHistoryRequest.SerializeToString,
+            chronobook_dot_v1_dot_history__pb2.GetHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -412,8 +418,8 @@ class OrderBookService:
             request,
             target,
             '/chronobook.v1.OrderBookService/ListLevelChanges',
-            chronobook_dot_v1_dot_order__book__service__pb2.ListLevelChangesRequest.SerializeToString,
-            chronobook_dot_v1_dot_order__book__service__pb2.ListLevelChangesResponse.FromString,
+            chronobook_dot_v1_dot_history__pb2.ListLevelChangesRequest.SerializeToString,
+            chronobook_dot_v1_dot_history__pb2.ListLevelChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -439,8 +445,8 @@ class OrderBookService:
             request,
             target,
             '/chronobook.v1.OrderBookService/ListBestPrices',
-            chronobook_dot_v1_dot_order__book__service__pb2.ListBestPricesRequest.SerializeToString,
-            chronobook_dot_v1_dot_order__book__service__pb2.ListBestPricesResponse.FromString,
+            chronobook_dot_v1_dot_history__pb2.ListBestPricesRequest.SerializeToString,
+            chronobook_dot_v1_dot_history__pb2.ListBestPricesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -466,8 +472,8 @@ class OrderBookService:
             request,
             target,
             '/chronobook.v1.OrderBookService/BatchGetQuantity',
-            chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityRequest.SerializeToString,
-            chronobook_dot_v1_dot_order__book__service__pb2.BatchGetQuantityResponse.FromString,
+            chronobook_dot_v1_dot_quantity__pb2.BatchGetQuantityRequest.SerializeToString,
+            chronobook_dot_v1_dot_quantity__pb2.BatchGetQuantityResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -493,8 +499,8 @@ class OrderBookService:
             request,
             target,
             '/chronobook.v1.OrderBookService/ListSymbols',
-            chronobook_dot_v1_dot_order__book__service__pb2.ListSymbolsRequest.SerializeToString,
-            chronobook_dot_v1_dot_order__book__service__pb2.ListSymbolsResponse.FromString,
+            chronobook_dot_v1_dot_symbols__pb2.ListSymbolsRequest.SerializeToString,
+            chronobook_dot_v1_dot_symbols__pb2.ListSymbolsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -520,8 +526,8 @@ class OrderBookService:
             request,
             target,
             '/chronobook.v1.OrderBookService/WatchLevel',
-            chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelRequest.SerializeToString,
-            chronobook_dot_v1_dot_order__book__service__pb2.WatchLevelResponse.FromString,
+            chronobook_dot_v1_dot_stream__pb2.WatchLevelRequest.SerializeToString,
+            chronobook_dot_v1_dot_stream__pb2.WatchLevelResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -547,8 +553,8 @@ class OrderBookService:
             request,
             target,
             '/chronobook.v1.OrderBookService/WatchOrderBook',
-            chronobook_dot_v1_dot_order__book__service__pb2.WatchOrderBookRequest.SerializeToString,
-            chronobook_dot_v1_dot_order__book__service__pb2.WatchOrderBookResponse.FromString,
+            chronobook_dot_v1_dot_stream__pb2.WatchOrderBookRequest.SerializeToString,
+            chronobook_dot_v1_dot_stream__pb2.WatchOrderBookResponse.FromString,
             options,
             channel_credentials,
             insecure,

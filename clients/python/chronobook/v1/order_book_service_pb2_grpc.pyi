@@ -7,7 +7,7 @@ Conventions of the whole package:
 - Times are Unix seconds as a double, read to the nearest millisecond; 0 is an instant, absent is absent. History is
   keyed by the exchange's transaction time `T`.
 - Prices and quantities are the exchange's decimal values, each the double nearest to it.
-- Counts are uint32. A larger count is told as 2^32 - 1.
+- Counts are uint32. The value 2^32 - 1 means that the count is that large or larger.
 - Update ids, byte counts and other large integers are doubles, exact up to 2^53.
 - A field marked `optional` is absent when its value is not known; it is never replaced by 0.
 - `symbol` may be written in any case; empty means the first symbol that the server was started with.
@@ -20,7 +20,66 @@ Conventions of the whole package:
 - A request has at most 16 kB, unknown fields included. GetQuantity has at most 68 kB, BatchGetQuantity 800 kB.
 """
 
-from chronobook.v1 import order_book_service_pb2 as _order_book_service_pb2
+from chronobook.v1 import book_pb2 as _book_pb2
+from chronobook.v1 import history_pb2 as _history_pb2
+from chronobook.v1 import quantity_pb2 as _quantity_pb2
+from chronobook.v1 import stream_pb2 as _stream_pb2
+from chronobook.v1 import symbols_pb2 as _symbols_pb2
+from chronobook.v1.book_pb2 import GetOrderBookRequest as GetOrderBookRequest
+from chronobook.v1.book_pb2 import GetOrderBookResponse as GetOrderBookResponse
+from chronobook.v1.common_pb2 import ASK as ASK
+from chronobook.v1.common_pb2 import AUDIT_MISMATCH as AUDIT_MISMATCH
+from chronobook.v1.common_pb2 import BID as BID
+from chronobook.v1.common_pb2 import CAUSE_UNSPECIFIED as CAUSE_UNSPECIFIED
+from chronobook.v1.common_pb2 import CHAIN_BREAK as CHAIN_BREAK
+from chronobook.v1.common_pb2 import CROSSED_BOOK as CROSSED_BOOK
+from chronobook.v1.common_pb2 import Cause as Cause
+from chronobook.v1.common_pb2 import DAMAGED as DAMAGED
+from chronobook.v1.common_pb2 import DEADLINE_EXCEEDED as DEADLINE_EXCEEDED
+from chronobook.v1.common_pb2 import DISCONNECT as DISCONNECT
+from chronobook.v1.common_pb2 import DISK as DISK
+from chronobook.v1.common_pb2 import EXCHANGE_SILENT as EXCHANGE_SILENT
+from chronobook.v1.common_pb2 import INTERVAL_OVER as INTERVAL_OVER
+from chronobook.v1.common_pb2 import KnownRange as KnownRange
+from chronobook.v1.common_pb2 import NOT_TRADING as NOT_TRADING
+from chronobook.v1.common_pb2 import OUTSIDE_KNOWN_RANGE as OUTSIDE_KNOWN_RANGE
+from chronobook.v1.common_pb2 import OVERLOAD as OVERLOAD
+from chronobook.v1.common_pb2 import PriceLevel as PriceLevel
+from chronobook.v1.common_pb2 import RESTART as RESTART
+from chronobook.v1.common_pb2 import SHUTDOWN as SHUTDOWN
+from chronobook.v1.common_pb2 import SIDE_UNSPECIFIED as SIDE_UNSPECIFIED
+from chronobook.v1.common_pb2 import SUBSCRIBER_TOO_SLOW as SUBSCRIBER_TOO_SLOW
+from chronobook.v1.common_pb2 import Side as Side
+from chronobook.v1.common_pb2 import TOO_MANY_STREAMS as TOO_MANY_STREAMS
+from chronobook.v1.history_pb2 import GetHistoryRequest as GetHistoryRequest
+from chronobook.v1.history_pb2 import GetHistoryResponse as GetHistoryResponse
+from chronobook.v1.history_pb2 import ListBestPricesRequest as ListBestPricesRequest
+from chronobook.v1.history_pb2 import ListBestPricesResponse as ListBestPricesResponse
+from chronobook.v1.history_pb2 import ListLevelChangesRequest as ListLevelChangesRequest
+from chronobook.v1.history_pb2 import ListLevelChangesResponse as ListLevelChangesResponse
+from chronobook.v1.quantity_pb2 import BatchGetQuantityRequest as BatchGetQuantityRequest
+from chronobook.v1.quantity_pb2 import BatchGetQuantityResponse as BatchGetQuantityResponse
+from chronobook.v1.quantity_pb2 import GetQuantityRequest as GetQuantityRequest
+from chronobook.v1.quantity_pb2 import GetQuantityResponse as GetQuantityResponse
+from chronobook.v1.quantity_pb2 import NearestLevelRequest as NearestLevelRequest
+from chronobook.v1.quantity_pb2 import NearestLevelResponse as NearestLevelResponse
+from chronobook.v1.stream_pb2 import WatchLevelRequest as WatchLevelRequest
+from chronobook.v1.stream_pb2 import WatchLevelResponse as WatchLevelResponse
+from chronobook.v1.stream_pb2 import WatchOrderBookRequest as WatchOrderBookRequest
+from chronobook.v1.stream_pb2 import WatchOrderBookResponse as WatchOrderBookResponse
+from chronobook.v1.symbols_pb2 import Audits as Audits
+from chronobook.v1.symbols_pb2 import BUFFERING as BUFFERING
+from chronobook.v1.symbols_pb2 import DISCONNECTED as DISCONNECTED
+from chronobook.v1.symbols_pb2 import GetStatusRequest as GetStatusRequest
+from chronobook.v1.symbols_pb2 import GetStatusResponse as GetStatusResponse
+from chronobook.v1.symbols_pb2 import IN_SYNC as IN_SYNC
+from chronobook.v1.symbols_pb2 import ListSymbolsRequest as ListSymbolsRequest
+from chronobook.v1.symbols_pb2 import ListSymbolsResponse as ListSymbolsResponse
+from chronobook.v1.symbols_pb2 import RESUMING as RESUMING
+from chronobook.v1.symbols_pb2 import SUSPENDED as SUSPENDED
+from chronobook.v1.symbols_pb2 import SYNC_STATE_UNSPECIFIED as SYNC_STATE_UNSPECIFIED
+from chronobook.v1.symbols_pb2 import SyncState as SyncState
+from chronobook.v1.symbols_pb2 import WAITING_FOR_BRIDGE as WAITING_FOR_BRIDGE
 from collections import abc as _abc
 from grpc import aio as _aio
 import abc as _abc_1
@@ -50,54 +109,58 @@ class OrderBookServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OrderBookServiceAsyncStub: ...
-    GetStatus: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.GetStatusRequest, _order_book_service_pb2.GetStatusResponse]
-    """Whether a symbol's book is in sync, and how much is held of it. Always answers, for every symbol served."""
-    GetOrderBook: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.GetOrderBookRequest, _order_book_service_pb2.GetOrderBookResponse]
+    GetStatus: _grpc.UnaryUnaryMultiCallable[_symbols_pb2.GetStatusRequest, _symbols_pb2.GetStatusResponse]
+    """Whether a symbol's book is in sync, and how much history the server holds of it. Always answers, for every symbol
+    served.
+    """
+    GetOrderBook: _grpc.UnaryUnaryMultiCallable[_book_pb2.GetOrderBookRequest, _book_pb2.GetOrderBookResponse]
     """The complete known book, now or at an instant.
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; with a timestamp IN_THE_FUTURE, BEFORE_HISTORY, HISTORY_GAP; without
     one NOT_SYNCED, TOO_OLD.
     """
-    GetQuantity: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.GetQuantityRequest, _order_book_service_pb2.GetQuantityResponse]
+    GetQuantity: _grpc.UnaryUnaryMultiCallable[_quantity_pb2.GetQuantityRequest, _quantity_pb2.GetQuantityResponse]
     """The quantity at a price. With a timestamp: at exactly that price at that instant. Without: of the level nearest to
     the price now.
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, LEVEL_UNKNOWN; with a timestamp IN_THE_FUTURE, BEFORE_HISTORY,
     HISTORY_GAP; without one NOT_SYNCED, TOO_OLD.
     """
-    NearestLevel: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.NearestLevelRequest, _order_book_service_pb2.NearestLevelResponse]
+    NearestLevel: _grpc.UnaryUnaryMultiCallable[_quantity_pb2.NearestLevelRequest, _quantity_pb2.NearestLevelResponse]
     """The level nearest to a price, now or at an instant; of two equally near, the lower one.
-    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; LEVEL_UNKNOWN where no level (of that side) is known at all; with a
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; LEVEL_UNKNOWN if no level (of that side) is known at all; with a
     timestamp IN_THE_FUTURE, BEFORE_HISTORY, HISTORY_GAP; without one NOT_SYNCED, TOO_OLD.
     """
-    GetHistory: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.GetHistoryRequest, _order_book_service_pb2.GetHistoryResponse]
-    """Which instants can be asked about, and which are missing and why. Always answers, for every symbol served."""
-    ListLevelChanges: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.ListLevelChangesRequest, _order_book_service_pb2.ListLevelChangesResponse]
-    """Every change of one price level over an interval, in pages. What was not known of it in that time is told too.
-    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+    GetHistory: _grpc.UnaryUnaryMultiCallable[_history_pb2.GetHistoryRequest, _history_pb2.GetHistoryResponse]
+    """The instants that questions can name, and the gaps between them with their causes. Always answers, for every symbol
+    served.
     """
-    ListBestPrices: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.ListBestPricesRequest, _order_book_service_pb2.ListBestPricesResponse]
+    ListLevelChanges: _grpc.UnaryUnaryMultiCallable[_history_pb2.ListLevelChangesRequest, _history_pb2.ListLevelChangesResponse]
+    """Every change of one price level over an interval, in pages. The pages name the unknown stretches, too.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE if the interval starts there.
+    """
+    ListBestPrices: _grpc.UnaryUnaryMultiCallable[_history_pb2.ListBestPricesRequest, _history_pb2.ListBestPricesResponse]
     """The best bid and ask after every event that moved them, over an interval, in pages.
-    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE if the interval starts there.
     """
-    BatchGetQuantity: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.BatchGetQuantityRequest, _order_book_service_pb2.BatchGetQuantityResponse]
-    """The quantities at up to 10,000 pairs of a price and an instant. A pair that cannot be answered says why in its own
-    outcome; the others are answered all the same.
+    BatchGetQuantity: _grpc.UnaryUnaryMultiCallable[_quantity_pb2.BatchGetQuantityRequest, _quantity_pb2.BatchGetQuantityResponse]
+    """The quantities at up to 10,000 pairs of a price and an instant. Each pair has its own outcome: a refused pair does
+    not affect the others.
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
     """
-    ListSymbols: _grpc.UnaryUnaryMultiCallable[_order_book_service_pb2.ListSymbolsRequest, _order_book_service_pb2.ListSymbolsResponse]
+    ListSymbols: _grpc.UnaryUnaryMultiCallable[_symbols_pb2.ListSymbolsRequest, _symbols_pb2.ListSymbolsResponse]
     """The symbols served, in the order of their names, with the state of each. Always answers. If the server fails to make
     an entry, that entry has only the name of its symbol.
     """
-    WatchLevel: _grpc.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]
-    """Every change of one price level: from now on, or from an instant on, up to another one or without an end. The first
-    message says what was known of the level at the beginning: STATE or UNKNOWN, or GAP where nothing was. The last one
-    (END) says why the stream ends. A reader may be as slow as it likes: what it has not read yet is read from history
-    later; it is too slow only when history no longer has that.
+    WatchLevel: _grpc.UnaryStreamMultiCallable[_stream_pb2.WatchLevelRequest, _stream_pb2.WatchLevelResponse]
+    """Every change of one price level: from now or from an instant on, up to another instant or without an end. The first
+    message is the state of the level at the beginning: STATE, UNKNOWN, or GAP inside a gap. The last message (END) has the
+    cause of the end. A slow subscriber gets the events that it has not read from history. The stream fails with
+    SLOW_CONSUMER only if history no longer holds them.
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, IN_THE_FUTURE, BEFORE_HISTORY, SLOW_CONSUMER; NOT_SYNCED before the first
     sync.
     """
-    WatchOrderBook: _grpc.UnaryStreamMultiCallable[_order_book_service_pb2.WatchOrderBookRequest, _order_book_service_pb2.WatchOrderBookResponse]
-    """The order book, whole or its best levels, then everything that changes of it: what `WatchLevel` is for one level.
-    Who applies the messages in order has the book as it was after each event.
+    WatchOrderBook: _grpc.UnaryStreamMultiCallable[_stream_pb2.WatchOrderBookRequest, _stream_pb2.WatchOrderBookResponse]
+    """The order book, whole or its best levels, then every change of it, as `WatchLevel` does for one level. Applying the
+    messages in order yields the book after each event.
     Errors: as WatchLevel.
     """
 
@@ -106,54 +169,58 @@ class OrderBookServiceAsyncStub(OrderBookServiceStub):
     """Answers how much rested at a price at an instant, for every symbol that the server keeps."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    GetStatus: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.GetStatusRequest, _order_book_service_pb2.GetStatusResponse]  # type: ignore[assignment]
-    """Whether a symbol's book is in sync, and how much is held of it. Always answers, for every symbol served."""
-    GetOrderBook: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.GetOrderBookRequest, _order_book_service_pb2.GetOrderBookResponse]  # type: ignore[assignment]
+    GetStatus: _aio.UnaryUnaryMultiCallable[_symbols_pb2.GetStatusRequest, _symbols_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """Whether a symbol's book is in sync, and how much history the server holds of it. Always answers, for every symbol
+    served.
+    """
+    GetOrderBook: _aio.UnaryUnaryMultiCallable[_book_pb2.GetOrderBookRequest, _book_pb2.GetOrderBookResponse]  # type: ignore[assignment]
     """The complete known book, now or at an instant.
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; with a timestamp IN_THE_FUTURE, BEFORE_HISTORY, HISTORY_GAP; without
     one NOT_SYNCED, TOO_OLD.
     """
-    GetQuantity: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.GetQuantityRequest, _order_book_service_pb2.GetQuantityResponse]  # type: ignore[assignment]
+    GetQuantity: _aio.UnaryUnaryMultiCallable[_quantity_pb2.GetQuantityRequest, _quantity_pb2.GetQuantityResponse]  # type: ignore[assignment]
     """The quantity at a price. With a timestamp: at exactly that price at that instant. Without: of the level nearest to
     the price now.
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, LEVEL_UNKNOWN; with a timestamp IN_THE_FUTURE, BEFORE_HISTORY,
     HISTORY_GAP; without one NOT_SYNCED, TOO_OLD.
     """
-    NearestLevel: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.NearestLevelRequest, _order_book_service_pb2.NearestLevelResponse]  # type: ignore[assignment]
+    NearestLevel: _aio.UnaryUnaryMultiCallable[_quantity_pb2.NearestLevelRequest, _quantity_pb2.NearestLevelResponse]  # type: ignore[assignment]
     """The level nearest to a price, now or at an instant; of two equally near, the lower one.
-    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; LEVEL_UNKNOWN where no level (of that side) is known at all; with a
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; LEVEL_UNKNOWN if no level (of that side) is known at all; with a
     timestamp IN_THE_FUTURE, BEFORE_HISTORY, HISTORY_GAP; without one NOT_SYNCED, TOO_OLD.
     """
-    GetHistory: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.GetHistoryRequest, _order_book_service_pb2.GetHistoryResponse]  # type: ignore[assignment]
-    """Which instants can be asked about, and which are missing and why. Always answers, for every symbol served."""
-    ListLevelChanges: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.ListLevelChangesRequest, _order_book_service_pb2.ListLevelChangesResponse]  # type: ignore[assignment]
-    """Every change of one price level over an interval, in pages. What was not known of it in that time is told too.
-    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+    GetHistory: _aio.UnaryUnaryMultiCallable[_history_pb2.GetHistoryRequest, _history_pb2.GetHistoryResponse]  # type: ignore[assignment]
+    """The instants that questions can name, and the gaps between them with their causes. Always answers, for every symbol
+    served.
     """
-    ListBestPrices: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.ListBestPricesRequest, _order_book_service_pb2.ListBestPricesResponse]  # type: ignore[assignment]
+    ListLevelChanges: _aio.UnaryUnaryMultiCallable[_history_pb2.ListLevelChangesRequest, _history_pb2.ListLevelChangesResponse]  # type: ignore[assignment]
+    """Every change of one price level over an interval, in pages. The pages name the unknown stretches, too.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE if the interval starts there.
+    """
+    ListBestPrices: _aio.UnaryUnaryMultiCallable[_history_pb2.ListBestPricesRequest, _history_pb2.ListBestPricesResponse]  # type: ignore[assignment]
     """The best bid and ask after every event that moved them, over an interval, in pages.
-    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+    Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE if the interval starts there.
     """
-    BatchGetQuantity: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.BatchGetQuantityRequest, _order_book_service_pb2.BatchGetQuantityResponse]  # type: ignore[assignment]
-    """The quantities at up to 10,000 pairs of a price and an instant. A pair that cannot be answered says why in its own
-    outcome; the others are answered all the same.
+    BatchGetQuantity: _aio.UnaryUnaryMultiCallable[_quantity_pb2.BatchGetQuantityRequest, _quantity_pb2.BatchGetQuantityResponse]  # type: ignore[assignment]
+    """The quantities at up to 10,000 pairs of a price and an instant. Each pair has its own outcome: a refused pair does
+    not affect the others.
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
     """
-    ListSymbols: _aio.UnaryUnaryMultiCallable[_order_book_service_pb2.ListSymbolsRequest, _order_book_service_pb2.ListSymbolsResponse]  # type: ignore[assignment]
+    ListSymbols: _aio.UnaryUnaryMultiCallable[_symbols_pb2.ListSymbolsRequest, _symbols_pb2.ListSymbolsResponse]  # type: ignore[assignment]
     """The symbols served, in the order of their names, with the state of each. Always answers. If the server fails to make
     an entry, that entry has only the name of its symbol.
     """
-    WatchLevel: _aio.UnaryStreamMultiCallable[_order_book_service_pb2.WatchLevelRequest, _order_book_service_pb2.WatchLevelResponse]  # type: ignore[assignment]
-    """Every change of one price level: from now on, or from an instant on, up to another one or without an end. The first
-    message says what was known of the level at the beginning: STATE or UNKNOWN, or GAP where nothing was. The last one
-    (END) says why the stream ends. A reader may be as slow as it likes: what it has not read yet is read from history
-    later; it is too slow only when history no longer has that.
+    WatchLevel: _aio.UnaryStreamMultiCallable[_stream_pb2.WatchLevelRequest, _stream_pb2.WatchLevelResponse]  # type: ignore[assignment]
+    """Every change of one price level: from now or from an instant on, up to another instant or without an end. The first
+    message is the state of the level at the beginning: STATE, UNKNOWN, or GAP inside a gap. The last message (END) has the
+    cause of the end. A slow subscriber gets the events that it has not read from history. The stream fails with
+    SLOW_CONSUMER only if history no longer holds them.
     Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, IN_THE_FUTURE, BEFORE_HISTORY, SLOW_CONSUMER; NOT_SYNCED before the first
     sync.
     """
-    WatchOrderBook: _aio.UnaryStreamMultiCallable[_order_book_service_pb2.WatchOrderBookRequest, _order_book_service_pb2.WatchOrderBookResponse]  # type: ignore[assignment]
-    """The order book, whole or its best levels, then everything that changes of it: what `WatchLevel` is for one level.
-    Who applies the messages in order has the book as it was after each event.
+    WatchOrderBook: _aio.UnaryStreamMultiCallable[_stream_pb2.WatchOrderBookRequest, _stream_pb2.WatchOrderBookResponse]  # type: ignore[assignment]
+    """The order book, whole or its best levels, then every change of it, as `WatchLevel` does for one level. Applying the
+    messages in order yields the book after each event.
     Errors: as WatchLevel.
     """
 
@@ -163,17 +230,19 @@ class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def GetStatus(
         self,
-        request: _order_book_service_pb2.GetStatusRequest,
+        request: _symbols_pb2.GetStatusRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_order_book_service_pb2.GetStatusResponse, _abc.Awaitable[_order_book_service_pb2.GetStatusResponse]]:
-        """Whether a symbol's book is in sync, and how much is held of it. Always answers, for every symbol served."""
+    ) -> _typing.Union[_symbols_pb2.GetStatusResponse, _abc.Awaitable[_symbols_pb2.GetStatusResponse]]:
+        """Whether a symbol's book is in sync, and how much history the server holds of it. Always answers, for every symbol
+        served.
+        """
 
     @_abc_1.abstractmethod
     def GetOrderBook(
         self,
-        request: _order_book_service_pb2.GetOrderBookRequest,
+        request: _book_pb2.GetOrderBookRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_order_book_service_pb2.GetOrderBookResponse, _abc.Awaitable[_order_book_service_pb2.GetOrderBookResponse]]:
+    ) -> _typing.Union[_book_pb2.GetOrderBookResponse, _abc.Awaitable[_book_pb2.GetOrderBookResponse]]:
         """The complete known book, now or at an instant.
         Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; with a timestamp IN_THE_FUTURE, BEFORE_HISTORY, HISTORY_GAP; without
         one NOT_SYNCED, TOO_OLD.
@@ -182,9 +251,9 @@ class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def GetQuantity(
         self,
-        request: _order_book_service_pb2.GetQuantityRequest,
+        request: _quantity_pb2.GetQuantityRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_order_book_service_pb2.GetQuantityResponse, _abc.Awaitable[_order_book_service_pb2.GetQuantityResponse]]:
+    ) -> _typing.Union[_quantity_pb2.GetQuantityResponse, _abc.Awaitable[_quantity_pb2.GetQuantityResponse]]:
         """The quantity at a price. With a timestamp: at exactly that price at that instant. Without: of the level nearest to
         the price now.
         Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, LEVEL_UNKNOWN; with a timestamp IN_THE_FUTURE, BEFORE_HISTORY,
@@ -194,59 +263,61 @@ class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def NearestLevel(
         self,
-        request: _order_book_service_pb2.NearestLevelRequest,
+        request: _quantity_pb2.NearestLevelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_order_book_service_pb2.NearestLevelResponse, _abc.Awaitable[_order_book_service_pb2.NearestLevelResponse]]:
+    ) -> _typing.Union[_quantity_pb2.NearestLevelResponse, _abc.Awaitable[_quantity_pb2.NearestLevelResponse]]:
         """The level nearest to a price, now or at an instant; of two equally near, the lower one.
-        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; LEVEL_UNKNOWN where no level (of that side) is known at all; with a
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; LEVEL_UNKNOWN if no level (of that side) is known at all; with a
         timestamp IN_THE_FUTURE, BEFORE_HISTORY, HISTORY_GAP; without one NOT_SYNCED, TOO_OLD.
         """
 
     @_abc_1.abstractmethod
     def GetHistory(
         self,
-        request: _order_book_service_pb2.GetHistoryRequest,
+        request: _history_pb2.GetHistoryRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_order_book_service_pb2.GetHistoryResponse, _abc.Awaitable[_order_book_service_pb2.GetHistoryResponse]]:
-        """Which instants can be asked about, and which are missing and why. Always answers, for every symbol served."""
+    ) -> _typing.Union[_history_pb2.GetHistoryResponse, _abc.Awaitable[_history_pb2.GetHistoryResponse]]:
+        """The instants that questions can name, and the gaps between them with their causes. Always answers, for every symbol
+        served.
+        """
 
     @_abc_1.abstractmethod
     def ListLevelChanges(
         self,
-        request: _order_book_service_pb2.ListLevelChangesRequest,
+        request: _history_pb2.ListLevelChangesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_order_book_service_pb2.ListLevelChangesResponse, _abc.Awaitable[_order_book_service_pb2.ListLevelChangesResponse]]:
-        """Every change of one price level over an interval, in pages. What was not known of it in that time is told too.
-        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+    ) -> _typing.Union[_history_pb2.ListLevelChangesResponse, _abc.Awaitable[_history_pb2.ListLevelChangesResponse]]:
+        """Every change of one price level over an interval, in pages. The pages name the unknown stretches, too.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE if the interval starts there.
         """
 
     @_abc_1.abstractmethod
     def ListBestPrices(
         self,
-        request: _order_book_service_pb2.ListBestPricesRequest,
+        request: _history_pb2.ListBestPricesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_order_book_service_pb2.ListBestPricesResponse, _abc.Awaitable[_order_book_service_pb2.ListBestPricesResponse]]:
+    ) -> _typing.Union[_history_pb2.ListBestPricesResponse, _abc.Awaitable[_history_pb2.ListBestPricesResponse]]:
         """The best bid and ask after every event that moved them, over an interval, in pages.
-        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE where the interval starts there.
+        Errors: SYMBOL_NOT_SERVED, INVALID_FIELD; IN_THE_FUTURE if the interval starts there.
         """
 
     @_abc_1.abstractmethod
     def BatchGetQuantity(
         self,
-        request: _order_book_service_pb2.BatchGetQuantityRequest,
+        request: _quantity_pb2.BatchGetQuantityRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_order_book_service_pb2.BatchGetQuantityResponse, _abc.Awaitable[_order_book_service_pb2.BatchGetQuantityResponse]]:
-        """The quantities at up to 10,000 pairs of a price and an instant. A pair that cannot be answered says why in its own
-        outcome; the others are answered all the same.
+    ) -> _typing.Union[_quantity_pb2.BatchGetQuantityResponse, _abc.Awaitable[_quantity_pb2.BatchGetQuantityResponse]]:
+        """The quantities at up to 10,000 pairs of a price and an instant. Each pair has its own outcome: a refused pair does
+        not affect the others.
         Errors: SYMBOL_NOT_SERVED, INVALID_FIELD (the arrays as such).
         """
 
     @_abc_1.abstractmethod
     def ListSymbols(
         self,
-        request: _order_book_service_pb2.ListSymbolsRequest,
+        request: _symbols_pb2.ListSymbolsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_order_book_service_pb2.ListSymbolsResponse, _abc.Awaitable[_order_book_service_pb2.ListSymbolsResponse]]:
+    ) -> _typing.Union[_symbols_pb2.ListSymbolsResponse, _abc.Awaitable[_symbols_pb2.ListSymbolsResponse]]:
         """The symbols served, in the order of their names, with the state of each. Always answers. If the server fails to make
         an entry, that entry has only the name of its symbol.
         """
@@ -254,13 +325,13 @@ class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def WatchLevel(
         self,
-        request: _order_book_service_pb2.WatchLevelRequest,
+        request: _stream_pb2.WatchLevelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_order_book_service_pb2.WatchLevelResponse], _abc.AsyncIterator[_order_book_service_pb2.WatchLevelResponse]]:
-        """Every change of one price level: from now on, or from an instant on, up to another one or without an end. The first
-        message says what was known of the level at the beginning: STATE or UNKNOWN, or GAP where nothing was. The last one
-        (END) says why the stream ends. A reader may be as slow as it likes: what it has not read yet is read from history
-        later; it is too slow only when history no longer has that.
+    ) -> _typing.Union[_abc.Iterator[_stream_pb2.WatchLevelResponse], _abc.AsyncIterator[_stream_pb2.WatchLevelResponse]]:
+        """Every change of one price level: from now or from an instant on, up to another instant or without an end. The first
+        message is the state of the level at the beginning: STATE, UNKNOWN, or GAP inside a gap. The last message (END) has the
+        cause of the end. A slow subscriber gets the events that it has not read from history. The stream fails with
+        SLOW_CONSUMER only if history no longer holds them.
         Errors: SYMBOL_NOT_SERVED, INVALID_FIELD, IN_THE_FUTURE, BEFORE_HISTORY, SLOW_CONSUMER; NOT_SYNCED before the first
         sync.
         """
@@ -268,11 +339,11 @@ class OrderBookServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def WatchOrderBook(
         self,
-        request: _order_book_service_pb2.WatchOrderBookRequest,
+        request: _stream_pb2.WatchOrderBookRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_order_book_service_pb2.WatchOrderBookResponse], _abc.AsyncIterator[_order_book_service_pb2.WatchOrderBookResponse]]:
-        """The order book, whole or its best levels, then everything that changes of it: what `WatchLevel` is for one level.
-        Who applies the messages in order has the book as it was after each event.
+    ) -> _typing.Union[_abc.Iterator[_stream_pb2.WatchOrderBookResponse], _abc.AsyncIterator[_stream_pb2.WatchOrderBookResponse]]:
+        """The order book, whole or its best levels, then every change of it, as `WatchLevel` does for one level. Applying the
+        messages in order yields the book after each event.
         Errors: as WatchLevel.
         """
 
