@@ -1,7 +1,7 @@
-"""The order book of one symbol: exact levels, best prices, and what is known of the prices without a level.
+"""Order book of one symbol: exact levels, best prices, and the prices known to be empty.
 
-A level is one signed integer per price (see `values.SignedQuantity`). What an event says is resolved against the book
-here, once: everything downstream gets plain "this much now rests at this price" and needs no rules of its own.
+A level is one signed integer per price (see `values.SignedQuantity`). The book resolves each event against its levels
+once. Everything downstream gets plain "this quantity now rests at this price" and needs no rules of its own.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,13 @@ from .records import BestPrices, Keyframe, RangeWidened, Update
 from .values import MAX_STEPS, Millis, Price, SignedQuantity, UpdateId
 from .view import BookView
 
-# The next best price is looked for so many steps away, one by one, before all levels are searched.
+# Steps from the emptied best price that are probed one by one before all levels are searched. In a dense book the next
+# level is a few steps away; the number is a choice.
 _PROBES = range(1, 100)
 
 
 class CrossedBook(ValueError):
-    """A bid at or above an ask: the book cannot be the exchange's, and is of no use any more."""
+    """A bid at or above an ask: the book differs from the exchange's and is unusable."""
 
 
 class OrderBook:
@@ -34,7 +35,7 @@ class OrderBook:
         self.transaction_time: Millis = keyframe.transaction_time
         self.known_range: KnownRange = keyframe.known_range
         self.levels: dict[int, int] = dict(keyframe.levels)
-        # Prices outside the known range of which events have told all: without a level there, they are empty.
+        # Prices outside the known range that events have named. Such a price is empty where it has no level.
         self.named: set[int] = set(keyframe.named)
         self.best_bid = max((price for price, quantity in self.levels.items() if quantity > 0), default=0)
         self.best_ask = min((price for price, quantity in self.levels.items() if quantity < 0), default=MAX_STEPS)
@@ -46,8 +47,8 @@ class OrderBook:
     ) -> dict[int, int]:
         """Apply one event; return the prices that changed, each with the signed quantity that now rests there.
 
-        `bids` and `asks` map a price to its signed quantity, 0 removes. A price newly proven empty counts as changed,
-        one that stays as it was does not. Raises CrossedBook, after which the book is of no use.
+        `bids` and `asks` map a price to its signed quantity, 0 removes. A price newly proven empty counts as changed;
+        an unchanged price does not. Raises CrossedBook, after which the book is unusable.
         """
         changes: dict[int, int] = {}
         # Sets before removals: where one event empties a price on one side and fills it on the other, the removal
@@ -90,7 +91,7 @@ class OrderBook:
                     self.named.add(price)
             elif (current > 0) != is_bid and other.get(price) != 0:
                 raise CrossedBook(f"{self.instrument.symbol}: both sides rest at {price}")
-        # Looked at only where a price named is beyond the best one; removals are looked after in _find_best.
+        # Only a price beyond the best one changes the best price here; `_find_best` handles removals.
         if is_bid:
             if side and max(side) > self.best_bid:
                 self.best_bid = max((self.best_bid, *filter(side.get, side)))
@@ -99,7 +100,7 @@ class OrderBook:
         return emptied
 
     def _remove_levels(self, emptied: list[int], changes: dict[int, int], *, is_bid: bool) -> list[int]:
-        """Remove one side's levels at these prices; return those that stay unknown for all that this side says."""
+        """Remove one side's levels at these prices; return the prices that this side leaves unknown."""
         levels, named = self.levels, self.named
         lowest, highest = self.known_range.lowest, self.known_range.highest
         doubtful = []
@@ -110,10 +111,10 @@ class OrderBook:
                     del levels[price]
                     changes[price] = 0
                     if not lowest <= price <= highest:
-                        named.add(price)  # its level can be of an earlier range, and an older snapshot shows it still
+                        named.add(price)  # an older snapshot may still show the level
             elif not lowest <= price <= highest and price not in named:
-                # Below the range bids rest unseen, above it asks. The exchange also says "0" of a side that an
-                # aggressive order merely crossed; that is no news of what rests there on the other one.
+                # Below the range bids rest unseen, above it asks. The exchange also sends "0" for a side that an
+                # aggressive order merely crossed. That tells nothing about the other side.
                 if price <= highest if is_bid else price >= lowest:
                     named.add(price)
                     changes[price] = 0
@@ -138,14 +139,14 @@ class OrderBook:
             raise CrossedBook(f"{self.instrument.symbol}: best bid {self.best_bid} >= best ask {self.best_ask}")
 
     def quantity(self, price: Price) -> SignedQuantity | None:
-        """Return what rests at a price; None where that is unknown."""
+        """Return the signed quantity at a price; None where it is unknown."""
         quantity = self.levels.get(price)
         if quantity is None:
             return SignedQuantity(0) if price in self.known_range or price in self.named else None
         return SignedQuantity(quantity)
 
     def view(self) -> BookView:
-        """Return the book as sorted arrays; made once per event, and only when asked for."""
+        """Return the book as sorted arrays, built on demand and at most once per event."""
         if self._view is None:
             count = len(self.levels)
             prices = np.fromiter(self.levels.keys(), np.int64, count)
@@ -162,12 +163,12 @@ class OrderBook:
 
     @property
     def best(self) -> BestPrices:
-        """The best bid and ask, and what rests there."""
+        """The best bid and ask with their quantities."""
         ask = self.best_ask if self.best_ask < MAX_STEPS else 0
         return BestPrices(self.best_bid, self.levels.get(self.best_bid, 0), ask, -self.levels.get(ask, 0))
 
     def keyframe(self, update: Update) -> Keyframe:
-        """Return the book as the start of an epoch, after the event that brought it where it is."""
+        """Return the book as the start of an epoch, after the last event applied."""
         return Keyframe(
             instrument=self.instrument,
             update_id=self.update_id,
@@ -180,9 +181,9 @@ class OrderBook:
         )
 
     def widen(self, record: RangeWidened) -> None:
-        """Take in what a later snapshot proved."""
+        """Add the levels and the known range that a later snapshot proved."""
         self.levels.update(record.levels)
-        # Where all known levels of a side had gone, the best one is among these.
+        # Where a side had no known level left, its best level is among these.
         best = self.best.joined_by(record.levels)
         self.best_bid, self.best_ask = best.bid, best.ask or MAX_STEPS
         self.known_range = record.known_range

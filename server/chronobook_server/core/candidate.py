@@ -1,7 +1,7 @@
-"""Whether a snapshot can become the book, as seen from the events that wait for it and from what was known before.
+"""Test of a snapshot as the next book, against the buffered events and the history before it.
 
-A snapshot is one message of many: its update id and its time must fit the others. Where an event and a snapshot
-contradict each other, nobody knows which one is wrong; a second snapshot that agrees with the first one decides.
+A snapshot is one message of many: its update id and its time must fit the others. When an event and a snapshot
+contradict each other, either may be wrong. A second snapshot that agrees with the first one decides.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from .values import SLACK_MS, UpdateId
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """The events that go on from a snapshot, and why it cannot be the book; `objection` is None where it can."""
+    """The events that continue a snapshot; `objection` says why it cannot be the book, None where it can."""
 
     events: list[DepthUpdate]
     objection: str | None
@@ -38,7 +38,7 @@ def consider(
     own, last = witness(snapshot), snapshot.last_update_id
     has_second = confirmed(own, refused)
     events = list(kept)
-    # Two snapshots that leap alike do not outweigh events that arrive meanwhile and continue the believed times.
+    # Two snapshots with the same leap do not outweigh events that arrive meanwhile and continue the believed times.
     if has_second and (belief.last is None or follows(belief.last, own) or is_silent):
         events = [event for event in events if not contradicts(event, snapshot)]
     first = next((event for event in events if event.final_update_id >= last), None)
@@ -58,7 +58,7 @@ def contradicts(event: DepthUpdate, snapshot: DepthSnapshot) -> bool:
     late = event.transaction_time - snapshot.transaction_time
     if event.first_update_id > snapshot.last_update_id:
         return late < -SLACK_MS
-    # An event that holds the snapshot's id speaks of the same moment. Else an id is wrong, or of an earlier count.
+    # An event that holds the snapshot's id describes the same moment. Otherwise an id is wrong or of an earlier count.
     is_same = event.final_update_id == snapshot.last_update_id
     return not (-SLACK_MS if is_same else 0) <= late <= SLACK_MS
 

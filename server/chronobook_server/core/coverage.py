@@ -1,4 +1,4 @@
-"""What is known: the range of prices that snapshots proved, and the intervals of time that events cover."""
+"""Coverage: the range of prices that snapshots proved, and the intervals of time that events cover."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -7,7 +7,7 @@ from .values import MAX_STEPS, Millis
 
 
 class Cause(Enum):
-    """Why something is not known, or will not be told: all but the last six begin gaps."""
+    """Cause of a gap, of an unknown level or of a stream's end; all but the last six begin gaps."""
 
     DISCONNECT = "DISCONNECT"
     CHAIN_BREAK = "CHAIN_BREAK"
@@ -31,7 +31,8 @@ class Cause(Enum):
 class KnownRange:
     """The prices (in steps, both ends included) at which an absent level is a true zero.
 
-    `lowest` 0 and `highest` MAX_STEPS mean that the side is known to its end: history of earlier versions says so.
+    `lowest` 0 and `highest` MAX_STEPS mean that the side is known to its end; history of earlier versions has such
+    ranges.
     """
 
     lowest: int
@@ -52,12 +53,12 @@ class KnownRange:
 
     def rescaled(self, factor: int) -> "KnownRange":
         """Return the same range in steps that are `factor` times finer; its ends may be more than int64 holds."""
-        # MAX_STEPS is no price: it says that a side is open, or that nothing is known. No product equals it.
+        # MAX_STEPS is no price: it marks an open side or an unknown book. No product equals it.
         lowest, highest = (end if end == MAX_STEPS else end * factor for end in (self.lowest, self.highest))
         return KnownRange(lowest, highest)
 
     def bounded(self) -> "KnownRange":
-        """Return the part of this range that prices of less than MAX_STEPS lie in."""
+        """Return the part of this range below MAX_STEPS."""
         if self.lowest >= MAX_STEPS:
             return NOTHING_KNOWN
         return self if self.highest <= MAX_STEPS else KnownRange(self.lowest, MAX_STEPS - 1)
@@ -69,7 +70,7 @@ NOTHING_KNOWN = KnownRange(MAX_STEPS, 0)
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A stretch of instants, both ends included, that can be asked about."""
+    """A covered stretch of instants, both ends included."""
 
     start: Millis
     end: Millis

@@ -1,4 +1,4 @@
-"""What the exchange says about depth, as on the wire (prices and quantities are text), and what it is asked for."""
+"""Depth messages of the exchange as on the wire (prices and quantities are text), and requests for snapshots."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,15 +39,15 @@ class DepthSnapshot:
 
     @property
     def is_cut(self) -> bool:
-        """Whether a larger limit may bring more levels. It is a reason to ask, and no proof of anything."""
+        """Whether a larger limit may bring more levels: a reason to ask, and no proof."""
         return max(len(self.bids), len(self.asks)) >= self.limit
 
 
 class Urgency(IntEnum):
-    """Why a snapshot is wanted; what is lower goes first."""
+    """Why a snapshot is wanted; the lower value goes first."""
 
     RESYNC = 0
-    NEAR = 1  # of a symbol that the settings name: prices near the market are about to be unknown
+    NEAR = 1  # prices near the market are about to be unknown, for a symbol that the settings name
     EDGE = 2  # the best price nears an edge of the known range
     WIDEN = 3  # the book began with a cheap snapshot
     AUDIT = 4
@@ -55,9 +55,9 @@ class Urgency(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotWanted:
-    """Fetch a snapshot and answer with this number; an earlier number is not of interest any more.
+    """Request for a snapshot, answered with this number; it cancels requests with earlier numbers.
 
-    `attempt` counts up from 0 while no book is in sync, for whoever paces the requests.
+    `attempt` counts up from 0 while no book is in sync; the request queue paces by it.
     """
 
     number: int

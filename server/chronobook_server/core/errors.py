@@ -1,4 +1,4 @@
-"""Why a question is refused, as data: the service maps each of these to a status in one table."""
+"""Refusals of questions, as data: the service maps each class to a status in one table."""
 
 from .values import Millis
 
@@ -15,12 +15,12 @@ class InvalidField(Refusal):
         self.violations = violations
 
 
-# Errors travel in headers, which have no room for every symbol of an exchange.
+# Symbols named in an error. Errors travel in headers, which have no room for every symbol of an exchange.
 _NAMED = 20
 
 
 class SymbolNotServed(Refusal):
-    """Nothing is kept of this symbol; `served` are some that are."""
+    """The server does not serve this symbol; `served` are some that it serves."""
 
     def __init__(self, symbol: str, served: tuple[str, ...]) -> None:
         self.symbol = symbol
@@ -103,7 +103,7 @@ class DeadlineExceeded(Refusal):
 
 
 class SlowConsumer(Refusal):
-    """A subscriber reads its stream so slowly that history does not hold any more what comes next for it."""
+    """A subscriber reads so slowly that its next event has left the history."""
 
     def __init__(self, read_to: Millis) -> None:
         super().__init__("what comes next was read so late that it is not held any more")

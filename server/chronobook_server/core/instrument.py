@@ -1,4 +1,4 @@
-"""What a symbol's numbers mean: the scale between the exchange's decimal text and our integers.
+"""Scale of a symbol: the conversion between the exchange's decimal text and integers.
 
 The scale is taken from the text itself, never from the tick size: tick sizes change while old orders keep the old
 tick. Text that is finer than the scale moves the scale; it is not an error. Zeros at the end of a text do not count.
@@ -14,14 +14,14 @@ from .values import MAX_STEPS, Price
 MAX_SCALE = 18
 """Decimals that a scale has at most: 10^18 is the largest power of ten below MAX_STEPS."""
 MAX_EXACT = 2**53
-# A decimal of so many digits and the double nearest to it name each other.
+# Digits of a decimal that its nearest double always brings back (`DBL_DIG` of IEEE 754).
 _EXACT_DIGITS = 15
-# Every number within bounds is shorter, with all the zeros that the exchange writes.
+# Characters of a number; every number within bounds is shorter, with all the zeros that the exchange writes.
 _LONGEST_TEXT = 64
-# Bytes of one remembered text at most: its characters, its object, its number, and its place in the dict.
+# Upper bound in bytes of one remembered text: its characters, its object, its number and its place in the dict.
 _ENTRY_BYTES = _LONGEST_TEXT + 200
 _REMEMBERED = (16 << 20) // _ENTRY_BYTES
-# Zeros at the end of a price count up to so many decimals, while the price stays below so many steps.
+# Zeros at the end of a price count up to 8 decimals, while the price stays below 2^50 steps.
 _WRITTEN_DECIMALS = 8
 _ROOMY = 2**50
 _PAIRS = frozenset((list, tuple))
@@ -29,7 +29,7 @@ _powers: list[int] = [10**exponent for exponent in range(MAX_SCALE + 1)]
 
 
 class MalformedDecimal(ValueError):
-    """Text that is no plain decimal number, or one out of all bounds."""
+    """Text that is no plain decimal number, or a number out of bounds."""
 
 
 class FinerThanScale(ValueError):
@@ -77,10 +77,10 @@ class Instrument:
     def price_from_float(self, value: float, *, field: str = "price") -> Price:
         """Return the steps of a price that a user gave as a double; they may be more than int64 holds.
 
-        The double is read as its shortest decimal text, which is what its user wrote. Raises InvalidField when it is
-        not positive and finite, finer than the scale, above 2^53, or when several prices share this double.
+        The double is read as its shortest decimal text, as its user wrote it. Raises InvalidField when it is not
+        positive and finite, finer than the scale, above 2^53, or when several prices share this double.
         """
-        # The quick way, for nearly all: up to 15 digits, a decimal and the double nearest to it name each other.
+        # The fast path: up to 15 digits, a decimal and its nearest double determine each other.
         if 0 < value < 1e15 / self.price_unit:
             whole = round(value * self.price_unit)
             if whole / self.price_unit == value:
@@ -99,7 +99,7 @@ class Instrument:
 
 
 class DecimalReader(dict[str, int]):
-    """Reads decimal text as integers of one scale, and remembers what it has read: prices and quantities recur.
+    """Reader of decimal text as integers of one scale, with a cache because prices and quantities recur.
 
     `reader[text]` raises MalformedDecimal, or FinerThanScale when the text has more decimals than the scale. With
     `sign` -1 the integers are negative, as asks are. Zeros at the end of a text do not count as decimals; with
@@ -200,7 +200,7 @@ class LevelReader:
     def read_bids(self, levels: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Return price → signed quantity, both in steps; of a price named twice, the last.
 
-        Raises MalformedDecimal, or FinerThanScale; `grown` then says what would hold them.
+        Raises MalformedDecimal, or FinerThanScale; `grown` then returns the instrument that holds them.
         """
         return self._read(levels, self._bid_quantities)
 
@@ -211,7 +211,7 @@ class LevelReader:
     def _read(self, levels: Sequence[tuple[str, str]], quantities: DecimalReader) -> dict[int, int]:
         prices = self._prices
         try:
-            # A text of two letters and an object of two keys have two parts as well.
+            # A text of two letters and an object of two keys unpack into two parts as well.
             if _PAIRS.issuperset(map(type, levels)):
                 return {prices[price]: quantities[quantity] for price, quantity in levels}
         except (MalformedDecimal, FinerThanScale):

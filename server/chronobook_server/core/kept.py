@@ -1,31 +1,31 @@
-"""Events that wait, within a bound in bytes that all symbols of a server share."""
+"""Buffered events, within a bound in bytes that all symbols of a server share."""
 
 from collections import deque
 from collections.abc import Iterator
 
 from .depth import DepthUpdate
 
-# What an event takes in memory, roughly: its own fields, and for each level a list and two texts.
+# Rough memory of an event: its own fields, and for each level a list and two texts.
 _EVENT_BYTES, _LEVEL_BYTES = 400, 200
 DEFAULT_BYTES = 256 * 2**20
 
 
 class Allowance:
-    """Bytes that all waiting events of a server may take together."""
+    """Bytes that all buffered events of a server may take together."""
 
     def __init__(self, limit: int = DEFAULT_BYTES) -> None:
         self.limit = limit
         self.used = 0
 
     def take(self, size: int, *, is_forced: bool = False) -> bool:
-        """Use so many bytes more, if they are there or it is forced; return whether that is done."""
+        """Take bytes if they are free or `is_forced`; return whether they were taken."""
         if self.used + size > self.limit and not is_forced:
             return False
         self.used += size
         return True
 
     def give(self, size: int) -> None:
-        """Give so many bytes back."""
+        """Give bytes back."""
         self.used -= size
 
 
@@ -57,7 +57,7 @@ class KeptEvents:
         return len(self._events) >= self._limit or self._allowance.used >= self._allowance.limit
 
     def append(self, update: DepthUpdate) -> None:
-        """Keep one event more; one that finds no room is left out, which its successor then shows."""
+        """Append an event; without room it is left out, and its successor then shows a hole."""
         if self._allowance.take(size_of(update)):
             self._events.append(update)
 

@@ -1,10 +1,10 @@
-"""Texts from outside: the rule for symbols, and what a terminal, a path or a log can show of any text. Pure."""
+"""Texts from outside: the rule for symbols, and text that is safe in a terminal, a path or a log. Pure."""
 
 from typing import TypeGuard
 
 # The exchange's longest names have about 20 characters.
 LONGEST_SYMBOL = 64
-# Most file systems take no longer name for a folder.
+# Bytes of a folder's name; most file systems take no longer one.
 _LONGEST_FOLDER = 255
 LONGEST_TEXT = 200
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"

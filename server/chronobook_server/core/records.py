@@ -1,4 +1,4 @@
-"""The vocabulary that flows from the synchronisation onwards. Book, history and hub all live on these records.
+"""Records that the synchronisation emits; book, history and hub consume them.
 
 A symbol's records form epochs: a Keyframe, then the Updates that continue it without a hole, then a Gap. An epoch is
 named by its keyframe's update id. Prices and quantities are in steps of the instrument last announced.
@@ -12,7 +12,7 @@ from .coverage import Cause, KnownRange
 from .instrument import Instrument
 from .values import SLACK_MS, Millis, Nanos, UpdateId
 
-# An event can come so much later than a snapshot of the same moment.
+# An event can arrive this much later than a snapshot of the same moment.
 _LATE_MS = 5000
 
 
@@ -20,10 +20,10 @@ _LATE_MS = 5000
 class Keyframe:
     """A whole book at an update id, with the range of prices that it proves: the start of an epoch.
 
-    `levels` maps a price to its signed quantity (positive bid, negative ask). `named` are prices outside the range that
-    are known all the same: empty where they are not among the levels. Where the first Update does not say
-    `previous_final_update_id == update_id`, it holds the keyframe's update id itself, and the epoch's first instant is
-    that Update's; until there is an Update, the epoch is not confirmed.
+    `levels` maps a price to its signed quantity (positive bid, negative ask). `named` are known prices outside the
+    range: empty where they have no level. Where the first Update does not say `previous_final_update_id == update_id`,
+    it holds the keyframe's update id itself, and the epoch's first instant is that Update's; until there is an Update,
+    the epoch is not confirmed.
     """
 
     instrument: Instrument
@@ -37,7 +37,7 @@ class Keyframe:
 
 
 class BestPrices(NamedTuple):
-    """The best bid and ask, and what rests there, in steps; both 0 where that side is empty."""
+    """The best bid and ask with their quantities, in steps; both 0 where that side is empty."""
 
     bid: int
     bid_quantity: int
@@ -45,7 +45,7 @@ class BestPrices(NamedTuple):
     ask_quantity: int
 
     def joined_by(self, levels: Mapping[int, int]) -> "BestPrices":
-        """Return what is best when these levels, signed, are known too."""
+        """Return the best prices when these levels, signed, are known too."""
         bid = max((price for price, quantity in levels.items() if quantity > 0), default=0)
         ask = min((price for price, quantity in levels.items() if quantity < 0), default=0)
         bids = (bid, levels[bid]) if bid > self.bid else (self.bid, self.bid_quantity)
@@ -60,10 +60,9 @@ NO_BEST_PRICES = BestPrices(0, 0, 0, 0)
 class Update:
     """The level changes of one event: `changes` maps a price to the signed quantity that rests there now.
 
-    What stayed as it was is not among them. Zero is an emptied level, or one that the event proved empty where nothing
-    was known before.
-    `best` is what is best after the event. `transaction_time` never decreases within a symbol. Not frozen: one is
-    made per event on the hot path.
+    Unchanged prices are not among them. Zero is an emptied level, or a price newly proven empty. `best` holds the best
+    prices after the event. `transaction_time` never decreases within a symbol. Not frozen: one is made per event on the
+    hot path.
     """
 
     first_update_id: UpdateId
@@ -78,7 +77,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class RangeWidened:
-    """A later snapshot proved more prices: what is known from now on, and the levels that it taught."""
+    """A later snapshot proved more prices: the new known range, and the levels that it added."""
 
     transaction_time: Millis
     update_id: UpdateId
@@ -97,9 +96,9 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """Nothing is known after `start` for the time being: the next event tells whether anything was missed.
+    """The book after `start` is uncertain: the next event tells whether an event was missed.
 
-    Resumed follows where nothing was, otherwise a Gap that starts here.
+    Resumed follows where none was missed, otherwise a Gap that starts here.
     """
 
     start: Millis
@@ -109,7 +108,7 @@ class Suspended:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Nothing was missed since Suspended: the epoch goes on."""
+    """No event was missed since Suspended: the epoch continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +120,9 @@ class InstrumentChanged:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What the exchange says of a contract: its word for the state (TRADING in the ordinary case), and its rules.
+    """Contract as the exchange lists it: its word for the state (usually TRADING), and its rules.
 
-    Tick and step size are decimal text as on the wire, empty where it does not say; old orders keep the old tick.
+    Tick and step size are decimal text as on the wire, empty where the list has none; old orders keep the old tick.
     """
 
     trading_status: str
@@ -132,13 +131,13 @@ class Contract:
 
     @property
     def is_trading(self) -> bool:
-        """Whether it is traded; a word that nobody knows means that it is not."""
+        """Whether the contract is traded; an unknown word means that it is not."""
         return self.trading_status == "TRADING"
 
 
 @dataclass(frozen=True, slots=True)
 class ContractChanged:
-    """The exchange says something else of the contract from about this time on."""
+    """The exchange lists the contract differently from about this time on."""
 
     time: Millis
     contract: Contract
@@ -148,17 +147,16 @@ def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) 
     """Return the first instant of the epoch that a keyframe and its first event make.
 
     `complete_to` is the last final instant of the epoch before: no epoch begins on it. Where the event continues the
-    snapshot, the book was as in the snapshot since the snapshot was received, and since the snapshot's own time where
-    that is no older.
+    snapshot, the epoch starts when the snapshot was received, or at the snapshot's own time where that is no older.
     """
     start = update.transaction_time
     if update.previous_final_update_id == keyframe.update_id:
         elapsed = max((update.receive_time - keyframe.receive_time) // 1_000_000, 0)
         received = update.transaction_time - elapsed
-        # A snapshot dated to the end of the history before tells nothing of when its own state began.
+        # A snapshot dated to the end of the history before does not tell when its own state began.
         is_later = complete_to is None or keyframe.transaction_time > complete_to
         is_believed = is_later and keyframe.transaction_time >= received - SLACK_MS
-        # An event may take longer than a snapshot to come: what only receive times tell begins later by that much.
+        # An event may take longer than a snapshot to come, so a start from receive times alone is later by that much.
         start = Millis(min(keyframe.transaction_time if is_believed else received + _LATE_MS, start))
     return start if complete_to is None else Millis(max(start, complete_to + 1))
 

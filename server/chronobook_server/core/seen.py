@@ -1,4 +1,4 @@
-"""The last events of a symbol, remembered so that a repetition is told from a contradiction.
+"""Memory of a symbol's last events, which tells a repetition from a contradiction.
 
 An event that is not newer than the book is a repetition only if that very event has been seen. "Its update id is
 lower" proves nothing: update ids can begin anew, and one id that is too large would make every later event look old.
@@ -15,10 +15,10 @@ _LOW, _HALF = 2**32 - 1, 2**31
 
 
 class Seen:
-    """The last REMEMBERED events of one symbol, 8 bytes each: half of them for the update ids, half for the time.
+    """The last REMEMBERED events of one symbol, 8 bytes each: 4 for the update ids, 4 for the time.
 
-    An event of the same update ids is a repetition where its time is no later: a count that begins anew goes on in
-    time, and a copy that was garbled on its way is a repetition all the same.
+    An event of the same update ids is a repetition where its time is no later. A count that begins anew has later
+    times; a garbled copy with an earlier time still counts as a repetition.
     """
 
     def __init__(self) -> None:

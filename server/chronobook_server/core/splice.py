@@ -1,11 +1,10 @@
-"""Several streams of the same events become one, in order, each event from whichever stream brings it first.
+"""Merge of several streams of the same events into one, in order, each event from the first stream to bring it.
 
-Each source brings its events in order, so an event that leaves a hole behind is held back while another source may
-still fill it: until every open one has brought something beyond the hole, which then is real.
+Each source brings its events in order. An event behind a hole is held back while another source may still fill the
+hole. The hole is real once every open source has brought an event beyond it.
 
-An event that is not newer than what went out is dropped only where it was seen before, or where its source goes on
-while another one leads. What goes out may hold holes and contradictions all the same; the synchronisation
-judges them.
+An event that is not newer than the merged stream is dropped in two cases: it was seen before, or its source advances
+while another one leads. The merged stream may still have holes and contradictions; the synchronisation judges them.
 """
 
 from bisect import insort
@@ -15,22 +14,22 @@ from .kept import Allowance, size_of
 from .seen import Seen
 from .values import UpdateId
 
-# More than a rotation of connections makes wait.
+# Events held back at most; a rotation of connections holds back fewer.
 _MOST = 1000
 
 
 class Splice:
-    """The open sources of one symbol, and the events that wait for what is missing before them."""
+    """The open sources of one symbol, and the events held back behind a hole."""
 
     def __init__(self, seen: Seen, allowance: Allowance) -> None:
         self._seen = seen
         self._allowance = allowance
         self._leader = 0  # the source of the last event that went out
-        self._newest: dict[int, UpdateId] = {}  # of every open source, the final id of what it brought last
-        self._since: dict[int, UpdateId] = {}  # and what had gone out when it was opened
+        self._newest: dict[int, UpdateId] = {}  # final id of the last event of each open source
+        self._since: dict[int, UpdateId] = {}  # `passed` when each source was opened
         self.passed = UpdateId(0)  # final id of the last event that went out; 0 before the first
         self._ahead: list[DepthUpdate] = []
-        self._held_before = UpdateId(0)  # the last one held back when somebody asked what is overdue
+        self._held_before = UpdateId(0)  # final id of the last event held back at the last call of `overdue`
 
     def __len__(self) -> int:
         """Return the number of events held back."""
@@ -42,31 +41,31 @@ class Splice:
         return bool(self._newest)
 
     def newest(self, source: int) -> UpdateId:
-        """Return the final id of what a source brought last; 0 before that."""
+        """Return the final id of a source's last event; 0 before the first."""
         return self._newest.get(source, UpdateId(0))
 
     def is_behind(self, source: int) -> bool:
-        """Return whether a source has not brought what another one has, since it was opened."""
+        """Return whether another source has brought a newer event since this one was opened."""
         return self.passed > max(self.newest(source), self._since.get(source, self.passed))
 
     def open(self, source: int) -> None:
-        """Take note of a new source."""
+        """Add a source."""
         self._newest[source] = UpdateId(0)
         self._since[source] = self.passed
 
     def close(self, source: int) -> list[DepthUpdate]:
-        """Forget a source; return what need not be held back any more."""
+        """Remove a source; return the events that are no longer held back."""
         self._newest.pop(source, None)
         self._since.pop(source, None)
         if not self._newest:
-            # What is missing before them is missing for good, and they may be too.
+            # No source can fill the hole any more, so the events behind it are dropped too.
             self._allowance.give(sum(map(size_of, self._ahead)))
             self._ahead.clear()
             self.passed = UpdateId(0)
         return self._settled()
 
     def take(self, source: int, update: DepthUpdate) -> list[DepthUpdate]:
-        """Take in an event of a source; return what can go out, in order."""
+        """Take an event of a source; return the events that can go out, in order."""
         before = self.newest(source)
         self._newest[source] = update.final_update_id
         if update.final_update_id <= self.passed:
@@ -82,7 +81,7 @@ class Splice:
         return self._settled()
 
     def _is_repeated(self, source: int, update: DepthUpdate, before: UpdateId) -> bool:
-        """Return whether a source that lags behind another one brings what that one has brought, or has lost."""
+        """Return whether a lagging source repeats an event that the leading source has brought or lost."""
         goes_on = before < update.final_update_id
         return goes_on and self._leader != source and self._leader in self._newest
 
@@ -92,12 +91,12 @@ class Splice:
         return [update]
 
     def refuse(self, update: DepthUpdate) -> None:
-        """Take note that an event that went out could not be read: it is still missing."""
+        """Record that an event that went out could not be read, so it is still missing."""
         if self.passed == update.final_update_id:
             self.passed = update.previous_final_update_id
 
     def overdue(self) -> list[DepthUpdate]:
-        """Return what has been held back since the last time this was asked: nobody seems to fill those holes."""
+        """Return the events held back since the last call: no source seems to fill those holes."""
         before, self._held_before = self._held_before, self._ahead[-1].final_update_id if self._ahead else UpdateId(0)
         out: list[DepthUpdate] = []
         while self._ahead and self._ahead[0].final_update_id <= before:
@@ -105,7 +104,7 @@ class Splice:
         return out
 
     def _settled(self) -> list[DepthUpdate]:
-        """Return what can go out of what was held back."""
+        """Return the held-back events that can go out."""
         out = self._contiguous()
         while self._ahead and (self._is_full or all(new > self.passed for new in self._newest.values())):
             out += self._let_go()
@@ -116,7 +115,7 @@ class Splice:
         return len(self._ahead) > _MOST or self._allowance.used > self._allowance.limit
 
     def _let_go(self) -> list[DepthUpdate]:
-        """Take the first one held back, and what continues it."""
+        """Take the first held-back event, and the events that continue it."""
         first = self._pop()
         self.passed = first.final_update_id
         return [first, *self._contiguous()]

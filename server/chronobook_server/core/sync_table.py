@@ -1,4 +1,4 @@
-"""The synchronisation's table: what can happen, what is done then, and which state follows. See sync.py."""
+"""Transition table of the synchronisation: inputs, actions and the states that follow. See sync.py."""
 
 from enum import Enum
 
@@ -7,7 +7,7 @@ from .values import UpdateId
 
 
 class State(Enum):
-    """Where the synchronisation stands."""
+    """State of the synchronisation."""
 
     DISCONNECTED = "DISCONNECTED"
     BUFFERING = "BUFFERING"
@@ -18,7 +18,7 @@ class State(Enum):
 
 
 class Input(Enum):
-    """What can happen, as seen from the state it happens in."""
+    """Input of the state machine, named as seen from its state."""
 
     OPENED = "the stream is up"
     CLOSED = "the stream is lost"
@@ -49,11 +49,11 @@ class Input(Enum):
     SNAPSHOT_WITNESS = "a snapshot that confirms the time of the events in doubt"
     SNAPSHOT_REFUTES = "a snapshot that shows that the time of the events in doubt cannot be"
     SNAPSHOT_ANEW = "a snapshot of a later time and a lower update id: the exchange counts anew"
-    PATIENCE_OVER = "no event tells whether anything was missed, and a snapshot is there"
+    PATIENCE_OVER = "no event tells whether one was missed, and a snapshot is there"
 
 
 class Action(Enum):
-    """What the machine does on an input."""
+    """Action of the machine on an input."""
 
     NOTHING = "take no notice"
     START = "ask for a snapshot"
@@ -68,11 +68,11 @@ class Action(Enum):
     COMPARE = "compare the snapshot with the book once that has come as far"
     ADOPT = "make the snapshot the book, then take the kept events as if they came now"
     APPLY = "apply the event to the book"
-    SUSPEND = "keep the book, of which nobody knows whether it is still right"
-    SUSPEND_AGAIN = "go on keeping it, forget what was asked for"
-    DOUBT = "keep the book, of which nobody knows whether it is still right, ask for a snapshot"
-    RESUME = "nothing was missed: apply the event to the book"
-    CONFIRM = "nothing was missed: the book is as the snapshot says"
+    SUSPEND = "keep the book, which may have missed events"
+    SUSPEND_AGAIN = "keep it further, forget the request for a snapshot"
+    DOUBT = "keep the book, which may have missed events, ask for a snapshot"
+    RESUME = "no event was missed: apply the event to the book"
+    CONFIRM = "no event was missed: the book is as in the snapshot"
     DOUBT_EVENT = "keep the book as it was, and the event until another message tells of its time, ask for a snapshot"
     KEEP_DOUBTED = "keep this event too until another message tells of its time"
     BELIEVE = "the time is right: apply the events in doubt, compare the snapshot with the book"
@@ -156,7 +156,7 @@ def relation_to_snapshot(update: DepthUpdate, last_update_id: UpdateId) -> Input
     if update.final_update_id < last_update_id:
         return Input.STALE
     if update.previous_final_update_id > last_update_id:
-        return Input.GAP  # whatever its first id says
+        return Input.GAP  # also where its first id lies before the snapshot
     return Input.BRIDGING if update.first_update_id <= last_update_id else Input.CONTIGUOUS
 
 

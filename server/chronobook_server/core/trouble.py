@@ -1,11 +1,11 @@
-"""What the exchange said that cannot be, or cannot be used: for the log, for the status, and to be counted."""
+"""Contradictory or unusable messages of the exchange, for the log, the status and the counters."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class TroubleKind(Enum):
-    """What is wrong; the value is the key of the log event."""
+    """Kind of fault in a message; the value is the key of the log event."""
 
     TIME = "event_time_refused"
     REDATED = "event_redated"
@@ -17,7 +17,7 @@ class TroubleKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One such message, and in words what is wrong with it."""
+    """One faulty message, with the fault in words."""
 
     kind: TroubleKind
     reason: str

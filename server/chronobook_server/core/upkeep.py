@@ -1,4 +1,4 @@
-"""When a book that is in sync wants another snapshot: to know more prices, or to be compared. Pure.
+"""Snapshot policy of a book in sync: when another snapshot may add prices or audit the book. Pure.
 
 All times in seconds of a clock that never runs backwards.
 """
@@ -8,19 +8,21 @@ from .depth import Urgency
 from .values import MAX_STEPS
 
 FULL_LIMIT = 1000
-# The best price nears an edge when this part of the distance that a snapshot gave it is left.
+# The best price nears an edge when this part of the distance at the last snapshot is left. A choice: a larger part
+# costs more requests, a smaller one leaves prices unknown in a fast move.
 _NEAR = 0.3
-# Of a symbol that the settings name, prices within 10 basis points of the best ones stay known while the price moves by
-# 10 during a request. Up to 5 come with the event that tells. What moved during the last request counts, if it is more.
+# For a symbol that the settings name, prices within 10 basis points of the best ones stay known while the price moves
+# by 10 during a request. The event that triggers the request may bring a move of up to 5. A larger move during the last
+# request counts instead.
 _KEPT_BPS = 10.0
 _MOVES_BPS = 10.0
 _EVENT_BPS = 5.0
-# A snapshot of a dense book reaches less far: then another one is wanted when it can bring this part of its reach.
+# A snapshot of a dense book reaches less far: another one is wanted when it can bring this part of its reach.
 _BROUGHT = 0.05
-# Between two requests near the market, where the first one brought no more; longer each time.
+# Seconds between two requests near the market when the first one brought no more; doubled each time.
 _NEAR_PAUSE = 1.0
 _LONGEST_NEAR_PAUSE = 30.0
-# Between two requests, in seconds; longer each time while no reply comes.
+# Seconds between two requests; doubled each time while no reply comes.
 _FIRST_PAUSE = 5.0
 _LONGEST_PAUSE = 300.0
 
@@ -29,9 +31,9 @@ _BPS = 10_000
 
 
 class Upkeep:
-    """Of one symbol. `audit_seconds`: how often a book is compared at least; None: only by the way.
+    """Policy of one symbol. `audit_seconds` bounds the time between comparisons; None: no requests just to compare.
 
-    `is_named`: the settings name the symbol, so that prices near the market are to stay known.
+    `is_named`: the settings name the symbol, so prices near the market must stay known.
     """
 
     def __init__(self, audit_seconds: float | None, *, is_named: bool = False) -> None:
@@ -39,8 +41,8 @@ class Upkeep:
         self._is_named = is_named
         # `began` sets the others.
         self._limit: int  # levels a side of the largest snapshot of this epoch; FULL_LIMIT where none brings more
-        self._room: tuple[int, int]  # from the best prices to the edges of the known range, when a snapshot last told
-        self._told: float  # when that was
+        self._room: tuple[int, int]  # from the best prices to the edges of the known range, at the last snapshot
+        self._told: float  # time of that snapshot
         self._asked: float
         self._pause: float
         self._least: tuple[int, int]  # of a named symbol: the least room below the best bid and above the best ask
@@ -49,7 +51,7 @@ class Upkeep:
         self._near_pause: float
 
     def began(self, book: OrderBook, limit: int, now: float) -> None:
-        """Take note of a new epoch, by a snapshot of this limit."""
+        """Start over with a new epoch, begun by a snapshot of this limit."""
         self._limit = limit
         self._pause = _FIRST_PAUSE
         self._asked = now - _FIRST_PAUSE
@@ -57,7 +59,7 @@ class Upkeep:
         self._note(book, now)
 
     def compared(self, book: OrderBook, limit: int, now: float) -> None:
-        """Take note of a snapshot that the book was compared with, and has learned from."""
+        """Record a snapshot that the book was compared with and widened by."""
         self._limit = max(self._limit, limit)
         self._note(book, now)
         if min(self._room) >= 0:  # else the snapshot did not reach the best price: the next request waits longer
@@ -75,7 +77,7 @@ class Upkeep:
         if known.lowest < lowest or known.highest > highest:
             self._near_pause = 0.0  # it brought more
         self._near_asked = None
-        # The snapshot is of an instant during the request: it reached as far from the best prices of then.
+        # The snapshot shows an instant during the request, so its reach counts from the best prices of that instant.
         self._least = (
             self._least_room(book.best_bid, abs(book.best_bid - bid), max(bid, book.best_bid) - known.lowest),
             self._least_room(book.best_ask, abs(book.best_ask - ask), known.highest - min(ask, book.best_ask)),
@@ -91,7 +93,7 @@ class Upkeep:
     def is_near(self, book: OrderBook, now: float) -> bool:
         """Return whether a snapshot is wanted now to keep prices near the market known. The caller asks for it.
 
-        Called after every event: of a symbol that moves fast, a second is long.
+        Called after every event, because a fast symbol moves far within a second.
         """
         if not self._is_named:
             return False

@@ -26,7 +26,7 @@ MAX_STEPS = 2**62
 
 
 SLACK_MS = 1000
-"""By so much two of the exchange's times may differ from each other without a contradiction."""
+"""Difference that two of the exchange's times may have without a contradiction."""
 
 
 class Side(Enum):

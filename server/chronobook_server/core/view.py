@@ -1,4 +1,4 @@
-"""A book at one moment, as sorted arrays: what full-book, top-N and nearest questions are answered from."""
+"""A book at one moment as sorted arrays; it answers full-book, top-N and nearest questions."""
 
 from dataclasses import dataclass, replace
 from typing import cast
@@ -95,8 +95,8 @@ def nearest_found(
 ) -> Nearest:
     """Return the nearest known level as an answer that says whether an unknown one could lie nearer."""
     distance = abs(price - target)
-    # What lies strictly nearer must be known, and below also what is equally near, since the lower price wins. Below
-    # the known range only bids rest unseen, above it only asks.
+    # All strictly nearer prices must be known. The equally near price below must be known too, because the lower price
+    # wins. Below the known range only bids rest unseen, above it only asks.
     lowest_rival = max(target - distance + (1 if price <= target else 0), 1)
     highest_rival = target + distance - 1
     bids_known = side is Side.ASK or known_range.lowest <= lowest_rival
