@@ -1,1 +1,1 @@
-"""The exchange's side: what its bytes mean, how often it may be asked, and the sockets to it."""
+"""The exchange's side: decoding of its bytes, limits on requests, and the sockets to it."""

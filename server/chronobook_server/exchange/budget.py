@@ -1,26 +1,26 @@
 """The request weight that the exchange allows a minute, shared by all requests. Pure: the time is passed in.
 
-The exchange counts per UTC minute and says in `X-MBX-USED-WEIGHT-1M` how much is used, by others on the same address
-too. Clocks differ and may be set, so the budget knows no minutes: any stretch as long as a minute and a request's way
-holds no more than the limit. Then no minute of the exchange does, wherever it begins.
-A refusal with `Retry-After` (429: too fast, 418: banned) holds every request until it has passed.
+The exchange counts per UTC minute and reports the used weight in `X-MBX-USED-WEIGHT-1M`, with that of other programs on
+the same address. Clocks differ and may be set, so the budget does not count by minutes. Any stretch as long as a minute
+and a request's way holds no more than the limit, so no minute of the exchange does. A refusal with `Retry-After` (429:
+too fast, 418: banned) holds every request until it has passed.
 """
 
 from collections import deque
 
 DEFAULT_WEIGHT_LIMIT = 2400
-# Ten times what the exchange allows: a larger limit is a mistake, and keeping to it would bring a ban.
+# Ten times the exchange's limit. A larger limit is a mistake, and using it would bring a ban.
 MAX_WEIGHT_LIMIT = 10 * DEFAULT_WEIGHT_LIMIT
-# Two snapshots a minute: a smaller limit is a mistake too, and keeping to it would leave books out of sync for minutes.
+# Two snapshots a minute. A smaller limit is a mistake too, and using it would leave books out of sync for minutes.
 MIN_WEIGHT_LIMIT = 40
 DEPTH_WEIGHTS = ((50, 2), (100, 5), (500, 10), (1000, 20))
 EXCHANGE_INFO_WEIGHT = 1
-# Part of the limit that is left to others on the same address and to what we do not know.
+# Part of the limit that is left to other programs on the same address and to errors of the estimate.
 _RESERVE = 0.05
 _MINUTE_SECONDS = 60.0
-# A shorter wait may be too short for the clock to move on by it.
+# The shortest wait in seconds: within a shorter one the clock may not advance.
 SHORTEST_WAIT = 0.001
-# As long as a request may be under way until the exchange counts it. The last replies tell how long that is here.
+# Bounds in seconds on a request's way until the exchange counts it. The last replies give the value between them.
 _LONGEST_WAY_SECONDS = 3.0
 _LEAST_WAY_SECONDS = 0.2
 _WAYS = 100
@@ -32,13 +32,13 @@ def depth_weight(limit: int) -> int:
 
 
 class WeightBudget:
-    """Says when the next request may be sent; all times in seconds of one clock that never runs backwards."""
+    """Pacing of requests by weight; all times in seconds of one clock that never runs backwards."""
 
     def __init__(self, limit: int = DEFAULT_WEIGHT_LIMIT) -> None:
         self.limit = limit
-        self.used = 0  # in the window of the last call, by others too
+        self.used = 0  # in the window of the last call, with other programs
         self._spent: deque[tuple[float, int]] = deque()
-        self._own = 0  # the sum of what was spent
+        self._own = 0  # the sum of `_spent`
         self._others = 0
         self._others_until = 0.0
         self._held_until = 0.0
@@ -46,7 +46,7 @@ class WeightBudget:
         self._window = _MINUTE_SECONDS + _LONGEST_WAY_SECONDS
 
     def replied(self, seconds: float) -> None:
-        """Take note of how long a request and its reply took."""
+        """Record the seconds that a request and its reply took."""
         self._ways.append(seconds)
         self._window = _MINUTE_SECONDS + min(2 * max(*self._ways, _LEAST_WAY_SECONDS), _LONGEST_WAY_SECONDS)
 
@@ -66,13 +66,13 @@ class WeightBudget:
         return max(wait, SHORTEST_WAIT) if wait > 0 else 0.0
 
     def spend(self, weight: int, now: float) -> None:
-        """Take note of a request that is being sent."""
+        """Count a request that is being sent."""
         self._spent.append((now, weight))
         self._own += weight
         self._turn(now)
 
     def observe(self, used_weight: int, now: float) -> None:
-        """Take note of the used weight that a reply reports: what is not ours is others', until the minute is over.
+        """Attribute reported weight beyond this server's own to other programs, for the next minute.
 
         More than twice the limit is no weight: the exchange refuses requests long before.
         """
@@ -84,11 +84,11 @@ class WeightBudget:
         self._turn(now)
 
     def hold(self, seconds: float, now: float) -> None:
-        """Send nothing for so long."""
+        """Send nothing for this many seconds."""
         self._held_until = max(self._held_until, now + seconds)
 
     def held(self, now: float) -> float:
-        """Return the seconds for which nothing may be sent, whatever the weight."""
+        """Return the seconds for which no request of any weight may be sent."""
         return max(self._held_until - now, 0.0)
 
     def _next_release(self) -> float:

@@ -24,7 +24,7 @@ class Connector:
         if wait > 0:
             self.waits += 1
             log.warning("connections_paced", seconds=round(wait, 1))
-        # Others open connections while this one waits, so the budget is asked again.
+        # Other tasks open connections while this one waits, so the budget is asked again.
         while (wait := self._budget.delay(self._network.monotonic())) > 0:  # noqa: ASYNC110
             await asyncio.sleep(wait)
         self._budget.spend(self._network.monotonic())

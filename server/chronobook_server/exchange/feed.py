@@ -1,7 +1,7 @@
-"""Everything that comes from the exchange, for a set of symbols that may change.
+"""Feed of market data from the exchange, for a set of symbols that may change.
 
-What arrives goes to a `Sink` per symbol, which answers with the snapshot that it wants, if any. The feed knows no
-synchronisation: it connects, reads, fetches, waits and tries again, and nothing that arrives can end it.
+Each message goes to the `Sink` of its symbol, which may return a request for a snapshot. The feed does not synchronise
+books: it connects, reads, fetches, waits and tries again. No message can end it.
 """
 
 import asyncio
@@ -28,16 +28,17 @@ from .snapshots import Snapshots
 from .tasks import keep
 from .wire import TICKER_STREAM, MalformedFrame, decode_ticker
 
-# The exchange cuts every connection after a day.
+# The exchange cuts every connection after 24 hours.
 LIFETIME_SECONDS = 23.5 * 3600
 INFO_SECONDS = 300.0
 NOT_LISTED = Contract("NOT_LISTED")
 _TICK_SECONDS = 1.0
-# The best prices come every five seconds, if any of them moves.
+# The exchange sends the best prices every five seconds, if any of them moves; this is two of its intervals and a
+# margin.
 _TICKER_PATIENCE_SECONDS = 12.0
-# The event loop stood still for so long: frames waited, and pings too.
+# A delay of the event loop that counts as a stall; frames and pings have waited meanwhile.
 _STALL_SECONDS = 2.0
-# Connections that end so soon after that end because of it.
+# Connections that end this soon after a stall ended because of it.
 _STALL_EFFECT_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
@@ -49,9 +50,9 @@ class SymbolNotListed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FeedSettings:
-    """Which stream speed to take, and how. `symbols` are wanted for certain, and go first.
+    """Settings of the feed. It always serves `symbols`, and serves them first.
 
-    `all_symbols`: every contract that is traded as well. `connections`: how many bring each stream.
+    `all_symbols`: serve every other traded contract too. `connections`: the number of connections for each stream.
     """
 
     symbols: tuple[str, ...]
@@ -63,10 +64,10 @@ class FeedSettings:
 
 
 class Feed:
-    """Keeps every sink supplied until `run` is cancelled. `add` puts the sink of a new symbol into `sinks`.
+    """Supplier of every sink until `run` is cancelled. `add` puts the sink of a new symbol into `sinks`.
 
-    `held_until` (Unix seconds) is until when an earlier feed was told to send nothing, `held` is called when this one
-    is told so. `run` is for once: it closes the network at its end.
+    The exchange told an earlier feed to send nothing until `held_until` (Unix seconds). `held` is called when this feed
+    is told the same. `run` can be called once, because it closes the network at its end.
     """
 
     def __init__(
@@ -94,12 +95,12 @@ class Feed:
             settings.lifetime_seconds, sources=count(1), malformed_seen=set(),
         )  # fmt: skip
         self._doubts = Doubts()
-        self._ended: set[str] = set()  # symbols that two lists and their streams said are not traded
+        self._ended: set[str] = set()  # symbols that are not traded by two lists and by their silent streams
         self._is_unsure = False  # whether another list is to come soon
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
-        """Feed the sinks for ever. Raises SymbolNotListed, and nothing else."""
+        """Feed the sinks until cancelled. Raises only SymbolNotListed."""
         try:
             info = await self.requests.first_exchange_info()
             known = info.contracts.keys() | info.odd
@@ -117,7 +118,7 @@ class Feed:
     # --- exchangeInfo
 
     async def _refresh(self) -> None:
-        """See now and then which contracts there are, and what has become of them."""
+        """Fetch the list of contracts periodically, and follow its changes."""
         while True:
             is_soon = bool(self._doubts) or self._is_unsure
             seconds = self._settings.info_seconds
@@ -128,7 +129,7 @@ class Feed:
                 log.warning("the exchange's list of contracts did not come", error=str(error))
 
     def _follow(self, info: ExchangeInfo) -> None:
-        """Take up what is traded, and let go of what is not any more."""
+        """Begin to serve traded contracts, and end contracts that are no longer traded."""
         if info.odd_entries:
             log.warning("contract_entries_odd", count=info.odd_entries, symbols=sorted(info.odd)[:10])
         if self._settings.all_symbols:
@@ -168,7 +169,7 @@ class Feed:
             self.snapshots.guard.do(symbol, "ended", lambda sink: sink.ended())
 
     def _subscribe(self, symbol: str) -> None:
-        """Have a symbol's stream, unless it is there or has ended."""
+        """Add a symbol's stream, unless it exists or has ended."""
         if symbol not in self._ended and all(symbol not in group.symbols for group in self.groups):
             self._group_with_room().add(symbol)
 
@@ -184,7 +185,7 @@ class Feed:
             self._tasks.create_task(keep("group", group.run, self._random, self.counts.failed))
         return group
 
-    # --- the best prices of all symbols, which tell whether streams are silent without reason
+    # --- the best prices of all symbols, which show missing events of silent streams
 
     async def _keep_ticker(self) -> None:
         attempt = 0
@@ -206,14 +207,14 @@ class Feed:
                 attempt = 1
 
     async def _end_when_silent(self, link: Link) -> None:
-        """Close a connection that brings nothing for so long; in a quiet market that costs one now and then."""
+        """Close a connection after a time of silence; a quiet market costs one now and then."""
         while (left := link.last_frame_at + _TICKER_PATIENCE_SECONDS - self._network.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)
         self.counts.silent_connections += 1
         link.give_up()
 
     def _ticker(self, frame: bytes | str) -> bool:
-        """Take in a frame; return whether it is a best price."""
+        """Handle a frame; return whether it is a best price."""
         try:
             decoded = decode_ticker(frame)
         except MalformedFrame:
@@ -227,7 +228,7 @@ class Feed:
     # --- watching
 
     async def _tend(self) -> None:
-        """Do what is due, once a second, and see whether the event loop stood still."""
+        """Tick groups, guard and sinks once a second, and detect stalls of the event loop."""
         stalled_at: float | None = None
         before = self._network.monotonic()
         while True:

@@ -1,8 +1,7 @@
-"""The connections for a group of symbols: opened, watched, replaced before their time is over, opened again when lost.
+"""Connections for a group of symbols: opened, watched, replaced before their lifetime ends, reopened when lost.
 
-A connection is replaced by a new one that is up and brings events before the old one is closed, so that a rotation
-loses nothing: the symbols' sinks put together what both of them bring. With two lanes every stream is there twice for
-good.
+A rotation loses no event: the old connection is closed only after the new one brings events, and the symbols' sinks
+merge the events of both. With two lanes every stream permanently has two connections.
 """
 
 import asyncio
@@ -29,12 +28,12 @@ from .watch import StreamWatch
 from .wire import MalformedFrame, MalformedKind, decode_frame, depth_stream
 
 STREAMS_PER_CONNECTION = 200
-# A quiet symbol brings nothing on the new connection: the old one is closed all the same after so long.
+# A quiet symbol brings nothing on the new connection; the old one is closed after this time nevertheless.
 _OVERLAP_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
-# A connection that brings nothing for so long, though there is something to bring, is given up.
+# A connection is given up when it is silent for this long while other messages show missing events.
 _DEAD_SECONDS = 30.0
-# Of its time, the part by which connections differ, so that they are not all replaced at once.
+# Part of the lifetime by which connections differ, so that they are not all replaced at once.
 _STAGGER = 0.04
 
 log = structlog.get_logger(__name__)
@@ -42,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass
 class FeedCounts:
-    """What happened on the connections since the server started."""
+    """Counters of the connections since the server started."""
 
     frames: int = 0
     frame_bytes: int = 0
@@ -55,13 +54,13 @@ class FeedCounts:
     failures: int = 0
 
     def failed(self) -> None:
-        """Take note of a task that failed and is begun again."""
+        """Count a task that failed and is started again."""
         self.failures += 1
 
 
 @dataclass
 class Surroundings:
-    """What the connections of a feed have in common."""
+    """Objects and settings that the connections of a feed share."""
 
     network: Network
     connector: Connector
@@ -89,7 +88,7 @@ class Group:
     # --- which symbols
 
     def add(self, symbol: str) -> None:
-        """Have a symbol's stream from now on."""
+        """Add a symbol's stream."""
         self.symbols[symbol] = 0
         self._has_symbols.set()
         for link in self.links.values():
@@ -97,7 +96,7 @@ class Group:
             self._begin(link, symbol)
 
     def remove(self, symbol: str) -> None:
-        """Do without a symbol's stream from now on."""
+        """Remove a symbol's stream."""
         del self.symbols[symbol]
         if not self.symbols:
             self._has_symbols.clear()
@@ -119,7 +118,7 @@ class Group:
     # --- connections
 
     async def run(self) -> None:
-        """Keep the connections for ever."""
+        """Keep the connections until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(self._lanes):
@@ -128,7 +127,7 @@ class Group:
             await self._reading.cancel()
 
     async def _keep_lane(self) -> None:
-        """Keep one connection for ever."""
+        """Keep one connection until cancelled."""
         attempt = 0
         while True:
             delay = retry_delay(attempt, self._around.random.random)
@@ -143,7 +142,7 @@ class Group:
 
     async def _open(self, attempt: int) -> Link | None:
         around = self._around
-        # A few symbols are not ASCII.
+        # Some symbols have letters outside ASCII.
         names = "/".join(quote(self._stream(symbol), safe="@") for symbol in self.symbols)
         symbols = tuple(self.symbols)
         try:
@@ -179,7 +178,7 @@ class Group:
             log.info("stream has ended", connection=link.source, reason=reason)
 
     async def _hold(self, link: Link) -> bool:
-        """Keep a connection, and those that replace it, until one is lost; return whether that one had worked."""
+        """Keep a connection and its replacements until one is lost; return whether the lost one had worked."""
         around = self._around
         while True:
             lifetime = around.lifetime_seconds * (1 - _STAGGER * around.random.random())
@@ -192,7 +191,7 @@ class Group:
             link = await self._replace(link)
 
     async def _replace(self, old: Link) -> Link:
-        """Return a new connection that has taken over from this one; this one where it is lost before."""
+        """Return a new connection that has taken over, or the old one if it is lost before."""
         attempt = 0
         while not old.has_ended.is_set():
             await asyncio.sleep(retry_delay(attempt, self._around.random.random))
@@ -212,7 +211,7 @@ class Group:
         return old
 
     async def _overlap(self, old: Link, new: Link) -> None:
-        """Wait until a new connection brings what the old one does, for every symbol that is not quiet."""
+        """Wait until a new connection brings the same events as the old one, for every symbol that is not quiet."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_OVERLAP_SECONDS):
                 while not (old.has_ended.is_set() or new.has_ended.is_set() or self._is_spliced(new)):  # noqa: ASYNC110
@@ -225,7 +224,7 @@ class Group:
     # --- frames
 
     def _frame(self, link: Link, frame: bytes | str) -> bool:
-        """Take in a frame; return whether it is an event of a symbol that is subscribed to."""
+        """Handle a frame; return whether it is an event of a subscribed symbol."""
         around = self._around
         around.counts.frames += 1
         around.counts.frame_bytes += len(frame)
@@ -249,7 +248,7 @@ class Group:
         return True
 
     def _malformed(self, link: Link, error: MalformedFrame, frame: bytes | str) -> None:
-        """Tell the symbol that an unreadable frame is of; all symbols of the connection where it names none."""
+        """Notify the symbol of an unreadable frame, or all symbols of the connection if it names none."""
         named = (error.symbol,) if error.symbol is not None else tuple(symbols_in(frame))
         known = next((symbol for symbol in named if symbol in link.watches), None)
         touched: Iterable[str] = (known,) if known is not None else () if named else tuple(link.watches)
@@ -268,7 +267,7 @@ class Group:
         return self._around.snapshots.guard.ask(symbol, lambda sink: sink.owes(link.source))
 
     def tick(self, now: float) -> None:
-        """Subscribe again to what does not come, and give up connections that bring nothing."""
+        """Subscribe again to silent streams, and give up silent connections."""
         counts = self._around.counts
         for link in tuple(self.links.values()):
             owing = {symbol for symbol in link.watches if self._owes(link, symbol)}

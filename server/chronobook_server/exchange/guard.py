@@ -1,7 +1,7 @@
-"""The one way into a sink: a fault of ours in one symbol's step costs that symbol's book, and nothing else.
+"""The only way into a sink: an exception in one symbol's step costs that symbol's book, and nothing else.
 
-What a step leaves behind when it raises is unknown, so the book starts over. Where starting over raises too, the symbol
-takes in nothing but its streams' comings and goings, and starting over is tried again once a second.
+A step that raises leaves an unknown state, so the book starts over. When starting over raises too, the symbol only
+follows its streams' openings and closings, and starting over is tried again once a second.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,14 +13,14 @@ from chronobook_server.core.depth import SnapshotWanted
 
 from .sink import Sink
 
-# Faults of a symbol that follow each other within so long make its snapshots wait ever longer.
+# Faults of a symbol within this time of each other make its snapshots wait longer each time.
 _MEMORY_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
 
 
 class Guard:
-    """Steps into the sinks of a feed. `want` takes the snapshots that they want; `now` gives monotonic seconds."""
+    """Steps into the sinks of a feed. `want` takes their requests for snapshots; `now` gives monotonic seconds."""
 
     def __init__(
         self,
@@ -33,10 +33,10 @@ class Guard:
         self._want = want
         self._now = now
         self._broken: set[str] = set()
-        self._recent: dict[str, tuple[int, float]] = {}  # faults in a row, and when the last one was
+        self._recent: dict[str, tuple[int, float]] = {}  # faults in a row, and the time of the last one
 
     def do(self, symbol: str, name: str, step: Callable[[Sink], object]) -> None:
-        """Take a step into a symbol's sink, and let the snapshot wait that it wants. Raises nothing."""
+        """Take a step into a symbol's sink, and queue the snapshot that it wants. Raises nothing."""
         sink = self._sinks.get(symbol)
         if sink is None:
             return
@@ -64,7 +64,7 @@ class Guard:
             return False
 
     def mend(self) -> None:
-        """Try again to start over where that raised."""
+        """Start the symbols over again whose last start raised."""
         for symbol in tuple(self._broken):
             self._start_over(symbol, self._sinks[symbol])
 
@@ -73,7 +73,7 @@ class Guard:
         count, last = self._recent.get(symbol, (0, 0.0))
         is_new = not count or self._now() - last > _MEMORY_SECONDS
         self._recent[symbol] = (1 if is_new else count + 1, self._now())
-        if is_new:  # a fault that every event brings out would fill the log
+        if is_new:  # a fault at every event would fill the log
             log.exception("symbol_step_failed", symbol=symbol, step=name)
 
     def _start_over(self, symbol: str, sink: Sink) -> None:

@@ -1,4 +1,4 @@
-"""One connection to the exchange's streams: what comes through it, and what is subscribed to on it."""
+"""One connection to the exchange's streams: its frames and its subscriptions."""
 
 import asyncio
 from collections import deque
@@ -11,21 +11,21 @@ from .reconnect import STRETCH_SECONDS
 from .tasks import Tasks
 from .watch import StreamWatch
 
-# The exchange takes ten messages a second and cuts who sends more.
+# The exchange takes ten messages a second and cuts a connection that sends more.
 _MESSAGES_A_SECOND = 4
 
 
 class Link:
-    """An open connection. `source` is its number, which no other one ever gets; times are `monotonic` seconds.
+    """An open connection. `source` is its unique number; times are `monotonic` seconds.
 
-    `frames` and `last_frame_at` count the frames that brought something: what cannot be read proves no life.
+    `frames` and `last_frame_at` count only usable frames: an unreadable frame does not prove that the stream works.
     """
 
     def __init__(self, source: int, socket: Socket, monotonic: Callable[[], float]) -> None:
         self.source = source
         self.opened_at = self.last_frame_at = monotonic()
         self.frames = 0
-        self.watches: dict[str, StreamWatch] = {}  # of every symbol that is subscribed to
+        self.watches: dict[str, StreamWatch] = {}  # of every subscribed symbol
         self.has_ended = asyncio.Event()
         self._socket = socket
         self._monotonic = monotonic
@@ -37,13 +37,13 @@ class Link:
 
     @property
     def has_worked(self) -> bool:
-        """Whether it brought something for so long that the next connection need not wait."""
+        """Whether it brought frames for so long that the next connection need not wait."""
         return self.frames > 0 and self.last_frame_at - self.opened_at >= STRETCH_SECONDS
 
     async def read(self, frame: Callable[[bytes | str], bool]) -> str:
-        """Hand on what arrives until the connection ends; return how it did.
+        """Pass frames on until the connection ends; return the reason of its end.
 
-        `frame` returns whether what it was handed brought something.
+        `frame` returns whether a frame was usable.
         """
         sending = asyncio.create_task(self._send())
         try:
@@ -60,11 +60,11 @@ class Link:
             self.has_ended.set()
 
     def subscribe(self, streams: Iterable[str]) -> None:
-        """Have these streams from now on."""
+        """Subscribe to these streams."""
         self._command("SUBSCRIBE", streams)
 
     def unsubscribe(self, streams: Iterable[str]) -> None:
-        """Do without these streams from now on."""
+        """Unsubscribe from these streams."""
         self._command("UNSUBSCRIBE", streams)
 
     def _command(self, method: str, streams: Iterable[str]) -> None:
@@ -72,7 +72,7 @@ class Link:
         self._wake.set()
 
     async def _send(self) -> None:
-        """Send commands, no faster than the exchange allows; several of a kind in a row become one."""
+        """Send commands no faster than the exchange allows; adjacent commands of one method are joined."""
         while True:
             await self._wake.wait()
             self._wake.clear()

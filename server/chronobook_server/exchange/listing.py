@@ -1,8 +1,8 @@
-"""The exchange's list of contracts: what it says, and when a contract that it drops has really ended. Pure.
+"""The exchange's list of contracts: its decoding, and the rule for the end of a contract. Pure.
 
-A list is believed entry by entry: an odd entry costs itself. A list without any contract is no list, and what a list
-lacks that is mostly broken may be in the broken part. That a contract is not traded any more needs a second list, some
-time later, and a stream without events meanwhile.
+An odd entry costs only itself. A list without any contract is refused. A symbol that a mostly broken list lacks may be
+in its broken part. A contract has ended when a second list, some time later, says so too and its stream brought no
+event meanwhile.
 """
 
 import json
@@ -17,9 +17,9 @@ from chronobook_server.core.values import Millis
 
 from .wire import LARGEST, MalformedFrame, MalformedKind, json_object
 
-# The exchange has about 900 contracts. Each one that is served takes memory and open files.
+# The exchange has about 900 contracts. Each served one takes memory and open files.
 MOST_CONTRACTS = 5000
-# Between the two lists that say that a contract is not traded any more.
+# Seconds between the two lists that say that a contract is no longer traded.
 SECOND_LOOK_SECONDS = 30.0
 # The words for contracts that are not traded. Another word, or another letter case, proves nothing.
 _NOT_TRADED = frozenset(
@@ -33,8 +33,8 @@ _SIZE = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 class ExchangeInfo:
     """The exchange's contracts by symbol, its time, and the request weight that it allows a minute.
 
-    Time and weight are None where it does not say. `odd` has the symbols whose entries cannot be read. `is_partial`:
-    most entries are odd, so that a symbol which is absent may be there all the same.
+    Time and weight are None where the reply has none. `odd` has the symbols with unreadable entries. `is_partial`: most
+    entries are odd, so an absent symbol may still be listed.
     """
 
     contracts: dict[str, Contract]
@@ -46,7 +46,7 @@ class ExchangeInfo:
 
 
 def decode_exchange_info(data: bytes) -> ExchangeInfo:
-    """Return what `exchangeInfo` says. Raises MalformedFrame, also for a list without any contract."""
+    """Return the contents of an `exchangeInfo` reply. Raises MalformedFrame, also for a list without any contract."""
     body = _body(data)
     entries = body.get("symbols")
     if type(entries) is not list or not entries:
@@ -103,7 +103,7 @@ def _body(data: bytes) -> dict[str, Any]:
 
 
 def _contract(entry: Mapping[str, Any]) -> Contract | None:
-    """Return what an entry says of its contract; None where it does not say whether that is traded."""
+    """Return the contract of an entry; None where its status is missing."""
     status = entry.get("status")
     if type(status) is not str or not status:
         return None
@@ -136,21 +136,21 @@ def _weight_limit(limits: object) -> int | None:
 
 
 def may_be_traded(contract: Contract) -> bool:
-    """Return whether a contract may be traded. If its status does not tell, its stream will."""
+    """Return whether a contract may be traded; for an unknown status, its stream decides."""
     return contract.trading_status not in _NOT_TRADED
 
 
 class Doubts:
-    """Contracts that have streams, and that a list says are not traded. Times are monotonic seconds."""
+    """Contracts with streams that a list calls not traded. Times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._since: dict[str, tuple[float, int]] = {}  # the first such list, and the events that had come by then
+        self._since: dict[str, tuple[float, int]] = {}  # the first such list's time, and events by then
 
     def __bool__(self) -> bool:
         return bool(self._since)
 
     def is_ended(self, symbol: str, events: int, now: float) -> bool:
-        """Return whether a contract that a list says is not traded has ended; `events` counts its stream's events."""
+        """Return whether a contract that a list calls not traded has ended; `events` counts its stream's events."""
         first = self._since.get(symbol)
         if first is None or first[1] != events:
             self._since[symbol] = (now, events)
@@ -161,5 +161,5 @@ class Doubts:
         return True
 
     def over(self, symbol: str) -> None:
-        """Take note that a list says that a contract is traded."""
+        """Clear the doubt, because a list calls the contract traded."""
         self._since.pop(symbol, None)

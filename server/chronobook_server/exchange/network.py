@@ -1,4 +1,4 @@
-"""What the feed needs of a network: sockets, requests and the time. One is real; tests put another in its place."""
+"""Network interface of the feed (sockets, requests, time), and its real implementation; tests use another one."""
 
 import contextlib
 import time
@@ -14,35 +14,35 @@ from chronobook_server.core.names import one_line
 
 _REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 _CONNECT_SECONDS = 10.0
-# The exchange pings about every three minutes; our pings find a dead connection long before.
+# The exchange pings about every three minutes; the client's own pings find a dead connection long before.
 PING_SECONDS = 5.0
-# A pong waits in the queue of an event loop that stands still.
+# Seconds for a pong, which also waits in the queue while the event loop stands still.
 PONG_SECONDS = 8.0
 # A depth event that names 10,000 levels has half a megabyte. The library ends a connection that brings more than this.
 FRAME_BYTES = 16 << 20
-# Frames that wait for the event loop: with one of them, a connection holds two frames and what a read brings at most.
+# Frames queued for the event loop: with 1, a connection holds at most two frames and the bytes of one read.
 _FRAMES_WAITING = 1
 # The list of about 900 contracts has 2 MB, a snapshot of 1,000 levels a side 60 kB. Bytes count unpacked.
 LIST_BYTES = 16 << 20
 REPLY_BYTES = 2 << 20
 _LIST_PATH = "/fapi/v1/exchangeInfo"
-# The headers that anybody reads, and how much of each.
+# The headers that the feed reads, and the characters kept of each.
 _HEADERS = ("x-mbx-used-weight-1m", "retry-after", "date")
 _HEADER_LENGTH = 64
 _GZIP = 16 + zlib.MAX_WBITS
 
 
 class Unreachable(Exception):
-    """There is no connection, or no reply; the text says why, in one line."""
+    """No connection or no reply; the text gives the reason in one line."""
 
 
 class Disconnected(Exception):
-    """The connection has ended; the text says how, in one line."""
+    """The connection has ended; the text gives the reason in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The reply to a request: the headers that are read, with names in lower case."""
+    """Reply to a request, with the headers in `_HEADERS`; their names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -50,7 +50,7 @@ class Reply:
 
 
 class Socket(Protocol):
-    """A WebSocket that is open. It answers pings, and finds out by its own that the other side is dead."""
+    """An open WebSocket. It answers pings, and detects a dead peer with its own pings."""
 
     async def receive(self) -> bytes | str:
         """Return the next frame. Raises Disconnected."""
@@ -72,7 +72,7 @@ class Network(Protocol):
         """Make a request, and return the reply, a refusal too. Raises Unreachable."""
 
     async def close(self) -> None:
-        """Let go of what is held."""
+        """Close the connections for requests."""
 
     def time_ns(self) -> int:
         """Return the Unix time in nanoseconds."""
@@ -90,9 +90,9 @@ class RealSocket:
     async def receive(self) -> bytes | str:
         """Return the next frame. Raises Disconnected."""
         try:
-            # The exchange's frames are text, but nobody here needs them decoded.
+            # The exchange's frames are text; the JSON parser takes bytes, so decoding would be wasted.
             return await self._connection.recv(decode=False)
-        except Exception as error:  # whatever the other side brings out in the library, this connection is over
+        except Exception as error:  # any exception of the library ends this connection
             raise Disconnected(brief(error)) from error
 
     async def send(self, text: str) -> None:
@@ -109,10 +109,10 @@ class RealSocket:
 
 
 class _Connect(websockets.connect):
-    """A handshake that follows no redirect: the exchange's address is the operator's to set."""
+    """A handshake that follows no redirect, because only the operator sets the exchange's address."""
 
     def process_redirect(self, exc: Exception) -> Exception:
-        """Return the refusal that a redirect is."""
+        """Return the exception, which refuses the redirect."""
         return exc
 
 
@@ -122,7 +122,7 @@ class RealNetwork:
     def __init__(self, *, rest_url: str, stream_url: str) -> None:
         self._rest_url = rest_url
         self._stream_url = stream_url
-        # The session unpacks nothing, since it knows no bound, and keeps no cookies.
+        # The session keeps no cookies. It does not unpack replies, because it could not bound their size.
         self._http = aiohttp.ClientSession(
             timeout=_REQUEST_TIMEOUT,
             auto_decompress=False,
@@ -144,7 +144,7 @@ class RealNetwork:
                 max_size=FRAME_BYTES,
                 max_queue=(_FRAMES_WAITING, 0),
             )
-        except Exception as error:  # a handshake can break the library in more ways than its errors name
+        except Exception as error:  # a broken handshake can raise more than the library's documented errors
             raise Unreachable(brief(error)) from error
         return RealSocket(connection)
 
@@ -159,7 +159,7 @@ class RealNetwork:
                 return Reply(reply.status, headers, await _body(reply, most))
         except Unreachable:
             raise
-        except Exception as error:  # a reply can break the library in more ways than its errors name
+        except Exception as error:  # a broken reply can raise more than the library's documented errors
             raise Unreachable(brief(error)) from error
 
     async def close(self) -> None:
@@ -179,7 +179,7 @@ async def _body(reply: aiohttp.ClientResponse, most: int) -> bytes:
     """Return the body of a reply, unpacked. Raises Unreachable where it has more bytes than `most`."""
     coding = one_line(reply.headers.get("Content-Encoding", "identity").lower())
     if coding not in ("identity", "gzip"):
-        raise Unreachable(f"the reply is packed with {coding}, which nobody asked for")
+        raise Unreachable(f"the reply is packed with {coding}, which the request did not ask for")
     unpack = zlib.decompressobj(_GZIP) if coding == "gzip" else None
     body = bytearray()
     async for chunk in reply.content.iter_chunked(1 << 16):
@@ -194,6 +194,6 @@ async def _body(reply: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def brief(error: BaseException) -> str:
-    """Return what an error says, in one line that a log and a terminal can show."""
+    """Return the message of an error as one line that is safe in a log and a terminal."""
     lines = str(error).splitlines()
     return one_line(lines[0]) if lines and lines[0] else type(error).__name__

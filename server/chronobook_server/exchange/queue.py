@@ -1,6 +1,6 @@
-"""Which snapshot is fetched next. Pure: the time is passed in.
+"""Queue of requests for snapshots. Pure: the time is passed in.
 
-What is more urgent goes first; of two alike, the symbol that the settings name first; then whoever waits longer.
+The more urgent request goes first, then the symbol that comes first in the settings, then the older request.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from chronobook_server.core.depth import SnapshotWanted, Urgency
 from .budget import SHORTEST_WAIT, depth_weight
 
 FULL_LIMIT = 1000
-# The largest limit of the smallest weight.
+# The largest limit at the smallest weight (`budget.DEPTH_WEIGHTS`).
 CHEAP_LIMIT = 50
 
 
@@ -22,7 +22,7 @@ class _Waiting:
 
 
 class SnapshotQueue:
-    """The requests that wait, one a symbol at most. `preferred` are the symbols that go first, in this order."""
+    """Waiting requests, one a symbol at most. `preferred` are the symbols that go first, in this order."""
 
     def __init__(self, preferred: tuple[str, ...] = ()) -> None:
         self._rank = {symbol: rank for rank, symbol in enumerate(preferred)}
@@ -33,7 +33,7 @@ class SnapshotQueue:
         return len(self._waiting)
 
     def put(self, symbol: str, wanted: SnapshotWanted, not_before: float) -> None:
-        """Let a request wait, in place of one of the same symbol, which keeps its turn."""
+        """Queue a request in place of the symbol's last one; it keeps that one's turn if it is as urgent."""
         before = self._waiting.get(symbol)
         self._order += 1
         keeps = before is not None and before.wanted.urgency == wanted.urgency
@@ -60,7 +60,7 @@ class SnapshotQueue:
         return max(soonest - now, SHORTEST_WAIT) if soonest > now else 0.0
 
     def resyncs(self) -> int:
-        """Return how many requests wait for a book that is not there."""
+        """Return the number of waiting requests for books that are out of sync."""
         return sum(waiting.wanted.urgency is Urgency.RESYNC for waiting in self._waiting.values())
 
     def _turn(self, symbol: str, waiting: _Waiting) -> tuple[int, int, int]:
@@ -68,7 +68,7 @@ class SnapshotQueue:
 
 
 def limit_for(wanted: SnapshotWanted, resyncs: int, left: int) -> int:
-    """Return how many levels to ask for: all there are, unless books that are not there would have to wait for it.
+    """Return the limit to ask for: the full one, unless books out of sync would have to wait for it.
 
     `left` is the weight that this minute still has, `resyncs` the number of such books.
     """

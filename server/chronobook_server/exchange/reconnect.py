@@ -1,25 +1,25 @@
-"""How long to wait before a retry, and how many connections may be opened. Pure: time and randomness are passed in."""
+"""Back-off between retries, and the budget of new connections. Pure: time and randomness are passed in."""
 
 from collections.abc import Callable
 
 FIRST_DELAY = 0.5
-# The budget of connections below bounds how many there are; a longer wait would only keep books out of sync.
+# The budget below bounds the number of connections; a longer wait would only keep books out of sync.
 MAX_DELAY = 5.0
-# A connection that brought events for so long has worked: the next one need not wait longer than the first retry.
+# A connection that brought events for this long has worked: the next one waits no longer than a first retry.
 STRETCH_SECONDS = 60.0
-# The exchange allows an address 300 connections in five minutes. Half of them are left to others.
+# The exchange allows an address 300 connections in five minutes. Half of them are left to other programs.
 CONNECTIONS = 150
 CONNECTIONS_SECONDS = 300.0
 _BURST = 50
-# A shorter wait may be too short for the clock to move on by it.
+# The shortest wait in seconds: within a shorter one the clock may not advance.
 _SHORTEST_WAIT = 0.001
 
 
 def retry_delay(attempt: int, random: Callable[[], float], longest: float = MAX_DELAY) -> float:
-    """Return the seconds to wait before a retry; attempt 1 is the first one, 0 waits for nothing.
+    """Return the seconds to wait before a retry; attempt 1 is the first retry, 0 does not wait.
 
     Up to 0.5 s for the first, doubling up to `longest`. The jitter (`random` gives [0, 1)) spreads over the upper half,
-    so that many clients cut at once do not come back at once.
+    so many clients that are cut at once do not reconnect at once.
     """
     if attempt <= 0:
         return 0.0
@@ -28,7 +28,7 @@ def retry_delay(attempt: int, random: Callable[[], float], longest: float = MAX_
 
 
 class ConnectionBudget:
-    """Paces the connections of a feed: a burst at once, then one every few seconds.
+    """Budget of the connections of a feed: a burst at once, then one every few seconds.
 
     No five minutes hold more than CONNECTIONS. All times are seconds of a clock that never runs backwards.
     """
@@ -44,5 +44,5 @@ class ConnectionBudget:
         return max(wait, _SHORTEST_WAIT) if wait > 0 else 0.0
 
     def spend(self, now: float) -> None:
-        """Take note of a connection that is being opened."""
+        """Count a connection that is being opened."""
         self._paid_until = max(self._paid_until, now) + self._PAUSE

@@ -1,4 +1,4 @@
-"""The requests to the exchange, within the weight that it allows, and what it says of itself."""
+"""Requests to the exchange within its weight limit, and its list of contracts."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from .retry_after import LONGEST_SECONDS, seconds_to_wait
 from .wire import MalformedFrame
 
 _JITTER_SECONDS = 0.2
-# The longest number that a weight can be.
+# Digits of the longest weight that is read.
 _DIGITS = 15
 _UNIX_NS = 1e9
 
@@ -24,13 +24,14 @@ log = structlog.get_logger(__name__)
 
 
 class Refused(Exception):
-    """The exchange answered, but not with what was asked for."""
+    """The exchange answered with an HTTP status other than 200."""
 
 
 class Requests:
-    """The requests to the exchange, within the weight that it allows.
+    """Requests to the exchange within its weight limit.
 
-    `held_until` (Unix seconds) is until when an earlier server was told to wait; `held` is called with a new such time.
+    The exchange told an earlier server to wait until `held_until` (Unix seconds); `held` is called with a new such
+    time.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Requests:
         return Nanos(self._network.time_ns())
 
     def unix_seconds(self) -> float:
-        """Return the Unix time in seconds. It may be set at any moment, so that nothing waits by it."""
+        """Return the Unix time in seconds. It may be set at any moment, so no wait depends on it."""
         return self._network.time_ns() / _UNIX_NS
 
     def now(self) -> float:
@@ -68,7 +69,7 @@ class Requests:
 
     async def allowed(self, weight: int) -> None:
         """Wait until a request of this weight may be sent, and count it as sent."""
-        # Others spend while this one waits, so what had to be waited for is asked anew.
+        # Other requests spend weight while this one waits, so the wait is computed again.
         while (wait := self.budget.delay(weight, self.now())) > 0:  # noqa: ASYNC110
             await asyncio.sleep(wait)
         self.budget.spend(weight, self.now())
@@ -90,13 +91,13 @@ class Requests:
     def _hold(self, reply: Reply) -> None:
         seconds = seconds_to_wait(reply.headers, self.unix_seconds())
         self.refused += 1
-        # Never a moment too early, and not at the same moment as everybody else.
+        # Jitter after the given time, so that clients refused together do not return together.
         self.budget.hold(seconds + _JITTER_SECONDS * (0.25 + 0.75 * self._random.random()), self.now())
         self._held(self.held_until())
         log.warning("the exchange refuses requests; none is sent for a while", status=reply.status, seconds=seconds)
 
     async def exchange_info(self) -> ExchangeInfo:
-        """Return what the exchange says of itself, and keep to the weight that it allows.
+        """Return the exchange's list of contracts, and adopt the weight limit in it.
 
         Raises Unreachable, Refused or MalformedFrame.
         """
@@ -107,7 +108,7 @@ class Requests:
         return info
 
     async def first_exchange_info(self) -> ExchangeInfo:
-        """Return it once the exchange can be reached."""
+        """Return the list once the exchange can be reached."""
         attempt = 0
         while True:
             attempt += 1

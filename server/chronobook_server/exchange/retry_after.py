@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-# Without a Retry-After that can be read, a refusal still means "slow down".
+# Wait after a refusal without a readable Retry-After.
 DEFAULT_SECONDS = 5.0
-# A refusal never means "at once".
+# A refusal always brings some wait.
 _LEAST_SECONDS = 1.0
-# The longest ban takes three days; nothing that a header or a file says holds us for longer than this.
+# The exchange's longest ban takes three days; a longer wait in a header or a file is cut to this.
 LONGEST_SECONDS = 4 * 86_400.0
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
 
 
 def seconds_to_wait(headers: Mapping[str, str], unix_seconds: float) -> float:
-    """Return how long a refusal says to wait, from 1 s to LONGEST_SECONDS.
+    """Return the seconds that a refusal asks to wait, from 1 s to LONGEST_SECONDS.
 
     A date counts from the reply's own `Date`, where it has one: this machine's clock may be wrong.
     """

@@ -1,11 +1,11 @@
-"""The symbols that an unreadable frame may be of. Pure."""
+"""Symbols named at the beginning of an unreadable frame. Pure."""
 
 import re
 from collections.abc import Iterator
 
 import orjson
 
-# Stream and symbol stand at the beginning of a frame, before the levels.
+# The exchange puts stream and symbol at the beginning of a frame, before the levels.
 _HEAD_BYTES = 4096
 _STREAM = re.compile(rb'"stream"\s*:\s*("[^"\\]{1,300}")')
 _SYMBOL = re.compile(rb'"s"\s*:\s*("[^"\\]{1,300}")')

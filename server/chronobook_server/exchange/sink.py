@@ -1,4 +1,4 @@
-"""Where what the exchange says of a symbol goes."""
+"""Interface that receives one symbol's market data from the feed."""
 
 from typing import Protocol
 
@@ -9,49 +9,49 @@ from chronobook_server.core.values import Millis, UpdateId
 
 
 class Sink(Protocol):
-    """Where a symbol's input goes. Many calls return the snapshot that is wanted from now on, or None for no news.
+    """Receiver of one symbol's input. Many calls return a new request for a snapshot, or None to keep the last one.
 
     A `source` tells the streams of a symbol apart.
     """
 
     def owes(self, source: int) -> bool:
-        """Return whether there are events that a stream should have brought, and has not."""
+        """Return whether a stream lacks events that it should have brought."""
 
     def is_spliced(self, source: int) -> bool:
-        """Return whether a stream brings events, and they continue what has been taken in without a hole."""
+        """Return whether a stream brings events that continue the merged events without a hole."""
 
     def opened(self, source: int) -> SnapshotWanted | None:
-        """Take note that a stream is up."""
+        """Handle the opening of a stream."""
 
     def closed(self, source: int, cause: Cause) -> SnapshotWanted | None:
-        """Take note that a stream is lost."""
+        """Handle the loss of a stream."""
 
     def update(self, update: DepthUpdate, source: int) -> SnapshotWanted | None:
-        """Take in an event."""
+        """Handle an event."""
 
     def ticker(self, update_id: UpdateId) -> None:
-        """Take note that the best prices moved with this update id."""
+        """Record that the best prices moved with this update id."""
 
     def tick(self) -> SnapshotWanted | None:
-        """Do what is due; called about once a second."""
+        """Do periodic work; called about once a second."""
 
     def snapshot(self, number: int, snapshot: DepthSnapshot) -> SnapshotWanted | None:
-        """Take in the reply to a request."""
+        """Handle the reply to a request."""
 
     def snapshot_failed(self, number: int, reason: str = "") -> SnapshotWanted | None:
-        """Take note that a request brought nothing, and why."""
+        """Handle a request that brought no snapshot, for this reason."""
 
     def awaits(self, number: int) -> bool:
         """Return whether the reply to a request is still of interest."""
 
     def malformed(self, source: int) -> SnapshotWanted | None:
-        """Take note that a stream brought a frame of this symbol that could not be read."""
+        """Handle an unreadable frame of this symbol."""
 
     def start_over(self) -> SnapshotWanted | None:
-        """Forget the book after a fault of ours."""
+        """Forget the book after an exception in a step."""
 
     def listed(self, contract: Contract, time: Millis) -> None:
-        """Take note of what the exchange says of the contract."""
+        """Record the contract as the exchange lists it."""
 
     def ended(self) -> None:
         """Give up the book: the contract is not traded any more."""

@@ -1,4 +1,4 @@
-"""Fetches snapshots, each when its turn has come and the weight allows, a few at a time."""
+"""Fetcher of snapshots, a few at a time, by the order of the queue and within the weight."""
 
 import asyncio
 import contextlib
@@ -21,9 +21,9 @@ from .sink import Sink
 from .tasks import Tasks
 from .wire import MalformedFrame, decode_snapshot
 
-# Requests under way at once.
+# Requests under way at once; a choice that keeps the reserve of weight small.
 _AT_ONCE = 8
-# No book waits longer than this for its next request, where weight allows.
+# The longest back-off in seconds before a book's next request, where weight allows.
 LONGEST_DELAY = 10.0
 _KEPT_FOR_RESYNCS = 0.2
 
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 class Snapshots:
-    """Fetches what the sinks want."""
+    """Fetcher of the snapshots that the sinks want."""
 
     def __init__(
         self, requests: Requests, sinks: Mapping[str, Sink], random: Random, preferred: tuple[str, ...]
@@ -51,14 +51,14 @@ class Snapshots:
         return self._requests.time()
 
     def want(self, symbol: str, wanted: SnapshotWanted | None) -> None:
-        """Let a request wait for its turn, in place of the symbol's last one; None changes nothing."""
+        """Queue a request in place of the symbol's last one; None changes nothing."""
         if wanted is not None:
             delay = retry_delay(wanted.attempt, self._random.random, LONGEST_DELAY)
             self.queue.put(symbol, wanted, self._requests.now() + delay)
             self._changed.set()
 
     async def run(self) -> None:
-        """Fetch for ever."""
+        """Fetch until cancelled."""
         try:
             while True:
                 self._changed.clear()
@@ -71,7 +71,7 @@ class Snapshots:
             await self._fetching.cancel()
 
     def _start_what_may(self) -> float | None:
-        """Send the requests whose turn it is; return the seconds until the next one, None where others end first."""
+        """Send the requests that are due; return the seconds until the next one, None while all places are taken."""
         budget = self._requests.budget
         while len(self._under_way) < _AT_ONCE:
             now = self._requests.now()
@@ -80,11 +80,11 @@ class Snapshots:
                 return self.queue.delay(now)
             symbol, wanted = found
             if not self._is_awaited(symbol, wanted):
-                if self.queue.first(now) == found:  # else the symbol started over, and wants another one
+                if self.queue.first(now) == found:  # otherwise the symbol started over and queued another request
                     self.queue.drop(symbol)
                 continue
             limit = limit_for(wanted, self.queue.resyncs(), budget.left(now))
-            # A symbol that moves fast may want snapshot after snapshot: books that are lost must not wait for those.
+            # A fast symbol may want snapshot after snapshot; lost books must not wait for those.
             kept = _KEPT_FOR_RESYNCS if wanted.urgency is Urgency.NEAR else 0.0
             wait = budget.delay(depth_weight(limit), now, kept=kept)
             if wait > 0:
@@ -115,7 +115,7 @@ class Snapshots:
             self.guard.do(symbol, "snapshot", lambda sink: sink.snapshot(wanted.number, snapshot))
 
     async def _get(self, symbol: str, limit: int) -> DepthSnapshot | str:
-        """Return a symbol's snapshot; why there is none where the request brought none."""
+        """Return a symbol's snapshot, or the reason why the request brought none."""
         try:
             body = await self._requests.get(f"/fapi/v1/depth?symbol={quote(symbol)}&limit={limit}")
             return decode_snapshot(body, limit=limit, receive_time=self._requests.time())

@@ -1,4 +1,4 @@
-"""Owners of tasks: each task that fails is noticed."""
+"""Owners of tasks, which log each task that fails."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 class Tasks:
-    """Tasks that come and go. One that fails says so in the log."""
+    """Set of running tasks; the failure of one is logged."""
 
     def __init__(self) -> None:
         self.failed = 0
@@ -43,7 +43,7 @@ class Tasks:
 async def keep(
     name: str, work: Callable[[], Coroutine[Any, Any, None]], random: Random, failed: Callable[[], None]
 ) -> None:
-    """Run work that never ends. Where it fails or ends all the same, tell that, and begin it again after a while."""
+    """Run endless work; when it fails or ends nevertheless, log that and start it again after a back-off."""
     attempt = 0
     while True:
         try:

@@ -1,15 +1,15 @@
-"""When a stream that was subscribed to has to be subscribed to again. Pure: the time is passed in.
+"""Watchdog of one subscription: the moment to subscribe again. Pure: the time is passed in.
 
-The exchange acknowledges subscriptions that it never serves, and a stream that was served may fall silent. Silence by
-itself proves nothing, since symbols can be quiet; a first frame that does not come, or something newer that the
-exchange has told elsewhere, is worth another subscription, which costs nothing where all was well.
+The exchange acknowledges subscriptions that it never serves, and a served stream may fall silent. Silence alone proves
+nothing, because symbols can be quiet. A missing first frame, or a newer update id in another message, justifies another
+subscription. A needless one has no effect.
 """
 
 FIRST_FRAME_SECONDS = 10.0
-# What the exchange tells elsewhere comes by this stream within half a second.
+# An update id in another message reaches this stream within half a second; this is ten times as long.
 BEHIND_SECONDS = 5.0
 _LONGEST_SECONDS = 300.0
-# Where it is known that a stream owes something, trying again soon matters more.
+# The longest wait while a stream is known to lack events.
 _LONGEST_OWING_SECONDS = 20.0
 
 
@@ -26,11 +26,11 @@ class StreamWatch:
 
     @property
     def is_served(self) -> bool:
-        """Whether a frame has come since it was last subscribed to."""
+        """Whether a frame has come since the last subscription."""
         return self._has_frame
 
     def frame(self, update_id: int) -> bool:
-        """Take note of an event that ends at this update id; return whether it is newer than those before."""
+        """Record an event that ends at this update id; return whether it is newer than the events before."""
         self._has_frame = True
         self._patience = FIRST_FRAME_SECONDS
         if update_id <= self._newest:
@@ -40,9 +40,9 @@ class StreamWatch:
         return True
 
     def is_due(self, now: float, *, is_owing: bool) -> bool:
-        """Return whether it is time to subscribe again, and count that as done.
+        """Return whether to subscribe again now, and if so reset the timers.
 
-        `is_owing`: there is something that this stream should have brought.
+        `is_owing`: the stream lacks events that it should have brought.
         """
         if not is_owing:
             self._behind_since, self._behind_patience = None, BEHIND_SECONDS

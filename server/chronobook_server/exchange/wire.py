@@ -1,6 +1,6 @@
-"""Bytes of the exchange to values, and names for what is wrong with them. Pure.
+"""Decoding of the exchange's bytes, with a name for each kind of fault. Pure.
 
-Unknown fields are ignored; what is missing, or of the wrong type, makes the frame malformed. Levels stay text.
+Unknown fields are ignored. A missing field or a wrong type makes the frame malformed. Levels stay text.
 """
 
 from enum import Enum
@@ -11,26 +11,26 @@ import orjson
 from chronobook_server.core.depth import DepthSnapshot, DepthUpdate
 from chronobook_server.core.values import Millis, Nanos, UpdateId
 
-# Ids and times are whole numbers that a double holds exactly; nothing real comes near.
+# Ids, weights and list times must be below this: a double holds them exactly, and real ones are far smaller.
 LARGEST = 2**53
-# Nanoseconds of a later time have no room in 64 bits. Which of the times below is believed is not decided here.
+# Nanoseconds of a later time do not fit 64 bits. `core.belief` decides which of the earlier times are right.
 _LATEST_MS = 2**63 // 10**6
 UPDATE_SPEEDS = ("100ms", "250ms", "500ms")
 
 
 class MalformedKind(Enum):
-    """What is wrong with a frame or a reply; each kind is logged once."""
+    """Kind of fault in a frame or a reply; each kind is logged once."""
 
     NOT_JSON = "not JSON"
     NOT_A_FRAME = "not a frame of a combined stream"
     BAD_FIELD = "a field is missing or of the wrong type"
     BAD_RANGE = "its update ids or times are out of bounds"
     BAD_LEVEL = "a level is not a pair of decimal texts"
-    UNEXPECTED = "it brought out a fault of ours"
+    UNEXPECTED = "decoding it raised an unexpected exception"
 
 
 class MalformedFrame(ValueError):
-    """Bytes that cannot be what the exchange means; `symbol` is None where not even that can be read."""
+    """Bytes that are not a valid message; `symbol` is None where it cannot be read either."""
 
     def __init__(self, kind: MalformedKind, symbol: str | None = None) -> None:
         super().__init__(kind.value)
@@ -44,7 +44,7 @@ def depth_stream(symbol: str, update_speed: str) -> str:
     return f"{symbol.lower()}@depth{suffix}"
 
 
-# The best prices of all symbols, of those that moved, every five seconds.
+# The best prices of all symbols that moved, every five seconds.
 TICKER_STREAM = "!bookTicker"
 
 
