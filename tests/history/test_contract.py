@@ -34,10 +34,22 @@ def test_of_what_is_older_than_the_history_only_the_last_is_kept() -> None:
 
 
 def test_a_file_that_cannot_be_read_says_nothing() -> None:
-    for data in (b"", b"nonsense", b"[[1]]", b'{"a": 1}', b'[["x", "TRADING", "", ""]]'):
+    time_too_large = b'[[1e300, "TRADING", "", ""]]'
+    half_surrogate = rb'[[1, "\ud800", "", ""]]'
+    nonsense = (b"", b"nonsense", b"[[1]]", b'{"a": 1}', b'[["x", "TRADING", "", ""]]', b"[" * 2000)
+    for data in (*nonsense, time_too_large, half_surrogate, b'[[Infinity, "TRADING", "", ""]]'):
         files = MemoryFiles()
         files.write(NAME, data)
-        assert ContractLog(files).changes == []
+        log = ContractLog(files)
+        assert log.changes == []
+        log.append(change(10), LONG_AGO)
+        assert ContractLog(files).changes == [change(10)]
+
+
+def test_a_file_of_an_older_version_is_read() -> None:
+    files = MemoryFiles()
+    files.write(NAME, rb'[[10, "TRADING", "0.01", "0.001"], [20, "\u00fc", "0.005", "0.001"]]')
+    assert ContractLog(files).changes == [change(10), change(20, "\u00fc", "0.005")]
 
 
 def test_a_folder_in_its_place_says_nothing_and_costs_nothing(tmp_path: Path) -> None:

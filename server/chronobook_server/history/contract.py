@@ -7,7 +7,7 @@ and written with the next change.
 """
 
 import contextlib
-import json
+from operator import index
 
 import orjson
 
@@ -33,10 +33,11 @@ class ContractLog:
                 with contextlib.suppress(OSError):
                     files.remove(name)
         if NAME in files.names():
-            # There is no checksum. orjson also refuses what no number, letter or depth can be: infinity, half a letter.
-            with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
+            # The file has no checksum. orjson refuses infinity, half a surrogate and deep nesting. `index` refuses a
+            # time that orjson cannot write.
+            with contextlib.suppress(OSError, ValueError, TypeError):
                 self.changes = [
-                    ContractChanged(Millis(int(time)), Contract(str(status), str(tick), str(step)))
+                    ContractChanged(Millis(index(time)), Contract(str(status), str(tick), str(step)))
                     for time, status, tick, step in orjson.loads(files.read(NAME))
                 ]
 
@@ -50,4 +51,4 @@ class ContractLog:
             for each in self.changes
         ]
         with contextlib.suppress(OSError):
-            self._files.write(NAME, json.dumps(rows).encode())
+            self._files.write(NAME, orjson.dumps(rows))
