@@ -1,1 +1,1 @@
-"""The history of a symbol: every level change of the retention period, and what is not known of it."""
+"""History of a symbol: every level change of the retention period, with its gaps."""

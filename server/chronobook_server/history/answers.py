@@ -1,4 +1,4 @@
-"""What history answers with, and how its longer answers are made: in slices, between which others may go on."""
+"""Answers of the history, and the generators that make long answers in slices, so that other tasks run in between."""
 
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -13,11 +13,11 @@ from chronobook_server.core.view import Steps
 _Answer = TypeVar("_Answer")
 
 Work: TypeAlias = Generator[None, None, _Answer]
-"""Work that stops at each yield, after a millisecond or less, and returns its answer at last."""
+"""Work that pauses at each yield, after a millisecond or less, and returns its answer at the end."""
 
 
 def finish(work: Work[_Answer]) -> _Answer:
-    """Do all of a work at once."""
+    """Run a work to its end at once."""
     while True:
         try:
             next(work)
@@ -27,7 +27,7 @@ def finish(work: Work[_Answer]) -> _Answer:
 
 
 class LevelState(NamedTuple):
-    """What rested at a price at an instant; `quantity` is None where that is unknown."""
+    """State of a price at an instant; `quantity` is None where it is unknown."""
 
     quantity: SignedQuantity | None
     as_of: Millis
@@ -36,12 +36,12 @@ class LevelState(NamedTuple):
 
 
 def in_finer_steps(ask: Callable[[int], LevelState], price: int, price_factor: int, quantity_factor: int) -> LevelState:
-    """Ask about a price in coarser steps, and return the answer in those of the question."""
+    """Ask about a price in coarser steps, and return the answer in the finer steps of the question."""
     own_price, rest = divmod(price, price_factor)
     quantity, as_of, update_id, own_range = ask(own_price)
     known_range = own_range.rescaled(price_factor)
     if rest:
-        # The price lies between two steps of what the exchange's text could say then.
+        # The price lies between two steps of the segment, so no event of it could name this price.
         quantity = SignedQuantity(0) if price in known_range else None
     elif quantity is not None:
         quantity = SignedQuantity(quantity * quantity_factor)
@@ -49,14 +49,14 @@ def in_finer_steps(ask: Callable[[int], LevelState], price: int, price_factor: i
 
 
 PointState: TypeAlias = tuple[SignedQuantity | None, SignedQuantity | None, Millis, UpdateId]
-"""What rested at a price at an instant, and a second before (None: that is unknown), `as_of` and `update_id`.
+"""Quantity of a price at an instant, quantity a second before (None: unknown), `as_of` and `update_id`.
 
-A plain tuple: with every question one is made.
+A plain tuple, because every question makes one.
 """
 
 
 class ChangeRows(NamedTuple):
-    """Changes of a level as columns: `T`, final update id, and the signed quantity from then on."""
+    """Changes of a level as columns: `T`, final update id and new signed quantity."""
 
     times: Steps
     update_ids: Steps
@@ -69,7 +69,7 @@ class ChangeRows(NamedTuple):
 
 
 class BestRows(NamedTuple):
-    """Best prices as columns: since when, update id, and bid, its quantity, ask, its quantity of shape (rows, 4)."""
+    """Best prices as columns: start, update id, and (bid, its quantity, ask, its quantity) of shape (rows, 4)."""
 
     times: Steps
     update_ids: Steps
@@ -82,7 +82,7 @@ class BestRows(NamedTuple):
 
 
 class EventRows(NamedTuple):
-    """Events with all that they changed: the changes of event n are those from `ends[n]` up to `ends[n + 1]`."""
+    """Events with their changes: those of event n are the rows from `ends[n]` up to `ends[n + 1]`."""
 
     times: Steps
     update_ids: Steps
@@ -101,10 +101,11 @@ _NO_BEST = BestRows(_NONE, _NONE, _NONE.reshape(0, 4))
 
 
 class PairStates(NamedTuple):
-    """What rested at many pairs of a price and an instant, and a second before, as columns.
+    """States of many pairs of a price and an instant, with the quantity a second before, as columns.
 
-    Numbers, not an object a pair: ten thousand objects that live for a moment set off the collector, which looks at
-    every stream. A pair's place in `refusals` says why it is not answered; its other columns mean nothing then.
+    Columns replace one object a pair, because ten thousand short-lived objects start Python's collector, which visits
+    every stream. `refusals` maps the place of a pair without an answer to the reason; its other columns are
+    meaningless.
     """
 
     quantities: list[SignedQuantity | None]
@@ -115,10 +116,10 @@ class PairStates(NamedTuple):
 
 
 class ScaleGrew(Exception):
-    """The scales of a symbol have grown while a longer answer was being made: ask again, in the new ones."""
+    """The scales of a symbol grew during a long answer; the caller asks again in the new scales."""
 
 
 class DamagedSegment(Exception):
-    """A segment, or a part of it, cannot be read any more."""
+    """A segment, or a part of it, is unreadable."""
 
     cause = Cause.DAMAGED

@@ -1,4 +1,4 @@
-"""The numbers that causes have in files. They never change; a cause that is new gets the next one."""
+"""Numbers of causes in files. They never change; a new cause gets the next number."""
 
 from chronobook_server.core.coverage import Cause
 

@@ -1,4 +1,4 @@
-"""How columns of integers become few bytes: differences, the bytes of equal weight side by side, then zstd.
+"""Codec of integer columns: differences, their bytes of equal weight side by side, then zstd.
 
 A plain column (`pack`, `unpack`) is
 
@@ -7,8 +7,8 @@ A plain column (`pack`, `unpack`) is
 where a difference is that to the value before (the first one to 0), zigzag-coded, so that small ones of either sign
 have zero bytes on top, and `width` bytes hold the largest.
 
-The changes of levels (`pack_rows`, `unpack_rows`) go two columns together. A quantity is often that of two changes ago
-(somebody's order comes and goes), so those are one bit each, and only the others, the literals, are written down:
+The changes of levels (`pack_rows`, `unpack_rows`) go two columns together. A quantity is often that of two changes ago,
+because an order comes and goes. Such a quantity is one bit; only the others, the literals, are written:
 
     zstd( event numbers | one bit a row: "as two rows before" | literals )
 
@@ -26,8 +26,8 @@ Flags = npt.NDArray[np.bool_]
 Numbers: TypeAlias = npt.NDArray[Any]  # of one of several widths
 Buffer: TypeAlias = bytes | memoryview
 
-# Of the real capture, level 19 takes 2.4 % off the bytes of level 3. It takes a third of a second for five busy
-# minutes, which the process that seals has; unpacking is as fast.
+# Measured on the real capture, level 19 takes 2.4 % off the bytes of level 3. Five busy minutes cost a third of a
+# second, which the sealing process has; unpacking is as fast.
 _LEVEL = 19
 WIDTHS = (1, 2, 4, 8)
 _compress = zstandard.ZstdCompressor(_LEVEL).compress
@@ -35,7 +35,7 @@ _decompress = zstandard.ZstdDecompressor().decompress
 
 
 class DamagedBytes(ValueError):
-    """Bytes that cannot have been written as what they should be."""
+    """Raised when bytes do not decode to a valid column."""
 
 
 def _zigzag(differences: Integers) -> npt.NDArray[np.uint64]:
@@ -47,7 +47,7 @@ def _unzigzag(coded: npt.NDArray[np.uint64]) -> Integers:
 
 
 def _differences(values: Integers) -> Integers:
-    # np.diff would refuse nothing either, but prepends slowly.
+    # np.diff would do, but its `prepend` is slow.
     differences = values.copy()
     differences[1:] -= values[:-1]
     return differences
@@ -88,9 +88,9 @@ def unpack(data: Buffer, count: int) -> Integers:
 
 
 def _expand(data: Buffer, least: int, most: int) -> bytes:
-    """Return what was compressed, if it is of a length between these two."""
+    """Return decompressed bytes, if their length lies between these two. Raises DamagedBytes."""
     try:
-        # Asked first: room is made for whatever length damaged bytes claim to have.
+        # The size is checked first, because decompression allocates the length that damaged bytes claim.
         size = zstandard.frame_content_size(data)
         if least <= size <= most:
             return _decompress(data)
@@ -114,7 +114,7 @@ def pack_rows(events: Integers, quantities: Integers, firsts: Flags, widths: tup
     are the `row_widths` of the segment.
     """
     repeated = np.zeros(len(quantities), np.bool_)
-    # Two rows before must be the same level's, for a level to be readable by itself.
+    # The row two before must belong to the same level, so that a level can be read alone.
     repeated[2:] = (quantities[2:] == quantities[:-2]) & ~firsts[2:] & ~firsts[1:-1]
     literals = quantities[~repeated]
     gaps = _differences(events).view(np.uint64)
@@ -138,7 +138,7 @@ def unpack_rows(data: Buffer, events: Numbers, quantities: Numbers, widths: tupl
     coded = _joined(raw[literals_at:], width, literals)
     one = coded.dtype.type(1)
     values = np.cumsum((coded >> one) ^ (~(coded & one) + one), dtype=coded.dtype)
-    # Which row a row shows: itself, or, where it repeats, the last one of its parity that does not.
+    # The row whose literal a row shows: itself, or for a repetition the last literal row of its parity.
     shown = np.where(repeated, 0, np.arange(count))
     shown[0::2] = np.maximum.accumulate(shown[0::2])
     shown[1::2] = np.maximum.accumulate(shown[1::2])
@@ -147,7 +147,7 @@ def unpack_rows(data: Buffer, events: Numbers, quantities: Numbers, widths: tupl
 
 
 def in_order(numbers: Numbers, first: int, last: int) -> tuple[Integers, Integers]:
-    """Return which rows are of the events after number `first`, up to `last`, event by event, and where each ends.
+    """Return the rows of the events after number `first` up to `last`, event by event, and the end of each event.
 
     `numbers` are the rows' events; the second array begins with a 0.
     """

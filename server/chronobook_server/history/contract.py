@@ -1,9 +1,9 @@
-"""What the exchange said of a contract over time: its state, its tick and its step size, in one small file a symbol.
+"""Log of a contract's state, tick and step size as the exchange listed them, in one small file a symbol.
 
 contract.json   [[time in ms, trading status, tick size, step size], ...]   in order of time, the sizes as text
 
-It is written anew, as a whole, whenever something changes, which is rarely. What cannot be written is kept in memory
-and written with the next change.
+Every change, which is rare, writes the whole file anew. After a failed write the changes stay in memory and are written
+with the next one.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ MOST_CHANGES = 1000
 
 
 class ContractLog:
-    """The changes that are kept; a file that cannot be read counts as none: it says nothing about any book."""
+    """The recorded changes. An unreadable file counts as empty, because it holds nothing about any book."""
 
     def __init__(self, files: Files) -> None:
-        """Read what the folder holds, and clear away what was only begun. Raises OSError."""
+        """Read the file, and remove unfinished ones. Raises OSError."""
         self.changes: list[ContractChanged] = []
         self._files = files
         for name in files.names():
@@ -42,7 +42,7 @@ class ContractLog:
                 ]
 
     def append(self, change: ContractChanged, oldest: Millis) -> None:
-        """Keep a change, and of those before `oldest` only the last one, which still held then; MOST_CHANGES in all."""
+        """Keep a change. Of the changes before `oldest` only the last stays, in force then; MOST_CHANGES in all."""
         self.changes.append(change)
         while len(self.changes) > 1 and (self.changes[1].time <= oldest or len(self.changes) > MOST_CHANGES):
             del self.changes[0]

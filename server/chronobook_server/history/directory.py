@@ -1,4 +1,4 @@
-"""A server's data directory: one server at a time, one exchange for ever, a folder for each symbol.
+"""A server's data directory: one server at a time, always the same exchange, a folder for each symbol.
 
 lock           held, with the directory itself, by the server that uses it
 origin.json    which exchange the history is of, and the version of this layout
@@ -32,24 +32,24 @@ _ORIGIN = "origin.json"
 _HELD = "held.json"
 # The file has two numbers.
 _HELD_BYTES = 1024
-# The exchange's longest ban takes three days.
+# The exchange's longest ban takes three days; one day is a margin for wrong clocks.
 LONGEST_HOLD_SECONDS = 4 * 86_400.0
 
 log = structlog.get_logger(__name__)
 
 
 class DirectoryRefused(Exception):
-    """The directory cannot be used; the text is the one line that says why."""
+    """The directory is unusable; the text gives the reason in one line."""
 
 
 class DataDirectory:
     """A data directory in use. `exchange` names whose history it holds: the base of the exchange's REST address."""
 
     def __init__(self, path: Path, exchange: str) -> None:
-        """Make the directory if there is none, for its owner alone, and take it. Raises DirectoryRefused."""
+        """Make the directory if there is none, for its owner alone, and lock it. Raises DirectoryRefused."""
         self._path = path
         self._exchange = exchange
-        self._ignored: set[str] = set()  # folders that the log has told of
+        self._ignored: set[str] = set()  # folders that the log has named
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -66,7 +66,8 @@ class DataDirectory:
     def _take(self) -> None:
         """Lock the directory itself, and the file `lock` in it. Raises DirectoryRefused.
 
-        The file is for servers of older versions, and for file systems that lock no directories; anybody can remove it.
+        The file is for servers of older versions and for file systems that lock no directories. Alone it is not enough,
+        because another program can remove it.
         """
         in_use = DirectoryRefused(f"the data directory {self._path} is in use by another server")
         try:
@@ -89,7 +90,7 @@ class DataDirectory:
         self._lock = lock
 
     def check(self) -> None:
-        """Raise DirectoryRefused where the directory is not this server's any more."""
+        """Raise DirectoryRefused if this server no longer holds the directory."""
         try:
             is_ours = _is_same(self._path, self._folder)
         except OSError as error:
@@ -125,10 +126,10 @@ class DataDirectory:
             raise DirectoryRefused(f"the data directory {self._path} holds the history of {held}, not of {exchange}")
 
     def held_until(self, now: float) -> float:
-        """Return until when the exchange wants no request, in Unix seconds; 0 where it wants some.
+        """Return the Unix seconds until which the exchange refuses requests; 0 for no refusal.
 
-        A time that is farther from its writing, or from now, than any ban is long is ignored, with a log line: the file
-        may be damaged, or a clock was wrong. If a ban goes on all the same, the exchange says so to the first request.
+        A time farther from its writing, or from now, than the longest ban is ignored with a log line, because the file
+        may be damaged or a clock was wrong. If the ban is still in force, the exchange refuses the first request.
         """
         try:
             held = json.loads(_read_small(self._path / _HELD))
@@ -143,17 +144,17 @@ class DataDirectory:
         if max(told, left) > LONGEST_HOLD_SECONDS:
             log.warning("hold_ignored", file=_HELD, seconds=round(max(told, left)), reason="no ban is as long as this")
             return 0.0
-        # Where the clock went back since then, the ban has not become longer.
+        # A clock that was set back since then does not make the ban longer.
         seconds = min(told, left)
         return now + seconds if seconds > 0 else 0.0
 
     def hold(self, until: float, now: float) -> None:
-        """Keep until when the exchange wants no request: a server that starts again in that time must know."""
+        """Store the end of a ban, so that a restarted server respects it."""
         with contextlib.suppress(OSError):
             DiskFiles(self._path).write(_HELD, json.dumps({"until": until, "written": now}).encode())
 
     def symbols(self) -> list[str]:
-        """Return the symbols that the directory holds a history of, in order. Whatever else is in it is left alone."""
+        """Return the symbols with a history in the directory, in order. Other folders are left alone."""
         found = []
         for path in self._path.iterdir():
             if valid_symbol(path.name) and _holds_history(path):
@@ -173,7 +174,7 @@ class DataDirectory:
         return found
 
     def drop_aside(self, written_before: float, room: int | None) -> None:
-        """Remove what was set aside, of any symbol, and was written before a time, in Unix seconds.
+        """Remove files set aside, of any symbol, that were written before a time in Unix seconds.
 
         The oldest go too until the others take at most `room` bytes; None: any number.
         """
@@ -189,7 +190,7 @@ class DataDirectory:
                 total -= size
         for files in folders:
             with contextlib.suppress(OSError):
-                (files.folder / ASIDE).rmdir()  # only where nothing is left
+                (files.folder / ASIDE).rmdir()  # only if it is empty
 
     def drop_empty(self, symbol: str) -> None:
         """Remove the folder of a symbol, if there is nothing in it."""
@@ -217,7 +218,7 @@ class DataDirectory:
             raise DirectoryRefused(f"{self._path / symbol} cannot be used: {error.strerror}") from error
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Unlock the directory."""
         for descriptor in (self._folder, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -244,7 +245,7 @@ def _seconds(value: object) -> float:
 
 
 def _is_same(path: Path, descriptor: int) -> bool:
-    """Return whether a path still leads to what is open. Raises OSError."""
+    """Return whether a path still leads to the open file. Raises OSError."""
     there, ours = path.stat(), os.fstat(descriptor)
     return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
@@ -258,7 +259,7 @@ def _is_new(path: Path) -> bool:
 
 
 def _holds_history(path: Path) -> bool:
-    """Return whether a folder has files of ours: anybody may put something else into the directory."""
+    """Return whether a folder has files of a history; other programs may put folders into the directory."""
     try:
         return any(start_of(name) is not None for name in os.listdir(path))  # noqa: PTH208 -- names are all that counts
     except OSError:

@@ -1,7 +1,7 @@
-"""The files of one symbol, as the few operations that history needs: the only place where it meets a disk.
+"""File operations of one symbol's history: its only access to a disk.
 
-A file that has its final name is whole: it was written under another one, made durable and renamed. Logs are the
-exception; they grow, and say themselves how far they are good.
+A file under its final name is whole: it was written under another name, made durable and renamed. Logs are the
+exception: they grow, and their checksums tell how far they are good.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ class GrowingFile(Protocol):
         """Number of bytes."""
 
     def append(self, data: bytes) -> None:
-        """Append all of it, or nothing. Raises OSError, with the file as it was."""
+        """Append all bytes or none. Raises OSError, with the file unchanged."""
 
     def sync(self) -> None:
-        """Make durable what was appended before this call. May run in another thread."""
+        """Make all bytes appended before this call durable. May run in another thread."""
 
     def close(self) -> None:
         """Let go of the file."""
 
 
 class OpenFile(Protocol):
-    """A file that parts are read of."""
+    """A file that is read in parts."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Return so many bytes from an offset; fewer where the file ends before. Raises OSError."""
@@ -65,13 +65,13 @@ class Files(Protocol):
         """Remove a file."""
 
     def set_aside(self, name: str) -> None:
-        """Move a file into the folder `aside`, where nobody reads it and only its age removes it."""
+        """Move a file into the folder `aside`, which no server reads; only age removes files there."""
 
     def aside(self) -> list[str]:
-        """Return the names of what was set aside, as `aside/...`, in order."""
+        """Return the names of the files set aside, as `aside/...`, in order."""
 
     def modified(self, name: str) -> float:
-        """Return when a file was written, in Unix seconds."""
+        """Return the time at which a file was written, in Unix seconds."""
 
 
 class DiskFiles:
@@ -105,7 +105,7 @@ class DiskFiles:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file under another name, make it durable, rename it."""
-        # The process is part of the name: one that was left behind cannot finish what another one began.
+        # The name holds the process id, so that a process left behind cannot finish the file of another process.
         temporary = f"{name}.{os.getpid()}{TEMPORARY}"
         try:
             self._create(temporary, data)
@@ -140,19 +140,19 @@ class DiskFiles:
         sync_folder(self.folder)
 
     def aside(self) -> list[str]:
-        """Return the names of what was set aside."""
+        """Return the names of the files set aside."""
         try:
             return sorted(f"{ASIDE}/{name}" for name in os.listdir(self.folder / ASIDE))  # noqa: PTH208
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def modified(self, name: str) -> float:
-        """Return when a file was written."""
+        """Return the time at which a file was written."""
         return (self.folder / name).stat().st_mtime
 
 
 class DiskFile:
-    """A file on a disk that parts are read of; it is closed when nobody holds it any more."""
+    """A file on a disk that is read in parts; it is closed with its last reference."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = _opened(path)
@@ -184,13 +184,13 @@ class DiskLog:
         try:
             write_all(self._descriptor, data)
         except OSError:
-            # A record that is half there would hide every later one from whoever reads the log.
+            # Half a record would hide every later one from a reader of the log.
             os.ftruncate(self._descriptor, self.size)
             raise
         self.size += len(data)
 
     def sync(self) -> None:
-        """Make durable what was appended before this call."""
+        """Make all bytes appended before this call durable."""
         size = self.size
         with self._lock:
             if self._is_closed or size == self._durable:
@@ -211,7 +211,7 @@ class DiskLog:
                 os.close(self._descriptor)
 
     def close(self) -> None:
-        """Let go of the file. Never waits: where another thread is syncing it, that closes it."""
+        """Close the file without waiting: a thread that is syncing it closes it afterwards."""
         with self._lock:
             is_first, self._is_closed = not self._is_closed, True
             if is_first and not self._is_syncing:
@@ -230,7 +230,7 @@ def _opened(path: Path) -> int:
 
 
 def aside_name(name: str, taken: list[str]) -> str:
-    """Return where a file that is set aside goes: nothing there is ever replaced."""
+    """Return a free name for a file that is set aside; no file there is ever replaced."""
     wanted = [f"{ASIDE}/{name}", *(f"{ASIDE}/{name}.{number}" for number in range(1, len(taken) + 2))]
     return next(each for each in wanted if each not in taken)
 

@@ -5,10 +5,10 @@
     changes    level id     signed quantity    number of the level's change before      one row a change
     levels     price        quantity before the first event    number of its last change    one row a price
 
-A change costs one row and one number: the changes of a level are a chain, walked back only when somebody asks for that
-level, and then kept as a list. A quantity at an instant is two bisects: the event in force then, and the last change of
-the level before that event's end. A book at an instant is one pass: the baseline, overwritten by the changes up to
-that event's end.
+A change costs one row and one number. The changes of a level are a chain, which the first question about that level
+walks back and keeps as a list. A quantity at an instant is two bisects: the event in force then, and the last change of
+the level before that event's end. A book at an instant is one pass: the baseline, overwritten by the changes up to that
+event's end.
 """
 
 from array import array
@@ -29,14 +29,14 @@ from .columns import Flags
 from .level_ids import LevelIds
 from .log import Entry, Start, TooFine, pack_integers
 
-# Stands in a column where a quantity would, for "not known". No quantity reaches it (see values.MAX_STEPS).
+# Marks an unknown quantity in a column. No quantity reaches it (see values.MAX_STEPS).
 UNKNOWN = -(2**63)
 
-# Stands where the number of a change would, for "there is none before".
+# Marks the number before a level's first change.
 _NONE = -1
 _FOR_QUESTIONS = ("_change_before", "_level_ids", "_level_last", "_walked")
 
-# Levels that there is room for at first.
+# Initial capacity for levels.
 _ROOM = 1024
 
 
@@ -75,7 +75,7 @@ class HotSegment:
         self.first_update_ids = array("q")
         self.update_ids = array("q")
         self.previous_update_ids = array("q")
-        # Four an event, and four before the first one.
+        # Four numbers before the first event, and four for each event.
         self.best_prices = array("q", best or NO_BEST_PRICES.joined_by(start.baseline))
         self.ends = array("q", (0,))
         self.level_prices = array("q", start.baseline)
@@ -84,9 +84,9 @@ class HotSegment:
         self.change_quantities = array("q")
         self._change_before = array("i")
         self._level_ids = LevelIds({price: level for level, price in enumerate(start.baseline)})
-        # With room for more levels at its end.
+        # With spare capacity at its end.
         self._level_last = np.full(max(2 * len(start.baseline), _ROOM), _NONE, np.int32)
-        self._walked: dict[int, array[int]] = {}  # the changes of the levels that were asked for
+        self._walked: dict[int, array[int]] = {}  # the changes of levels that were asked about
 
     @classmethod
     def replayed(cls, start: Start, entries: list[Entry]) -> "HotSegment":
@@ -101,7 +101,7 @@ class HotSegment:
                 case InstrumentChanged(instrument):
                     try:
                         segment.rescale(instrument)
-                    except OverflowError:  # no server writes that
+                    except OverflowError:  # no server writes such a log
                         segment.finish_epoch(Cause.DAMAGED)
                         return segment
                 case Gap():
@@ -109,7 +109,7 @@ class HotSegment:
         return segment
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a file is made of, for another process; what questions need is left out."""
+        """Return the columns that a file needs, for another process; the columns for questions are left out."""
         state = {name: value for name, value in self.__dict__.items() if name not in _FOR_QUESTIONS}
         # The dict is shared with segments that still grow, and another thread pickles: only `copy` is one step.
         named = self.named.copy().items()
@@ -142,7 +142,7 @@ class HotSegment:
     # --- in
 
     def append(self, update: Update) -> None:
-        """Take in the next event."""
+        """Append the next event."""
         self._add_changes(update.changes)
         self.times.append(update.transaction_time)
         self.event_times.append(update.event_time)
@@ -154,7 +154,7 @@ class HotSegment:
         self.ends.append(len(self.change_levels))
 
     def widen(self, record: RangeWidened) -> None:
-        """Take in what a later snapshot proved, as something that is known from that instant on."""
+        """Add the levels that a later snapshot proved, as known from that instant on."""
         self._add_changes(record.levels)
         self.times.append(record.transaction_time)
         self.event_times.append(record.transaction_time)
@@ -166,7 +166,7 @@ class HotSegment:
         self.ranges.append((len(self.times), record.known_range))
 
     def _add_changes(self, changes: Mapping[int, int]) -> None:
-        # The hot path of ingest: loops in C where there is a way. Within one event a level changes once.
+        # This is the hot path of ingest, so loops run in C where possible. Within one event a level changes once.
         levels = np.fromiter(map(self._level_ids.__getitem__, changes), np.intp, len(changes))
         if self._level_ids.new:
             self._add_levels()
@@ -219,7 +219,7 @@ class HotSegment:
         self.instrument = instrument
 
     def finish(self, end: Millis, ended_by: Cause | None) -> None:
-        """Say where the segment ends, and why the epoch ended with it if it did."""
+        """Set the end of the segment, and the cause if the epoch ended with it."""
         self.end = end
         self.ended_by = ended_by
 
@@ -228,9 +228,9 @@ class HotSegment:
         self.finish(max(self.start, self.last_time), cause)
 
     def following(self, start: Millis, instrument: Instrument | None = None) -> tuple[Start, "HotSegment"]:
-        """Return where the segment that continues this one begins, and that segment, empty.
+        """Return the start of the segment that continues this one, and that segment, empty.
 
-        With an instrument, its steps are as fine as that one's. Raises OverflowError where a level outgrows them.
+        With an instrument, the segment has its steps. Raises OverflowError where a level outgrows them.
         """
         view = self._view(self.events)
         following = Start(
@@ -251,7 +251,7 @@ class HotSegment:
     # --- out
 
     def _numbers_of(self, price: int) -> "array[int] | None":
-        """Return the numbers of a price's changes, in order; what is new since the last time is walked to.
+        """Return the numbers of a price's changes, in order; the walk adds those since the last call.
 
         None where the price is no level.
         """
@@ -264,7 +264,7 @@ class HotSegment:
         stop = known[-1] if known else _NONE
         number: int = self._level_last.item(level)
         if number == stop:
-            return known  # nearly always: what is asked for once is asked for again
+            return known  # nearly always, because questions repeat their prices
         new = []
         while number != stop:
             new.append(number)
@@ -274,17 +274,17 @@ class HotSegment:
 
     def _range_at(self, events: int) -> KnownRange:
         if len(self.ranges) == 1:
-            return self.ranges[0][1]  # nearly always, and asked for with every quantity
+            return self.ranges[0][1]  # nearly always, and needed for every quantity
         return self.ranges[bisect_right(self.ranges, events, key=lambda entry: entry[0]) - 1][1]
 
     def _state(self, events: int) -> tuple[Millis, UpdateId]:
-        """Return `T` and final update id of the event that the state after so many events is the state after."""
+        """Return `T` and final update id of the last of these first events, or of the baseline."""
         if not events:
             return self.baseline_time, self.baseline_update_id
         return Millis(self.times[events - 1]), UpdateId(self.update_ids[events - 1])
 
     def level_at(self, price: int, time: Millis) -> LevelState:
-        """Return what rested at a price at an instant."""
+        """Return the state of a price at an instant."""
         events = bisect_right(self.times, time)
         quantity = self._quantity(price, self._numbers_of(price), events)
         return LevelState(quantity, *self._state(events), self._range_at(events))
@@ -294,7 +294,7 @@ class HotSegment:
         return self._quantity(price, self._numbers_of(price), bisect_right(self.times, time))
 
     def point_at(self, price: int, time: Millis, earlier: Millis) -> PointState:
-        """Return what rested at a price at an instant, and at an earlier one of this segment."""
+        """Return the quantities of a price at an instant and at an earlier one of this segment."""
         events = bisect_right(self.times, time)
         before = bisect_right(self.times, earlier, 0, events)
         as_of, update_id = self._state(events)
@@ -392,9 +392,9 @@ class HotSegment:
         return view.nearest(price, side)
 
     def load(self) -> Iterator[None]:
-        """Make ready what is asked for most: it is, here."""
+        """Decode the data that most questions need; here it is in memory."""
         return iter(())
 
     def load_index(self) -> bool:
-        """Make ready what finds the rest: it is, here."""
+        """Decode the index; here it is in memory."""
         return True

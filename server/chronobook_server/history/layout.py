@@ -1,4 +1,4 @@
-"""The bytes of a sealed segment: one immutable file that answers every question about its own interval alone.
+"""File format of a sealed segment: one immutable file that alone answers every question about its interval.
 
     prefix      "chrnbkSG"  version u16  length of the header u32  crc32 of all else of the header u32   little-endian
     header      scales of price and quantity  2 × u8 | continued u8 | cause of its end u16, 0 for none
@@ -27,8 +27,8 @@
 
 Every section but ORIGIN and CHUNKS is one packed column (see columns.pack). A row is an event number (0: before the
 first event) and the signed quantity that rests there from then on. A level whose state before the first event is not
-known has no row 0. A section of a kind that a reader does not know is skipped. Each section, and each chunk, has a
-checksum of its own, verified when it is first used, so that damage costs what it hit and no more.
+known has no row 0. A section of a kind that a reader does not know is skipped. Each section and each chunk has its own
+checksum, verified at its first use, so that damage costs only that part.
 """
 
 import struct
@@ -52,7 +52,7 @@ _BEGINNING = struct.Struct("<8sHI")
 _PREFIX = struct.Struct("<8sHII")
 _HEADER = struct.Struct("<3BH6q2Q3I2B16sH")
 _LINE = struct.Struct("<HIQII")
-# Reading so much gets header and ORIGIN whole, as long as there are fewer than 150 sections.
+# These first bytes hold header and ORIGIN as long as there are fewer than 150 sections.
 HEADER_READ = 4096
 
 
@@ -79,7 +79,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Where a section stands: number of values, offset and length in the file, checksum."""
+    """Place of a section: number of values, offset and length in the file, checksum."""
 
     count: int
     offset: int
@@ -89,7 +89,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What is known of a sealed segment without reading its sections. See the picture above."""
+    """Header of a sealed segment; the module's docstring draws it."""
 
     instrument: Instrument
     continued: bool

@@ -1,4 +1,4 @@
-"""The folder of a symbol that is not served: nobody reads it, and it ages out like all others, by the names in it."""
+"""Folder of a symbol that is not served: no question reads it, and it expires by the times in its file names."""
 
 import contextlib
 
@@ -10,7 +10,7 @@ from .recovery import start_of
 
 
 class Leftover:
-    """What such a folder holds. Raises OSError where it cannot be read."""
+    """Files of such a folder. Raises OSError where it is unreadable."""
 
     def __init__(self, files: Files, segment_ms: int) -> None:
         self._files = files
@@ -28,7 +28,7 @@ class Leftover:
         return self._held[0][0] if self._held else None
 
     def drop_oldest(self) -> bool:
-        """Remove the oldest file that can be removed; return whether there was one."""
+        """Remove the oldest removable file; return whether there was one."""
         return any(self._remove(name) for _, name, _ in tuple(self._held))
 
     def _remove(self, name: str) -> bool:
@@ -46,27 +46,27 @@ class Leftover:
         return True
 
     def expire(self, oldest: Millis) -> None:
-        """Remove the files that are over by an instant: a file goes on until the next one begins."""
+        """Remove the files that end before an instant; a file lasts until the next one begins."""
         starts = [start for start, _, _ in self._held]
         ends = [*starts[1:], *(start + self._segment_ms for start in starts[-1:])]
         for (_, name, _), end in zip(tuple(self._held), ends, strict=True):
             if end > oldest:
                 return
-            self._remove(name)  # one that cannot be removed keeps none of the others
+            self._remove(name)  # a failure does not stop the removal of the others
 
 
 def _size(files: Files, name: str) -> int:
-    """Return the size of a file in bytes; 0 if the disk does not tell it."""
+    """Return the size of a file in bytes; 0 if the disk fails to report it."""
     with contextlib.suppress(OSError):
         return files.size(name)
     return 0
 
 
 def held_aside(files: Files) -> list[tuple[float, str, int]]:
-    """Return the files that were set aside: when each was written, in Unix seconds, its name and its bytes."""
+    """Return the files that were set aside: write time in Unix seconds, name and bytes of each."""
     held = []
     for name in files.aside():
         with contextlib.suppress(OSError):
-            if start_of(name) is not None:  # else it is not ours
+            if start_of(name) is not None:  # otherwise it is no file of a history
                 held.append((files.modified(name), name, files.size(name)))
     return held

@@ -1,4 +1,4 @@
-"""The write-ahead log of a hot segment: what is needed to make that segment again, record by record.
+"""Write-ahead log of a hot segment: the records from which recovery builds the segment again.
 
     file      "chrnbkLG"  version u16  crc32 of both u32  record ...                             little-endian
     record    length u32 of kind and body | crc32 u32 of length, kind and body | kind u8 | body
@@ -13,8 +13,7 @@
     ORIGIN    exchange and symbol as JSON
 
 ORIGIN and START come first, and once: a log never needs another file. The log is good up to its first record that is
-cut short or whose checksum is wrong. Records are written before anything that they say is told to anybody, each with
-one write.
+cut short or whose checksum is wrong. Each record is written, with one write, before the server publishes its contents.
 """
 
 import struct
@@ -64,7 +63,7 @@ class TooFine(OverflowError):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a segment begins: its first instant, the state then, and whether the segment before goes over into it."""
+    """Start of a segment: its first instant, the state then, and whether it continues the segment before."""
 
     start: Millis
     instrument: Instrument
@@ -77,7 +76,7 @@ class Start:
 
     @classmethod
     def of(cls, keyframe: Keyframe, start: Millis) -> "Start":
-        """Return where the first segment of an epoch begins."""
+        """Return the start of the first segment of an epoch."""
         return cls(
             start=start,
             instrument=keyframe.instrument,
@@ -108,7 +107,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class LogContents:
-    """What a log says, how many of its bytes are good, and whether more follows that is no torn tail."""
+    """Contents of a log, the number of its good bytes, and whether more than a torn tail follows them."""
 
     start: Start
     entries: list[Entry]
@@ -128,7 +127,7 @@ def _integers_struct(count: int) -> struct.Struct:
 
 
 def pack_integers(values: Collection[int]) -> bytes:
-    """Return these numbers as i64 each; of some dozens, three times as quick as an array."""
+    """Return these numbers as i64 each; for some dozens this is three times as fast as an array."""
     return _integers_struct(len(values)).pack(*values)
 
 
@@ -137,13 +136,13 @@ def _columns(levels: Mapping[int, int]) -> bytes:
 
 
 def log_beginning(start: Start, symbol: str, exchange: str = "") -> bytes:
-    """Return what the log of a symbol begins with."""
+    """Return the first bytes of a symbol's log."""
     origin = _frame(_ORIGIN + origin_bytes(exchange, symbol))
     return b"".join((FILE_HEADER, origin, encode_start(start)))
 
 
 def encode_start(start: Start) -> bytes:
-    """Return the record that says where a segment begins."""
+    """Return the record of a segment's start."""
     named = array("q", start.named)
     body = _START_BODY.pack(
         start.start,
@@ -241,7 +240,7 @@ def _decode_update(body: memoryview) -> Update:
 
 
 def _decode(start: Start, last: tuple[Millis, UpdateId], kind: bytes, body: memoryview) -> Entry:
-    """Return what a record says. Raises ValueError where its checksum is right and it makes no sense all the same."""
+    """Return the entry in a record. Raises ValueError where it makes no sense although its checksum is right."""
     match kind:
         case _ if kind == _UPDATE:
             return _decode_update(body)
@@ -263,7 +262,7 @@ def _decode(start: Start, last: tuple[Millis, UpdateId], kind: bytes, body: memo
 
 
 def read_log(name: str, symbol: str, data: bytes, exchange: str = "") -> LogContents | None:
-    """Return what a log says as far as it is good; None where not even its beginning is.
+    """Return the good part of a log; None where even its beginning is damaged.
 
     Raises UnknownFormat; ForeignFile where it is of another exchange or symbol than these.
     """
@@ -305,7 +304,7 @@ def read_log(name: str, symbol: str, data: bytes, exchange: str = "") -> LogCont
 
 
 def _record_at(log: memoryview, offset: int) -> memoryview | None:
-    """Return kind and body of the record that stands there, if a whole one does."""
+    """Return kind and body of the record at an offset, if it is whole."""
     if len(log) - offset <= _FRAME.size:
         return None
     length, checksum = _FRAME.unpack_from(log, offset)
@@ -315,14 +314,14 @@ def _record_at(log: memoryview, offset: int) -> memoryview | None:
 
 
 def encoded_log(start: Start, entries: Iterable[Entry], symbol: str, exchange: str = "") -> bytes:
-    """Return the log of a symbol that says this."""
+    """Return the bytes of a log with this contents."""
     records = (encode_update(entry) if isinstance(entry, Update) else encode(entry) for entry in entries)
     return b"".join((log_beginning(start, symbol, exchange), *records))
 
 
 def is_torn_beginning(data: bytes) -> bool:
-    """Return whether these bytes are what is left of a log that was just begun, and hold nothing of a book."""
-    written = data.rstrip(b"\0")  # a file system may have made room and not filled it
+    """Return whether these bytes are the rest of a log that was just begun, without any part of a book."""
+    written = data.rstrip(b"\0")  # a file system may have allocated bytes and not written them
     begins = FILE_HEADER.startswith(written) or (len(data) >= _FILE.size and _is_header(data))
     return begins and not holds_records(data)
 
@@ -333,14 +332,14 @@ def _is_header(data: bytes) -> bool:
 
 
 def holds_records(data: bytes) -> bool:
-    """Return whether records that say something of a book lie in these bytes, wherever they begin."""
+    """Return whether these bytes contain records about a book, at any offset."""
     return _holds_more_records(memoryview(b"\0" + data), kinds=range(1, 6))
 
 
 def _holds_more_records(rest: memoryview, kinds: range = _KINDS) -> bool:
-    """Return whether a whole record lies behind the first one, which cannot be read: then it is not just a torn tail.
+    """Return whether a whole record lies behind the unreadable first one, which is then no torn tail.
 
-    Its length may be what is wrong with it, so the next one is looked for at every byte.
+    The length of the first one may be damaged, so the search tries every byte.
     """
     for shift in range(min(4, len(rest))):
         lengths = np.frombuffer(rest, "<u4", (len(rest) - shift) // 4, shift)

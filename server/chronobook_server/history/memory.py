@@ -1,7 +1,7 @@
-"""How much of the sealed history is held ready: what was not used for the longest time goes first, what is recent last.
+"""LRU cache of decoded segment data shared by all symbols; recent segments are evicted last.
 
-Three things are held, each within a bound that all symbols of a server share: unpacked indexes and rows, counted in
-bytes, and open files, of which each costs a file descriptor.
+It holds three things, each within its own bound: decoded indexes and rows, counted in bytes, and open files, each of
+which costs a file descriptor.
 """
 
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from weakref import ref
 
 INDEX_BYTES = 64 << 20
 ROWS_BYTES = 96 << 20
-OPEN_FILES = 320  # more than a day of one symbol
-# An hour of all symbols of the exchange, about.
+OPEN_FILES = 320  # a day of one symbol has 288 segments of five minutes
+# About an hour of all symbols of the exchange.
 UNSEALED_BYTES = 1 << 30
-# So much of the bound is let go of at once, because looking for the oldest is work.
+# Part of the bound that one eviction frees, because the search for the oldest entries is costly.
 _SHARE = 32
 
 
 class Owner(Protocol):
-    """A segment that holds something ready."""
+    """A segment with cached data."""
 
     is_recent: bool
 
@@ -28,18 +28,18 @@ class Owner(Protocol):
 
 
 class Held:
-    """Something that can be had again. `used` is set to the memory's `clock` at every use; `size` is what it costs."""
+    """Cache entry. The owner sets `used` to the cache's `clock` at every use; `size` is its cost."""
 
     def __init__(self, owner: Owner) -> None:
         self.used = 0
         self.size = 0
-        # A segment and its file hold each other otherwise: a file that retention has removed would keep its descriptor
-        # and its blocks until the collector comes by, which is seldom.
+        # A weak reference, because segment and file would otherwise form a cycle. A file that retention removed would
+        # then keep its descriptor and its disk blocks until Python's collector runs.
         self._owner = ref(owner)
 
     @property
     def is_recent(self) -> bool:
-        """Whether it is asked for so often that others go first."""
+        """Whether its segment is recent, so that older segments' data are evicted first."""
         owner = self._owner()
         return owner is not None and owner.is_recent
 
@@ -51,7 +51,7 @@ class Held:
 
 
 class Memory:
-    """A bound on what many things cost together. Its `clock` ticks when something is added."""
+    """Cache with a bound on the total cost of its entries. Its `clock` ticks with every addition."""
 
     def __init__(self, limit: int) -> None:
         self.clock = 0
@@ -60,11 +60,11 @@ class Memory:
         self._held: dict[int, Held] = {}
 
     def has_room(self, more: int) -> bool:
-        """Return whether so much can be added without letting go of anything."""
+        """Return whether this much can be added without an eviction."""
         return self.size + more <= self._limit
 
     def add(self, held: Held, more: int) -> None:
-        """Take note that something, new or known, costs so much more; make room for it."""
+        """Add to the cost of a new or known entry, and evict others if needed."""
         self.clock += 1
         held.used = self.clock
         held.size += more
@@ -83,7 +83,7 @@ class Memory:
                     oldest.forget()
 
     def remove(self, held: Held) -> None:
-        """Take note that something is gone."""
+        """Remove an entry."""
         if self._held.pop(id(held), None) is not None:
             self.size -= held.size
             held.size = 0
@@ -91,18 +91,18 @@ class Memory:
 
 @dataclass(slots=True)
 class UnsealedBytes:
-    """Bytes of the logs of all segments that wait to be sealed, about what they take in memory."""
+    """Log bytes of all segments that wait to be sealed; they take about as much memory."""
 
     limit: int
     bytes: int = 0
 
     def has_room(self) -> bool:
-        """Return whether more may wait."""
+        """Return whether another segment may wait."""
         return self.bytes < self.limit
 
 
 class Memories:
-    """The bounds that all symbols of a server share: of what finds rows, rows, open files, and what is unsealed."""
+    """Limits that all symbols of a server share: index bytes, row bytes, open files, unsealed bytes."""
 
     def __init__(
         self,

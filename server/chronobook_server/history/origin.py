@@ -1,10 +1,10 @@
-"""Whose history a file is, and the ways in which a file cannot be used."""
+"""Origin of a file (exchange and symbol), and the errors for unusable files."""
 
 import json
 
 
 class DamagedFile(Exception):
-    """A file whose bytes are not those that were written."""
+    """A file whose bytes differ from those that were written."""
 
 
 class ForeignFile(DamagedFile):
@@ -12,19 +12,19 @@ class ForeignFile(DamagedFile):
 
 
 class UnknownFormat(Exception):
-    """A file of another version of the format: it may be perfectly good, but not for us."""
+    """A file of another version of the format, which may be good but is unreadable for this server."""
 
     def __init__(self, name: str, version: int, known: int) -> None:
         super().__init__(f"{name} has format version {version}; this server reads version {known}")
 
 
 def origin_bytes(exchange: str, symbol: str) -> bytes:
-    """Return an exchange and a symbol as they stand in a file."""
+    """Return an exchange and a symbol as a file holds them."""
     return json.dumps([exchange, symbol]).encode()
 
 
 def check_origin(name: str, said: bytes, exchange: str, symbol: str) -> None:
-    """Raise ForeignFile where a file says another symbol or exchange than these. An empty exchange may be any."""
+    """Raise ForeignFile for a file of another symbol or exchange than these. An empty exchange may be any."""
     try:
         its_exchange, its_symbol = json.loads(said)
     except (ValueError, TypeError) as error:

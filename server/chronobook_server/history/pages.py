@@ -1,4 +1,4 @@
-"""Long answers in pages: rows of one segment after the other, and the stretches of time that they speak for."""
+"""Long answers in pages: rows of one segment after the other, and the stretches of time that they cover."""
 
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -16,7 +16,7 @@ _Rows = TypeVar("_Rows", ChangeRows, BestRows)
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Instants, both included, that are known without a hole; for a level with its state at the first one."""
+    """Covered instants without a hole, both ends included; for a level with its state at the first one."""
 
     start: Millis
     end: Millis
@@ -25,7 +25,7 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class LevelPage:
-    """Changes of a level. `next` is the instant after which the following page goes on, None on the last one."""
+    """Changes of a level. The next page starts after the instant `next`, which is None on the last page."""
 
     instrument: Instrument
     rows: ChangeRows
@@ -35,7 +35,7 @@ class LevelPage:
 
 @dataclass(frozen=True, slots=True)
 class BestPage:
-    """Best prices. `next` is the instant after which the following page goes on, None on the last one."""
+    """Best prices. The next page starts after the instant `next`, which is None on the last page."""
 
     instrument: Instrument
     rows: BestRows
@@ -44,7 +44,7 @@ class BestPage:
 
 
 class PageMaker(Generic[_Rows]):
-    """Takes segments' rows up to a limit. A page ends between two milliseconds, so an instant says where it ended.
+    """Collector of segments' rows up to a limit. A page ends between two milliseconds, so an instant marks its end.
 
     Several rows of one millisecond can therefore take it a little beyond the limit.
     """
@@ -57,7 +57,7 @@ class PageMaker(Generic[_Rows]):
         self._segment: Segment | None = None
 
     def goes_on(self, segment: Segment, low: Millis) -> bool:
-        """Return whether a segment goes on, from `low`, where the rows so far end."""
+        """Return whether a segment continues at `low` the rows so far."""
         before = self._segment
         return before is not None and before.ended_by is None and before.end == segment.start == low
 

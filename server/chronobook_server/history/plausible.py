@@ -1,12 +1,12 @@
-"""Which times of a file cannot be: servers that wrote version 1 believed whatever time an event claimed.
+"""Detection of impossible times in files of version 1, whose servers believed every event's time.
 
-A file is judged by its own columns, and by how far `T` was ahead of the receive time just before. A recorded day may be
+The evidence is the file's own columns, and the lead of `T` over the receive time just before. A recorded day may be
 replayed years later, and a machine's clock may be wrong, so a distance from the receive time proves nothing. A long
-pause proves nothing either, since a replay leaves pauses out. These prove that `T` is wrong:
+pause proves nothing either, because a replay leaves pauses out. These prove that `T` is wrong:
 
-- `T` gains a day on the receive time, and the live stream is not what it then reaches;
+- `T` gains a day on the receive time, and does not reach the present by that;
 - `T` of a live stream jumps ahead of the time of its arrival;
-- `T` of the very last event jumps, which no other event confirms, and is not the time of its arrival;
+- `T` of the very last event jumps without another event that confirms it, and is not the time of its arrival;
 - the `E` of an event lies before the jump of its `T`, or before the last jump where it has the `T` of the event before:
   old servers raised a `T` that went back.
 """
@@ -17,13 +17,13 @@ from chronobook_server.core.values import Millis
 
 from .columns import Flags, Integers
 
-# Receive times are nanoseconds in 64 bits: no event can have been received at a later time than this.
+# Receive times are nanoseconds in 64 bits, so this is the latest one.
 MOST_MS = 2**63 // 10**6
-# `T` gains no more than this on the receive time from one event to the next.
+# `T` gains no more than this on the receive time between two events; a choice that allows pauses of a day in a replay.
 MOST_AHEAD_MS = 86_400_000
 # The exchange stamps `E` within milliseconds of `T`, and a live event arrives some time after it.
 MOST_APART_MS = 60_000
-# The clock of a machine that receives a live stream is no more wrong than this.
+# The largest error assumed of the clock of a machine that receives a live stream; a choice.
 _LIVE_MS = 3_600_000
 
 
@@ -37,11 +37,11 @@ def first_impossible(
     continued: bool = False,
     is_newest: bool = False,
 ) -> int | None:
-    """Return the number of the first event from which on `T` cannot be; None where all are possible.
+    """Return the number of the first event with an impossible `T`; None where all are possible.
 
     `times` never decrease. Receive times are in ns; 0 means unknown. `baseline` is the `T` before the first event.
-    `ahead` is by how many ms `T` was ahead of the receive time at the last event before; None where that is unknown.
-    `continued`: no gap lies in between. `is_newest`: no event follows that could tell of a jump of the last one.
+    `ahead` is the lead of `T` over the receive time in ms at the last event before; None where it is unknown.
+    `continued`: no gap lies in between. `is_newest`: no event follows that could confirm a jump of the last one.
     """
     if not len(times):
         return None
@@ -58,18 +58,18 @@ def first_impossible(
     promptest = _promptest(distances, known, before or 0)
     is_live = known & (np.abs(promptest) <= _LIVE_MS)
     is_early = distances > np.maximum(promptest, 0) + MOST_APART_MS
-    # After a gap the clock of the machine may be another one.
+    # After a gap the machine's clock may differ.
     jumped_within = jumps & (continued | ~is_first)
     impossible |= jumped_within & is_live & is_early
     if is_newest:
         impossible[-1] |= jumped_within[-1] & ~(known[-1] & (abs(distances[-1]) <= MOST_APART_MS))
-    # If the `T` of a live stream is its time of arrival, `E` is the wrong one of the two.
+    # If the `T` of a live stream equals its arrival, `E` is the wrong one of the two.
     punctual = known & (distances <= MOST_APART_MS)
     latest = np.clip(event_times, 0, MOST_MS) + MOST_APART_MS
     telling = (jumps | (steps == 0)) & (believed > latest) & (latest >= baseline)
     impossible[_refuted(believed, latest, telling, jumps, is_live, punctual)] = True
     if not continued:
-        # So is a snapshot's `T`, where most of the events that have it claim an `E` far before it.
+        # A snapshot's `T` is impossible too, where most of its events have an `E` far before it.
         same = believed <= baseline
         apart = same & (believed > latest) & ~(is_live[0] & punctual)
         impossible[0] |= 2 * np.count_nonzero(apart) > np.count_nonzero(same)
@@ -90,12 +90,12 @@ def _jumps(steps: Integers, distances: Integers, known: Flags, before: int | Non
     """Return the events whose `T` moves much farther than the clock of the machine did, where that is known."""
     gains = np.diff(distances, prepend=distances[0] if before is None else before)
     both = known & np.append(before is not None, known[:-1])
-    # A clock that is set back gains on nothing.
+    # A clock that is set back makes a false gain, so the smaller of both counts.
     return np.where(both, np.minimum(steps, gains), steps) > MOST_APART_MS
 
 
 def _promptest(distances: Integers, known: Flags, before: int) -> Integers:
-    """Return by how much `T` was ahead of the receive time at most, before each event."""
+    """Return the largest lead of `T` over the receive time before each event."""
     least = np.iinfo(np.int64).min
     earlier = np.append(before, np.where(known, distances, least)[:-1])
     return np.maximum.accumulate(earlier)
@@ -104,7 +104,7 @@ def _promptest(distances: Integers, known: Flags, before: int) -> Integers:
 def _refuted(
     times: Integers, latest: Integers, telling: Flags, jumps: Flags, is_live: Flags, punctual: Flags
 ) -> Integers:
-    """Return the jumps to a `T` that an `E` shows to be wrong: their own, or that of an event that was raised to it.
+    """Return the jumps to a `T` that an `E` refutes: their own, or that of an event that was raised to it.
 
     `latest` is the latest `T` that an event's `E` allows. Such an `E` allows the `T` before the jump.
     """

@@ -1,8 +1,8 @@
-"""The writing side of history: records become segments, each behind a log until its file is sealed.
+"""Writer of the history: records become segments, each behind a log until its file is sealed.
 
-An event is in the log, with one write, before it is in memory, so nothing that was ever told to anybody is lost when
-the process ends in any way; `sync` makes it outlast the machine. What cannot be written ends the epoch: the gap is
-called DISK, and `wants_keyframe` says when to try again with a whole book.
+An event goes to the log, with one write, before it goes to memory. So a killed process loses no published event; `sync`
+makes events survive the machine's failure. A failed write ends the epoch: the gap's cause is DISK, and `wants_keyframe`
+tells when to try again with a whole book.
 """
 
 import contextlib
@@ -38,18 +38,18 @@ from .sealed import SealedSegment
 from .timeline import Segment, Timeline
 from .unsealed import Unsealed
 
-# A stream busier than any known one would make segments that are slow to replay.
+# Events of a segment at most. A stream busier than any known one would otherwise make segments that are slow to replay.
 SEGMENT_EVENTS = 65_000
-# So many bytes of a log, about what it takes in memory, are cut as well, however few events they are.
+# Bytes of a log at most, which are about its memory, because few large events may take as much.
 SEGMENT_BYTES = 64 << 20
-# After a failed write, a new attempt is made so much later, in ms of the exchange's time.
+# Milliseconds of the exchange's time between a failed write and the next attempt.
 RETRY_MS = 1000
 
 
 class Recorder:
-    """Takes a symbol's records in. `instrument`: the newest scales; `last_time`: `T` of the last event held.
+    """Writer of a symbol's records. `instrument`: the newest scales; `last_time`: `T` of the last event held.
 
-    `last_received`: receive time of the newest event held; None where the folder does not tell it.
+    `last_received`: receive time of the newest event held; None where the folder lacks it.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Recorder:
         segment_ms: int,
         exchange: str,
     ) -> None:
-        """Open what the folder holds. Raises OSError."""
+        """Open the files in the folder. Raises OSError."""
         self.last_time: Millis | None = None
         self.last_received: Nanos | None = None
         self.sealed: Callable[[], None] = lambda: None  # called when a segment has been sealed
@@ -78,8 +78,8 @@ class Recorder:
         self._segment_ms = segment_ms
         self._hot: HotSegment | None = None
         self._log: GrowingFile | None = None
-        self._pending: tuple[Keyframe, list[bytes]] | None = None  # a keyframe, and what followed, before an event
-        self._tried_at = Millis(0)  # when writing was last tried, where it cannot be done
+        self._pending: tuple[Keyframe, list[bytes]] | None = None  # a keyframe, and records before its event
+        self._tried_at = Millis(0)  # time of the last attempt while writing fails
         self.write_error: str | None = None
         self.contracts = ContractLog(files)
         self._unsealed = Unsealed(symbol, exchange, files, sealer, memories, self.damage, timeline)
@@ -104,21 +104,21 @@ class Recorder:
         return instrument
 
     def _measure_in(self, instrument: Instrument) -> None:
-        """Take records in the scales of an instrument, and answer in scales that are as fine from now on."""
+        """Accept records in the scales of an instrument, and answer in scales at least as fine."""
         finest = self.instrument.finer(
             price_decimals=instrument.price_scale, quantity_decimals=instrument.quantity_scale
         )
         if finest != self.instrument:
             self.instrument = finest
         self._steps = self.instrument if instrument == self.instrument else instrument
-        # A look-up sees by the object that there is nothing to convert.
+        # A look-up compares instruments by identity, so that equal scales need no conversion.
         for segment in self._timeline.segments:
             if segment.instrument == self.instrument:
                 segment.instrument = self.instrument
 
     @property
     def damaged_files(self) -> list[str]:
-        """The files that cannot be used, or not all of them."""
+        """The files that are unusable in whole or in part."""
         return list(self.damage.files)
 
     @property
@@ -128,7 +128,7 @@ class Recorder:
 
     @property
     def error(self) -> str | None:
-        """Why history is not being written as it should be, in words; None while all is well."""
+        """Why the history is not written or sealed, in words; None while it is."""
         return self.write_error or self.seal_error
 
     @property
@@ -144,7 +144,7 @@ class Recorder:
     # --- records
 
     def append(self, record: Record) -> None:
-        """Take in the next record."""
+        """Append the next record."""
         match record:
             case Update():
                 self._append_update(record)  # nearly always
@@ -177,7 +177,7 @@ class Recorder:
 
     def _append_update(self, update: Update) -> None:
         if self._hot is None:
-            return  # nothing can be written at present, or the epoch was lost before its first event
+            return  # writing fails at present, or the epoch was lost before its first event
         if self._pending is not None or update.transaction_time < self._hot.last_time:
             update = self._dated(update, self._hot)
         record = encode_update(update)
@@ -194,12 +194,12 @@ class Recorder:
         self._hot.append(update)
         self.last_time = update.transaction_time
         self.last_received = update.receive_time
-        # All that is told to others comes after what is held here is as it should be.
+        # Retention and seals come last, after the writer's own state is consistent.
         if is_first:
             self._prune()
         if self.write_error is not None or self._has_ended:
             self.write_error = None
-            self.retry_seals()  # where there is room for the one, there is for the other
+            self.retry_seals()  # the disk has room again
 
     def _dated(self, update: Update, hot: HotSegment) -> Update:
         """Return an event at an instant that is not final, and not before its epoch's first one."""
@@ -218,7 +218,7 @@ class Recorder:
             record = replace(record, transaction_time=max(record.transaction_time, self._hot.last_time))
         try:
             if isinstance(record, InstrumentChanged):
-                self._hot.rescale(self._steps)  # first: what does not fit must not stand in the log
+                self._hot.rescale(self._steps)  # first, because the log must not hold a scale that does not fit
             elif self._hot.instrument != self._steps:
                 raise OSError(str(TooFine(self._steps)))
             if self._pending is not None:
@@ -228,7 +228,7 @@ class Recorder:
         except OverflowError as error:
             if self._pending is not None:
                 self._fail(OSError(str(error)))
-            # Else the next event begins a segment of the finer steps, and this one keeps its own.
+            # Otherwise the next event begins a segment in the finer steps, and this one keeps its own.
         except OSError as error:
             self._fail(error)
         else:
@@ -255,11 +255,11 @@ class Recorder:
     # --- logs
 
     def _begin_log(self, start: Start, records: list[bytes]) -> GrowingFile:
-        """Return a new log that holds these records already: none is ever there without an event. Raises OSError."""
+        """Return a new log that already holds these records, so that no log exists without an event. Raises OSError."""
         name = log_name(start.start)
         with contextlib.suppress(FileNotFoundError):
             self._files.size(name)
-            self._files.set_aside(name)  # a log that could not be read: nothing is written over it
+            self._files.set_aside(name)  # an unreadable log is never overwritten
         log = self._files.grow(name)
         try:
             log.append(b"".join((log_beginning(start, self._symbol, self._exchange), *records)))
@@ -271,9 +271,9 @@ class Recorder:
         return log
 
     def _confirm(self, update: Update, record: bytes) -> None:
-        """Begin the log of an epoch: an event has come that its keyframe was waiting for."""
+        """Begin the log of an epoch, confirmed by the first event after its keyframe."""
         assert self._pending is not None
-        self._check_room()  # or epochs that end soon would never meet the bound
+        self._check_room()  # otherwise short epochs would never meet the bound
         keyframe, records = self._pending
         start = epoch_start(keyframe, update, self.last_time)
         self._log = self._begin_log(Start.of(keyframe, start), [*records, record])
@@ -281,12 +281,12 @@ class Recorder:
         self._pending = None
 
     def _cut(self, hot: HotSegment, time: Millis, record: bytes) -> bool:
-        """Begin the next segment if it is time to; return whether it was. Never within one millisecond.
+        """Begin the next segment if one is due; return whether it was. Never within one millisecond.
 
         A segment that has no room for today's finer steps ends where they begin.
         """
         line = Millis(time - time % self._segment_ms)
-        # The first event of an epoch may lie beyond the line after its start: then the next line cuts.
+        # The first event of an epoch may lie beyond the line after its start; then the next line cuts.
         is_due = line > max(hot.start, hot.last_time)
         assert self._log is not None
         is_large = hot.events >= SEGMENT_EVENTS or self._log.size >= SEGMENT_BYTES
@@ -314,7 +314,7 @@ class Recorder:
             raise OSError(full)
 
     def fail(self, error: OSError) -> None:
-        """Stop writing for a while: what is held stays, what comes is not kept. `error` says what cannot be done."""
+        """Stop writing for a while: the history stays, and new events are not stored. `error` gives the reason."""
         self._fail(error)
         self.retry_seals()
 
@@ -328,7 +328,7 @@ class Recorder:
             self._finish_epoch(Cause.DISK)
 
     def wants_keyframe(self, time: Millis) -> bool:
-        """Return whether writing had to stop, and a Keyframe of the book as it is at this `T` could begin it again."""
+        """Return whether writing stopped, and a Keyframe of the book at this `T` could start it again."""
         if self.write_error is None or self._hot is not None or time < self._tried_at + RETRY_MS:
             return False
         if self._unsealed.full() is not None:
@@ -337,12 +337,12 @@ class Recorder:
         return True
 
     def sync(self) -> None:
-        """Make durable all that was written before this call. May run in another thread. Raises OSError."""
+        """Make all bytes written before this call durable. May run in another thread. Raises OSError."""
         for log in self._logs():
             log.sync()
 
     def close(self) -> None:
-        """End the epoch as a restart does, and begin to seal it; the last records are safe when this returns."""
+        """End the epoch with cause RESTART, and begin to seal it; the last records are in the log when this returns."""
         if self._pending is None and self._hot is not None:
             self._finish_epoch(Cause.RESTART)
         self.retry_seals()
@@ -359,11 +359,11 @@ class Recorder:
         return self._unsealed.is_new
 
     def _retire(self, hot: HotSegment, log: GrowingFile, record: bytes | None = None) -> None:
-        """Have a segment wait to be sealed; it is handed over when all else is as it should be."""
+        """Queue a segment for sealing; `retry_seals` submits it once the writer's state is consistent."""
         self._unsealed.add(hot, log_name(hot.start), log, record)
 
     def retry_seals(self) -> None:
-        """Have everything sealed that waits for it."""
+        """Submit all waiting segments to the sealer."""
         self._unsealed.submit()
 
     def _take_sealed(self, sealed: SealedSegment) -> None:
@@ -378,7 +378,7 @@ class Recorder:
         self._retention.drop_before(Millis(self.last_time - self._retention_ms), least=1)
 
     def expire(self, oldest: Millis) -> None:
-        """Drop files that were over by an instant, the newest one too; not while events come, which say the time."""
+        """Drop files that end before an instant, the newest one too; not while events come, which tell the time."""
         if self._hot is None:
             self._retention.drop_before(oldest, least=0)
 

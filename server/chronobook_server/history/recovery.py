@@ -1,7 +1,7 @@
-"""What a folder holds when a server starts, after whatever ended the last one.
+"""Recovery of a symbol's folder when a server starts, after any end of the last one.
 
-Nothing that holds events is removed here but a log whose file was just compared with its checksums. What cannot be
-used stays where it is, or is set aside, and costs its own part.
+Recovery removes no events, except a log whose sealed file just passed its checksums. An unusable file stays in place or
+is set aside, and costs only its own part.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from .sealed import SealedSegment
 from .timeline import Segment
 
 SEGMENT_SUFFIX = ".seg"
-# Not .log: programs that rotate logs by their names would take it away.
+# Not .log, because programs that rotate logs by name would remove it.
 LOG_SUFFIX = ".wal"
 # Older servers wrote this one.
 LOG_SUFFIXES = (LOG_SUFFIX, ".log")
@@ -51,7 +51,7 @@ def log_name(start: Millis) -> str:
 
 
 def start_of(name: str) -> Millis | None:
-    """Return the first instant that a file's name says; None where it is none of ours."""
+    """Return the first instant in a file's name; None for a file that is not of a history."""
     stem, _, rest = name.rpartition("/")[2].partition(".")
     return Millis(int(stem)) if stem.isascii() and stem.isdecimal() and rest else None
 
@@ -66,10 +66,10 @@ class FoundLog:
 
 
 class Recovery:
-    """Looks a folder through: `sealed` are the files that answer, `unsealed` the segments that only have a log yet."""
+    """Scan of a folder: `sealed` are the files that answer, `unsealed` the segments with only a log so far."""
 
     def __init__(self, files: Files, symbol: str, exchange: str, memories: Memories, damage: Damage) -> None:
-        """Look it through. Raises OSError where the folder itself cannot be read, or not be written to."""
+        """Scan the folder. Raises OSError where the folder itself is unreadable or not writable."""
         self._files = files
         self._symbol = symbol
         self._exchange = exchange
@@ -132,7 +132,7 @@ class Recovery:
         return logs
 
     def _is_whole(self, segment: SealedSegment) -> bool:
-        """Return whether all of a file is as it was written: only then its log can go."""
+        """Return whether a whole file passes its checksums: only then its log can go."""
         try:
             segment.file.verify()
         except DamagedSegment:
@@ -140,7 +140,7 @@ class Recovery:
         return True
 
     def _read_log(self, name: str) -> LogContents | None:
-        """Return what a log says, None where that is nothing; a torn beginning goes."""
+        """Return the contents of a log, None where it has none; a torn beginning is removed."""
         try:
             data = self._files.read(name)
             contents = read_log(name, self._symbol, data, self._exchange)
@@ -160,7 +160,7 @@ class Recovery:
         return None
 
     def _remove(self, name: str) -> None:
-        # What cannot be removed now is found again the next time.
+        # The next recovery finds a file that cannot be removed now.
         with contextlib.suppress(OSError):
             self._files.remove(name)
 
@@ -169,11 +169,11 @@ class Recovery:
         with contextlib.suppress(OSError):
             self._files.set_aside(name)
 
-    # --- times that cannot be
+    # --- impossible times
 
     def _judge(self) -> None:
-        """Set aside files whose times cannot be. Only servers that wrote version 1 believed such times."""
-        ahead: int | None = None  # by how many ms the last `T` was ahead of its receive time
+        """Set aside files with impossible times. Only servers that wrote version 1 believed such times."""
+        ahead: int | None = None  # the lead of the last `T` over its receive time in ms
         newest = max((*self._sealed, *self._logs), default=None)
         for start in sorted((*self._sealed, *self._logs)):
             columns = self._old_times(start)
@@ -192,7 +192,7 @@ class Recovery:
                 self._set_aside(self._sealed.pop(start).name, _WILD)
 
     def _beginning(self, start: Millis) -> tuple[Millis, bool]:
-        """Return the `T` before the first event of a segment, and whether it goes on from the segment before."""
+        """Return the `T` before the first event of a segment, and whether it continues the segment before."""
         if start in self._logs:
             begin = self._logs[start][1].start
             return begin.baseline_time, begin.continued
@@ -200,7 +200,7 @@ class Recovery:
         return segment.header.baseline_time, segment.continued
 
     def _old_times(self, start: Millis) -> Columns | None:
-        """Return the times of the events of an old segment; None where it has none, or is of this version."""
+        """Return the times of the events of an old segment; None without events, or for this version."""
         if start not in self._logs:
             segment = self._sealed[start]
             return _times(segment) if _is_old(segment) else None
@@ -213,7 +213,7 @@ class Recovery:
         return (times, event_times, received) if updates else None
 
     def _cut(self, start: Millis, name: str, contents: LogContents, first: int) -> None:
-        """Keep of a log what comes before its first impossible event; set the whole aside."""
+        """Keep the entries of a log before its first impossible event; set the whole log aside."""
         del self._logs[start]
         entries, events = [], 0
         for entry in contents.entries:
@@ -224,7 +224,7 @@ class Recovery:
         if not first:
             self._set_aside(name, _WILD)
             return
-        # Under the other suffix: at no moment is what is good only in the folder that nobody reads.
+        # The other suffix keeps the good part in the folder at every moment, beside the log that is set aside next.
         kept = name.partition(".")[0] + next(suffix for suffix in LOG_SUFFIXES if not name.endswith(suffix))
         data = encoded_log(contents.start, entries, self._symbol, self._exchange)
         try:
@@ -238,9 +238,9 @@ class Recovery:
     # --- how segments fit each other
 
     def _refuse_strangers(self, hot: dict[Millis, HotSegment]) -> None:
-        """Refuse files that contradict their neighbours: such a file is of another symbol.
+        """Refuse files that contradict their neighbours, because such a file is of another symbol.
 
-        Newer files say whose they are; of older ones this is all that tells.
+        Newer files hold their origin; for older ones this is the only evidence.
         """
         segments: list[Segment] = sorted([*self._sealed.values(), *hot.values()], key=lambda segment: segment.start)
         fits = [_fits(before, after) for before, after in pairwise(segments)]
@@ -256,7 +256,7 @@ class Recovery:
             self._damage.found(name, f"{name} does not continue what comes before it")
 
     def _ended(self, hot: HotSegment, name: str, contents: LogContents, segments: list[Segment]) -> GrowingFile:
-        """Say where a segment ends that only has a log, and cut the log to what is good of it."""
+        """Set the end of a segment that only has a log, and cut the log to its good part."""
         log = self._files.grow(name, contents.good_bytes)
         if hot.end is not None:
             return log
@@ -266,16 +266,16 @@ class Recovery:
             return log
         cause = Cause.DAMAGED if contents.damaged else Cause.RESTART
         hot.finish_epoch(cause)
-        # What was found out now would look like a torn tail the next time. On a full disk it may: the data are the
-        # same.
+        # Without this record the next recovery would see a torn tail. On a full disk that is harmless, because the data
+        # are the same.
         with contextlib.suppress(OSError):
             log.append(encode(Gap(start=hot.last_time, update_id=hot.last_update_id, cause=cause)))
         return log
 
     def _end_before_what_is_missing(self, segments: list[Segment]) -> None:
-        """End old files at their last event that reach far, to a file that is not there.
+        """End an old file at its last event, if it reaches far to a missing file.
 
-        A file with a `T` that cannot be says where the one before it ends. The former may be set aside, or removed.
+        A file with an impossible `T` set the end of the file before it, and may itself be set aside or removed.
         """
         starts = {segment.start for segment in segments}
         for segment in segments:
@@ -287,7 +287,7 @@ class Recovery:
 
 
 def _is_old(segment: SealedSegment) -> bool:
-    """Return whether a server wrote a file that believed whatever time an event claimed."""
+    """Return whether the file's server believed every event's time."""
     return segment.header.version <= _BELIEVING_VERSION
 
 
@@ -296,7 +296,7 @@ def _times(segment: SealedSegment) -> Columns | None:
     try:
         times, apart, received = map(segment.file.column, (Kind.TIMES, Kind.EVENT_TIMES, Kind.RECEIVE_TIMES))
     except DamagedSegment:
-        return None  # it is told of, and its answers are refused
+        return None  # it is reported, and its answers are refused
     if not 0 < len(times) == len(apart) == len(received) == segment.events:
         return None
     times = times + segment.start
@@ -305,7 +305,7 @@ def _times(segment: SealedSegment) -> Columns | None:
 
 
 def _ahead(columns: Columns) -> int | None:
-    """Return by how many ms the last `T` was ahead of its receive time; None if that time is not known."""
+    """Return the lead of the last `T` over its receive time in ms; None if that time is unknown."""
     time, received = int(columns[0][-1]), int(columns[2][-1])
     return time - received // 1_000_000 if received > 0 else None
 

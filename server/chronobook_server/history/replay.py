@@ -1,7 +1,7 @@
-"""What happened after a position, in order and without a hole that is not told: what streams are made of.
+"""Replay of history after a position, in order and with every gap: the source of streams.
 
-A position is the event that somebody was told of last. Whoever stands behind it reads on here, however far behind, so
-that a stream needs no memory of what it has not sent yet. Work is done a segment at a time.
+A position is the last event that a subscriber received. A subscriber at any distance behind reads on from its position,
+so a stream needs no queue of unsent messages. Work is done a segment at a time.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ from .timeline import Segment
 
 
 class Position(NamedTuple):
-    """After which event: its `T`, and its final update id (0: before all events of that instant)."""
+    """Event after which to read on: its `T`, and its final update id (0: before all events of that instant)."""
 
     time: Millis
     update_id: UpdateId
@@ -31,9 +31,9 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LevelStep:
-    """What rests at a price from an event on; `quantity` is None where that is not known.
+    """Quantity at a price from an event on; None where it is unknown.
 
-    `is_change`: the event says so; otherwise it is the state that was wanted, or has become known without an event.
+    `is_change`: the event changed it. Otherwise it is the requested state, or has become known without an event.
     """
 
     time: Millis
@@ -57,7 +57,7 @@ BookSteps: TypeAlias = list[BookView | EventRows | GapStep]
 
 
 class _Stretch(NamedTuple):
-    """A segment's part of what is known after a position; `gap` is what is missing before it."""
+    """A segment's covered part after a position; `gap` lies before it."""
 
     segment: Segment
     first: Millis
@@ -66,9 +66,9 @@ class _Stretch(NamedTuple):
 
 
 def _stretches(store: HistoryStore, after: Position, end: Millis) -> Iterator[_Stretch]:
-    """Yield what is known after a position. Raises BeforeHistory."""
+    """Yield the covered stretches after a position. Raises BeforeHistory."""
     timeline = store.timeline
-    with suppress(HistoryGap):  # which is told with what follows it
+    with suppress(HistoryGap):  # the gap comes with the stretch after it
         timeline.at(after.time)
     known_to = after.time
     before: Segment | None = None
@@ -91,9 +91,9 @@ def _gap_after(segment: Segment, gap: GapInterval) -> GapStep:
 
 
 class _Reading(ABC, Generic[_Known, _Step]):
-    """One reading on from a position; `damage` is the gap that began with a damaged stretch, still without an end.
+    """Reader from a position on; `damage` is the gap that began with a damaged stretch, still without an end.
 
-    What the one who asks knows at the position is None where the state is wanted first.
+    The subscriber's knowledge at the position, `known`, is None where the state comes first.
     """
 
     def __init__(self, store: HistoryStore, after: Position, end: Millis) -> None:
@@ -104,37 +104,37 @@ class _Reading(ABC, Generic[_Known, _Step]):
         self.damage: GapStep | None = None
 
     def stretches(self, *, is_in_gap: bool) -> Iterator[_Stretch]:
-        """Yield what is known after the position; to who was told of a gap there, from the end of that gap on."""
+        """Yield the covered stretches after the position, from the end of the gap that the subscriber is in, if any."""
         for stretch in _stretches(self.store, self.after, self.end):
             if is_in_gap and stretch.gap is None:
                 if stretch.segment.last_update_id <= self.after.update_id:
                     continue
-                # A connection was lost, and nothing was missed: the epoch went on.
+                # A connection was lost without a missed event, so the epoch continued.
                 nothing = GapInterval(Millis(self.after.time - 1), self.after.time, Cause.DISCONNECT)
                 stretch = stretch._replace(gap=GapStep(nothing, self.after))
             is_in_gap = False
             yield stretch
 
     def gap_before(self, stretch: _Stretch) -> GapStep | None:
-        """Return what is missing before a stretch."""
+        """Return the gap before a stretch; None without one."""
         if self.damage is not None:
             gap = GapInterval(self.damage.gap.start, stretch.first, Cause.DAMAGED)
             return GapStep(gap, self.damage.position)
         return stretch.gap
 
     def damaged(self, stretch: _Stretch) -> None:
-        """Take note that a stretch cannot be read."""
+        """Record that a stretch is unreadable."""
         if self.damage is None:
             known_to = Millis(max(stretch.first - 1, self.after.time))
             begun = GapStep(GapInterval(known_to, None, Cause.DAMAGED), Position(known_to, self.update_id))
             self.damage = stretch.gap or begun
 
     def read(self, known: _Known | None, *, is_in_gap: bool, limit: int) -> Work[list[_Step | GapStep]]:
-        """Return the next steps: those of so many stretches that there are about `limit` of them."""
+        """Return the next steps, about `limit` of them, of whole stretches."""
         steps: list[_Step | GapStep] = []
         for number, stretch in enumerate(self.stretches(is_in_gap=is_in_gap)):
             if number:
-                yield  # not after the last one: who finds nothing more must be able to act on that at once
+                yield  # not after the last stretch: the subscriber then goes live without an await in between
             gap = self.gap_before(stretch)
             try:
                 found, known = yield from self._of(stretch, None if gap is not None else known)
@@ -153,10 +153,10 @@ class _Reading(ABC, Generic[_Known, _Step]):
 
     @abstractmethod
     def _of(self, stretch: _Stretch, known: _Known | None) -> Work[tuple[list[_Step], _Known | None]]:
-        """Return a stretch's steps, and what is known after them. Raises where what has them is damaged."""
+        """Return a stretch's steps, and the knowledge after them. Raises where its segment is damaged."""
 
     def gap_beyond(self) -> Iterator[GapStep]:
-        """Yield the gap in which the end lies, as one that is still open: its own end lies beyond."""
+        """Yield the gap around the end of the replay as an open one, because its own end lies beyond."""
         for segment, gap in self.store.timeline.losses():
             if gap.start < self.end and (gap.end is None or self.end < gap.end):
                 yield _gap_after(segment, replace(gap, end=None))
@@ -173,17 +173,17 @@ def level_steps(
     is_in_gap: bool = False,
     limit: int = 1000,
 ) -> Work[LevelSteps]:
-    """Return a price's next steps, about `limit` of them; none where there are no more up to `end`.
+    """Return a price's next steps up to `end`, about `limit` of them; empty after the last one.
 
-    `is_known`: whether the one who asks knows the quantity at the position; None where the state is wanted first.
-    `is_in_gap`: that one was told of the gap that the position lies at. Raises BeforeHistory and ScaleGrew.
+    `is_known`: whether the subscriber knows the quantity at the position; None where the state comes first.
+    `is_in_gap`: the subscriber knows of the gap at the position. Raises BeforeHistory and ScaleGrew.
     """
     reading = _LevelReading(store, after, end, price)
     return (yield from reading.read(is_known, is_in_gap=is_in_gap, limit=limit))
 
 
 class _LevelReading(_Reading[bool, LevelStep]):
-    """Reading on about a price; known is whether its quantity is."""
+    """Reader of a price; `known` tells whether its quantity is known."""
 
     def __init__(self, store: HistoryStore, after: Position, end: Millis, price: Price) -> None:
         super().__init__(store, after, end)
@@ -201,7 +201,7 @@ class _LevelReading(_Reading[bool, LevelStep]):
                     steps.append(row)
                     is_known, update_id = True, row.update_id
             state = self.store.level_in(segment, price, time)
-            # It may become known, or cease to be, without an event: by a snapshot that came later.
+            # A later snapshot may make it known or unknown without an event.
             if is_known != (state.quantity is not None):
                 steps.append(LevelStep(_within(segment, state.as_of), state.update_id, state.quantity))
                 is_known, update_id = state.quantity is not None, max(update_id, state.update_id)
@@ -210,7 +210,7 @@ class _LevelReading(_Reading[bool, LevelStep]):
 
 
 def _within(segment: Segment, as_of: Millis) -> Millis:
-    """Return an instant of a segment's epoch: the first state may be of an event that the epoch before ended at."""
+    """Return an instant of a segment's epoch; the first state may be of the event that ended the epoch before."""
     return as_of if segment.continued else max(as_of, segment.start)
 
 
@@ -224,17 +224,17 @@ def _rows_until(rows: ChangeRows, after: UpdateId, time: Millis) -> Iterator[Lev
 def book_steps(
     store: HistoryStore, after: Position, end: Millis, *, known_range: KnownRange | None, is_in_gap: bool = False
 ) -> Work[BookSteps]:
-    """Return the book's next steps, a segment of them; none where there are no more up to `end`.
+    """Return the book's next steps up to `end`, those of one segment; empty after the last one.
 
-    A whole book comes where a stretch begins, and where the known range has moved. `known_range` is what the one who
-    asks knows at the position; None where the book is wanted first. Raises BeforeHistory and ScaleGrew.
+    A whole book comes where a stretch begins, and where the known range has moved. `known_range` is the subscriber's at
+    the position; None where the book comes first. Raises BeforeHistory and ScaleGrew.
     """
     reading = _BookReading(store, after, end)
     return (yield from reading.read(known_range, is_in_gap=is_in_gap, limit=1))
 
 
 class _BookReading(_Reading[KnownRange, BookView | EventRows]):
-    """Reading on about the whole book; known is the range about which everything is."""
+    """Reader of the whole book; `known` is the known range."""
 
     def _of(
         self, stretch: _Stretch, known: KnownRange | None
@@ -256,22 +256,22 @@ class _BookReading(_Reading[KnownRange, BookView | EventRows]):
         return steps, known_range
 
 
-# --- what is known at a position, for who goes on after it
+# --- the state at a position, for a subscriber that resumes there
 
 
 def is_certain_after(store: HistoryStore, position: Position) -> bool:
-    """Return whether who was told of the event at a position knows what was known then. Raises BeforeHistory.
+    """Return whether a client with the event at `position` has the complete state there. Raises BeforeHistory.
 
-    A snapshot that came later may have taught something at that very event, before it was told of or after.
+    A later snapshot may have widened the known range at that very event, before the client received it or after.
     """
-    with suppress(HistoryGap, DamagedSegment):  # the gap will be told of
+    with suppress(HistoryGap, DamagedSegment):  # the replay reports the gap
         segment = store.timeline.told_at(position.time)
         return not segment.learned_between(Millis(position.time - 1), position.time)
     return True
 
 
 def quantity_after(store: HistoryStore, price: Price, position: Position) -> SignedQuantity | None:
-    """Return what rested at a price after the event of a position; None where that is unknown."""
+    """Return the quantity at a price after the event of a position; None where it is unknown."""
     with suppress(BeforeHistory, HistoryGap):
         segment, time = store.timeline.told_at(position.time), position.time
         rows = store.changes_in(segment, price, time, time)  # several events may be of one instant
@@ -284,7 +284,7 @@ def quantity_after(store: HistoryStore, price: Price, position: Position) -> Sig
 
 
 def known_range_after(store: HistoryStore, position: Position) -> KnownRange | None:
-    """Return the range known at a position; None where nothing is."""
+    """Return the known range at a position; None where there is none."""
     with suppress(BeforeHistory, HistoryGap, DamagedSegment):
         return store.range_at(store.timeline.told_at(position.time), position.time)
     return None

@@ -1,4 +1,4 @@
-"""What is old goes, a whole file at a time: nothing else ever removes a segment's data."""
+"""Retention: the only code that removes a segment's data, a whole file at a time, by age."""
 
 import contextlib
 
@@ -12,7 +12,7 @@ from .timeline import Timeline
 
 
 class Retention:
-    """Drops the oldest files of one symbol."""
+    """Retention of one symbol's files."""
 
     def __init__(self, files: Files, timeline: Timeline, damage: Damage, segment_ms: int) -> None:
         self._files = files
@@ -21,7 +21,7 @@ class Retention:
         self._segment_ms = segment_ms
 
     def drop_before(self, oldest: Millis, *, least: int) -> None:
-        """Drop what was over by an instant, as long as `least` segments are left."""
+        """Drop the segments that end before an instant, as long as `least` segments are left."""
         segments = self._timeline.segments
         while segments and self._timeline.last_instant(segments[0]) < oldest and self.drop_oldest(least=least):
             pass
@@ -45,6 +45,6 @@ class Retention:
         return True
 
     def _remove(self, name: str) -> None:
-        # What cannot be removed now is found, and removed, when the folder is opened again.
+        # Recovery removes a file that cannot be removed now.
         with contextlib.suppress(OSError):
             self._files.remove(name)

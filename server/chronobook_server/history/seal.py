@@ -1,4 +1,4 @@
-"""Sealing: a segment that has ended becomes an immutable file. Its bytes are a pure function of what is in memory."""
+"""Sealing of a segment that has ended: its immutable file is a pure function of the segment in memory."""
 
 import contextlib
 import errno
@@ -19,16 +19,17 @@ from .layout import Kind
 from .log import read_log
 from .origin import DamagedFile, UnknownFormat
 
-# Rows that a chunk has at most, unless a single level has more: what one look-up in cold data has to unpack.
+# Rows of a chunk at most, unless one level has more. A look-up in cold data decodes one chunk; smaller chunks compress
+# less.
 CHUNK_ROWS = 4096
-# The columns of a segment that its log must give again.
+# The columns of a segment that a replay of its log must reproduce.
 _COMPARED = ("times", "event_times", "receive_times", "first_update_ids", "update_ids", "best_prices", "ends", "ranges",
              "level_prices", "baseline_quantities", "change_levels", "change_quantities")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class SealJob:
-    """Make the file `segment` of a segment that has ended. It is made of memory; its log is only compared with that."""
+    """Job to write the file `segment` from the segment in memory; its log is only compared with that."""
 
     symbol: str
     exchange: str
@@ -38,23 +39,22 @@ class SealJob:
 
 
 class Sealer(Protocol):
-    """Whoever does the jobs, somewhere else if it can."""
+    """Runner of seal jobs, in another process if possible."""
 
     def submit(self, files: Files, job: SealJob, done: Callable[[str | None], None]) -> None:
-        """Do a job; then call `done`, with what went wrong or None. Raises nothing."""
+        """Run a job; then call `done` with the error in words or None. Raises nothing."""
 
 
 def seal_segment(files: Files, job: SealJob) -> str | None:
-    """Do a job, however often it was begun before; return how the log differs from memory, if it does.
+    """Run a job, also one begun before; return how the log differs from memory, None where it does not.
 
-    When this returns, the file reads back byte for byte as it was made. A different file of that name is set aside.
-    Raises OSError.
+    When this returns, the file reads back byte for byte. A different file of that name is set aside. Raises OSError.
     """
     data = sealed_bytes(job.hot, job.symbol, job.exchange)
     names = files.names()
     for name in names:
         if name.startswith(f"{job.segment}.") and name.endswith(TEMPORARY):
-            files.remove(name)  # of a process that ended while it wrote
+            files.remove(name)  # left by a process that ended while it wrote
     held = _held(files, job.segment) if job.segment in names else None
     if held != data:
         if job.segment in names:

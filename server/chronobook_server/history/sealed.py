@@ -1,4 +1,4 @@
-"""A sealed segment: a file, of which only what is asked for is unpacked, and kept for a while (see memory.py).
+"""Sealed segment: a file that is decoded on demand, with a cache of decoded parts (see memory.py).
 
 The index (times, prices, where their rows are) is unpacked as a whole at the first question, rows chunk by chunk. A
 quantity at an instant is three bisects: event, level, row.
@@ -23,9 +23,9 @@ from .memory import Held, Memories
 from .segment_file import SegmentFile
 from .unpacked import INDEX, Chunk, Columns, Index, Rows, fit
 
-# Levels looked at, each way, before the whole book is unpacked to find the nearest one.
+# Levels probed each way for the nearest one before the whole book is decoded. A choice: a probe may decode a chunk.
 _PROBES = 64
-# Chunks unpacked in one go, half a millisecond of them.
+# Chunks decoded in one slice, which takes about half a millisecond.
 _CHUNKS_A_SLICE = 8
 
 
@@ -60,13 +60,13 @@ class SealedSegment:
         self.last_update_id = self.header.last_update_id
         self.events = self.header.events
         self.changes = self.header.changes
-        self.is_damaged = False  # found out at the first question
-        self.is_recent = False  # of the newest part of the history, which is kept unpacked
+        self.is_damaged = False  # the first question finds damage
+        self.is_recent = False  # of the newest part of the history, which stays decoded
         self._memories = memories
         self._index: Index | None = None
         self._rows: Rows | None = None
 
-    # --- what is unpacked
+    # --- decoded parts
 
     @property
     def chunks(self) -> int:
@@ -85,7 +85,7 @@ class SealedSegment:
             try:
                 self._index = Index(self, self._unpacked_index())
             except DamagedSegment as error:
-                # A file that cannot be opened now, for want of a descriptor, may be all right.
+                # A file that cannot be opened for want of a descriptor may be sound.
                 cause = error.__cause__
                 self.is_damaged = not isinstance(cause, OSError) or isinstance(cause, FileNotFoundError)
                 raise
@@ -140,20 +140,20 @@ class SealedSegment:
         return chunk
 
     def load(self) -> Iterator[None]:
-        """Unpack everything there is room for, in slices."""
+        """Decode index and rows, as far as the caches have room, in slices."""
         rows = self.header.rows * sum(self.header.row_widths)
         if self.load_index() and (self._rows is not None or self._memories.rows.has_room(rows)):
             yield from self._load_rows()
 
     def load_index(self) -> bool:
-        """Unpack what finds rows; return whether there was room for it."""
+        """Decode the index; return whether the cache had room for it."""
         if self._index is None and not self._memories.index.has_room(8 * (self.header.events + self.header.levels)):
             return False
         self._columns()
         return True
 
     def _load_rows(self) -> Work[tuple[Columns, list[Chunk]]]:
-        """Unpack all rows; they are all there when this returns, whatever memory is short of."""
+        """Decode all rows, and return them even if the cache evicts some meanwhile."""
         index = self._columns()
         rows = self._rows = self._rows or Rows(self, self.chunks)
         unpacked = 0
@@ -170,21 +170,21 @@ class SealedSegment:
         return index, chunks
 
     def forget(self, ready: Held) -> None:
-        """Let go of what was held ready, unless it has been made anew since."""
+        """Free an evicted entry, unless it has been replaced since."""
         if self._index is ready:
             self._index = None
         if self._rows is ready:
             self._rows = None
 
     def drop(self) -> None:
-        """Take note that the file is about to go; who is in the middle of reading goes on reading it."""
+        """Prepare for the removal of the file; readers in progress keep reading it."""
         with suppress(OSError):
             self.file.keep_open()
         for memory, ready in ((self._memories.index, self._index), (self._memories.rows, self._rows)):
             if ready is not None:
                 memory.remove(ready)
         self._index = self._rows = None
-        self._memories = Memories()  # what those readers unpack from now on ends with them
+        self._memories = Memories()  # late readers get a private cache, freed with them
 
     # --- out
 
@@ -209,7 +209,7 @@ class SealedSegment:
         return np.asarray(index.update_ids)[events].astype(np.int64) + self.header.baseline_update_id
 
     def level_at(self, price: int, time: Millis) -> LevelState:
-        """Return what rested at a price at an instant."""
+        """Return the state of a price at an instant."""
         index = self._columns()
         events = bisect_right(index.times, time - self.start)
         quantity = self._quantity(index, price, self._rows_of(index, price), events)
@@ -217,7 +217,7 @@ class SealedSegment:
         return LevelState(quantity, as_of, update_id, self._range_at(index, events))
 
     def point_at(self, price: int, time: Millis, earlier: Millis) -> PointState:
-        """Return what rested at a price at an instant, and at an earlier one of this segment."""
+        """Return the quantities of a price at an instant and at an earlier one of this segment."""
         index = self._columns()
         events = bisect_right(index.times, time - self.start)
         before = bisect_right(index.times, earlier - self.start, 0, events)
@@ -233,7 +233,7 @@ class SealedSegment:
         return self._quantity(index, price, self._rows_of(index, price), events)
 
     def _rows_of(self, index: Columns, price: int) -> tuple[Chunk, int, int] | None:
-        """Return the rows of a price: those of a chunk from one number up to another. None where it has none."""
+        """Return the rows of a price: a chunk, and the first and end number in it. None where it has none."""
         prices = index.prices
         level = bisect_left(prices, price)
         if level == len(prices) or prices[level] != price:
@@ -369,6 +369,6 @@ class SealedSegment:
 
 
 def _narrow(column: Integers) -> memoryview:
-    """Return a column in four bytes a value where they are enough."""
+    """Return a column with four bytes a value where they suffice."""
     fits = int(np.abs(column).max(initial=0)) < 1 << 31
     return (column.astype(np.int32) if fits else column).data

@@ -1,4 +1,4 @@
-"""The file of a sealed segment: each part is read when it is needed, and checked before it is used.
+"""File of a sealed segment: each part is read on demand, and its checksum verified before use.
 
 Parts are read with `pread`, never mapped: a file that is cut short under the server costs an answer, not the process.
 """
@@ -16,7 +16,7 @@ from .files import Files, OpenFile
 from .layout import Kind, Section
 from .memory import Held, Memories
 
-# Errors that say nothing about the file.
+# Errors for want of descriptors or memory, which do not tell that the file is damaged.
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -47,19 +47,19 @@ class SegmentFile:
         self._opened: Opened | None = None
 
     def section(self, kind: Kind) -> Section:
-        """Return where a section stands."""
+        """Return the place of a section."""
         section = self._table.get(kind)
         if section is None:
             raise self.damaged(f"{self.name} has no section {kind.name}")
         return section
 
     def damaged(self, reason: str) -> DamagedSegment:
-        """Return an error that says what is damaged, and have it told."""
+        """Record damage of the file, and return it as an error."""
         self._damage.found(self.name, reason)
         return DamagedSegment(reason)
 
     def read(self, offset: int, length: int, checksum: int) -> bytes:
-        """Return so many bytes from an offset, if they have this checksum."""
+        """Return `length` bytes from an offset, if they have this checksum."""
         try:
             data = self._file().read(offset, length)
         except OSError as error:
@@ -109,7 +109,7 @@ class SegmentFile:
             self._opened = None
 
     def keep_open(self) -> None:
-        """Open the file for who reads it now and later, whatever becomes of its name. Raises OSError."""
+        """Keep the file open for present and later readers after its name is removed. Raises OSError."""
         self._file()
         if self._opened is not None:
             self._memories.files.remove(self._opened)

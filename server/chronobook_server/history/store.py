@@ -1,6 +1,6 @@
-"""The history of one symbol: records in, answers out, for every instant that is still kept.
+"""History of one symbol: records in, answers out, for every instant of the retention period.
 
-All prices and quantities that go out are in steps of `instrument`, the finest of what is held. Each segment keeps the
+All prices and quantities in answers are in steps of `instrument`, the finest of all segments. Each segment keeps the
 scale of its own numbers, so old answers stay exact: Python's integers where int64 has no room for them.
 """
 
@@ -38,11 +38,11 @@ from .seal import Sealer
 from .timeline import Segment, Timeline
 
 SEGMENT_MS = 300_000
-# The newest part, which is asked for most, is unpacked ahead.
+# The newest hour, which most questions ask about, is decoded ahead.
 WARM_MS = 3_600_000
-# How long before an instant the quantity lies that it is compared with.
+# Distance in time of the earlier quantity in a difference.
 DIFFERENCE_MS = 1000
-# Look-ups done in one go: two milliseconds if every one of them has something to unpack, else a tenth of one.
+# Look-ups in one slice: they take two milliseconds if each decodes a chunk, otherwise a tenth of a millisecond.
 PAIRS_A_SLICE = 16
 
 _Answer = TypeVar("_Answer")
@@ -52,7 +52,7 @@ _Given = ParamSpec("_Given")
 def steady(
     method: "Callable[Concatenate[HistoryStore, _Given], Work[_Answer]]",
 ) -> "Callable[Concatenate[HistoryStore, _Given], Work[_Answer]]":
-    """Make a work of a history one that is of one scale from its question to its answer. Raises ScaleGrew."""
+    """Make a work of a history stop with ScaleGrew when the scale grows before its answer."""
 
     @wraps(method)
     def made_steady(self: "HistoryStore", /, *args: _Given.args, **kwargs: _Given.kwargs) -> Work[_Answer]:
@@ -89,7 +89,7 @@ class HistoryStore:
         segment_ms: int = SEGMENT_MS,
         exchange: str = "",
     ) -> None:
-        """Open what the folder holds; `exchange` names whose history it is. Raises OSError."""
+        """Open the folder; `exchange` names the origin of the history. Raises OSError."""
         self.retention_ms = retention_ms
         self.timeline = Timeline()
         self.recorder = Recorder(
@@ -106,14 +106,14 @@ class HistoryStore:
     # --- in
 
     def append(self, record: Record) -> None:
-        """Take in the next record."""
+        """Append the next record."""
         self.recorder.append(record)
 
-    # --- what is held
+    # --- the stored history
 
     @property
     def instrument(self) -> Instrument:
-        """The scales of all numbers that go out."""
+        """The scales of all numbers in answers."""
         return self.recorder.instrument
 
     @property
@@ -142,15 +142,15 @@ class HistoryStore:
         return self.timeline.segments[-1].last_time, self.timeline.segments[-1].last_update_id
 
     def coverage(self) -> list[Interval]:
-        """Return the intervals that can be asked about with finality, in order."""
+        """Return the intervals with final answers, in order."""
         return self.timeline.coverage()
 
     def gaps(self) -> list[GapInterval]:
-        """Return what is missing in between, in order; the last one is open while no event confirms a new epoch."""
+        """Return the gaps in between, in order; the last one is open while no event confirms a new epoch."""
         return self.timeline.gaps()
 
     def contracts(self) -> list[ContractChanged]:
-        """Return what the exchange said of the contract, in order of time; the first one held at the beginning."""
+        """Return the states of the contract in order of time; the first one held at the beginning of the history."""
         return list(self.recorder.contracts.changes)
 
     def epoch(self) -> UpdateId | None:
@@ -158,7 +158,7 @@ class HistoryStore:
         return self.timeline.epoch()
 
     def seconds_held(self) -> int:
-        """Return the whole seconds that can be asked about with finality, gaps not counted."""
+        """Return the whole seconds with final answers, without gaps."""
         return sum(interval.end - interval.start for interval in self.coverage()) // 1000
 
     @property
@@ -190,17 +190,17 @@ class HistoryStore:
         return self.recorder.drop_oldest()
 
     def expire(self, oldest: Millis) -> None:
-        """Drop what was over by an instant, where no event of the symbol itself says that it is so late."""
+        """Drop the segments that end before an instant, for a symbol without events that would tell the time."""
         self.recorder.expire(oldest)
 
     # --- one instant
 
     def level_at(self, price: Price, time: Millis) -> LevelState:
-        """Return what rested at a price at an instant. Raises BeforeHistory or HistoryGap."""
+        """Return the state of a price at an instant. Raises BeforeHistory or HistoryGap."""
         return self.level_in(self.timeline.at(time), price, time)
 
     def level_in(self, segment: Segment, price: Price, time: Millis) -> LevelState:
-        """Return what a segment says of a price at an instant. Raises BeforeHistory or HistoryGap for damage."""
+        """Return the state of a price at an instant of a segment. Raises BeforeHistory or HistoryGap for damage."""
         try:
             if segment.instrument is self.recorder.instrument:
                 return segment.level_at(price, time)
@@ -209,26 +209,26 @@ class HistoryStore:
             raise self._refusal(segment, time) from error
 
     def point_at(self, price: Price, time: Millis) -> PointState:
-        """Return what rested at a price at an instant, and a second before. Raises BeforeHistory or HistoryGap."""
+        """Return the quantities of a price at an instant and a second before. Raises BeforeHistory or HistoryGap."""
         segment, earlier = self.timeline.at(time), Millis(time - DIFFERENCE_MS)
         if earlier >= segment.start and segment.instrument is self.recorder.instrument:
             try:
                 return segment.point_at(price, time, earlier)  # nearly always: one look-up serves both
             except DamagedSegment:
-                pass  # one of both may be known
+                pass  # one of the two may be known
         quantity, as_of, update_id, _ = self.level_at(price, time)
         return quantity, self.quantity_before(price, time), as_of, update_id
 
     def _refusal(self, segment: Segment, time: Millis) -> BeforeHistory | HistoryGap:
-        """Return why an instant is not answered about that a damaged segment should speak for."""
+        """Return the refusal for an instant of a damaged segment."""
         try:
             self.timeline.at(time)
         except (BeforeHistory, HistoryGap) as refusal:
-            return refusal  # all of it is damaged
+            return refusal  # the whole segment is damaged
         return HistoryGap(start=Millis(segment.start - 1), end=segment.end, cause=Cause.DAMAGED.value)
 
     def _whole(self, segment: Segment, time: Millis, work: Work[_Answer]) -> Work[_Answer]:
-        """Do a work of a segment; what is damaged is not known."""
+        """Run a work of a segment; damage becomes a refusal."""
         try:
             return (yield from work)
         except DamagedSegment as error:
@@ -249,7 +249,7 @@ class HistoryStore:
         return (yield from self.book_in(segment, segment.last_time))
 
     def book_in(self, segment: Segment, time: Millis) -> Work[BookView]:
-        """Return what a segment says of the book at an instant. Raises BeforeHistory or HistoryGap."""
+        """Return the book at an instant of a segment. Raises BeforeHistory or HistoryGap."""
         return (yield from self._whole(segment, time, self._view(segment, time)))
 
     def _view(self, segment: Segment, time: Millis) -> Work[BookView]:
@@ -260,7 +260,7 @@ class HistoryStore:
     def nearest_at(
         self, price: Price, time: Millis, side: Side | None = None
     ) -> Work[tuple[Nearest | None, LevelState]]:
-        """Return the level (of a side) nearest to a price at an instant, and what is known of the price itself.
+        """Return the level (of a side) nearest to a price at an instant, and the state of the price itself.
 
         Raises BeforeHistory or HistoryGap.
         """
@@ -288,7 +288,7 @@ class HistoryStore:
                 state = self.level_at(price, low)
                 rows = self.changes_in(segment, price, max(low, first), high)
             except (HistoryGap, BeforeHistory):
-                continue  # damaged: no stretch says that this is known
+                continue  # damaged, so no stretch covers it
             if pages.add(segment, Stretch(low, high, state), rows):
                 break
             yield
@@ -331,7 +331,7 @@ class HistoryStore:
         for segment, low, high in self.timeline.walk(start if after is None else after, end):
             try:
                 goes_on = pages.goes_on(segment, low)
-                # Events of the seam's own millisecond are rows too, where a stretch does not begin with them.
+                # A stretch that continues the one before also has the events of the millisecond at the seam.
                 rows = segment.best_between(Millis(low - 1) if goes_on else low, high)
                 factors = self._factors(segment) * 2
                 best = np.stack([finer(rows.best[:, at], factor) for at, factor in enumerate(factors)], axis=1)
@@ -346,7 +346,7 @@ class HistoryStore:
 
     @steady
     def quantities_at(self, prices: Sequence[Price], times: Sequence[Millis]) -> Work[PairStates]:
-        """Return what rested at each of many pairs of a price and an instant, and a second before."""
+        """Return the states of many pairs of a price and an instant, with the quantities a second before."""
         states = PairStates([], [], [], [], {})
         quantities, befores, as_of, update_ids, refusals = states
         for place, (price, time) in enumerate(zip(prices, times, strict=True)):
@@ -364,7 +364,7 @@ class HistoryStore:
         return states
 
     def quantity_before(self, price: Price, time: Millis) -> SignedQuantity | None:
-        """Return what rested at a price a second before an instant; None where that is unknown."""
+        """Return the quantity of a price a second before an instant; None where it is unknown."""
         earlier = Millis(time - DIFFERENCE_MS)
         try:
             segment = self.timeline.at(earlier)
@@ -375,7 +375,7 @@ class HistoryStore:
             return None
 
     def warm(self) -> Iterator[None]:
-        """Unpack, newest first and in slices, what is asked for most."""
+        """Decode recent segments ahead, newest first and in slices."""
         newest = self.last_time or 0
         for segment in reversed(tuple(self.timeline.segments)):
             segment.is_recent = segment.end is None or segment.end > newest - WARM_MS

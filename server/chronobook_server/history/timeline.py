@@ -1,4 +1,4 @@
-"""Which instants are known: the segments of a symbol in order of time, and the gaps between them."""
+"""Timeline of a symbol: its segments in order of time, and the gaps between them."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ Segment: TypeAlias = HotSegment | SealedSegment
 class Timeline:
     """Segments in order of time. Only the last one can still grow.
 
-    `is_confirmed` is false while the last one is a keyframe that no event has confirmed: it answers, but nothing counts
-    on it. `doubt` says since when and why nobody knows whether the last one goes on, None while it does.
+    `is_confirmed` is false while the last one is a keyframe that no event has confirmed: it answers, but is not
+    covered. `doubt` tells since when and why the last one may have missed events; None while it has not.
     """
 
     def __init__(self) -> None:
@@ -35,23 +35,23 @@ class Timeline:
         self.is_confirmed = is_confirmed
 
     def confirm(self, start: Millis) -> None:
-        """Say where the last segment begins, and that it counts."""
+        """Set the start of the last segment, and count it as covered."""
         self.segments[-1].start = self._starts[-1] = start
         self.is_confirmed = True
 
     def pop(self) -> None:
-        """Take the last segment away."""
+        """Remove the last segment."""
         self.segments.pop()
         self._starts.pop()
         self.is_confirmed = True
 
     def drop_first(self) -> Segment:
-        """Take the first segment away, and return it."""
+        """Remove the first segment, and return it."""
         del self._starts[0]
         return self.segments.pop(0)
 
     def replace(self, old: Segment, new: Segment) -> bool:
-        """Put one segment in the place of another; return whether that was still there."""
+        """Replace a segment by another; return whether it was still there."""
         place = bisect_left(self._starts, old.start)
         if place == len(self.segments) or self.segments[place] is not old:
             return False
@@ -59,7 +59,7 @@ class Timeline:
         return True
 
     def last_instant(self, segment: Segment) -> Millis:
-        """Return the last final instant of a segment: only a later `T` finalises an event.
+        """Return the last final instant of a segment; only a later `T` finalises an event.
 
         It lies before the segment's start while all events of the segment are of its first instant.
         """
@@ -106,18 +106,18 @@ class Timeline:
         return self.at(time)
 
     def _gap_at(self, time: Millis) -> HistoryGap | BeforeHistory:
-        """Return the refusal for an instant that no segment answers for."""
+        """Return the refusal for an instant that no segment covers."""
         for gap in self.gaps():
             if gap.start < time and (gap.end is None or time < gap.end):
                 return HistoryGap(start=gap.start, end=gap.end, cause=gap.cause.value)
-        return self._before(time)  # only what is damaged lies before
+        return self._before(time)  # only damaged segments lie before
 
     def _before(self, time: Millis) -> BeforeHistory:
         oldest = next((each.start for each in self.segments if not each.is_damaged and each.end != each.start), None)
         return BeforeHistory(time, oldest)
 
     def walk(self, start: Millis, end: Millis, *, is_told: bool = False) -> Iterator[tuple[Segment, Millis, Millis]]:
-        """Yield the segments that know something of an interval, each with the first and last instant of it there.
+        """Yield the segments that cover a part of an interval, each with the first and last instant of that part.
 
         Only final instants count, or with `is_told` also the last event of each epoch. Segments may come and go while
         this runs.
@@ -140,7 +140,7 @@ class Timeline:
                 yield self.segments[index]
 
     def epoch(self) -> UpdateId | None:
-        """Return the update id that the newest epoch began with, as far back as it is held; None without one."""
+        """Return the update id at the newest epoch's start, or at the oldest stored part of it; None without one."""
         name: UpdateId | None = None
         for segment in reversed(self.segments):
             name = segment.baseline_update_id
@@ -149,7 +149,7 @@ class Timeline:
         return name
 
     def coverage(self) -> list[Interval]:
-        """Return the intervals that can be asked about with finality, in order."""
+        """Return the intervals with final answers, in order."""
         intervals: list[Interval] = []
         before: Segment | None = None
         for segment in self._counted():
@@ -162,14 +162,14 @@ class Timeline:
         return intervals
 
     def gaps(self) -> list[GapInterval]:
-        """Return what is missing in between, in order; the last one is open while no event confirms a new epoch.
+        """Return the gaps in between, in order; the last one is open while no event confirms a new epoch.
 
         Two gaps touch where the epoch between them has no final instant.
         """
         return [gap for _, gap in self.losses()]
 
     def losses(self) -> list[tuple[Segment, GapInterval]]:
-        """Return the gaps, each with the segment that it follows."""
+        """Return the gaps, each with the segment before it."""
         counted = self._counted()
         losses = []
         for index, segment in enumerate(counted):

@@ -1,4 +1,4 @@
-"""What is unpacked of a sealed segment, and held ready until memory is short."""
+"""Decoded parts of a sealed segment, cached until memory is short."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Columns:
 
     @property
     def bytes(self) -> int:
-        """Bytes that it takes."""
+        """Bytes of the columns."""
         return sum(
             column.nbytes
             for column in (self.times, self.update_ids, self.prices, self.row_ends, self.chunk_levels,
@@ -47,9 +47,9 @@ INDEX = (
 
 
 def fit(header: Header, columns: dict[Kind, Integers], chunk_bytes: int) -> bool:
-    """Return whether the columns of an index are as long as they should be, and name nothing that is not there.
+    """Return whether the columns of an index fit each other and name only existing events, levels and chunks.
 
-    Their checksums say that they are what somebody wrote; this says that it was an index.
+    Their checksums prove that they are as written; this proves that an index was written.
     """
     count = {kind: len(column) for kind, column in columns.items()}
     rows, lengths, firsts = (columns[kind] for kind in (Kind.LEVEL_ROWS, Kind.CHUNK_LENGTHS, Kind.CHUNK_LEVELS))
@@ -68,18 +68,18 @@ def fit(header: Header, columns: dict[Kind, Integers], chunk_bytes: int) -> bool
 
 
 def _adds_up(parts: Integers, whole: int, *, least: int) -> bool:
-    """Return whether numbers, each of at least so much, make a sum that 32 bits hold."""
+    """Return whether numbers of at least `least` add up to `whole`, within 32 bits."""
     in_bounds = whole < 1 << 32 and least <= parts.min(initial=least) and parts.max(initial=0) <= whole
     return bool(in_bounds and parts.sum() == whole)
 
 
 class Index(Held):
-    """The index of one segment, once it is unpacked."""
+    """The decoded index of one segment."""
 
     def __init__(self, segment: Owner, columns: Columns) -> None:
         super().__init__(segment)
         self.columns = columns
-        self.known_zeros: memoryview | None = None  # only where somebody asks for such a price
+        self.known_zeros: memoryview | None = None  # decoded when a question asks about such a price
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Chunk:
 
 
 class Rows(Held):
-    """The rows of one segment, as far as they are unpacked: a chunk each, in memory of its own."""
+    """The decoded rows of one segment, a chunk each, in memory of its own."""
 
     def __init__(self, segment: Owner, chunks: int) -> None:
         super().__init__(segment)

@@ -1,4 +1,4 @@
-"""The segments that have ended and are not files yet: they answer from memory, behind their logs, until they are."""
+"""Segments that have ended and are not sealed yet: they answer from memory, behind their logs."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -15,13 +15,13 @@ from .seal import Sealer, SealJob
 from .sealed import SealedSegment
 from .timeline import Timeline
 
-# Segments of a symbol that may wait to be sealed; it takes hours of failing to get there.
+# Segments of a symbol that may wait to be sealed: three hours of segments of five minutes.
 MAX_UNSEALED = 36
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A segment that has ended, with its log, and whether it is being sealed at this moment.
+    """Segment that has ended, with its log; `is_in_work` while the sealer has it.
 
     `unwritten` is the record of its end while that cannot be written.
     """
@@ -34,7 +34,7 @@ class _Waiting:
     is_in_work: bool = False
 
     def write_end(self) -> None:
-        """Write how the epoch ended, if that is still to do and can be done."""
+        """Write the record of the epoch's end, if it is missing and the disk takes it."""
         if self.unwritten is not None:
             with contextlib.suppress(OSError):
                 self.log.append(self.unwritten)
@@ -42,7 +42,7 @@ class _Waiting:
 
 
 class Unsealed:
-    """Those of one symbol. `error` says why the last seal failed; `sealed` is called with each file that is in use."""
+    """Unsealed segments of a symbol. `error` tells why the last seal failed; `sealed` is called with each new file."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Unsealed:
         timeline: Timeline,
     ) -> None:
         self.error: str | None = None
-        self.is_new = False  # whether one waits that was not handed over yet
+        self.is_new = False  # whether a segment waits that was not submitted yet
         self.sealed: Callable[[SealedSegment], None] = lambda _: None
         self._symbol = symbol
         self._exchange = exchange
@@ -71,32 +71,32 @@ class Unsealed:
 
     @property
     def logs(self) -> list[GrowingFile]:
-        """The logs of all of them."""
+        """The logs of all these segments."""
         return [each.log for each in tuple(self._waiting)]
 
     def full(self) -> str | None:
-        """Return why no more can wait; None while more can."""
+        """Return why no other segment may wait; None while one may."""
         if len(self._waiting) >= MAX_UNSEALED:
             return f"{len(self._waiting)} segments wait to be sealed"
         unsealed = self._memories.unsealed
         return None if unsealed.has_room() else f"{unsealed.bytes} bytes of segments wait to be sealed"
 
     def found(self, found: Iterable[FoundLog]) -> None:
-        """Take in what another server left."""
+        """Add the segments that an earlier server left."""
         for each in found:
             self.add(each.segment, each.name, each.file)
 
     def add(self, segment: HotSegment, name: str, log: GrowingFile, unwritten: bytes | None = None) -> None:
-        """Take in a segment that has ended. It is handed over by the next `submit`."""
+        """Add a segment that has ended. The next `submit` hands it to the sealer."""
         self._waiting.append(_Waiting(segment, name, log, unwritten, log.size))
         self._memories.unsealed.bytes += log.size
         self.is_new = True
 
     def submit(self) -> None:
-        """Have everything sealed that waits for it and is not in work."""
+        """Hand all waiting segments to the sealer that it does not have yet."""
         self.is_new = False
         for waiting in tuple(self._waiting):
-            # Where neither this nor a seal can be done, a restart would call the gap RESTART.
+            # If neither this nor a seal succeeds, a restart gives the gap the cause RESTART.
             waiting.write_end()
             if waiting.is_in_work:
                 continue
@@ -106,7 +106,7 @@ class Unsealed:
             self._sealer.submit(self._files, job, partial(self._done, waiting))
 
     def _done(self, waiting: _Waiting, error: str | None) -> None:
-        """Let the file answer where its segment did, if it is there and says what memory says."""
+        """Replace the segment by its file, if the file exists and agrees with memory."""
         waiting.is_in_work = False
         if waiting not in self._waiting:
             return
@@ -129,14 +129,14 @@ class Unsealed:
         self._waiting.remove(waiting)
         self._memories.unsealed.bytes -= waiting.bytes
         waiting.log.close()
-        # What cannot be removed now is found, and removed, when the folder is opened again.
+        # Recovery removes a log that cannot be removed now.
         with contextlib.suppress(OSError):
             self._files.remove(waiting.name)
         self.sealed(sealed)
 
 
 def _is_same(hot: HotSegment, sealed: SealedSegment) -> bool:
-    """Return whether a file's header says what memory does. Its sections were compared when it was written."""
+    """Return whether a file's header agrees with memory. Its sections were compared when it was written."""
     header = sealed.header
     return (
         (header.start, header.end, header.ended_by, header.continued)
