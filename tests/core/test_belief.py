@@ -299,6 +299,22 @@ def test_a_quiet_symbol_goes_on_after_a_reconnect_with_its_first_event(quiet: in
     assert belief.judge(at(START + quiet + 500, START + quiet + 550), keyframe) is Verdict.BELIEVED
 
 
+@pytest.mark.parametrize(("ahead", "verdict"), [(SLACK_MS, Verdict.BELIEVED), (SLACK_MS + 1, Verdict.DOUBTED)])
+def test_a_quiet_symbol_is_believed_within_the_slack(ahead: int, verdict: Verdict) -> None:
+    belief, keyframe = Belief(at(START, START)), at(START, START + 60_000)
+    assert belief.judge(at(START + 60_100 + ahead, START + 60_100), keyframe) is verdict
+    assert belief.judge(at(START + 60_100 - ahead, START + 60_100), keyframe) is verdict
+
+
+def test_a_replay_goes_on_after_a_reconnect_at_its_own_speed() -> None:
+    belief = Belief(at(START, RECEIVED))
+    for second in range(1, 10):
+        belief.believe(Millis(START + 60_000 * second), Nanos((RECEIVED + 1000 * second) * 1_000_000))
+    keyframe = at(START + 660_000, RECEIVED + 11_000)
+    assert belief.judge(at(START + 690_000, RECEIVED + 11_500), keyframe) is Verdict.BELIEVED
+    assert belief.judge(at(START + 790_000, RECEIVED + 11_500), keyframe) is Verdict.DOUBTED
+
+
 def test_a_burst_after_a_stall_is_no_fast_replay() -> None:
     belief = Belief(at(START, START))
     for index in range(1, 40):
