@@ -1,1 +1,1 @@
-"""Streams: who is told what, when, and from where on."""
+"""Streams: the subscribers of a symbol, their messages, and their positions."""

@@ -1,4 +1,4 @@
-"""A stream about the book: all that is known of it, or the best levels of each side."""
+"""Stream of a book: all known levels, or the best levels of each side."""
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ from .watch import Source, Watch
 
 
 class Ladder:
-    """A book's levels, signed, and their prices in order: what the best ones are costs little after every event."""
+    """Signed levels of a book with their prices in order, so that the best ones are cheap after every event."""
 
     def __init__(self, view: BookView) -> None:
         self._levels: dict[int, int] = dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True))
@@ -23,7 +23,7 @@ class Ladder:
         self._asks = sorted(price for price, quantity in self._levels.items() if quantity < 0)
 
     def apply(self, changes: Mapping[int, int]) -> None:
-        """Take in what an event changed."""
+        """Apply the changes of an event."""
         for price, quantity in changes.items():
             before = self._levels.get(price, 0)
             if (before > 0) != (quantity > 0) or (before < 0) != (quantity < 0):
@@ -53,18 +53,18 @@ class Top:
     """The best levels of a book, event by event."""
 
     def __init__(self, view: BookView, depth: int | None) -> None:
-        """`depth` is how many levels of each side; None for all."""
+        """`depth` is the number of levels of each side; None for all."""
         self.depth = depth
         self._ladder = None if depth is None else Ladder(view)
         self.shown: dict[int, int] = {} if self._ladder is None or depth is None else self._ladder.best(depth)
 
     def apply(self, changes: Mapping[int, int]) -> Mapping[int, int]:
-        """Take in what an event changed; return what that changes among the best levels."""
+        """Apply the changes of an event; return the changes among the best levels."""
         if self._ladder is None or self.depth is None:
             return changes
         self._ladder.apply(changes)
         low, high = min(self.shown, default=0), max(self.shown, default=0)
-        # Outside, nothing comes in as long as nothing leaves; a side that is short has room for anything.
+        # A level from outside enters only when one leaves; a side with fewer than `depth` levels takes any.
         if len(self.shown) == 2 * self.depth and not any(low <= price <= high for price in changes):
             return {}
         before, self.shown = self.shown, self._ladder.best(self.depth)
@@ -94,7 +94,7 @@ class BookSource(Source, Protocol):
 
 
 class BookWatch(Watch[BookMessage]):
-    """The book, then what changes of it; `depth` levels of each side, or all."""
+    """Subscription to a book: its state, then its changes; `depth` levels of each side, or all."""
 
     _source: BookSource
 
@@ -107,16 +107,16 @@ class BookWatch(Watch[BookMessage]):
         is_resumed: bool = False,
         end: Millis | None = None,
     ) -> None:
-        # What the best levels were, only somebody knows who has followed them.
+        # A stream of best levels cannot resume from a position alone, so it starts with a STATE.
         super().__init__(source, position, is_resumed=is_resumed and depth is None, end=end)
         self.depth = depth
         self._known_range: KnownRange | None = (
             known_range_after(source.history, position) if is_resumed and position else None
         )
-        self._top: Top | None = None  # while it is behind
+        self._top: Top | None = None  # while the watch is behind
 
     def rescale(self, price_factor: int, quantity_factor: int) -> None:
-        """Move what is kept to finer steps."""
+        """Move the stored prices and quantities to finer steps."""
         if self._known_range is not None:
             self._known_range = self._known_range.rescaled(price_factor)
         if self._top is not None:
@@ -150,12 +150,12 @@ class BookWatch(Watch[BookMessage]):
             told = changes if self._top is None else self._top.apply(changes)
             if told:
                 yield self._source.book_change(told, Millis(time), UpdateId(update_id))
-            self._position = Position(Millis(time), UpdateId(update_id))  # also where nothing was to be told
+            self._position = Position(Millis(time), UpdateId(update_id))  # also without a message
 
     def _state_now(self) -> Iterator[BookMessage]:
-        self._top = None  # from here on, the hub's
+        self._top = None  # from here on, the hub's `Top` serves this watch
         view = self._source.book_now()
-        assert view is not None, "the hub tells of a gap while there is none"
+        assert view is not None, "the hub has a gap while no book is in sync"
         if self._wants_state or self._gap is not None or view.known_range != self._known_range:
             yield self._source.book_now_message(view, self.depth)
 

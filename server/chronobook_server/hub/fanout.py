@@ -1,7 +1,7 @@
 """Fan-out of one symbol's records to the streams that watch it.
 
-A depth event costs what it changed, not how many watch: watches stand under their price, or their depth, and a message
-is made once for all of them.
+The cost of a depth event depends on its changes and not on the number of watches. Watches are grouped by price or by
+depth, and a group shares one message.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,13 +33,14 @@ from .level import LevelWatch
 from .messages import BookMessage, Kind, LevelMessage
 from .watch import FAR, Watch
 
-# Messages that may wait for one reader: seconds of the busiest level. After that it reads on in the history.
+# Messages queued for one reader: seconds of the busiest level. A slower reader falls behind and reads on in the
+# history.
 QUEUE_LIMIT = 256
 
 
 @dataclass(slots=True)
 class _Level:
-    """A price that is watched, with what is known to rest there (None: nothing is known)."""
+    """A watched price with its signed quantity (None: unknown)."""
 
     quantity: SignedQuantity | None
     watches: set[LevelWatch] = field(default_factory=set)
@@ -47,7 +48,7 @@ class _Level:
 
 @dataclass(slots=True)
 class _Book:
-    """A depth that is watched; `top` is None while no book is in sync."""
+    """A watched depth; `top` is None while no book is in sync."""
 
     top: Top | None
     watches: set[BookWatch] = field(default_factory=set)
@@ -56,7 +57,7 @@ class _Book:
 class Hub:
     """The watches of one symbol. Records must have reached the history before they are published here.
 
-    `level_now` and `book_now` say what is in the book that is in sync, None while there is none.
+    `level_now` and `book_now` return the state of the book in sync; None while there is none.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Hub:
         self.queue_limit = queue_limit
         self.instrument: Instrument = history.instrument
         self._factors = (1, 1)  # from steps of the records to those of `instrument`
-        # What an earlier server wrote ends in a gap, until the first sync.
+        # The history of an earlier server ends in a gap, until the first sync.
         self.gap = next((gap for gap in history.gaps() if gap.end is None), None)
         self.newest = Position(*(history.newest_state() or (Millis(0), UpdateId(0))))
         self._levels: dict[int, _Level] = {}
@@ -84,7 +85,7 @@ class Hub:
         self.start = Millis(0)  # of the epoch; its first events may be of the instant that the one before ended at
         self._is_suspended = False
         self._keyframe: Keyframe | None = None  # of the epoch that begins, until its first event
-        self._is_back = False  # a book that nobody has been told of yet
+        self._is_back = False  # a book in sync that no watch has received yet
 
     def __len__(self) -> int:
         """Return the number of watches."""
@@ -137,7 +138,7 @@ class Hub:
         return watch
 
     def join(self, watch: Watch[Any]) -> None:
-        """Tell a watch what is new from now on."""
+        """Deliver new messages to a watch."""
         if watch.last is not None:
             self._next_end = min(self._next_end, watch.last)
         if isinstance(watch, LevelWatch):
@@ -154,7 +155,7 @@ class Hub:
             book.watches.add(watch)
 
     def leave(self, watch: Watch[Any]) -> None:
-        """Tell a watch nothing more."""
+        """Deliver no more messages to a watch."""
         if isinstance(watch, LevelWatch):
             level = self._levels.get(watch.price)
             if level is not None:
@@ -169,7 +170,7 @@ class Hub:
                     del self._books[watch.depth]
 
     def forget(self, watch: Watch[Any]) -> None:
-        """Forget a watch: its reader has left."""
+        """Remove a watch whose reader has left."""
         self._all.discard(watch)
         self.leave(watch)
 
@@ -178,12 +179,13 @@ class Hub:
         for watch in tuple(self._all):
             watch.end(cause)
 
-    # --- what happens
+    # --- records
 
     def publish(self, record: Record, *, is_last: bool = True) -> None:
-        """Tell the watches what a record means for them; where it is not `is_last`, others follow that came with it.
+        """Deliver a record to the watches; without `is_last`, more records of the same message follow.
 
-        A book that is back is told after them: it holds them all, and what it was a second before is known only then.
+        After a resync the state is sent once all events of the batch are applied; only then is the previous-second
+        value known.
         """
         if isinstance(record, Update):
             if self._keyframe is not None:
@@ -199,7 +201,7 @@ class Hub:
             self.settle()
 
     def settle(self) -> None:
-        """Say that a book is back, where that has not been said yet."""
+        """Deliver the RESYNCED message and the state, if they are pending."""
         if self._is_back:
             self._is_back = False
             self._tell_resynced(self.start)
@@ -211,13 +213,13 @@ class Hub:
                 self._tell_gap(record)
             case Resumed():
                 self._is_suspended = False
-                # Nothing was missed: the gap ends where it began. Not in an epoch that is not confirmed yet.
+                # No event was missed, so the gap ends where it began. An unconfirmed epoch delivers this later.
                 if self._keyframe is None and self.gap is not None:
                     self._tell_resynced(self.newest.time)
             case Gap():
                 self._keyframe = None
                 if self._is_suspended:
-                    self._is_suspended = False  # it has been told, if perhaps with another cause
+                    self._is_suspended = False  # the watches know of it, perhaps with another cause
                     self.gap = self.gap and replace(self.gap, cause=record.cause)
                 else:
                     self._tell_gap(record)
@@ -276,7 +278,7 @@ class Hub:
                     follower.offer(change)
 
     def _tell_gap(self, record: Gap | Suspended) -> None:
-        # An epoch that no event confirmed leaves no gap of its own: the one before it goes on.
+        # An unconfirmed epoch leaves no gap of its own: the gap before it continues.
         self.gap = self.gap or GapInterval(Millis(self.newest.time - 1), None, record.cause)
         for level in self._levels.values():
             level.quantity = None
@@ -293,12 +295,12 @@ class Hub:
             watch.about_gap(kind, gap)
 
     def _tell_learned(self) -> None:
-        """Say what has become known, or has ceased to be, by a later snapshot."""
+        """Deliver the levels that a later snapshot made known or unknown."""
         if self.gap is None:
             self._tell_states(is_all=False)
 
     def _tell_states(self, *, is_all: bool) -> None:
-        """Tell the books, and the levels' states: all, or those that are known now and were not, or the other way."""
+        """Deliver the state of all books, and of all levels or of those that became known or unknown."""
         for price, level in tuple(self._levels.items()):
             now = self.level_now(Price(price))
             if now is not None and (is_all or (now.quantity is None) != (level.quantity is None)):
@@ -315,7 +317,7 @@ class Hub:
                     follower.offer(state)
 
     def _rescale(self, instrument: Instrument) -> None:
-        """Take records in steps of an instrument; move all that is kept to the steps of history."""
+        """Accept records in steps of an instrument; move all stored numbers to the steps of history."""
         # A book may be in coarser steps than history, which keeps the finest.
         self._factors = instrument.factors_to(self.history.instrument)
         price_factor, quantity_factor = self.instrument.factors_to(self.history.instrument)
@@ -335,7 +337,7 @@ class Hub:
     # --- messages
 
     def difference(self, price: Price, quantity: SignedQuantity, time: Millis) -> int | None:
-        """Return a quantity minus that of a second before; None where that one is not known."""
+        """Return a quantity minus that of a second before; None where the latter is unknown."""
         before = self.history.quantity_before(price, time)
         return None if before is None else abs(quantity) - abs(before)
 
@@ -352,7 +354,7 @@ class Hub:
         update_id: UpdateId,
         complete_to: Millis | None = None,
     ) -> LevelMessage:
-        """Return what is known of a level; `complete_to` as in `final_to`."""
+        """Return the message with a level's state; `complete_to` as in `final_to`."""
         is_known = quantity is not None
         return LevelMessage(
             kind=Kind.STATE if is_known else Kind.UNKNOWN,
@@ -367,11 +369,11 @@ class Hub:
         )
 
     def book_now_message(self, view: BookView, depth: int | None) -> BookMessage:
-        """Return the book of now."""
+        """Return the message with the present book."""
         return self.book_state(replace(view, transaction_time=max(view.transaction_time, self.start)), depth)
 
     def book_state(self, view: BookView, depth: int | None, complete_to: Millis | None = None) -> BookMessage:
-        """Return a whole book, or its best levels; `complete_to` as in `final_to`."""
+        """Return the message with a whole book, or its best levels; `complete_to` as in `final_to`."""
         return BookMessage(
             kind=Kind.STATE,
             instrument=self.instrument,
@@ -383,7 +385,7 @@ class Hub:
         )
 
     def book_change(self, changes: Mapping[int, int], time: Millis, update_id: UpdateId) -> BookMessage:
-        """Return what an event changed."""
+        """Return the message with the changes of an event."""
         return BookMessage(
             kind=Kind.CHANGE, instrument=self.instrument, time=time, update_id=update_id, changes=changes
         )

@@ -1,4 +1,4 @@
-"""A stream about one price."""
+"""Stream of one price."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -35,7 +35,7 @@ class LevelSource(Source, Protocol):
 
 
 class LevelWatch(Watch[LevelMessage]):
-    """The state of a level, then its changes; those of less than `min_change` are left out, in decimal quantities."""
+    """Subscription to a level: its state, then its changes; changes below `min_change` (decimal) are left out."""
 
     _source: LevelSource
 
@@ -51,12 +51,12 @@ class LevelWatch(Watch[LevelMessage]):
         min_change: Decimal | None = None,
     ) -> None:
         super().__init__(source, position, is_resumed=is_resumed, end=end)
-        self.price = price  # in the steps of today; moves with the scale
+        self.price = price  # in the present steps; moves with the scale
         self._quantity = resumed_with  # as the reader knows it
         self._min_change = min_change
 
     def rescale(self, price_factor: int, quantity_factor: int) -> None:
-        """Move what is kept to finer steps."""
+        """Move the stored price and quantity to finer steps."""
         self.price = Price(self.price * price_factor)
         if self._quantity is not None:
             self._quantity = SignedQuantity(self._quantity * quantity_factor)
@@ -76,7 +76,7 @@ class LevelWatch(Watch[LevelMessage]):
             else:
                 yield self._source.level_state(self.price, step.quantity, step.time, step.update_id, self._read_to)
             if isinstance(step, LevelStep):
-                self._position = Position(step.time, step.update_id)  # also where it was left out
+                self._position = Position(step.time, step.update_id)  # also for a change that is left out
 
     def _change(self, step: LevelStep) -> LevelMessage:
         assert step.quantity is not None
@@ -94,13 +94,13 @@ class LevelWatch(Watch[LevelMessage]):
 
     def _state_now(self) -> Iterator[LevelMessage]:
         level = self._source.level_now(self.price)
-        assert level is not None, "the hub tells of a gap while there is none"
+        assert level is not None, "the hub has a gap while no book is in sync"
         if self._wants_state or self._gap is not None or level.quantity != self._quantity:
             time = max(level.as_of, self._source.start)
             yield self._source.level_state(self.price, level.quantity, time, level.update_id)
 
     def _wanted(self, message: LevelMessage) -> LevelMessage | None:
-        """Leave out changes that are too small, and tell the others as seen from the last one told."""
+        """Leave out changes that are too small, and count the others from the last delivered one."""
         wanted = super()._wanted(message)
         if wanted is None or self._min_change is None or self._quantity is None:
             return wanted

@@ -1,4 +1,4 @@
-"""What streams are told. Prices and quantities are in steps of `instrument`; what is None is not said."""
+"""Messages of streams. Prices and quantities are in steps of `instrument`; None marks an absent field."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from chronobook_server.core.view import BookView
 
 
 class Kind(StrEnum):
-    """What a message says."""
+    """Kind of a message."""
 
     STATE = "STATE"
     CHANGE = "CHANGE"
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Message:
-    """One message. It is made once for all who get it, and `encoded`, as it goes over the wire, is kept with it."""
+    """One message, shared by all its readers; `encoded` caches its bytes on the wire."""
 
     kind: Kind
     instrument: Instrument
@@ -32,7 +32,7 @@ class Message:
     update_id: UpdateId | None = None
     gap: GapInterval | None = None
     cause: Cause | None = None
-    complete_to: Millis | None = None  # in STATE, HEARTBEAT and END: what is final, and was told
+    complete_to: Millis | None = None  # in STATE, HEARTBEAT and END: the last final instant delivered
     encoded: bytes | None = None
 
 
@@ -48,7 +48,7 @@ class LevelMessage(Message):
 
 @dataclass(slots=True, kw_only=True)
 class BookMessage(Message):
-    """One message about the book: in STATE the `depth` best levels of each side, in CHANGE those that are other now."""
+    """One message about the book: in STATE the `depth` best levels of each side, in CHANGE the changed ones."""
 
     changes: Mapping[int, int] | None = None
     view: BookView | None = None

@@ -1,9 +1,9 @@
-"""One stream, from wherever it begins: what is behind comes from history, what is new from the hub.
+"""One stream from any position: old messages come from the history, new ones from the hub.
 
-A watch is live, or it is behind. A live one stands at the end of the history and is handed every new message; a few may
-wait for its reader. Where more would have to wait, they are all forgotten and the watch is behind: it reads on in the
-history, from the last message that its reader took, until it stands at the end again. So nothing is lost or repeated
-at the seam, and a slow reader costs nobody anything. It is too slow only where history no longer has what comes next.
+A watch is live, or it is behind. A live watch has reached the end of the history and receives every new message in a
+short queue. When the queue is full, the watch drops it and falls behind: it reads on in the history from the last
+message that its reader took, until it reaches the end again. So the seam loses and repeats no message, and a slow
+reader costs other readers nothing. A watch ends as too slow only when retention has removed its next event.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _Message = TypeVar("_Message", bound=Message)
 FAR = Millis(MAX_STEPS)
 HEARTBEAT_SECONDS = 10.0
 
-# Messages that a reader is handed in one go, so that a backlog costs little for each.
+# Messages handed to a reader at once, so that a backlog costs little for each.
 AT_ONCE = 32
 
 
@@ -41,7 +41,7 @@ class Source(Protocol):
     gap: GapInterval | None
 
     def join(self, watch: "Watch[Any]", /) -> None:
-        """Hand new messages to a watch from now on."""
+        """Begin to hand new messages to a watch."""
 
     def leave(self, watch: "Watch[Any]", /) -> None:
         """Hand no more messages to a watch."""
@@ -54,11 +54,11 @@ class Source(Protocol):
 
 
 class Watch(ABC, Generic[_Message]):
-    """A stream. It begins after `position`, None for now, and ends with the last event up to `end`, None for never.
+    """Subscription from after `position` (None: from now) to the last event up to `end` (None: without an end).
 
-    It ends as soon as an event of `end` or later is known: another event of that very `T` may still come, and
-    `complete_to` in END says so.
-    With `is_resumed` its reader knows what was at the position; otherwise the state there comes first.
+    It ends as soon as an event of `end` or later arrives. Another event of that same `T` may still come, and
+    `complete_to` in END tells so. With `is_resumed` the reader knows the state at the position; otherwise that state
+    comes first.
     """
 
     def __init__(
@@ -71,20 +71,20 @@ class Watch(ABC, Generic[_Message]):
         self._position = position
         self._wants_state = not is_resumed
         self.last = end
-        self._gap: GapInterval | None = None  # of which the reader was told, and not yet of its end
+        self._gap: GapInterval | None = None  # a gap that the reader knows of, but not its end
         self._queue: deque[_Message] = deque()
-        self._pending: Iterator[_Message] = iter(())  # comes before what is in the queue
-        self._pending_in: Instrument | None = None  # the steps that it was read in
+        self._pending: Iterator[_Message] = iter(())  # delivered before the queue
+        self._pending_in: Instrument | None = None  # the instrument at the time of that reading
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None  # of the next heartbeat
         self._quiet_since = 0.0  # loop time
         self._has_said_end = False
-        self._read_to: Millis | None = None  # what was final when the history was last read
+        self._read_to: Millis | None = None  # the last final instant when the history was last read
 
     # --- in, from the hub
 
     def offer(self, message: _Message) -> None:
-        """Hand on a new message. Only while the watch is live."""
+        """Queue a new message. Only while the watch is live."""
         if self._is_after_end(message) or self._has_said_end:
             return
         if len(self._queue) >= self._source.queue_limit:
@@ -94,26 +94,26 @@ class Watch(ABC, Generic[_Message]):
             self._wake()
 
     def about_gap(self, kind: Kind, gap: GapInterval) -> None:
-        """Hand on that a gap has begun, or has ended."""
+        """Queue the message that a gap has begun or ended."""
         if gap.end is None:
             self.offer(self._about(kind, *self._source.newest, gap=gap, cause=gap.cause))
         else:
             self.offer(self._about(kind, gap.end, gap=gap, cause=gap.cause))
 
     def end(self, cause: Cause) -> None:
-        """Say that nothing more will come."""
+        """End the stream with a cause, after the messages before it."""
         self.ended_by = self.ended_by or cause
         self._wake()
 
     def rescale(self, price_factor: int, quantity_factor: int) -> None:
-        """Move what is kept to finer steps."""
+        """Move the stored prices and quantities to finer steps."""
 
     def _fall_behind(self) -> None:
         self._queue.clear()
         self._pending, self._pending_in = iter(()), None
         self.is_live = False
         if self.ended_by is Cause.INTERVAL_OVER:
-            self.ended_by = None  # the end comes after what is read in the history
+            self.ended_by = None  # the end comes after the events in the history
         self._source.leave(self)
         self._wake()
 
@@ -127,7 +127,7 @@ class Watch(ABC, Generic[_Message]):
     # --- out, to the reader
 
     async def next(self, at_most: int = AT_ONCE) -> list[_Message]:
-        """Return the next messages: a heartbeat where none comes for a while, END as the last one, none after that."""
+        """Return the next messages: a heartbeat after a time without any, END as the last one, then none."""
         while not self._has_said_end:
             messages = self._take(at_most)
             if messages:
@@ -141,7 +141,7 @@ class Watch(ABC, Generic[_Message]):
         return []
 
     def _take(self, at_most: int) -> list[_Message]:
-        """Return the next messages that are there already and wanted."""
+        """Return the next available messages that pass the filter."""
         taken: list[_Message] = []
         while len(taken) < at_most:
             if self._pending_in is not None and self._pending_in is not self._source.instrument:
@@ -162,7 +162,7 @@ class Watch(ABC, Generic[_Message]):
         return self._about(Kind.HEARTBEAT, *newest, complete_to=self._source.final_to(newest.time))
 
     def _last(self) -> list[_Message]:
-        """Return END, which claims no more than was told."""
+        """Return END, whose `complete_to` covers only delivered messages."""
         self._has_said_end = True
         end = FAR if self.last is None else self.last
         newest, is_over = self._source.newest.time, self.ended_by is Cause.INTERVAL_OVER
@@ -176,10 +176,10 @@ class Watch(ABC, Generic[_Message]):
         return [self._about(Kind.END, time, cause=self.ended_by, complete_to=complete_to)]
 
     async def _has_news(self) -> bool:
-        """Wait until there is something to tell; return whether that came before it was time for a heartbeat."""
+        """Wait for a message or an end; return False when a heartbeat is due first."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        if self._timer is None:  # one for many waits: to set and cancel one for each would cost more than the rest
+        if self._timer is None:  # one timer for many waits: one for each would cost more than the rest
             self._timer = loop.call_later(self.heartbeat_seconds, self._beat)
         self._quiet_since = loop.time()
         try:
@@ -189,10 +189,10 @@ class Watch(ABC, Generic[_Message]):
         return bool(self._queue) or self.ended_by is not None or not self.is_live
 
     def _beat(self) -> None:
-        """Wake who has waited for long enough."""
+        """Wake the reader when a heartbeat is due."""
         self._timer = None
         if self._waiter is None:
-            return  # busy; the next wait sets a timer
+            return  # the reader is busy; its next wait sets a timer
         loop = asyncio.get_running_loop()
         left = self._quiet_since + self.heartbeat_seconds - loop.time()
         if left > 0:
@@ -201,7 +201,7 @@ class Watch(ABC, Generic[_Message]):
             self._wake()
 
     async def _read_further(self) -> None:
-        """Read on in the history; where it has no more, go live."""
+        """Read on in the history; go live at its end."""
         steps: list[Any] = []
         self._read_to = self._source.history.complete_to
         if self._position is not None:
@@ -219,10 +219,10 @@ class Watch(ABC, Generic[_Message]):
         elif self._is_over():
             self.end(Cause.INTERVAL_OVER)
         else:
-            self.go_live()  # nothing has come between the look that found nothing more and this
+            self.go_live()  # no event can have come since that reading, because there is no await in between
 
     def go_live(self) -> None:
-        """Be told from now on, after what leads from what the reader knows to what is the case now."""
+        """Go live: queue the messages that bring the reader up to date, then deliver new ones."""
         self.is_live = True
         self._source.join(self)
         present = [message for message in self._present() if not self._is_after_end(message)]
@@ -234,7 +234,7 @@ class Watch(ABC, Generic[_Message]):
         return self.last is not None and self._source.newest.time >= self.last
 
     def _gap_messages(self, step: GapStep) -> Iterator[_Message]:
-        """Yield what tells of a gap."""
+        """Yield the messages about a gap."""
         gap = step.gap
         if self._gap is None:
             begun = GapInterval(gap.start, None, gap.cause)
@@ -243,7 +243,7 @@ class Watch(ABC, Generic[_Message]):
             yield self._about(Kind.RESYNCED, gap.end, gap=gap, cause=gap.cause)
 
     def _present(self) -> Iterator[_Message]:
-        """Yield what leads from what the reader knows to what is the case now."""
+        """Yield the catch-up messages (gap, resync, state)."""
         gap = self._source.gap
         if gap is not None:
             if self._gap is None:
@@ -255,7 +255,7 @@ class Watch(ABC, Generic[_Message]):
         yield from self._state_now()
 
     def _told(self, message: _Message) -> None:
-        """Take note of what the reader is about to get."""
+        """Update position, gap and state by a message that the reader is about to get."""
         kind, update_id = message.kind, message.update_id
         if kind is Kind.GAP:
             self._gap, self._wants_state = message.gap, True
@@ -270,34 +270,34 @@ class Watch(ABC, Generic[_Message]):
                 self._wants_state = False
 
     def raise_if_too_slow(self) -> None:
-        """Raise SlowConsumer where that is why the stream has ended."""
+        """Raise SlowConsumer if the stream has ended for that cause."""
         if self.ended_by is Cause.SUBSCRIBER_TOO_SLOW:
             raise SlowConsumer(Millis(0) if self._position is None else self._position.time)
 
     def close(self) -> None:
-        """Forget the stream: its reader has left."""
+        """Close the stream, because its reader has left."""
         if self._timer is not None:
             self._timer.cancel()
         self._source.forget(self)
 
-    # --- what it is about
+    # --- the kind of stream
 
     @property
     def instrument(self) -> Instrument:
-        """The scales of today."""
+        """The present scales."""
         return self._source.instrument
 
     @abstractmethod
     def _read_on(self, position: Position, end: Millis) -> "Work[list[Any]]":
-        """Return the next steps after a position; none where history has no more."""
+        """Return the next steps after a position; none at the end of the history."""
 
     @abstractmethod
     def _messages_of(self, steps: list[Any]) -> Iterator[_Message]:
-        """Yield the messages that steps make. What the reader knows has changed after each."""
+        """Yield the messages of steps; each message updates the state known to the reader."""
 
     @abstractmethod
     def _state_now(self) -> Iterator[_Message]:
-        """Yield the state of now, in sync, if the reader does not know it."""
+        """Yield the present state, in sync, if the reader does not know it."""
 
     @abstractmethod
     def _message(self, **fields: Any) -> _Message:

@@ -1,1 +1,1 @@
-"""The gRPC service: thin handlers between the contract and the markets."""
+"""gRPC service: thin handlers between the contract and the markets."""

@@ -29,7 +29,7 @@ OUTCOMES: dict[type[Refusal], Outcome.ValueType] = {
 
 
 def check(request: pb.BatchGetQuantityRequest) -> None:
-    """Check the arrays as such. Raises InvalidField."""
+    """Check the lengths of the arrays. Raises InvalidField."""
     if len(request.prices) != len(request.timestamps):
         raise InvalidField(("timestamps", "must be as many as prices"))
     if not 1 <= len(request.prices) <= MAX_PAIRS:
@@ -37,7 +37,7 @@ def check(request: pb.BatchGetQuantityRequest) -> None:
 
 
 async def quantities(market: Market, request: pb.BatchGetQuantityRequest) -> pb.BatchGetQuantityResponse:
-    """Return what rested at each pair."""
+    """Return the quantity at each pair of a price and an instant."""
     instrument = market.instrument
     prices, timestamps = np.array(request.prices), np.array(request.timestamps)
     outcomes = np.zeros(len(prices), np.int64)
@@ -55,29 +55,29 @@ async def quantities(market: Market, request: pb.BatchGetQuantityRequest) -> pb.
     if instrument is None:
         outcomes[outcomes == 0] = Outcome.BEFORE_HISTORY
     asked = np.flatnonzero(outcomes == 0)
-    # In order of time, so that each segment is looked at once.
+    # Pairs go in order of time, so that each segment is decoded once.
     asked = asked[np.argsort(instants[asked], kind="stable")]
-    # Read first: events that come while the pairs are looked up finalise no answer that was given before them.
+    # Read first, because events during the look-ups do not finalise the answers before them.
     complete_to = market.history.complete_to
     states = await in_slices(market.history.quantities_at(steps[asked].tolist(), instants[asked].tolist()))
     return await in_slices(_response(market, outcomes, asked.tolist(), states, complete_to))
 
 
-# An enum's attributes are looked up anew every time, which in ten thousand pairs is most of the work.
+# Plain integers, because an enum's attribute look-up would be most of the work for ten thousand pairs.
 _ANSWERED, _LEVEL_UNKNOWN = int(Outcome.ANSWERED), int(Outcome.LEVEL_UNKNOWN)
 _BID, _ASK = int(pb.BID), int(pb.ASK)
-# Pairs written in one go, half a millisecond of them.
+# Pairs written in one slice, which takes half a millisecond.
 ROWS_A_SLICE = 500
-# From so many steps on, a price can have more digits than a double tells apart.
+# From this many steps on, a price can have more digits than a double distinguishes.
 _MANY = 10**15
-# Such prices read in one go, half a millisecond of them.
+# Such prices read in one slice, which takes half a millisecond.
 PRICES_A_SLICE = 100
 
 
 def _steps(prices: Doubles, outcomes: npt.NDArray[np.int64], instrument: Instrument | None) -> Wide:
-    """Return prices in steps, as Instrument.price_from_float reads them; those that are none get their outcome.
+    """Return prices in steps, as Instrument.price_from_float reads them; invalid ones get their outcome.
 
-    Without an instrument, before the first sync, only those that are none anywhere do.
+    Before the first sync there is no instrument, so only non-finite and non-positive prices are rejected.
     """
     bad = ~np.isfinite(prices) | (prices <= 0)
     whole = np.ones(len(prices))
@@ -91,7 +91,7 @@ def _steps(prices: Doubles, outcomes: npt.NDArray[np.int64], instrument: Instrum
 
 
 def _read_long(prices: Doubles, outcomes: npt.NDArray[np.int64], steps: Wide, instrument: Instrument) -> Work[None]:
-    """Read prices of so many steps that a double is the nearest one to several of them; one by one, in slices."""
+    """Read prices that share their double with others, one by one, in slices."""
     places = np.flatnonzero((prices >= _MANY / instrument.price_unit) & (prices < MAX_STEPS))
     for number, place in enumerate(places.tolist()):
         try:
@@ -109,7 +109,7 @@ def _response(
     states: PairStates,
     complete_to: Millis | None,
 ) -> Work[pb.BatchGetQuantityResponse]:
-    """Write the answer, in slices: ten thousand pairs are many."""
+    """Write the answer in slices, because ten thousand pairs take milliseconds."""
     unit = market.history.instrument.quantity_unit
     count = len(outcomes)
     quantity, difference, as_of, update_id = ([math.nan] * count for _ in range(4))

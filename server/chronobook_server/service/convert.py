@@ -1,4 +1,4 @@
-"""Requests to checked values, values to messages. All conversion between doubles and integers happens here."""
+"""Conversion of requests to checked values and of values to messages: the only place for doubles to integers."""
 
 import asyncio
 import math
@@ -18,7 +18,7 @@ from chronobook_server.core.view import BookView, Steps
 if TYPE_CHECKING:  # the type of a repeated field is not public
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
-# Levels that are turned into messages in one go, about a quarter of a millisecond of them.
+# Levels converted in one slice, which takes about a quarter of a millisecond.
 SLICE = 1000
 # Rows a page may have.
 MAX_PAGE = 10_000
@@ -29,14 +29,14 @@ STATES = {state: pb.SyncState.Value(state.value) for state in State}
 CAUSES = {cause: pb.Cause.Value(cause.value) for cause in Cause}
 
 
-# The generated classes name their optional fields one by one, so what works on all requests takes Any.
+# The generated classes type each optional field, so a function for all requests takes Any.
 def optional(request: Any, field: str) -> float | None:
     """Return an optional number of a request; None where it is absent."""
     return getattr(request, field) if request.HasField(field) else None
 
 
 Check = tuple[str, Callable[[float | None], str | None]]
-"""A field, and what says what is wrong with its value."""
+"""A field, and the function that describes the fault of its value (None: valid)."""
 
 
 def check(request: Any, *checks: Check) -> None:
@@ -51,34 +51,34 @@ def check(request: Any, *checks: Check) -> None:
 
 
 def a_price(value: float | None) -> str | None:
-    """Say what is wrong with a price, as far as that is the same for every symbol."""
+    """Describe the fault of a price, by the rules for every symbol."""
     if value is None:
         return "is required"
     return None if math.isfinite(value) and value > 0 else "must be a finite number above 0"
 
 
 def a_timestamp(value: float | None) -> str | None:
-    """Say what is wrong with an optional instant."""
+    """Describe the fault of an optional instant."""
     return None if value is None or math.isfinite(value) else "must be a finite number of Unix seconds"
 
 
 def a_limit(value: float | None) -> str | None:
-    """Say what is wrong with an optional number of levels."""
+    """Describe the fault of an optional number of levels."""
     return None if value is None or value >= 1 else "must be at least 1"
 
 
 def an_age(value: float | None) -> str | None:
-    """Say what is wrong with an optional number of seconds."""
+    """Describe the fault of an optional number of seconds."""
     return None if value is None or (math.isfinite(value) and value >= 0) else "must be 0 or more seconds"
 
 
 def a_page_size(value: float | None) -> str | None:
-    """Say what is wrong with an optional number of rows."""
+    """Describe the fault of an optional number of rows."""
     return None if value is None or 1 <= value <= MAX_PAGE else f"must be from 1 to {MAX_PAGE}"
 
 
 def a_side(value: float | None) -> str | None:
-    """Say what is wrong with an optional side."""
+    """Describe the fault of an optional side."""
     return None if value is None or value in SIDES.values() else "must be BID or ASK"
 
 
@@ -88,7 +88,7 @@ def requested_side(request: pb.NearestLevelRequest) -> Side | None:
 
 
 def steps(instrument: Instrument | None, price: float) -> Price | None:
-    """Return a price in steps; None before the first sync, while the scale is not known. Raises InvalidField."""
+    """Return a price in steps; None before the first sync, without a scale. Raises InvalidField."""
     return None if instrument is None else instrument.price_from_float(price)
 
 
@@ -113,7 +113,7 @@ def steps_of(numbers: Collection[int]) -> Steps:
 
 def doubles(steps: Steps, unit: int) -> list[float]:
     """Return numbers of steps as doubles, each the nearest to its decimal value."""
-    # numpy makes a double of each number first, which is exact up to 2^53 only.
+    # numpy first converts each number to a double, which is exact only up to 2^53.
     if steps.dtype != np.object_ and int(np.abs(steps).max(initial=0)) <= MAX_EXACT:
         values: list[float] = (steps / unit).tolist()
         return values
@@ -126,18 +126,18 @@ def count(number: int) -> int:
 
 
 def gap(gap: GapInterval) -> pb.GetHistoryResponse.Gap:
-    """Return a gap as the contract has it."""
+    """Return a gap as a message."""
     return pb.GetHistoryResponse.Gap(start=gap.start / 1000, end=seconds(gap.end), cause=CAUSES[gap.cause])
 
 
 def sides(quantities: Steps) -> list[int]:
-    """Return the sides of signed quantities, SIDE_UNSPECIFIED where nothing rests."""
+    """Return the sides of signed quantities, SIDE_UNSPECIFIED for 0."""
     numbers: list[int] = np.where(quantities > 0, pb.BID, np.where(quantities < 0, pb.ASK, 0)).tolist()
     return numbers
 
 
 def side(quantity: SignedQuantity | None) -> pb.Side.ValueType | None:
-    """Return the side of a quantity; None where nothing rests, or nothing is known."""
+    """Return the side of a quantity; None for an empty or unknown level."""
     if not quantity:
         return None
     return pb.BID if quantity > 0 else pb.ASK
@@ -146,9 +146,9 @@ def side(quantity: SignedQuantity | None) -> pb.Side.ValueType | None:
 async def add_levels(
     field: "RepeatedCompositeFieldContainer[pb.PriceLevel]", instrument: Instrument, rows: tuple[Steps, Steps]
 ) -> None:
-    """Add price levels of parallel arrays of prices and quantities in steps, letting others go on in between.
+    """Add price levels of parallel arrays of prices and quantities in steps, with pauses for other tasks.
 
-    Added one by one, none of them is an object for longer than that: thousands of those would set off the collector.
+    Each level is added alone, so that no thousands of objects exist at once, which would start Python's collector.
     """
     price_unit, quantity_unit = instrument.price_unit, instrument.quantity_unit
     prices, quantities = rows
@@ -183,6 +183,6 @@ def known_range(view: BookView) -> pb.KnownRange:
 
 
 def level_unknown(what: str, known: KnownRange, instrument: Instrument) -> LevelUnknown:
-    """Return the refusal for a level that is not known."""
+    """Return the refusal for an unknown level."""
     lowest, highest = bounds(known, instrument)
     return LevelUnknown(what, lowest=lowest, highest=highest)

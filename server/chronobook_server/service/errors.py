@@ -1,4 +1,4 @@
-"""The one table from refusals to statuses: code, reason, metadata and further details, the same over gRPC and REST."""
+"""Table from refusals to statuses: code, reason, metadata and further details, the same over gRPC and REST."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from chronobook.v1.errors_pb2 import ErrorReason
 from chronobook_server.core import errors
 
 DOMAIN = "chronobook"
-# A resync usually takes a second; the same advice for every refusal that passes by itself.
+# A resync usually takes a second; every temporary refusal gives the same advice.
 RETRY_SECONDS = 1
 
 
@@ -97,12 +97,12 @@ TABLE: dict[type[errors.Refusal], _Row] = {
 
 
 def code_of(refusal: errors.Refusal) -> str:
-    """Return the name of the gRPC status that a refusal is sent with."""
+    """Return the name of a refusal's gRPC status code."""
     return TABLE[type(refusal)].code.name
 
 
 def status_of(refusal: errors.Refusal) -> Status:
-    """Return the status that a refusal is sent as."""
+    """Return the status of a refusal."""
     row = TABLE[type(refusal)]
     metadata = {name: value for name, value in row.metadata(refusal).items() if value is not None}
     info = ErrorInfo(reason=ErrorReason.Name(row.reason), domain=DOMAIN, metadata=metadata)
@@ -115,7 +115,7 @@ def status_of(refusal: errors.Refusal) -> Status:
 
 
 def fault(request_id: str) -> Status:
-    """Return the status of a call that failed by a fault of ours. What it was is for the log, not for the caller."""
+    """Return the status of a call that failed by a server fault. The cause is logged and not sent to the caller."""
     info = ErrorInfo(
         reason=ErrorReason.Name(ErrorReason.SERVER_FAULT), domain=DOMAIN, metadata={"request_id": request_id}
     )
@@ -130,13 +130,13 @@ NOT_AGAIN = ("grpc-retry-pushback-ms", "-1")
 async def abort(context: grpc.aio.ServicerContext[Any, Any], refusal: errors.Refusal) -> NoReturn:
     """End a call with a refusal's status.
 
-    Asking again at once would get the same: clients whose gRPC repeats what is UNAVAILABLE are told not to.
+    An immediate retry would get the same answer, so the metadata forbids gRPC clients to retry UNAVAILABLE.
     """
     await _abort(context, status_of(refusal))
 
 
 async def abort_by_fault(context: grpc.aio.ServicerContext[Any, Any], request_id: str) -> NoReturn:
-    """End a call that failed by a fault of ours; asking again would bring it out again."""
+    """End a call that failed by a server fault, without a retry, which would fail again."""
     await _abort(context, fault(request_id))
 
 

@@ -1,4 +1,4 @@
-"""A stream under way: the messages of a watch, as they go over the wire. Nothing of its request is kept."""
+"""Stream under way: the encoded messages of a watch. It keeps no part of its request."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
@@ -10,11 +10,11 @@ from chronobook_server.hub.watch import Watch
 
 _Message = TypeVar("_Message", bound=Message)
 Send = Callable[[bytes], Awaitable[None]]
-"""What sends a message of a stream."""
+"""Function that sends a message of a stream."""
 
 
 class Following(Generic[_Message]):
-    """What one reader is sent of a symbol. `close` it in the end."""
+    """Messages of a symbol for one reader. The caller must `close` it."""
 
     def __init__(self, symbol: str, watch: Watch[_Message], encode: Callable[[str, _Message], Any]) -> None:
         self._symbol = symbol
@@ -22,18 +22,18 @@ class Following(Generic[_Message]):
         self._encode = encode
 
     def end(self, cause: Cause) -> None:
-        """Let the stream end, with a message that says why."""
+        """End the stream with a message that gives the cause."""
         self._watch.end(cause)
 
     async def send_all(self, send: Send) -> None:
-        """Send the messages until the stream ends. Raises the Refusal that it ends with, if it does.
+        """Send the messages until the stream ends. Raises the Refusal if it ends with one.
 
-        Written, not yielded: every generator on the way costs each message some time.
+        It calls `send` instead of yielding, because each generator on the way costs time for each message.
         """
         symbol, watch, encode = self._symbol, self._watch, self._encode
         while messages := await watch.next():
             for message in messages:
-                if message.encoded is None:  # made once for all who get it
+                if message.encoded is None:  # encoded once for all readers
                     message.encoded = encode(symbol, message).SerializeToString()
                 await send(message.encoded)
         watch.raise_if_too_slow()
@@ -43,5 +43,5 @@ class Following(Generic[_Message]):
             raise TooBusy
 
     def close(self) -> None:
-        """Forget the stream: its reader has left."""
+        """Close the stream, because its reader has left."""
         self._watch.close()

@@ -1,6 +1,6 @@
-"""The RPCs of OrderBookService: check the request, ask the market, write the answer. No rules of their own.
+"""RPCs of OrderBookService: check the request, ask the market, write the answer. They add no rules.
 
-What cannot be answered is raised as a Refusal.
+A question without an answer raises a Refusal.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ _Message = TypeVar("_Message", bound=Message)
 
 
 class OrderBookHandlers:
-    """Answers for the markets given, which may become more. No symbol means the default one, or the first there is."""
+    """Handlers for a set of markets, which may grow. An absent symbol means the default one, or the first market."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class OrderBookHandlers:
         if market is not None:
             return market  # nearly always
         if len(symbol) > _LONGEST_SYMBOL:
-            # Which would come back in the refusal's headers, that have no room for it.
+            # The refusal would repeat the symbol in headers, which have no room for it.
             raise InvalidField(("symbol", f"is longer than any symbol, which has {_LONGEST_SYMBOL} characters at most"))
         market = self._markets.get(symbol.upper() or self._default)
         if market is None:
@@ -55,11 +55,11 @@ class OrderBookHandlers:
         return market
 
     async def GetStatus(self, request: pb.GetStatusRequest) -> pb.GetStatusResponse:  # noqa: N802
-        """Say how a symbol's book stands."""
+        """Return the state of a symbol's book."""
         return status.of(self._market(request.symbol), task_error=self._task_error())
 
     async def ListSymbols(self, request: pb.ListSymbolsRequest) -> pb.ListSymbolsResponse:  # noqa: N802
-        """Say which symbols are served, and how each of them stands."""
+        """Return the served symbols with their states."""
         symbols = status.lines(self._markets[symbol] for symbol in sorted(self._markets))
         default = self._default if self._markets else ""
         return pb.ListSymbolsResponse(symbols=symbols, default_symbol=default)
@@ -74,7 +74,7 @@ class OrderBookHandlers:
             ("max_age", convert.an_age),
         )
         market = self._market(request.symbol)
-        complete_to = market.history.complete_to  # read first: what comes later is not in this book
+        complete_to = market.history.complete_to  # read first, because later events are not in this book
         if timestamp is None:
             max_age = convert.optional(request, "max_age")
             current = await in_slices(market.current_book(allow_stale=request.allow_stale, max_age=max_age))
@@ -101,7 +101,7 @@ class OrderBookHandlers:
         return response
 
     async def GetQuantity(self, request: pb.GetQuantityRequest) -> bytes:  # noqa: N802
-        """Answer what rests at a price at an instant, or at the nearest level now."""
+        """Return the quantity at a price at an instant, or at the nearest level now."""
         price, timestamp = request.price, request.timestamp
         points.check(request, price, timestamp)
         market = self._market(request.symbol)
@@ -126,16 +126,16 @@ class OrderBookHandlers:
         return await intervals.best_prices(self._market(request.symbol), request)
 
     async def BatchGetQuantity(self, request: pb.BatchGetQuantityRequest) -> pb.BatchGetQuantityResponse:  # noqa: N802
-        """Answer what rested at many pairs of a price and an instant."""
+        """Return the quantities at many pairs of a price and an instant."""
         batch.check(request)
         return await batch.quantities(self._market(request.symbol), request)
 
     async def GetHistory(self, request: pb.GetHistoryRequest) -> pb.GetHistoryResponse:  # noqa: N802
-        """Say which instants can be asked about."""
+        """Return the covered instants and the gaps."""
         return status.history(self._market(request.symbol))
 
     async def WatchLevel(self, request: pb.WatchLevelRequest) -> Following[LevelMessage]:  # noqa: N802
-        """Begin to follow a level: what is known of it, then every change."""
+        """Begin a stream of a level: its state, then every change."""
 
         def watch(market: Market) -> LevelWatch:
             span = streams.span(market, request)
@@ -148,7 +148,7 @@ class OrderBookHandlers:
         return self._follow(request, streams.LEVEL_CHECKS, watch, streams.level_message)
 
     async def WatchOrderBook(self, request: pb.WatchOrderBookRequest) -> Following[BookMessage]:  # noqa: N802
-        """Begin to follow a book: what it is, then everything that changes of it."""
+        """Begin a stream of a book: its state, then every change."""
 
         def watch(market: Market) -> BookWatch:
             span = streams.span(market, request)

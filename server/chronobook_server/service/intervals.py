@@ -1,4 +1,4 @@
-"""Answers about intervals: changes of a level, best prices; in pages."""
+"""Answers about intervals, in pages: changes of a level, best prices."""
 
 from dataclasses import dataclass
 from math import nan
@@ -25,9 +25,9 @@ CHECKS = (
 
 @dataclass(frozen=True, slots=True)
 class _Interval:
-    """What a request asks for: instants, both included; a page's rows; after which instant the page goes on.
+    """Interval of a request: its instants, both included, the rows of a page, and the instant after which it starts.
 
-    `last`: what comes after it, while the page is made, is not in it. Else a page would say more than is final by it.
+    The page leaves out later events than `last`, which come while it is made. They are not final by its `complete_to`.
     """
 
     start: Millis
@@ -35,16 +35,16 @@ class _Interval:
     last: Millis
     limit: int
     after: Millis | None
-    gaps: list[GapInterval]  # as they were before the page was made: retention may drop some meanwhile
+    gaps: list[GapInterval]  # read before the page is made, because retention may drop some meanwhile
 
     @property
     def begin(self) -> Millis:
-        """The first instant that the page speaks for."""
+        """The first instant that the page covers."""
         return self.start if self.after is None else self.after
 
 
 def _interval(market: Market, request: pb.ListLevelChangesRequest | pb.ListBestPricesRequest) -> _Interval | None:
-    """Return what a request asks for; None where nothing final is held. Raises InvalidField or InTheFuture."""
+    """Return the interval of a request; None without final history. Raises InvalidField or InTheFuture."""
     start, end = (convert.optional(request, field) for field in ("start_timestamp", "end_timestamp"))
     if start is not None and end is not None and end < start:
         raise InvalidField(("end_timestamp", "must not be before start_timestamp"))
@@ -126,12 +126,12 @@ async def best_prices(market: Market, request: pb.ListBestPricesRequest) -> pb.L
 
 
 def _or_nan(steps: Steps, unit: int) -> list[float]:
-    """Return steps as decimal values; NaN for 0, which says that a side is empty."""
+    """Return steps as decimal values; NaN for 0, which marks an empty side."""
     return [value or nan for value in convert.doubles(steps, unit)]
 
 
 def _gaps(market: Market, interval: _Interval, next_after: Millis | None) -> list[GapInterval]:
-    """Return the gaps that a page passes: those within what it speaks for, and at its end those up to the next one."""
+    """Return the gaps of a page: those in its interval, and at its end those up to the next page."""
     end = interval.end if next_after is None else next_after
     by_start = {gap.start: gap for gap in (*interval.gaps, *market.history.gaps())}
     gaps = (by_start[start] for start in sorted(by_start))

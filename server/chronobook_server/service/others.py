@@ -1,4 +1,4 @@
-"""Health and reflection, whose streams have the same places as those of the service."""
+"""Health and reflection; their streams share the places of the service's streams."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeAlias
@@ -17,12 +17,12 @@ from .errors import abort
 from .places import Places
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-# Of the services here. What a caller watches is kept by its name.
+# Characters of a service's name at most: the names here are shorter, and the health service stores watched names.
 _LONGEST_NAME = 128
 
 
 class Health(health.aio.HealthServicer):
-    """The health service; it knows whether anybody relies on it."""
+    """Health service; `is_asked` tells whether a client uses it."""
 
     def __init__(self, callers: Callers, places: Places) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Health(health.aio.HealthServicer):
         self._places = places
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Return its methods. A watch reads its request itself, since gRPC would keep that for as long as it lives."""
+        """Return its methods. A watch reads its request itself, because gRPC would keep it until the watch ends."""
         answer = health_pb2.HealthCheckResponse
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Check": grpc.unary_unary_rpc_method_handler(self._check, None, answer.SerializeToString),
@@ -40,7 +40,7 @@ class Health(health.aio.HealthServicer):
         return grpc.method_handlers_generic_handler(health.SERVICE_NAME, methods)
 
     async def _check(self, data: bytes, context: _Context) -> Any:
-        """Answer how things stand."""
+        """Return the health."""
         self.is_asked = True
         try:
             request = _read(data)
@@ -49,7 +49,7 @@ class Health(health.aio.HealthServicer):
         return await self.Check(request, context)
 
     async def _watch(self, _: Any, context: _Context) -> None:
-        """Tell how things stand, and whenever that changes."""
+        """Send the health now and at every change."""
         self.is_asked = True
         try:
             async with runs.placed(self._places, self._callers, context):
@@ -68,7 +68,7 @@ def _read(data: bytes) -> health_pb2.HealthCheckRequest:
         raise UNREADABLE from None
     if len(request.service) > _LONGEST_NAME:
         raise InvalidField(("service", f"has more than {_LONGEST_NAME} characters"))
-    return health_pb2.HealthCheckRequest(service=request.service)  # without what is unknown in it
+    return health_pb2.HealthCheckRequest(service=request.service)  # without unknown fields
 
 
 class Reflection:

@@ -1,8 +1,8 @@
-"""What rests at one price, at an instant or now: GetQuantity and NearestLevel.
+"""Answers about one price, at an instant or now: GetQuantity and NearestLevel.
 
-A quantity at an instant is what is asked for most. Between two calls the processor forgets most of what it ran, so here
-every function and every attribute on the way costs several times what it costs in a loop: there are few of them, and
-the answer is written as bytes, without a message in between (see docs/performance.md).
+A quantity at an instant is the most frequent question. Between two calls the processor's caches lose most of the code.
+A function call or attribute look-up here therefore costs several times as much as in a loop. So there are few of them,
+and the answer is written as bytes without a message in between (see docs/performance.md).
 """
 
 from functools import cache
@@ -23,13 +23,13 @@ _VARINT, _DOUBLE, _LENGTH = 0, 1, 2  # kinds of fields on the wire
 
 
 def _tag(name: str, kind: int = _DOUBLE) -> int:
-    """Return what begins a field of GetQuantityResponse: one byte, as long as its number is below 16."""
+    """Return the tag of a field of GetQuantityResponse: one byte, as long as its number is below 16."""
     tag: int = pb.GetQuantityResponse.DESCRIPTOR.fields_by_name[name].number << 3 | kind
     return tag
 
 
 def _sides(name: str) -> tuple[bytes, bytes]:
-    """Return a field that names a side: the ask side, and the bid side."""
+    """Return a field's bytes for the ask side and for the bid side."""
     return bytes((_tag(name, _VARINT), _ASK)), bytes((_tag(name, _VARINT), _BID))
 
 
@@ -43,20 +43,20 @@ _one, _two, _six = (Struct("<" + count * "Bd").pack for count in (1, 2, 6))  # f
 
 @cache
 def _proven(symbol: str) -> bytes:
-    """Return the fields that every answer of a symbol has in common."""
+    """Return the fields that all answers of a symbol share."""
     name = symbol.encode()
     return bytes((_tag("symbol", _LENGTH), len(name))) + name + bytes((_tag("is_proven", _VARINT), True))
 
 
 def check(request: pb.GetQuantityRequest, price: float, timestamp: float) -> None:
     """Check a question about a quantity. Raises InvalidField with every violation."""
-    # Where there is nothing to find fault with, which is nearly always, there is no need to look for it.
+    # This fast test passes nearly always; the full check describes the faults.
     if not (0 < price < inf and -inf < timestamp < inf) or request.HasField("max_age"):
         convert.check(request, *CHECKS)
 
 
 def quantity_at(market: Market, price: float, timestamp: float) -> bytes:
-    """Answer what rests at a price at an instant: a GetQuantityResponse as it is sent."""
+    """Return the quantity at a price at an instant, as the bytes of a GetQuantityResponse."""
     instrument = market.instrument
     steps = None if instrument is None else instrument.price_from_float(price)
     instant = market.instant(convert.milliseconds(timestamp))
@@ -86,8 +86,8 @@ def quantity_at(market: Market, price: float, timestamp: float) -> bytes:
 
 
 async def nearest_quantity(market: Market, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
-    """Answer what rests now at the level nearest to a price."""
-    complete_to = market.history.complete_to  # read first, as below: what comes later is not in the answer
+    """Return the quantity now at the level nearest to a price."""
+    complete_to = market.history.complete_to  # read first, as below, because later events are not in the answer
     target, current, found = await _nearest_now(market, request, None)
     before = market.history.quantity_before(found.price, current.now)
     response = pb.GetQuantityResponse(symbol=market.symbol, target_price=request.price)
@@ -127,7 +127,7 @@ async def nearest_level(market: Market, request: pb.NearestLevelRequest) -> pb.N
 async def _nearest_at(
     market: Market, request: pb.NearestLevelRequest, response: pb.NearestLevelResponse
 ) -> tuple[Price, Nearest]:
-    """Return the price asked about and the level nearest to it at an instant, and say when that was."""
+    """Return a price and the level nearest to it at an instant, and set the times of the response."""
     price = convert.steps(market.instrument, request.price)
     instant = market.instant(convert.milliseconds(request.timestamp))
     assert price is not None, "an instant is known only after the scale"
@@ -164,7 +164,7 @@ async def _nearest_now(
 def _set_current(
     response: pb.GetQuantityResponse | pb.NearestLevelResponse, current: CurrentBook, complete_to: Millis | None
 ) -> None:
-    """Say what book an answer about now is from. Answers about now are never final, so they have an age."""
+    """Set the fields that describe the present book. Answers about now are never final, so they have an age."""
     response.timestamp = current.now / 1000
     response.as_of = current.view.transaction_time / 1000
     response.update_id = current.view.update_id

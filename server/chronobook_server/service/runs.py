@@ -1,8 +1,8 @@
-"""How calls of each kind are run: single questions, long ones, and streams.
+"""Runners of the kinds of call: single questions, long questions and streams.
 
-Long questions hold a place of their caller's share until their answer is sent, and streams for as long as they live.
-Streams read their request themselves, after they have a place, and forget it as soon as its fields are read: gRPC would
-keep the bytes of a request for as long as the call lives.
+A long question holds a place of its caller's share until its answer is sent, and a stream until it ends. A stream reads
+its request itself, after it has a place, and forgets it once its fields are read. gRPC would keep the bytes of the
+request until the call ends.
 """
 
 import asyncio
@@ -27,24 +27,24 @@ _Read: TypeAlias = Callable[[bytes], Any]
 _Write: TypeAlias = Callable[[Any], bytes]
 _Handle: TypeAlias = Callable[[Any], Awaitable[Any]]
 
-# A request has no more fields than fit into this, unknown ones included.
+# Bytes of a request at most, with unknown fields; the largest valid one is far smaller.
 MOST_BYTES = 16 << 10
-# The headers of a stream are kept for as long as it lives.
+# Bytes of a stream's headers at most, because gRPC keeps them until it ends.
 MOST_HEADER_BYTES = 16 << 10
-# A request that does not come within this time holds no place any longer.
+# A call without a request after this time loses its place.
 REQUEST_SECONDS = 10.0
-# A call ends by itself a little before its deadline, so that its end can say why; of a short deadline, this part.
+# A call ends this long before its deadline, or this part of a short one, so that its end can give the reason.
 _MARGIN_SECONDS, _MARGIN = 0.1, 0.1
-# The deadline of a stream by REST. As `grpc-timeout`, gRPC would end the call itself, and not say why.
+# The deadline of a stream by REST. With `grpc-timeout`, gRPC would end the call without a reason.
 _TOLD_TIMEOUT = "x-chronobook-timeout"
 _TIMEOUT = re.compile("([0-9]{1,8})([HMSmun])")
 _UNIT_SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-# A deadline that is farther away is none: the event loop cannot count so far.
+# A deadline farther away counts as none, because the event loop's timers do not reach so far.
 _FAR_SECONDS = 1e6
 
 
 def single(handle: _Handle, read: _Read, write: _Write, most_bytes: int = MOST_BYTES) -> Run:
-    """Make a question of which any number may be under way. It is given its request."""
+    """Make a runner of short questions without places. It gets the request as bytes."""
 
     async def run(data: bytes, _context: _Context) -> bytes:
         _check_size(data, most_bytes)
@@ -60,7 +60,7 @@ def single(handle: _Handle, read: _Read, write: _Write, most_bytes: int = MOST_B
 def long(
     handle: _Handle, read: _Read, write: _Write, most_bytes: int, *, callers: Callers, places: Places, desk: Desk
 ) -> Run:
-    """Make a question whose answer is long. It holds a place until its answer is sent, and a turn until it is made."""
+    """Make a runner of long questions. A call holds a place until its answer is sent, and a turn until it is made."""
     answer = single(handle, read, write, most_bytes)
 
     async def worked_on(data: bytes, context: _Context, place: Place) -> bytes | None:
@@ -72,7 +72,7 @@ def long(
 
     async def run(data: bytes, context: _Context) -> bytes | None:
         place = places.enter(callers.of(context), _this_task().cancel)
-        # The answer is sent after this function, and takes memory until then.
+        # gRPC sends the answer after this function, and it takes memory until then.
         context.add_done_callback(lambda _: places.leave(place))  # type: ignore[arg-type]
         try:
             seconds = _seconds_left(context)
@@ -90,7 +90,7 @@ def long(
 
 
 def stream(handle: Callable[[Any], Awaitable[Following[Any]]], read: _Read, *, callers: Callers, places: Places) -> Run:
-    """Make a stream. It holds a place for as long as it lives; without one it ends, and says why."""
+    """Make a runner of streams. A stream holds a place until it ends; without one it ends with TooBusy."""
 
     async def run(_: Any, context: _Context) -> None:
         _check_headers(context)
@@ -133,7 +133,7 @@ def stream(handle: Callable[[Any], Awaitable[Following[Any]]], read: _Read, *, c
 
 @contextlib.asynccontextmanager
 async def placed(places: Places, callers: Callers, context: _Context) -> AsyncIterator[Place]:
-    """Hold a place around a block. Raises TooBusy where there is none, or where it goes to another caller."""
+    """Hold a place during a block. Raises TooBusy if there is none, or if another caller gets it."""
     place = places.enter(callers.of(context), _this_task().cancel)
     try:
         yield place
@@ -151,14 +151,14 @@ def _this_task() -> "asyncio.Task[Any]":
 
 
 def _raise_if_lost(place: Place) -> None:
-    """Raise TooBusy where a call was cancelled because its place is another caller's."""
+    """Raise TooBusy if a call was cancelled because another caller got its place."""
     if place.is_lost:
         _this_task().uncancel()
         raise TooBusy from None
 
 
 async def request_of(context: _Context, most_bytes: int) -> bytes | None:
-    """Return the request of a call; None where the caller has left. Raises InvalidField where none comes."""
+    """Return the request of a call; None if the caller has left. Raises InvalidField if none comes."""
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
             data: Any = await context.read()
@@ -190,7 +190,7 @@ async def _begun(handle: Callable[[Any], Awaitable[Following[Any]]], request: An
 
 
 def _seconds_left(context: _Context) -> float | None:
-    """Return how many seconds a call may still take; None where it has no deadline."""
+    """Return the seconds that a call may still take; None without a deadline."""
     remaining: float | None = context.time_remaining()
     if remaining is None:
         remaining = _told_seconds(context)
@@ -200,7 +200,7 @@ def _seconds_left(context: _Context) -> float | None:
 
 
 def _told_seconds(context: _Context) -> float | None:
-    """Return the deadline that Envoy tells of a stream by REST; None where it tells none."""
+    """Return the deadline in seconds that Envoy sends with a stream by REST; None without one."""
     for key, value in context.invocation_metadata() or ():
         told = _TIMEOUT.fullmatch(value) if key == _TOLD_TIMEOUT and isinstance(value, str) else None
         if told is not None:

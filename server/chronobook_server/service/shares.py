@@ -1,9 +1,9 @@
 """Fair shares of places and of turns among callers, and among the connections of each. Pure: no clock, no tasks.
 
-A caller may hold every place that nobody else wants. Where all are held, a newcomer gets one from the caller who holds
-most, as long as that leaves the newcomer with no more than the other one. So whatever one caller does, each of the
-others has as many places as it wants, or as many as the first one. Where no other caller holds more, the same goes for
-the connections of the newcomer: many callers can have one address.
+A caller may hold every place that no other caller wants. When all places are held, a new call takes one from the caller
+with the most places, unless its own caller would then hold more than that one. So every caller has as many places as it
+wants, or as many as any other caller. If no other caller holds more, the same rule applies to the connections of the
+new call's caller, because many callers can share one address.
 """
 
 from collections import defaultdict
@@ -13,18 +13,18 @@ _Item = TypeVar("_Item")
 
 
 class Caller(NamedTuple):
-    """Who calls, and over which connection where the name can be that of several callers."""
+    """Name of a caller, with its connection if several callers can have the name."""
 
     name: str
     connection: str = ""
 
 
 class Full(Exception):
-    """All places are held, and no caller holds more than the one who asks."""
+    """All places are held, and no other caller holds more than the asking one."""
 
 
 class _Ranks:
-    """Names by how often each was counted, so that the one with the highest count is found at once."""
+    """Names ranked by their counts, so that the highest count is found at once."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -35,11 +35,11 @@ class _Ranks:
         return len(self._counts)
 
     def of(self, name: str) -> int:
-        """Return how often a name is counted."""
+        """Return the count of a name."""
         return self._counts.get(name, 0)
 
     def last(self) -> str:
-        """Return the name that came to the highest count last."""
+        """Return the name that reached the highest count last."""
         return next(reversed(self._ranks[self.top]))
 
     def move(self, name: str, by: int) -> None:
@@ -60,7 +60,7 @@ class _Ranks:
 
 
 class Shares(Generic[_Item]):
-    """Which caller holds which items, of `most` at once. An item is in it once."""
+    """Items held by each caller, `most` at once. Each item is held once."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -77,7 +77,7 @@ class Shares(Generic[_Item]):
         return self._names.of(name)
 
     def enter(self, caller: Caller, item: _Item) -> _Item | None:
-        """Take an item in; return the one that had to leave for it, the newest of its connection. Raises Full."""
+        """Add an item; return the displaced one, the newest of its connection, if any. Raises Full."""
         displaced = None
         if self._total >= self.most:
             loser = self._loser(caller)
@@ -88,7 +88,7 @@ class Shares(Generic[_Item]):
         return displaced
 
     def _loser(self, caller: Caller) -> Caller:
-        """Return who must let go of an item for a caller. Raises Full."""
+        """Return the caller that must give up an item for another one. Raises Full."""
         name = self._names.last()
         if self._names.top <= self._names.of(caller.name) + 1:
             name = caller.name
@@ -98,7 +98,7 @@ class Shares(Generic[_Item]):
         return Caller(name, self._connections[name].last())
 
     def leave(self, caller: Caller, item: _Item) -> None:
-        """Let go of an item. One that is not held is none to let go of."""
+        """Remove an item, if it is held."""
         items = self._items.get(caller, {})
         if item not in items:
             return
@@ -117,17 +117,17 @@ class Shares(Generic[_Item]):
 
 
 class Turns(Generic[_Item]):
-    """Items that wait: callers are served in turn, so are the connections of each, and the items of each in order."""
+    """Waiting items: callers take turns, so do the connections of each, and each connection's items go in order."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, dict[str, dict[_Item, None]]] = {}
 
     def add(self, caller: Caller, item: _Item) -> None:
-        """Let an item wait."""
+        """Queue an item."""
         self._waiting.setdefault(caller.name, {}).setdefault(caller.connection, {})[item] = None
 
     def discard(self, caller: Caller, item: _Item) -> None:
-        """Let an item wait no more."""
+        """Remove an item from the queue."""
         connections = self._waiting.get(caller.name, {})
         items = connections.get(caller.connection, {})
         items.pop(item, None)
@@ -137,7 +137,7 @@ class Turns(Generic[_Item]):
             self._waiting.pop(caller.name, None)
 
     def next(self) -> _Item | None:
-        """Return the next item, which waits no more; None where none waits."""
+        """Remove and return the next item; None without one."""
         name = next(iter(self._waiting), None)
         if name is None:
             return None

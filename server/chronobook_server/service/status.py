@@ -1,4 +1,4 @@
-"""How symbols and their histories stand, as messages."""
+"""Status of symbols and their histories, as messages."""
 
 import re
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ from . import convert
 # Plain decimal text: float() also reads words, exponents and the digits of other alphabets.
 _SIZE = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
 log = structlog.get_logger(__name__)
-_faulty: set[str] = set()  # the symbols whose fault is in the log
+_faulty: set[str] = set()  # the symbols whose fault has been logged
 
 
 def of(market: Market, *, task_error: str | None = None) -> pb.GetStatusResponse:
-    """Return how a symbol's book stands."""
+    """Return the full status of a symbol."""
     history, view, counts = market.history, market.current_view(), market.counts
     bid_known_bps, ask_known_bps = market.known_bps()
     newest = history.newest_state()
@@ -63,7 +63,7 @@ def of(market: Market, *, task_error: str | None = None) -> pb.GetStatusResponse
 
 
 def line(market: Market) -> pb.ListSymbolsResponse.Symbol:
-    """Return how a symbol stands, in short."""
+    """Return the short status of a symbol."""
     newest = market.history.newest_state()
     return pb.ListSymbolsResponse.Symbol(
         symbol=market.symbol,
@@ -80,7 +80,7 @@ def line(market: Market) -> pb.ListSymbolsResponse.Symbol:
 
 
 def lines(markets: Iterable[Market]) -> list[pb.ListSymbolsResponse.Symbol]:
-    """Return how symbols stand, in short. A fault in one symbol costs that symbol all but its name."""
+    """Return the short status of symbols. A fault in one symbol reduces its entry to the name."""
     entries = []
     for market in markets:
         try:
@@ -94,7 +94,7 @@ def lines(markets: Iterable[Market]) -> list[pb.ListSymbolsResponse.Symbol]:
 
 
 def history(market: Market) -> pb.GetHistoryResponse:
-    """Return which instants of a symbol can be asked about."""
+    """Return the covered instants and the gaps of a symbol."""
     held = market.history
     coverage = held.coverage()
     return pb.GetHistoryResponse(
@@ -126,6 +126,6 @@ def _change(change: ContractChanged) -> pb.GetHistoryResponse.ContractChange:
 
 
 def _size(text: str) -> float | None:
-    """Return a tick or step size; None where the exchange does not say, or says nothing that is one."""
+    """Return a tick or step size; None where the exchange sends none or an invalid one."""
     size = float(text) if _SIZE.fullmatch(text) else 0.0
     return size or None

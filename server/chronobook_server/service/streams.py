@@ -1,4 +1,4 @@
-"""The streaming RPCs: from where on a stream is asked for, and its messages as they go over the wire."""
+"""Streaming RPCs: the span of a request, and the messages on the wire."""
 
 from decimal import Decimal
 from typing import NamedTuple
@@ -18,7 +18,7 @@ KINDS = {kind: pb.WatchLevelResponse.Kind.Value(kind.value) for kind in Kind}
 
 
 class Span(NamedTuple):
-    """What part of time a stream is about; `is_resumed`: its reader knows the state at the position."""
+    """Span of time of a stream; `is_resumed`: its reader knows the state at the position."""
 
     position: Position | None
     end: Millis | None
@@ -42,7 +42,7 @@ LEVEL_CHECKS = (("price", convert.a_price), *CHECKS, ("min_change", _a_change))
 
 
 def span(market: Market, request: pb.WatchLevelRequest | pb.WatchOrderBookRequest) -> Span:
-    """Return what part of time a request is about. Raises InvalidField, NotSynced, InTheFuture."""
+    """Return the span of time of a request. Raises InvalidField, NotSynced, InTheFuture."""
     start, end, update_id = (
         convert.optional(request, field) for field in ("start_timestamp", "end_timestamp", "start_update_id")
     )
@@ -60,13 +60,13 @@ def span(market: Market, request: pb.WatchLevelRequest | pb.WatchOrderBookReques
 
 
 def min_change(request: pb.WatchLevelRequest) -> Decimal | None:
-    """Return the least change that is of interest, as its user wrote it."""
+    """Return the least change to deliver, as its user wrote it."""
     value = convert.optional(request, "min_change")
     return None if value is None else Decimal(repr(value))
 
 
 def level_message(symbol: str, message: LevelMessage) -> pb.WatchLevelResponse:
-    """Return a level's message as the contract has it."""
+    """Return a level's message in the contract's form."""
     instrument, quantity = message.instrument, message.quantity
     unit = instrument.quantity_unit
     response = pb.WatchLevelResponse(
@@ -88,7 +88,7 @@ def level_message(symbol: str, message: LevelMessage) -> pb.WatchLevelResponse:
 
 
 def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse:
-    """Return a book's message as the contract has it."""
+    """Return a book's message in the contract's form."""
     response = pb.WatchOrderBookResponse(
         kind=KINDS[message.kind],
         symbol=symbol,
