@@ -2,6 +2,6 @@
 
 import os
 
-# Envoy and the sealing process are started beside gRPC, and never use it. Its fork handlers would run in them all the
-# same, and now and then end them.
+# The server starts Envoy and the sealing process beside gRPC. They do not use gRPC, but its fork handlers would run in
+# them, and sometimes end them.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

@@ -1,4 +1,4 @@
-"""Puts the parts together and runs them: feed, markets, gRPC server, and how all of it starts and ends."""
+"""Application: it builds, starts and stops the feed, the markets and the gRPC server."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,8 @@ from chronobook_server.settings import ALL_SYMBOLS, DEFAULT_SYMBOL, Address, Ser
 from chronobook_server.tasks import Tasks
 
 GRACE_SECONDS = 2.0
-# Where several servers answer, one that begins leaves questions to the others until it has books, but not for longer.
+# A starting server reports unhealthy until its books are in sync, or for this long, so that other servers get the
+# calls.
 HOLD_SECONDS = 3.0
 _LOOK_SECONDS = 10.0
 _LONGEST_LOG_LINE = 2000
@@ -40,11 +41,11 @@ log = structlog.get_logger(__name__)
 
 
 class StartFailed(Exception):
-    """The command cannot go on; the text is the one line that its user gets."""
+    """The command must end; the text is one line for its user."""
 
 
 def _printable(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Let nothing into the log that moves a terminal's cursor, whatever it came from."""
+    """Remove characters from log values that move a terminal's cursor."""
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[key] = "\n".join(one_line(line, _LONGEST_LOG_LINE) for line in value.split("\n"))
@@ -87,7 +88,7 @@ def stop_signal() -> asyncio.Event:
 
 
 async def first_of(*awaitables: Coroutine[Any, Any, Any]) -> None:
-    """Wait until one of these ends, cancel the others, and raise what it raised."""
+    """Wait until one of these ends, cancel the others, and raise its exception."""
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -100,7 +101,7 @@ async def first_of(*awaitables: Coroutine[Any, Any, Any]) -> None:
 
 
 class Application:
-    """A server in the making: histories, markets, feed and gRPC face of one set of settings.
+    """Server of one set of settings: histories, markets, feed and gRPC.
 
     Made inside a running event loop. Raises StartFailed.
     """
@@ -143,13 +144,13 @@ class Application:
         )
 
     def _synced(self) -> None:
-        """Take note that a book has come in sync."""
+        """Record that a book is in sync."""
         self._any_synced.set()
         if not self._named_synced.is_set() and all(self.markets[each].is_synced for each in self._symbols):
             self._named_synced.set()
 
     def _add_symbol(self, symbol: str) -> None:
-        """Serve one more symbol, if its history can be opened."""
+        """Serve another symbol, if its history can be opened."""
         try:
             self._add_market(symbol, self._archive.open(symbol))
         except DirectoryRefused as error:
@@ -197,7 +198,7 @@ class Application:
         return MetricsServer(address, counted, tls=None if is_loopback(address) else self._settings.tls)
 
     async def _keep_metrics(self, address: Address) -> None:
-        """Raise where the thread that serves metrics has ended; begun again, serve them anew."""
+        """Raise when the thread that serves metrics has ended; the next call starts a new one."""
         if self._metrics is None:
             self._metrics = self._serve_metrics(address)
         while self._metrics.is_alive():  # noqa: ASYNC110 -- a thread sets no event when it dies
@@ -208,7 +209,7 @@ class Application:
 
     @property
     def address(self) -> str:
-        """Where it listens; where any port was good, the one that it has got."""
+        """The address of gRPC, with the actual port if any free one was asked for."""
         listen = self._settings.listen
         return str(listen._replace(port=self.server.port) if isinstance(listen, Address) else listen)
 
@@ -221,7 +222,7 @@ class Application:
             raise StartFailed(str(error)) from error
 
     async def _run_feed(self) -> None:
-        """Run the feed. Raises StartFailed: without it there is nothing to serve."""
+        """Run the feed. Raises StartFailed when it ends, because a server needs it."""
         try:
             await self.feed.run()
         except* SymbolNotListed as errors:
@@ -242,14 +243,14 @@ class Application:
         await self.server.synced()
 
     async def stop(self) -> None:
-        """Turn health, wait for that to be seen, end streams with a reason, let calls finish, close the sockets."""
+        """Fail health, wait until clients notice, end streams with a reason, let calls finish, close the sockets."""
         await self.server.drain(self._settings.drain_ms / 1000)
         if self._metrics is not None:
             await self.tasks.cancel("metrics")
             self._metrics.stop()
-        # The feed goes last, so that the streams end for the reason there is and not for a lost connection.
+        # The feed stops last, so that streams end with SHUTDOWN and not with a lost connection.
         await self.server.stop(GRACE_SECONDS)
-        # The history before the feed: that the stream ends is our doing.
+        # The history closes before the feed, so that its gap has the cause RESTART and not DISCONNECT.
         self._archive.close()
         await self.tasks.cancel("feed")
         await self._archive.stop()
@@ -259,7 +260,7 @@ class Application:
 
 
 async def _wait(future: asyncio.Future[None]) -> None:
-    """Wait for something that goes on when nobody waits for it any more."""
+    """Await a future without cancelling it when the waiter is cancelled."""
     await asyncio.shield(future)
 
 
@@ -278,7 +279,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Application]:
 async def serve(settings: ServeSettings) -> None:
     """Serve until SIGINT or SIGTERM. Raises StartFailed."""
     stopping = stop_signal()
-    # Start-up's objects live as long as the process: the collector need not look at them again.
+    # The objects of the start live as long as the process, so Python's collector can skip them.
     gc.freeze()
     async with serving(settings) as application:
         print(

@@ -1,4 +1,4 @@
-"""The histories of a server: opens them, and does what they need from time to time, off the path of events."""
+"""Histories of a server: opening, and periodic work on them apart from the path of events."""
 
 import asyncio
 import contextlib
@@ -18,12 +18,12 @@ from chronobook_server.settings import ServeSettings
 from chronobook_server.tasks import Tasks
 
 _RETRY_SECONDS = 10.0
-# How often histories without a running stream are checked for segments that are too old.
+# Seconds between checks for expired segments of histories without a running stream.
 _AGE_SECONDS = 30.0
 _LOOK_SECONDS = 5.0
 # Threads that make files durable.
 _SYNCERS = 4
-# What is not sealed by then has its log, and is sealed when the directory is opened the next time.
+# Seconds for seals at the end. A segment that is not sealed by then keeps its log, and the next server seals it.
 _STOP_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 class Archive:
     """The data directory of a server in use, with the history of each of its symbols. Raises DirectoryRefused.
 
-    A symbol whose history cannot be opened is left out; where that is every one that was named, so is the directory.
+    A symbol whose history cannot be opened is left out. If that holds for every named symbol, the directory is refused.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -42,7 +42,7 @@ class Archive:
         self._retention_ms = settings.retention_ms
         self._sealed: asyncio.Queue[str] = asyncio.Queue()
         self.sealer = ProcessSealer()
-        self.durable_at = time.monotonic()  # all that was written by then is
+        self.durable_at = time.monotonic()  # all bytes written before this time are durable
         self._tasks: Tasks | None = None
         self._memories = Memories()
         self.unsealed = self._memories.unsealed
@@ -69,7 +69,7 @@ class Archive:
             log.error("history_not_opened", symbol=symbol, reason=str(refusal))
 
     def open(self, symbol: str) -> HistoryStore:
-        """Open the history of one more symbol. Raises DirectoryRefused."""
+        """Open the history of another symbol. Raises DirectoryRefused."""
         history = self.directory.open(symbol, self.sealer, retention_ms=self._retention_ms, memories=self._memories)
         self._leftovers.pop(symbol, None)
         self.histories[symbol] = history
@@ -78,9 +78,9 @@ class Archive:
         return history
 
     def start(self, tasks: Tasks) -> None:
-        """Begin to tend the histories, in these tasks."""
+        """Start the periodic work, in these tasks."""
         for symbol in self.histories:
-            self._sealed.put_nowait(symbol)  # to unpack ahead what is there already
+            self._sealed.put_nowait(symbol)  # to decode existing segments ahead
         self._tasks = tasks
         tasks.keep("seal", self.sealer.run)
         tasks.keep("sync", self._sync)
@@ -90,13 +90,13 @@ class Archive:
         tasks.need("directory", self._watch_directory)
 
     async def _sync(self) -> None:
-        """Make durable what was written: this is what a loss of power can cost, and no other end of the process can."""
+        """Make written bytes durable at intervals. A loss of power costs one interval at most, a kill costs nothing."""
         while True:
             await asyncio.sleep(self._sync_seconds)
             await self._sync_all()
 
     async def _sync_all(self) -> None:
-        # Several at once: a disk that is asked to makes many files durable in about the time of one.
+        # Several threads sync at once, because a disk makes many files durable in about the time of one.
         begun = time.monotonic()
         histories = list(self.histories.values())
         parts = [histories[first::_SYNCERS] for first in range(min(_SYNCERS, len(histories)))]
@@ -108,7 +108,7 @@ class Archive:
                 else:
                     faults.append(error)
         if faults:
-            raise faults[0]  # after all others are durable
+            raise faults[0]  # after all other histories are durable
         self.durable_at = begun
 
     async def _retry(self) -> None:
@@ -118,7 +118,7 @@ class Archive:
                 history.recorder.retry_seals()
 
     async def _tend(self) -> None:
-        """Whenever a segment has been sealed, keep within the bytes, and unpack ahead what will be asked for."""
+        """After each seal, enforce the limit of bytes, and decode recent segments ahead."""
         while True:
             symbol = await self._sealed.get()
             self._trim()
@@ -130,10 +130,11 @@ class Archive:
             trim((*self.histories.values(), *self._leftovers.values()), self._limit)
 
     async def _age(self) -> None:
-        """Let go of what is too old of symbols that bring nothing any more: no event of theirs says what time it is."""
+        """Expire the segments of symbols without new events, which would otherwise tell the time."""
         while True:
             self.age()
-            # What was set aside has no time but that of its file. Looking into every folder takes a while.
+            # A file set aside is dated by its modification time. A thread looks into the folders, because that takes
+            # long.
             await asyncio.to_thread(self.directory.drop_aside, time.time() - self._retention_ms / 1000, self._room())
             await asyncio.sleep(_AGE_SECONDS)
 
@@ -145,8 +146,9 @@ class Archive:
         return max(self._limit - histories - sum(leftover.bytes for leftover in self._leftovers.values()), 0)
 
     def age(self) -> None:
-        """Let go of what is too old."""
-        # The exchange's time: a day of the past may be replayed. One symbol alone does not say it for all others.
+        """Drop expired segments, and enforce the limit of bytes."""
+        # The present is the exchange's time, because a past day may be replayed. The median protects from one symbol's
+        # wrong time.
         newest = [history.last_time for history in self.histories.values() if history.last_time is not None]
         if newest:
             oldest = Millis(median_high(newest) - self._retention_ms)
@@ -160,18 +162,18 @@ class Archive:
             self.directory.drop_empty(symbol)
 
     async def _watch_directory(self) -> None:
-        """Raise DirectoryRefused once the directory is not ours any more: two servers must not write there."""
+        """Raise DirectoryRefused once this server loses the directory, because two servers must not write to it."""
         while True:
             self.directory.check()
             await asyncio.sleep(_LOOK_SECONDS)
 
     def close(self) -> None:
-        """End what is held here: whatever comes later is not kept, and the gap that begins is the restart's."""
+        """Close the histories: later events are not stored, and the gap that begins has the cause RESTART."""
         for history in self.histories.values():
             history.recorder.close()
 
     async def stop(self) -> None:
-        """Let go of everything; it is safe and, unless that takes long, sealed when this returns."""
+        """Close everything; all events are durable when this returns, and sealed unless that takes too long."""
         try:
             self.close()
             await self._sync_all()
@@ -195,6 +197,6 @@ def _sync(histories: list[HistoryStore]) -> list[tuple[HistoryStore, Exception]]
         try:
             history.recorder.sync()
         except Exception as error:
-            # A fault in one history must not keep the others from being durable.
+            # An exception in one history must not stop the sync of the others.
             failed.append((history, error))
     return failed

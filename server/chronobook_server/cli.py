@@ -1,4 +1,4 @@
-"""The command `chronobook-server`. Every option can also be given as an environment variable, CHRONOBOOK_<OPTION>."""
+"""Command `chronobook-server`. Each option can also be set by an environment variable, CHRONOBOOK_<OPTION>."""
 
 import asyncio
 import sys
@@ -29,14 +29,14 @@ DEFAULT_GATEWAY = "127.0.0.1:8000"
 
 
 class Parsed(click.ParamType[Any]):
-    """An option whose text a function reads; its ValueError is what the user sees."""
+    """Option with a parser function; the user sees the text of its ValueError."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read the text; a default that is no text any more passes through."""
+        """Parse the text; a default of another type passes through."""
         if not isinstance(value, str):
             return value
         try:
@@ -58,7 +58,7 @@ STREAM_URL = Parsed("url", lambda text: settings.parse_url(text, "ws", "wss"))
 
 
 def option(name: str, *names: str, prefix: str = "CHRONOBOOK", **attributes: Any) -> Callable[[_Command], _Command]:
-    """Declare an option that is also an environment variable, with its default in the help."""
+    """Declare an option with its environment variable, and its default in the help."""
     variable = f"{prefix}_" + name.removeprefix("--").upper().replace("-", "_")
     return click.option(name, *names, envvar=variable, show_default=True, **attributes)
 
@@ -122,12 +122,12 @@ serve_options = options(
         help="How often each book is compared with the exchange's own at least, or never.",
     ),
 )
-# Those of the gateway have environment variables of their own: CHRONOBOOK_LISTEN is where the server listens.
+# The gateway's options have their own environment variables, because CHRONOBOOK_LISTEN is the server's address.
 gateway_option = partial(option, prefix="CHRONOBOOK_GATEWAY")
 
 
 def open_options(option: Callable[..., Callable[[_Command], _Command]]) -> Callable[[_Command], _Command]:
-    """Declare what a server or a gateway is told that faces more than its own machine."""
+    """Declare the options of a server or a gateway that faces a network."""
     return options(
         option("--tls-certificate", type=FILE, default=None, help="PEM file of the certificate to show: TLS."),
         option("--tls-key", type=FILE, default=None, help="PEM file of its key."),
@@ -138,7 +138,7 @@ def open_options(option: Callable[..., Callable[[_Command], _Command]]) -> Calla
 
 
 class BadSetting(click.ClickException):
-    """Settings that do not go together; exit code 1."""
+    """Settings that contradict each other; exit code 1."""
 
 
 def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> settings.Tls | None:
@@ -150,7 +150,7 @@ def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> 
 
 
 def _check_open(address: settings.Endpoint | None, *, is_protected: bool, insecure: bool) -> None:
-    """Refuse to let in the world where nobody asks who calls."""
+    """Reject a non-loopback address without TLS and authentication, unless `--insecure` is set."""
     if address is not None and not (is_protected or insecure or settings.is_loopback(address)):
         raise BadSetting(
             f"listening on {address} lets anyone in: it needs TLS and authentication (see --help),"
@@ -159,7 +159,7 @@ def _check_open(address: settings.Endpoint | None, *, is_protected: bool, insecu
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a command; what it cannot do becomes one line and exit code 1."""
+    """Run a command; an expected error becomes one line and exit code 1."""
     try:
         app.run(main)
     except (app.StartFailed, GatewayFailed, BadRecording, SymbolNotListed, OSError) as error:
@@ -240,7 +240,7 @@ def gateway_settings(
     upstream_ca: Path | None, upstream_name: str | None, upstream_certificate: Path | None, upstream_key: Path | None,
     **given: Any,
 ) -> settings.GatewaySettings:  # fmt: skip
-    """Return the settings that the options mean. Raises BadSetting."""
+    """Return the settings from the options. Raises BadSetting."""
     tokens = upstream_tls = name = None
     if jwt_keys or jwt_issuer or jwt_audience:
         if not (jwt_keys and jwt_issuer and jwt_audience):
@@ -269,7 +269,7 @@ def gateway_settings(
 @main.command("run")
 @serve_options
 def run_both(**given: Any) -> None:
-    """Serve and run the gateway on its default address, in one process: what `make run` does."""
+    """Serve and run the gateway on its default address, in one process, as `make run` does."""
     serving = _serve_settings(**given)
     _check_open(serving.listen, is_protected=False, insecure=False)
     gate = settings.GatewaySettings(settings.parse_address(DEFAULT_GATEWAY), (serving.listen,))

@@ -1,4 +1,4 @@
-"""What is counted of a symbol, for its status and for metrics."""
+"""Counters of a symbol, for its status and for metrics."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ from chronobook_server.core.coverage import Cause
 
 @dataclass
 class Counts:
-    """What happened to one symbol since the server started."""
+    """Counters of one symbol since the server started."""
 
     events: int = 0
     resyncs: int = 0
     suspensions: int = 0
     malformed_frames: int = 0
-    rejected_events: int = 0  # whose time or update ids contradict what is known
+    rejected_events: int = 0  # their time or update ids contradict other messages
     redated_events: int = 0  # dated to the `T` before their own
-    faults: int = 0  # of ours, each of which cost the book
+    faults: int = 0  # exceptions in the server, each of which cost the book
     audits: int = 0
     audit_mismatches: int = 0
     levels_missing: int = 0

@@ -1,4 +1,4 @@
-"""The demonstration: a simulated exchange, a server and Envoy on free ports and a fresh directory, and real answers."""
+"""Demonstration: a simulated exchange, a server and Envoy on free ports and a fresh directory, with real answers."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ GRPC_PORT, REST_PORT = 50051, 8000
 
 
 def _free_port(wished: int) -> int:
-    """Return this port where it is free, else any that is."""
+    """Return this port if it is free, otherwise any free one."""
     for port in (wished, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -34,7 +34,7 @@ def _free_port(wished: int) -> int:
 
 @contextlib.asynccontextmanager
 async def _system() -> AsyncIterator[tuple[str, Address]]:
-    """Run everything around a block; gives the REST base and the gRPC address."""
+    """Run all parts during a block; yields the REST base and the gRPC address."""
     seed = SystemRandom().randrange(2**32)
     simulator = Simulator(symbols=SYMBOLS, seed=seed)
     await simulator.start()
@@ -96,7 +96,7 @@ async def _tour(base: str, grpc: Address) -> None:
 
 
 async def run_demo() -> None:
-    """Start everything, show some answers, stay up until SIGINT or SIGTERM. Raises what keeps it from starting."""
+    """Start all parts, show some answers, stay up until SIGINT or SIGTERM. Raises the errors of the start."""
     stopping = stop_signal()
     async with _system() as (base, grpc):
 

@@ -1,4 +1,4 @@
-"""The gateway's settings as Envoy's configuration: one of the variants in `envoy/`, with what is given set in it."""
+"""Envoy's configuration for the gateway's settings: one of the variants in `envoy/` with these settings inserted."""
 
 import ipaddress
 from pathlib import Path
@@ -13,7 +13,7 @@ LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 
 
 def config_folder() -> Path:
-    """Return the folder of both variants: beside this module where it was installed, else at the top of the source."""
+    """Return the folder of both variants: beside this module if installed, otherwise at the top of the source."""
     here = Path(__file__).resolve().parent
     installed = here / "envoy"
     return installed if installed.is_dir() else here.parent.parent / "envoy"
@@ -29,7 +29,7 @@ def envoy_config(settings: GatewaySettings, *, admin: Path) -> Config:
     edge["address"] = _place(settings.listen)
     server["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_endpoint(each) for each in settings.upstreams]
     if not any(isinstance(each, Address) for each in settings.upstreams):
-        server["type"] = "STATIC"  # there is no name to be resolved
+        server["type"] = "STATIC"  # there is no name to resolve
     config["admin"]["address"]["pipe"]["path"] = str(admin)
     admin_cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_endpoint(UnixSocket(admin))]
     if settings.metrics is None:
@@ -96,8 +96,8 @@ def _set_upstream_tls(cluster: Config, tls: Tls | None, name: str) -> None:
     named["matcher"]["exact"] = context["sni"] = name
     if _is_ip(name):
         named["san_type"] = "IP_ADDRESS"
-        del context["sni"]  # which names hosts, never addresses
-    assert tls.authority is not None, "a server that anybody could be is not worth asking over TLS"
+        del context["sni"]  # SNI names hosts, never addresses
+    assert tls.authority is not None, "TLS to a server needs the authority that proves the server"
     common["validation_context"]["trusted_ca"] = _file(tls.authority)
 
 

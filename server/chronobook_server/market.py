@@ -1,4 +1,4 @@
-"""One symbol: what the feed brings goes through the synchronisation into history and hub; questions come back out."""
+"""Pipeline of one symbol: feed, synchronisation, history and hub; and its questions about now."""
 
 import errno
 from collections.abc import Callable
@@ -38,22 +38,23 @@ from chronobook_server.history.answers import LevelState, Work, in_finer_steps
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.hub.fanout import Hub
 
-# How far after now an instant may lie: clocks differ a little.
+# Milliseconds after now that an instant may lie, because clocks differ a little.
 _FUTURE_MS = 1000
 
-# The best prices of a symbol are told every few seconds, its depth twice a second at least: so long without any depth
-# is no coincidence. A snapshot then tells whether the stream is silent or the best price was wrong.
+# The exchange sends the best prices of a symbol every few seconds, and its depth at least twice a second while they
+# move. This long without depth is therefore no coincidence. A snapshot then tells whether the stream is silent or the
+# best price was wrong.
 SILENT_SECONDS = 5.0
-# What a snapshot has in it, a stream that is up has brought after half a second; later it will not come any more.
+# A live stream delivers every event contained in a snapshot within 0.5 s; stop waiting after this long.
 _PATIENCE_SECONDS = 3.0
-# A best price can be wrong too: after so long it is no reason to wait.
+# A best price can be wrong too; stop waiting for its event after this long.
 _LONGEST_PATIENCE_SECONDS = 10.0
-# The stream reaches a snapshot within half a second, unless the symbol is quiet.
+# The stream reaches a snapshot within half a second, unless the symbol is quiet; ask again after this long.
 _AHEAD_SECONDS = 10.0
-# Trouble and gaps of one kind are logged at most once in so many seconds; each one is counted.
+# Seconds between two log lines about trouble or gaps of one kind; each one is counted.
 _LOG_AGAIN_SECONDS = 60.0
 
-# What the status says where no message was wrong.
+# The status' reason for a lost book when no message was faulty.
 _LOST = {
     Cause.DISCONNECT: "the stream was lost, and no event or snapshot has told yet what was missed",
     Cause.CHAIN_BREAK: "an event is missing, and no snapshot has become the book yet",
@@ -69,7 +70,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CurrentBook:
-    """The book that a question about now is answered from; stale where it is the last good one of a lost chain."""
+    """Book for a question about now; stale if it is the last good one of a lost chain."""
 
     view: BookView
     now: Millis
@@ -79,10 +80,10 @@ class CurrentBook:
 
 
 class Market:
-    """A symbol's book, history and watchers. `monotonic` gives seconds of a clock that never runs backwards.
+    """A symbol's book, history and hub. `monotonic` gives seconds of a clock that never runs backwards.
 
-    `audit_seconds`: how often the book is compared with a snapshot at least; None: only by the way. `is_named`: the
-    settings name it, so that prices near the market stay known.
+    `audit_seconds` bounds the time between comparisons with a snapshot; None: no requests just to compare. `is_named`:
+    the settings name it, so prices near the market stay known.
     """
 
     def __init__(
@@ -112,22 +113,22 @@ class Market:
         self._monotonic = monotonic
         self._synced = synced
         self._has_scale = history.last_time is not None
-        self._is_new = False  # whether an epoch has begun, and its book was not in sync yet
+        self._is_new = False  # whether an epoch has begun whose book was not in sync yet
         self._history_error: str | None = None
-        self._snapshot_limit = 0  # of the last snapshot that came; FULL_LIMIT where a larger one brings no more
-        self._passed_before = UpdateId(0)  # what had been passed when the best prices came last
-        self._ticker = UpdateId(0)  # the update id that the last best price was of; 0 where a snapshot denies it
-        self._behind_since: float | None = None  # since when the stream owes us events
+        self._snapshot_limit = 0  # of the last snapshot; FULL_LIMIT if a larger one brings no more
+        self._passed_before = UpdateId(0)  # `_passed` at the last best price
+        self._ticker = UpdateId(0)  # update id of the last best price; 0 after a snapshot has refuted it
+        self._behind_since: float | None = None  # since when the stream lacks events
         self._resuming_since = self._adopted_at = 0.0
-        self._snapshot_at = 0.0  # when the last snapshot came
+        self._snapshot_at = 0.0  # time of the last snapshot
         self._open_gap: Gap | None = None
-        self._trouble: str | None = None  # the last one, while there is no book in sync
-        self._logged: dict[TroubleKind | Cause, float] = {}  # when trouble or a gap of a kind was last logged
+        self._trouble: str | None = None  # the last trouble, while no book is in sync
+        self._logged: dict[TroubleKind | Cause, float] = {}  # time of the last log line of each kind
 
-    # --- in: what the feed brings
+    # --- in: messages of the feed
 
     def opened(self, source: int = 0) -> SnapshotWanted | None:
-        """Take note that a stream is up; `source` tells the streams of a symbol apart."""
+        """Handle the opening of a stream; `source` distinguishes the streams of a symbol."""
         is_first = not self._splice.is_open
         self._splice.open(source)
         if not is_first:
@@ -136,7 +137,7 @@ class Market:
         return self._take(self._sync.opened())
 
     def closed(self, source: int = 0, cause: Cause = Cause.DISCONNECT) -> SnapshotWanted | None:
-        """Take note that a stream is lost, and why."""
+        """Handle the loss of a stream."""
         wanted = self._apply(self._splice.close(source))
         if not self._splice.is_open and self.state not in (State.DISCONNECTED, State.SUSPENDED):
             self._behind_since = None
@@ -144,7 +145,7 @@ class Market:
         return wanted
 
     def start_over(self) -> SnapshotWanted | None:
-        """Forget the book after a fault of ours: nobody knows how far it got with what came."""
+        """Forget the book after an exception, because the last step may be half done."""
         self.counts.faults += 1
         outputs: list[Output] = []
         if self.state not in (State.DISCONNECTED, State.SUSPENDED):
@@ -153,18 +154,18 @@ class Market:
         try:
             self._take(outputs)
         except Exception:
-            # The gap must be in the history whatever happens, or it would answer for what is not known.
+            # The history must have the gap in any case. Otherwise it would answer for unknown instants.
             log.exception("symbol_fault", symbol=self.symbol)
             self.history.recorder.fail(OSError(errno.EIO, "a fault of the server"))
         return self._take(self._sync.opened()) if self._splice.is_open else None
 
     def update(self, update: DepthUpdate, source: int = 0) -> SnapshotWanted | None:
-        """Take in an event; one whose levels cannot be read is counted, and puts the book in doubt."""
+        """Handle an event; unreadable levels are counted, and put the book in doubt."""
         wanted = self._apply(self._splice.take(source, update))
         return self._keep_near() or wanted
 
     def _keep_near(self) -> SnapshotWanted | None:
-        """Ask for a snapshot where prices near the market are about to be unknown."""
+        """Ask for a snapshot if prices near the market are about to be unknown."""
         book = self._sync.book
         if book is None or self._sync.is_checking or not self._upkeep.is_near(book, self._monotonic()):
             return None
@@ -176,13 +177,13 @@ class Market:
             try:
                 wanted = self._take(self._sync.receive_update(update)) or wanted
             except MalformedDecimal as error:
-                self._splice.refuse(update)  # it may come once more; else the next one will show the hole
+                self._splice.refuse(update)  # it may come once more; otherwise the next one shows the hole
                 self._sync.seen.add(update)
                 wanted = self.malformed(reason=str(error)) or wanted
         return wanted
 
     def malformed(self, source: int = 0, *, reason: str = "it cannot be read") -> SnapshotWanted | None:
-        """Count an event that could not be read; the next one tells whether anything was missed."""
+        """Count an unreadable event; the next one tells whether it matters."""
         self.counts.malformed_frames += 1
         self._tell(Trouble(TroubleKind.UNREADABLE, f"an event was dropped: {reason}"))
         if self.state in (State.DISCONNECTED, State.SUSPENDED):
@@ -190,9 +191,9 @@ class Market:
         return self._take(self._sync.unreadable())
 
     def ticker(self, update_id: UpdateId) -> None:
-        """Take note that the best prices moved with this update id: a hint that the stream may owe events."""
+        """Record that the best prices moved with this update id: a hint that the stream may lack events."""
         passed = self._passed
-        # A book at an id that is too large is never passed: that it stands still while the best prices move tells.
+        # A book at a wrong, too large id is never passed. It shows by standing still while the best prices move.
         stands_still = passed == self._passed_before and update_id not in (self._ticker, passed)
         self._ticker, self._passed_before = update_id, passed
         if update_id <= passed and not stands_still:
@@ -202,19 +203,19 @@ class Market:
 
     @property
     def _passed(self) -> UpdateId:
-        """The update id up to which events have come. In sync that is the book's, also where ids began anew."""
+        """The update id up to which events have come: in sync the book's, also after ids began anew."""
         if self.is_synced:
             return self._sync.update_id
         return max(self._splice.passed, self._sync.update_id)
 
     def tick(self) -> SnapshotWanted | None:
-        """Do what is due; called about once a second."""
+        """Do periodic work; called about once a second."""
         now = self._monotonic()
         wanted = self._apply(self._splice.overdue())
         if self._is_silent(now):
             self._behind_since = None
             wanted = self._take(self._sync.silent()) or wanted
-        # Where the exchange has gone on beyond the snapshot, the stream owes us an event, and it will tell.
+        # If the best prices are beyond the snapshot, an event must come, which tells whether one was missed.
         waited = now - self._resuming_since
         if waited >= (_PATIENCE_SECONDS if self._ticker <= self._sync.held_update_id else _LONGEST_PATIENCE_SECONDS):
             wanted = self._take(self._sync.lose_patience()) or wanted
@@ -222,7 +223,7 @@ class Market:
         if book is not None and not self._sync.is_checking:
             urgency = self._upkeep.wanted(book, now)
             if self._sync.is_ahead_of_stream and now - self._adopted_at >= _AHEAD_SECONDS:
-                self._adopted_at = now  # a wrong update id looks like this; another snapshot tells
+                self._adopted_at = now  # a wrong update id looks like this; another snapshot decides
                 urgency = Urgency.EDGE
             if urgency is not None:
                 wanted = self._take(self._sync.check(urgency)) or wanted
@@ -235,7 +236,7 @@ class Market:
         return now - self._behind_since >= SILENT_SECONDS
 
     def snapshot(self, number: int, snapshot: DepthSnapshot) -> SnapshotWanted | None:
-        """Take in the reply to a request."""
+        """Handle the reply to a request."""
         if not self._sync.awaits(number):
             return self._take(self._sync.receive_snapshot(number, snapshot))
         self._snapshot_limit = snapshot.limit if snapshot.is_cut else FULL_LIMIT
@@ -251,7 +252,7 @@ class Market:
             self._ticker, self._behind_since = UpdateId(0), None
 
     def snapshot_failed(self, number: int, reason: str = "") -> SnapshotWanted | None:
-        """Take note that a request brought nothing, and why."""
+        """Handle a request that brought no snapshot, for this reason."""
         if reason and self._sync.awaits(number):
             self._trouble = reason
         return self._take(self._sync.snapshot_failed(number))
@@ -261,9 +262,9 @@ class Market:
         return self._sync.awaits(number)
 
     def listed(self, contract: Contract, time: Millis) -> None:
-        """Take note of what the exchange says of the contract, at a time by its clock.
+        """Record the contract as the exchange lists it, at a time by its clock.
 
-        That time is believed only while the symbol's own events and snapshots have told none.
+        That time counts only while the symbol has no time from its own events and snapshots.
         """
         if contract != self.contract:
             self._take([ContractChanged(self.now() or time, contract)])
@@ -311,13 +312,13 @@ class Market:
         self._synced()
         if self.history.recorder.wants_keyframe(update.transaction_time):
             book = self._sync.book
-            # The book may have gone on beyond this event, where several came at once: then the last one will do.
+            # If several events came at once, the book may be beyond this one; then the last event brings the keyframe.
             if book is not None and book.update_id == update.final_update_id:
                 self.epoch = book.update_id
                 self.history.append(book.keyframe(update))
 
     def _close_gap(self, gap: Gap, update: Update) -> None:
-        """Count how long a gap was, and log what is missing where its cause has not been logged of late."""
+        """Count the length of a gap, and log the gap if its cause was not logged recently."""
         self._open_gap = None
         seconds = (update.transaction_time - gap.start) / 1000
         self.counts.gap_seconds[gap.cause] += seconds
@@ -334,7 +335,7 @@ class Market:
         if self._is_new:
             self._is_new = False
             self._clock.observe(book.transaction_time, now)
-            # Of a quiet symbol, the snapshot is all that ever arrives; it may have waited for events.
+            # A quiet symbol brings only the snapshot, which may have waited for events.
             self._clock.progressed(self._snapshot_at)
             self._behind_since = self._trouble = None
             self._synced()
@@ -355,7 +356,7 @@ class Market:
             case Gap():
                 self.counts.resyncs += 1
                 self._trouble = self._trouble or _LOST.get(record.cause)
-                # An epoch that no event confirmed leaves no gap of its own: the one before it goes on.
+                # An unconfirmed epoch leaves no gap of its own: the gap before it continues.
                 if self._open_gap is None:
                     self._open_gap = record
                     self.counts.gaps[record.cause] += 1
@@ -372,7 +373,7 @@ class Market:
                 pass
 
     def _tell(self, trouble: Trouble) -> None:
-        """Count what was wrong with a message, and log it where its kind has not been logged of late."""
+        """Count a faulty message, and log it if its kind was not logged recently."""
         if trouble.kind is TroubleKind.REDATED:
             self.counts.redated_events += 1
         else:
@@ -383,7 +384,7 @@ class Market:
             log.warning(trouble.kind.value, symbol=self.symbol, reason=trouble.reason)
 
     def _may_log(self, kind: TroubleKind | Cause) -> bool:
-        """Return whether a kind has not been logged of late, and take note that it is now."""
+        """Return whether a kind was not logged recently, and if so set its time."""
         now = self._monotonic()
         if now - self._logged.get(kind, -_LOG_AGAIN_SECONDS) < _LOG_AGAIN_SECONDS:
             return False
@@ -405,7 +406,7 @@ class Market:
             )  # fmt: skip
 
     def _watch_history(self) -> None:
-        """Say in the log when history cannot be written, and when it can again."""
+        """Log when writing of the history fails, and when it works again."""
         error = self.history.recorder.error
         if error == self._history_error:
             return
@@ -419,21 +420,21 @@ class Market:
 
     @property
     def state(self) -> State:
-        """Where the synchronisation stands."""
+        """State of the synchronisation."""
         return self._sync.state
 
     def owes(self, source: int) -> bool:
-        """Return whether there are events that a stream should have brought, and has not."""
+        """Return whether a stream lacks events that it should have brought."""
         told_elsewhere = max(self._ticker, self._sync.held_update_id)
         return told_elsewhere > self._passed or self._splice.is_behind(source)
 
     def is_spliced(self, source: int) -> bool:
-        """Return whether a stream brings events, and they continue what has been taken in without a hole."""
+        """Return whether a stream brings events that continue the merged events without a hole."""
         return self._splice.newest(source) > 0 and not len(self._splice)
 
     @property
     def sync_error(self) -> str | None:
-        """Why there is no book in sync, in words; None where there is one, or nothing was wrong."""
+        """Why no book is in sync, in words; None if one is, or before any fault."""
         return None if self.is_synced else self._trouble
 
     @property
@@ -443,11 +444,11 @@ class Market:
 
     @property
     def is_synced(self) -> bool:
-        """Whether the book is the exchange's."""
+        """Whether the book is in sync."""
         return self._sync.book is not None
 
     def known_bps(self) -> tuple[float | None, float | None]:
-        """Return how far prices are known from the best bid and ask, in basis points; None for an empty side."""
+        """Return the known distance from the best bid and ask, in basis points; None for an empty side."""
         return (None, None) if self._sync.book is None else known_bps(self._sync.book)
 
     @property
@@ -456,7 +457,7 @@ class Market:
         return self.history.instrument if self._has_scale else None
 
     def now(self) -> Millis | None:
-        """Return now by the exchange's clock; None before the first sync."""
+        """Return the exchange's present time; None before the first sync."""
         return self._clock.now(self._monotonic())
 
     def age(self) -> float | None:
@@ -465,16 +466,16 @@ class Market:
         return None if age is None else round(age, 3)
 
     def age_at(self, instant: Millis, complete_to: Millis | None) -> float | None:
-        """Return the age that belongs to an answer about an instant; None where that answer is final."""
+        """Return the age of an answer about an instant; None if that answer is final."""
         return None if complete_to is not None and instant <= complete_to else self.age()
 
     def current_view(self) -> BookView | None:
-        """Return the book; None while there is none in sync."""
+        """Return the book in sync; None without one."""
         book = self._sync.book
         return None if book is None else book.view().rescaled(self.history.instrument)
 
     def level_now(self, price: Price) -> LevelState | None:
-        """Return what rests at a price; None while there is no book in sync."""
+        """Return the present state of a price; None while no book is in sync."""
         book = self._sync.book
         if book is None:
             return None
@@ -482,7 +483,7 @@ class Market:
         return in_finer_steps(lambda own: _level(book, own), price, *factors)
 
     def current_book(self, *, allow_stale: bool, max_age: float | None) -> Work[CurrentBook]:
-        """Return the book that answers a question about now. Raises NotSynced or TooOld."""
+        """Return the book for a question about now. Raises NotSynced or TooOld."""
         book, now, age = self._sync.book, self.now(), self.age()
         if now is None or (book is None and (self.history.last_time is None or not allow_stale)):
             raise NotSynced(self.symbol, self.state.value)
@@ -497,14 +498,14 @@ class Market:
     def latest_instant(self) -> Millis:
         """Return the latest instant that can be asked about."""
         now = self.now()
-        # Where only an earlier server's history is there, nobody knows what time it is: what is not held is a gap.
+        # With only an earlier server's history, the present time is unknown, and instants after it are a gap.
         return Millis(MAX_EXACT) if now is None else Millis(now + _FUTURE_MS)
 
     def instant(self, milliseconds: float) -> Millis:
         """Return the instant that a question names, to the nearest ms. Raises InTheFuture or BeforeHistory."""
         complete_to = self.history.complete_to
         if complete_to is not None and milliseconds <= complete_to:
-            return Millis(round(milliseconds))  # nearly always; what is final is past, whatever time it is
+            return Millis(round(milliseconds))  # nearly always; a final instant is past at any time
         now = self.now()
         if now is None and not self._has_scale:
             raise BeforeHistory(milliseconds, None)

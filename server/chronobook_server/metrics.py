@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus: read from where it is counted, at the moment when it is asked for."""
+"""Metrics for Prometheus, collected from the counters of the server at each scrape."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,7 +27,7 @@ def _is_failing(market: Market) -> bool:
     return market.history.recorder.error is not None
 
 
-# Of every symbol: name, what it says, and where it stands.
+# Metrics of every symbol: name, help text, and the function that reads the value.
 _COUNTS: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
     ("events", "Depth events applied.", lambda market: market.counts.events),
     ("resyncs", "Times that the book was lost and synchronised anew.", lambda market: market.counts.resyncs),
@@ -81,7 +81,7 @@ _FEED = {
 
 
 class Counted(Collector):
-    """The metrics of one server, all named `chronobook_...`."""
+    """Collector of one server's metrics, all named `chronobook_...`."""
 
     def __init__(
         self,
@@ -96,10 +96,10 @@ class Counted(Collector):
         self._archive = archive
         self._calls = calls
         self._tasks = tasks
-        self._faulty: set[tuple[str, str]] = set()  # symbol and metric of each fault that is in the log
+        self._faulty: set[tuple[str, str]] = set()  # symbol and metric of each logged fault
 
     def collect(self) -> Iterable[Metric]:
-        """Return all metrics as they are now. Called from another thread."""
+        """Return the present metrics. Called from another thread."""
         yield from self._of_symbols(tuple(self._markets.items()))
         yield from self._of_feed()
         yield from self._of_history()
@@ -138,7 +138,7 @@ class Counted(Collector):
         yield from (gaps, seconds, levels)
 
     def _of(self, symbol: str, market: Market, name: str, value: Callable[[Market], _Value]) -> float | None:
-        """Return one number of a symbol; None where it has none. A fault costs this number, and the log names it."""
+        """Return one number of a symbol; None without one. An exception costs only this number, and is logged."""
         try:
             found = value(market)
             return None if found is None else float(found)
@@ -208,7 +208,7 @@ class Counted(Collector):
 
 
 class MetricsServer:
-    """Serves the metrics in a thread of its own, with the server's TLS. Raises OSError."""
+    """HTTP server of the metrics in its own thread, with the server's TLS. Raises OSError."""
 
     def __init__(self, address: Address, counted: Counted, tls: Tls | None = None) -> None:
         registry = CollectorRegistry()
@@ -218,11 +218,11 @@ class MetricsServer:
         self._server, self._thread = start_http_server(address.port, address.host, registry, **_tls_options(tls))
 
     def is_alive(self) -> bool:
-        """Return whether the thread is still there."""
+        """Return whether the thread runs."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the thread and close the socket."""
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()

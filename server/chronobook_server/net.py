@@ -1,4 +1,4 @@
-"""Addresses to listen on and what to show there, looked at before anything is started."""
+"""Checks of addresses to listen on and of TLS files, before a server starts."""
 
 import socket
 import ssl
@@ -7,15 +7,15 @@ from chronobook_server.settings import Address, Endpoint, Tls, UnixSocket
 
 
 class AddressTaken(OSError):
-    """An address that cannot be listened on; the text is one line that says why."""
+    """An address that cannot be listened on; the text gives the reason in one line."""
 
 
 class BadFiles(OSError):
-    """Files of TLS that cannot be used; the text is one line that says why."""
+    """Unusable TLS files; the text gives the reason in one line."""
 
 
 def check_files(tls: Tls) -> None:
-    """Read certificate, key and authority as a server would. Raises BadFiles."""
+    """Load certificate, key and authority as a server does. Raises BadFiles."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(tls.certificate, tls.key)
@@ -54,7 +54,7 @@ def free_endpoint(endpoint: Endpoint) -> Endpoint:
 
 def _remove_abandoned(unix: UnixSocket) -> None:
     if not unix.path.exists():
-        # That it cannot be made is found out now.
+        # Binding shows now whether the socket can be made.
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.bind(str(unix.path))
     elif not unix.path.is_socket():

@@ -1,4 +1,4 @@
-"""What a process asks of its kernel."""
+"""Calls of a process to its kernel: signals, priority and limits."""
 
 import ctypes
 import os
@@ -7,27 +7,27 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
-# What is sealed goes on answering from memory.
+# The sealing process may be slow, because its segments still answer from memory.
 _NICENESS = 10
 _libc = ctypes.CDLL(None)
 
 
 def end_with_parent(number: signal.Signals) -> None:
-    """Ask the kernel for this signal when the thread that started this process ends, where it knows such a thing."""
+    """Ask the kernel to send this signal when the thread that started this process ends (Linux only)."""
     if sys.platform == "linux":
         _libc.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def begin_worker(parent: int) -> None:
-    """Make this a process that works for another one: never urgent, deaf to Ctrl+C, and gone when that one is."""
+    """Make this a worker of another process: low priority, deaf to Ctrl+C, killed with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(1)  # it was gone before the kernel could be asked
+        os._exit(1)  # the parent ended before the call
     os.nice(_NICENESS)
 
 
 def use_all_descriptors() -> None:
-    """Allow this process as many open files as it may allow itself: every symbol has a log, every caller a socket."""
+    """Raise the limit of open files to its hard limit, because every symbol has a log and every caller a socket."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

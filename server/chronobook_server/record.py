@@ -1,7 +1,7 @@
-"""Records some symbols' streams, with the snapshots that make books of them.
+"""Recorder of symbols' streams, with the snapshots that turn them into books.
 
-A recorder keeps no book and understands no more than it must: of each symbol, a snapshot is fetched once its first
-event has come, again after every reconnect, and again in every new file, so that each file can be replayed by itself.
+A recorder keeps no book and decodes only what it needs to pair events with snapshots. It fetches a snapshot of a symbol
+after its first event, after every reconnect, and in every new file, so that each file can be replayed alone.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from chronobook_server.recording import Recording, RecordingNetwork
 from chronobook_server.settings import ALL_SYMBOLS
 
 _LIMIT = 1000
-# Each has two streams.
+# Each symbol has two streams.
 _SYMBOLS_PER_CONNECTION = STREAMS_PER_CONNECTION // 2
 
 log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 async def record(
     network: Network, symbols: Sequence[str], update_speed: str, recording: Recording, *, random: Random
 ) -> None:
-    """Record these symbols for ever; `ALL` among them means every contract that is traded at the start.
+    """Record these symbols until cancelled; `ALL` among them adds every contract that is traded at the start.
 
     Closes the network at its end. Raises SymbolNotListed.
     """
@@ -49,7 +49,7 @@ async def record(
 
 
 class Recorder:
-    """Connections that are kept, and the requests that go with them. `network` records what it brings."""
+    """Connections of a recorder, and its requests. `network` records all frames and replies."""
 
     def __init__(self, network: RecordingNetwork, update_speed: str, recording: Recording, random: Random) -> None:
         self._network = network
@@ -57,11 +57,12 @@ class Recorder:
         self._update_speed = update_speed
         self._recording = recording
         self._random = random
-        # Nothing of a recorder outlives it, so a ban is not written down either.
+        # A recorder stores no state, so it does not store a ban either.
         self._requests = Requests(network, random, held=lambda _: None)
         self._symbols: tuple[str, ...] = ()
         self._file_number = 0
-        # Symbols of which no event has come since their connection, or the file, began; and what a snapshot must reach.
+        # Symbols without an event since their connection, or the file, began; and the update id that a snapshot must
+        # reach.
         self._awaited: set[str] = set()
         self._reach: dict[str, UpdateId] = {}
         self._is_info_due = False
@@ -69,7 +70,7 @@ class Recorder:
         self._changed = asyncio.Event()
 
     async def run(self, symbols: Sequence[str]) -> None:
-        """Record for ever. Raises SymbolNotListed."""
+        """Record until cancelled. Raises SymbolNotListed."""
         info = await self._requests.first_exchange_info()
         self._file_number = self._recording.file_number
         missing = [
@@ -129,7 +130,7 @@ class Recorder:
             self._due.pop(symbol, None)
 
     def _take(self, frame: bytes | str) -> None:
-        """See whether a frame, which is recorded already, is the first one of its symbol."""
+        """Check whether a frame, which is already recorded, is the first one of its symbol."""
         if self._recording.file_number != self._file_number:
             self._file_number = self._recording.file_number
             self._is_info_due = True
@@ -151,7 +152,7 @@ class Recorder:
     # --- requests
 
     async def _fetch(self) -> None:
-        """Fetch what is due, one after the other, for ever."""
+        """Send the due requests one after the other until cancelled."""
         failures = 0
         while True:
             await self._changed.wait()
@@ -161,7 +162,7 @@ class Recorder:
                 failures = 0 if await self._fetch_next() else failures + 1
 
     async def _fetch_next(self) -> bool:
-        """Make the request that is due first; return whether it brought what it should."""
+        """Send the first due request; return whether it succeeded."""
         symbol = None if self._is_info_due else next(iter(self._due), None)
         try:
             if self._is_info_due:
@@ -171,7 +172,7 @@ class Recorder:
                 await self._snapshot(symbol)
         except (Unreachable, Refused, MalformedFrame) as error:
             log.warning("a request brought nothing; asking again", symbol=symbol, error=str(error))
-            # A lost connection may have made it needless meanwhile; else it goes to the end of the line.
+            # A lost connection may have made it needless meanwhile; otherwise it goes to the end of the queue.
             if symbol is not None and symbol not in self._awaited:
                 self._due.pop(symbol, None)
                 self._due[symbol] = None
@@ -179,7 +180,7 @@ class Recorder:
         return True
 
     async def _snapshot(self, symbol: str) -> None:
-        """Raises Unreachable, Refused or MalformedFrame."""
+        """Fetch a symbol's snapshot. Raises Unreachable, Refused or MalformedFrame."""
         await self._requests.allowed(depth_weight(_LIMIT))
         if symbol not in self._due:
             return

@@ -1,8 +1,8 @@
-"""Recordings of what comes from the exchange, as it comes: lines of `receive_ns SPACE json`.
+"""Recordings of the exchange's frames and replies: lines of `receive_ns SPACE json`.
 
 A frame is the json itself. A reply becomes `{"request":"/fapi/v1/depth?symbol=X&limit=1000","status":200,"data":BODY}`.
-What is not one line of JSON that holds an object would break the file: it is kept as base64 in a field `unreadable`,
-in place of the frame or of `data`, and a replay passes over it.
+A text that is not one line of JSON with an object would break the file. It is stored as base64 in a field `unreadable`,
+in place of the frame or of `data`, and a replay skips it.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from chronobook_server.exchange.network import Network, Reply, Socket
 from chronobook_server.recording_files import RecordingFailed, RecordingFiles
 
 RECORDED_PATHS = ("/fapi/v1/depth", "/fapi/v1/exchangeInfo")
-# What a killed recorder loses at most.
+# A killed recorder loses at most the lines of this time, or this many bytes.
 _FLUSH_SECONDS = 1.0
 _FLUSH_BYTES = 1 << 20
-# What waits for a disk that has stopped taking anything.
+# Bytes that wait at most for a disk that has stopped writing.
 _MOST_PENDING_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a file is followed by the next one, and a recording ends: None is never. Sizes are of compressed bytes."""
+    """Limits at which the next file begins, and at which a recording ends; None means never. Sizes are compressed."""
 
     file_ns: int | None = None  # files begin at multiples of this
     file_bytes: int | None = None
@@ -37,16 +37,16 @@ class Limits:
 
 @dataclass(slots=True)
 class _Block:
-    """Lines that are written together; they begin a file where `begins_ns` is set."""
+    """Lines that are written together; they begin a file if `begins_ns` is set."""
 
     begins_ns: int | None
     lines: list[bytes] = field(default_factory=list)
 
 
 class Recording:
-    """A recording that is being written, around an `async with` block; at its end everything is in files.
+    """A recording during an `async with` block; all lines are in files at its end.
 
-    Lines are handed to a thread every second. Raises RecordingFailed where `output` cannot be written to.
+    A thread writes the lines every second. Raises RecordingFailed if `output` is not writable.
     """
 
     def __init__(self, output: Path, limits: Limits | None = None) -> None:
@@ -63,7 +63,7 @@ class Recording:
         self._is_over = False
         self._wake = asyncio.Event()
         self._overflown = asyncio.Event()
-        # One thread, so that what is handed over first is written first.
+        # One thread keeps the order of the lines.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recording")
         self._writing: asyncio.Task[None] | None = None
 
@@ -84,7 +84,7 @@ class Recording:
         """The bytes of all files together."""
         return self._files.size
 
-    # --- what is recorded
+    # --- recording
 
     def frame(self, receive_ns: int, frame: bytes | str) -> None:
         """Record a frame."""
@@ -126,10 +126,10 @@ class Recording:
         is_due = span is not None and receive_ns // span > self._begun_ns // span
         return self._files.can_rotate and (is_due or self._is_file_full)
 
-    # --- writing it
+    # --- writing
 
     async def ended(self) -> None:
-        """Return when `total_bytes` are written. Raises RecordingFailed when nothing more can be."""
+        """Return when `total_bytes` are written. Raises RecordingFailed when writing fails."""
         assert self._writing is not None
         overflown = asyncio.create_task(self._overflown.wait())
         try:
@@ -141,12 +141,12 @@ class Recording:
             overflown.cancel()
 
     async def flush(self) -> None:
-        """Return when all that was recorded before is in files. Raises RecordingFailed."""
+        """Return when all lines recorded before this call are in files. Raises RecordingFailed."""
         blocks, self._blocks, self._pending_bytes = self._blocks, [], 0
         number = self.file_number
         size = await asyncio.get_running_loop().run_in_executor(self._thread, self._write_blocks, blocks)
         most = self._limits.file_bytes
-        # The size is of a file that the next one may have followed meanwhile.
+        # The next file may have begun meanwhile, so the size is compared only for the same file.
         if most is not None and number == self.file_number and size >= most:
             self._is_file_full = True
         if self._limits.total_bytes is not None and self._files.size >= self._limits.total_bytes:
@@ -177,7 +177,7 @@ class Recording:
 
 
 def _is_object(data: bytes) -> bool:
-    """Return whether this is a JSON object in one line, whatever a reader of the file takes for the end of one."""
+    """Return whether this is a JSON object in one line, without any line break that a reader may know."""
     try:
         return b"\n" not in data and b"\r" not in data and isinstance(orjson.loads(data), dict)
     except orjson.JSONDecodeError:
@@ -185,7 +185,7 @@ def _is_object(data: bytes) -> bool:
 
 
 class RecordingNetwork:
-    """A network of which everything that a replay needs is recorded: every frame, and replies of RECORDED_PATHS."""
+    """Network that records everything a replay needs: every frame, and the replies of RECORDED_PATHS."""
 
     def __init__(self, network: Network, recording: Recording) -> None:
         self._network = network
@@ -203,7 +203,7 @@ class RecordingNetwork:
         return reply
 
     async def close(self) -> None:
-        """Let go of what is held."""
+        """Close the connections for requests."""
         await self._network.close()
 
     def time_ns(self) -> int:
@@ -216,7 +216,7 @@ class RecordingNetwork:
 
 
 class _RecordingSocket:
-    """A WebSocket of which every frame is recorded."""
+    """WebSocket that records every frame."""
 
     def __init__(self, socket: Socket, network: Network, recording: Recording) -> None:
         self._socket = socket

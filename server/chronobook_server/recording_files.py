@@ -1,4 +1,4 @@
-"""The files of a recording: compressed while written, rotated, and never touched again once they are finished.
+"""Files of a recording: compressed while written, rotated, and never changed once they are finished.
 
 Everything here blocks; `recording` calls it in a thread.
 """
@@ -19,17 +19,17 @@ _MICROSECOND_NS = 1000
 
 
 class RecordingFailed(OSError):
-    """A recording that cannot go on; the text is the one line that its user gets."""
+    """A recording that must end; the text is one line for its user."""
 
 
 class Encoder(Protocol):
-    """Turns lines into what a file holds."""
+    """Encoder of lines into the bytes of a file."""
 
     def encode(self, data: bytes) -> bytes:
-        """Return bytes from which a reader gets `data` back, with nothing held back."""
+        """Return encoded bytes from which a reader can decode all of `data` at once."""
 
     def finish(self) -> bytes:
-        """Return what ends the file."""
+        """Return the last bytes of the file."""
 
 
 class _Zstd:
@@ -63,26 +63,26 @@ class _Plain:
 
 
 def encoder_for(path: Path) -> Encoder:
-    """Return what a file of this name holds its lines in."""
+    """Return the encoder for a file's name."""
     return _Zstd() if path.suffix == ".zst" else _Gzip() if path.suffix == ".gz" else _Plain()
 
 
 class RecordedFile:
-    """A file that is being written. After an error it ends with the last write that was whole. Raises OSError."""
+    """A file that is being written. After an error it ends with the last whole write. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
         self.size = 0
         self._encoder = encoder_for(path)
-        # An empty file may have been put there for us; what holds anything is somebody's recording.
+        # An empty file may be overwritten; a file with contents is an earlier recording.
         is_empty = path.is_file() and path.stat().st_size == 0
         self._file = path.open("wb" if is_empty else "xb", buffering=0)
 
     def write(self, data: bytes) -> int:
-        """Have these lines in the file when this returns; return how many bytes they took."""
+        """Write these lines to the file; return the number of their encoded bytes."""
         return self._put(self._encoder.encode(data))
 
     def finish(self) -> int:
-        """End the file and make it durable; return how many bytes that took."""
+        """End the file and make it durable; return the number of bytes added."""
         try:
             added = self._put(self._encoder.finish())
             os.fsync(self._file.fileno())
@@ -104,14 +104,14 @@ class RecordedFile:
 
 
 def is_folder(output: Path) -> bool:
-    """Return whether this is a folder for several files: it is there, or it is a new name without an ending."""
+    """Return whether this is a folder for several files: an existing one, or a new name without a suffix."""
     return output.is_dir() or (not output.exists() and not output.suffix)
 
 
 class RecordingFiles:
-    """Where a recording goes: one file, or a folder of files named by the time of their first line.
+    """Output of a recording: one file, or a folder of files named by the time of their first line.
 
-    Raises RecordingFailed where it cannot be written there.
+    Raises RecordingFailed if the output is not writable.
     """
 
     def __init__(self, output: Path) -> None:
@@ -139,7 +139,7 @@ class RecordingFiles:
 
     @property
     def can_rotate(self) -> bool:
-        """Whether there can be another file."""
+        """Whether the output is a folder, which can take another file."""
         return self._is_folder
 
     @property
@@ -148,7 +148,7 @@ class RecordingFiles:
         return 0 if self._file is None else self._file.size
 
     def begin(self, receive_ns: int) -> None:
-        """Finish the file there is, and go on in one that is named by this time."""
+        """Finish the present file, and begin one named by this time."""
         try:
             self.count += 1
             if self._is_folder:
@@ -158,12 +158,12 @@ class RecordingFiles:
             raise self._failure(error) from error
 
     def _next_file(self, receive_ns: int) -> RecordedFile:
-        # Clocks are set back now and then, and the order of the names must stay the order of writing.
+        # A clock may be set back, and the order of the names must stay the order of writing.
         self._last_name_ns = max(receive_ns, self._last_name_ns + _MICROSECOND_NS)
         return RecordedFile(self._output / _name_of(self._last_name_ns))
 
     def write(self, data: bytes) -> None:
-        """Have these lines on their way to the disk when this returns."""
+        """Write these lines to the present file."""
         assert self._file is not None
         try:
             self.size += self._file.write(data)
@@ -171,7 +171,7 @@ class RecordingFiles:
             raise self._failure(error) from error
 
     def finish(self) -> None:
-        """Finish the file there is."""
+        """Finish the present file."""
         try:
             self._finish()
         except OSError as error:

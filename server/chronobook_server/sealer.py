@@ -1,7 +1,7 @@
-"""The event loop's side of sealing: a process of its own makes the files, and is replaced when it ends.
+"""The event loop's side of sealing: a separate process writes the files, and is replaced when it ends.
 
-Sealing takes a third of a second of pure computing. In a thread it would hold up the event loop for 20 ms at a time;
-in another process it takes what the machine has to spare.
+Sealing computes for a third of a second. In a thread it would block the event loop for 20 ms at a time. Another process
+uses only idle time of the machine.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from chronobook_server.history.files import DiskFiles, Files
 from chronobook_server.history.seal import SealJob, seal_segment
 from chronobook_server.process import begin_worker
 
-# A process that was just lost is not replaced faster than this, in seconds; each loss of the same job doubles it.
+# Seconds before a lost process is replaced; each loss at the same job doubles them.
 _RESTART_SECONDS = 1.0
 _LONGEST_RESTART_SECONDS = 30.0
-# How often a job is begun before others get their turn. Whoever wants it done asks for it again later.
+# Attempts at a job before other jobs get their turn. The history submits a failed job again later.
 _ATTEMPTS = 3
-# The largest segment takes some seconds; a process that takes so long is stopped, or hangs.
+# Seconds after which the process counts as hanging; the largest segment takes a few.
 _PATIENCE_SECONDS = 120.0
 
-# Of a server that was killed, the pool's helper would say that semaphores are left, and clear them away.
+# After a killed server, the pool's helper process warns about leaked semaphores, which it then removes.
 _QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 log = structlog.get_logger(__name__)
@@ -43,15 +43,15 @@ class _Job(NamedTuple):
 
 
 class ProcessSealer:
-    """Seals segments of files on a disk, one after the other, while `run` runs.
+    """Sealer of segments on a disk, one after the other, while `run` runs.
 
-    `pid` is the process that seals, where there is one; `lost` counts those that ended, `differences` logs that
-    differed from memory.
+    `pid` is the sealing process, if it runs. `lost` counts processes that ended, `differences` logs that differed from
+    memory.
     """
 
     def __init__(self) -> None:
         self.sealed = self.failed = self.lost = self.differences = 0
-        self.seconds = 0.0  # from when each was asked for to its end
+        self.seconds = 0.0  # from the submission of each job to its end
         self.pid: int | None = None
         self._jobs: deque[_Job] = deque()
         self._pool: ProcessPoolExecutor | None = None
@@ -61,14 +61,14 @@ class ProcessSealer:
         self._idle.set()
 
     def submit(self, files: Files, job: SealJob, done: Callable[[str | None], None]) -> None:
-        """Do a job; then call `done`, with what went wrong or None. Nothing here can fail: it only gets in line."""
+        """Queue a job; later call `done` with the error in words or None. The call itself cannot fail."""
         assert isinstance(files, DiskFiles), "another process sees only what is on a disk"
         self._jobs.append(_Job(files, job, done, time.monotonic()))
         self._idle.clear()
         self._has_jobs.set()
 
     async def run(self) -> None:
-        """Do jobs for ever. A job stays in line until it has ended, however often this is begun anew."""
+        """Run jobs until cancelled. A job stays in the queue until it has ended, also over restarts of this task."""
         try:
             while True:
                 await self._has_jobs.wait()
@@ -81,7 +81,7 @@ class ProcessSealer:
             self._discard()
 
     async def _do(self, job: _Job) -> str | None:
-        """Do a job in the process; return what went wrong."""
+        """Run a job in the process; return the error in words, None for success."""
         pause = _RESTART_SECONDS
         reason = ""
         for _ in range(_ATTEMPTS):
@@ -100,7 +100,7 @@ class ProcessSealer:
                 pause = min(2 * pause, _LONGEST_RESTART_SECONDS)
                 continue
             except Exception as fault:
-                # A fault of ours costs one job its turn, and not the sealing of all others.
+                # An unexpected exception costs one job its turn, and does not stop the others.
                 log.exception("seal_failed", symbol=job.job.symbol, segment=job.job.segment)
                 return f"{job.job.segment}: {type(fault).__name__}: {fault}"
             if difference is not None:
@@ -110,7 +110,7 @@ class ProcessSealer:
         return f"{job.job.segment}: the process that seals is lost again and again; {reason}"
 
     async def _start(self) -> ProcessPoolExecutor:
-        """Return a new pool once its process is there. Raises BrokenExecutor and OSError."""
+        """Return a new pool once its process runs. Raises BrokenExecutor and OSError."""
         if _QUIET not in sys.warnoptions:
             sys.warnoptions.append(_QUIET)
         others = set(multiprocessing.active_children())
@@ -123,7 +123,7 @@ class ProcessSealer:
         return self._pool
 
     def _discard(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process, also during a job."""
         pool, processes = self._pool, self._processes
         self._pool, self._processes, self.pid = None, set(), None
         for process in processes:
@@ -141,17 +141,17 @@ class ProcessSealer:
         try:
             job.done(error)
         except Exception:
-            # A fault of ours in one symbol's history must not end the sealing of all others.
+            # An exception in one symbol's history must not stop the sealing of the others.
             self.failed += 1
             log.exception("seal_result_not_taken", symbol=job.job.symbol, segment=job.job.segment)
 
     async def drain(self) -> None:
-        """Wait until nothing is left to do."""
+        """Wait until the queue is empty."""
         await self._idle.wait()
 
 
 def _seal(files: DiskFiles, job: SealJob) -> tuple[str | None, str | None]:
-    """Do a job, in the other process; return what went wrong, and how the log differs from memory."""
+    """Run a job in the other process; return the error, and the difference of the log from memory."""
     try:
         return None, seal_segment(files, job)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the commands can be told, and how text becomes it. Errors are ValueErrors with one clear sentence."""
+"""Command settings, and parsers of their option values. Errors are ValueErrors with one clear sentence."""
 
 import ipaddress
 import re
@@ -11,7 +11,7 @@ from chronobook_server.core.names import one_line, valid_symbol
 LIVE_REST_URL = "https://fapi.binance.com"
 LIVE_STREAM_URL = "wss://fstream.binance.com/public"
 _UNIX = "unix:"
-# What the kernel has room for.
+# Bytes of the path of a unix socket that the kernel takes (`sun_path`).
 _LONGEST_PATH = 107
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -44,7 +44,7 @@ Endpoint: TypeAlias = Address | UnixSocket
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files of PEM: what one side shows, and the authority of the other side; None: whoever it is."""
+    """PEM files: the own certificate and key, and the authority of the peer's certificate; None: any peer."""
 
     certificate: Path
     key: Path
@@ -53,7 +53,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Which tokens are taken: signed with one of these keys (a JWKS file), by this issuer, for this audience."""
+    """Accepted tokens: signed with one of these keys (a JWKS file), by this issuer, for this audience."""
 
     keys: Path
     issuer: str
@@ -62,10 +62,10 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """The settings of `gateway`.
+    """Settings of `gateway`.
 
-    `tls` is for callers; with `upstream_tls` servers are asked over TLS, whose certificates bear `upstream_name`.
-    `rate_limit` in requests a second of one address, twice as many at once.
+    `tls` is for callers. With `upstream_tls` the gateway calls servers over TLS, and their certificates bear
+    `upstream_name`. `rate_limit` is in requests a second of one address, with twice as many in a burst.
     """
 
     listen: Address
@@ -79,7 +79,7 @@ class GatewaySettings:
 
     @property
     def is_edge(self) -> bool:
-        """Whether it faces more than this machine, or is to behave as if it did."""
+        """Whether the gateway faces a network, or has a setting of the edge."""
         asked = (self.tls, self.tokens, self.upstream_tls)
         return not is_loopback(self.listen) or any(each is not None for each in asked)
 
@@ -91,10 +91,10 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """The settings of `serve`. The first symbol is the default of every question.
+    """Settings of `serve`. The first symbol is the default of every question.
 
-    `gateway_name` is in the gateway's certificate; None: only a unix socket is the gateway's own.
-    With `all_symbols`, every contract that is traded is served, the named ones first. An interval of None: never.
+    `gateway_name` is a name in the gateway's certificate; None: the gateway is trusted only on a unix socket. With
+    `all_symbols`, every traded contract is served, the named ones first. An interval of None means never.
     """
 
     symbols: tuple[str, ...]
@@ -189,10 +189,10 @@ def parse_url(text: str, *schemes: str) -> str:
 
 
 def is_loopback(address: Endpoint) -> bool:
-    """Return whether only this machine reaches an address."""
+    """Return whether an address is reachable only from this machine."""
     if isinstance(address, UnixSocket) or address.host == "localhost":
         return True
     try:
         return ipaddress.ip_address(address.host).is_loopback
     except ValueError:
-        return False  # a name, which can mean anything
+        return False  # a name, which may resolve to any address

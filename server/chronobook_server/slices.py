@@ -1,4 +1,4 @@
-"""Work that must not hold up the event loop: a slice at a time, others in between."""
+"""Runner of long work on the event loop, in slices with other tasks in between."""
 
 import asyncio
 from typing import TypeVar
@@ -9,7 +9,7 @@ _Answer = TypeVar("_Answer")
 
 
 async def in_slices(work: Work[_Answer]) -> _Answer:
-    """Do a work, letting others go on wherever it stops."""
+    """Run a work to its end; other tasks run wherever it yields."""
     while True:
         try:
             next(work)

@@ -1,4 +1,4 @@
-"""Every task of a server belongs to one group: one that fails is begun again, or ends the server with its reason."""
+"""The one group of a server's tasks: a failed task is restarted, or ends the server with its reason."""
 
 import asyncio
 import time
@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-# In seconds. A task that fails again and again costs no more than one attempt in the longest pause.
+# Seconds between restarts. A task that fails repeatedly costs at most one attempt in the longest pause.
 _SHORTEST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
-# Who worked for so long begins with the shortest pause again.
+# A task that worked for this long starts with the shortest pause again.
 _WORKED = 120.0
-# For so long a failure stands in the status.
+# Seconds for which the status shows a failure.
 _TOLD = 600.0
 
 log = structlog.get_logger(__name__)
@@ -21,7 +21,7 @@ Work = Callable[[], Awaitable[None]]
 
 
 class Tasks:
-    """The tasks of a server, while `run` runs. `restarts` counts, by name, how often one was begun again."""
+    """Tasks of a server, while `run` runs. `restarts` counts the restarts of each by name."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.restarts: Counter[str] = Counter()
@@ -29,22 +29,22 @@ class Tasks:
         self._works: dict[str, Work] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
-        self._failed: tuple[float, str] | None = None  # when, and which one why
+        self._failed: tuple[float, str] | None = None  # time, and name with reason
 
     @property
     def error(self) -> str | None:
-        """Which task failed last and why, if that was a short time ago."""
+        """The last failed task and its reason, if the failure is recent."""
         if self._failed is None or self._monotonic() - self._failed[0] > _TOLD:
             return None
         return self._failed[1]
 
     def keep(self, name: str, work: Work) -> None:
-        """Have a work done, and begun again whenever it fails. Where it ends by itself, it is done."""
+        """Run a work, and restart it whenever it fails. A work that returns is done."""
         self.restarts[name] += 0
         self._begin(name, lambda: self._keep(name, work))
 
     def need(self, name: str, work: Work) -> None:
-        """Have a work done without which the server cannot go on: where it fails, `run` raises what it raised."""
+        """Run a work that the server needs: when it fails, `run` raises its exception."""
         self._begin(name, work)
 
     def _begin(self, name: str, work: Work) -> None:
@@ -59,7 +59,7 @@ class Tasks:
         self._tasks[name] = group.create_task(task(), name=name)
 
     async def run(self) -> None:
-        """Do all works until one that is needed fails; raise what that raised."""
+        """Run all works until a needed one fails; raise its exception."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -72,7 +72,7 @@ class Tasks:
             self._group = None
 
     async def cancel(self, name: str) -> None:
-        """End one of them."""
+        """Cancel one task."""
         self._works.pop(name, None)
         task = self._tasks.pop(name, None)
         if task is not None:
@@ -90,7 +90,7 @@ class Tasks:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
-                failure: BaseException = error  # of something that it waited for: nobody has ended this one
+                failure: BaseException = error  # the awaited future was cancelled, not this task
             except Exception as error:
                 failure = error
             if self._monotonic() - begun >= _WORKED:

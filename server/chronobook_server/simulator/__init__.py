@@ -1,4 +1,4 @@
-"""A simulated exchange: wire-faithful, synthetic or replayed, with faults from one seed. The judge in our tests."""
+"""Simulated exchange: wire-faithful, synthetic or replayed, with faults from one seed. Tests judge by it."""
 
 from .faults import Faults
 from .replay import BadRecording

@@ -1,4 +1,4 @@
-"""One symbol of the simulated exchange: sends its events in time, keeps the truth, answers for its snapshots."""
+"""One symbol of the simulated exchange: it sends events in time, keeps the true book, and answers snapshots."""
 
 import asyncio
 from collections import deque
@@ -13,13 +13,13 @@ from .replay import Line, lines_of
 from .synthetic import SyntheticMarket
 
 Send = Callable[[str, Event, "Symbol"], Awaitable[None]]
-# Snapshots from so many events ago are what a lagging replica would serve.
+# Age in events of a stale snapshot, as a lagging replica would serve it.
 _STALE_EVENTS = 20
 
 
 @dataclass
 class Pace:
-    """How fast events follow each other: `speed` times the recorded pace, None as fast as they are taken, 0 by hand."""
+    """Pace of events: `speed` times the recorded pace, None as fast as they are taken, 0 by hand."""
 
     speed: float | None = 1.0
     running: asyncio.Event = field(default_factory=asyncio.Event)
@@ -29,7 +29,7 @@ class Pace:
 
 
 class Symbol:
-    """A symbol's state and its task. Events are only made once somebody is subscribed to its depth."""
+    """A symbol's state and its task. Events begin with the first subscription to its depth."""
 
     def __init__(self, name: str, *, pace: Pace, injector: Injector, keep_journal: bool) -> None:
         self.name = name
@@ -37,7 +37,7 @@ class Symbol:
         self.subscribed = asyncio.Event()
         self.finished = asyncio.Event()
         self.journal: list[Event] | None = [] if keep_journal else None
-        self.served: list[Event] = []  # every snapshot served, where the journal is kept
+        self.served: list[Event] = []  # every snapshot served, if the journal is kept
         self.snapshots_asked = 0
         self.drop_next = 0
         self.sent = 0
@@ -53,10 +53,10 @@ class Symbol:
         self._ready = asyncio.Event()
         self._fetched = asyncio.Event()
 
-    # --- where events come from
+    # --- sources of events
 
     async def run_synthetic(self, market: SyntheticMarket, send: Send) -> None:
-        """Send a made-up market's events for ever."""
+        """Send a synthetic market's events until cancelled."""
         self.truth.load(market.snapshot())
         self._ready.set()
         await self.subscribed.wait()
@@ -68,7 +68,7 @@ class Symbol:
                 await send("bookTicker", ticker, self)
 
     async def run_replay(self, path: Path, symbols: tuple[str, ...], send: Send) -> None:
-        """Send a recording's events; return at its end, with everything left as it is then."""
+        """Send a recording's events; return at its end, with the state of its last event."""
         await self.subscribed.wait()
         early: list[Event] = []
         for line in self._lines(path, symbols):
@@ -89,7 +89,7 @@ class Symbol:
         return lines_of(path, self.name, symbols)
 
     async def _hand_out(self, body: Event, early: list[Event]) -> None:
-        """Let the recorded snapshot be fetched, and take it, with the events it does not hold yet, as the truth."""
+        """Offer the recorded snapshot, and make it, with the events that it lacks, the true book."""
         self.truth.load(body)
         for event in early:
             if event["u"] >= body["lastUpdateId"]:
@@ -97,7 +97,7 @@ class Symbol:
         self._recorded = body
         self._ready.set()
         await self._fetched.wait()
-        # The wait is not the recording's: what follows keeps its distance from now.
+        # The recording has no such wait, so later events keep their distance from now.
         self._started = 0.0
 
     # --- sending
@@ -134,7 +134,7 @@ class Symbol:
     # --- snapshots
 
     async def snapshot(self, limit: int) -> Event:
-        """Return the body of a depth reply. A recorded one is waited for, and handed out once, as it was recorded."""
+        """Return the body of a depth reply. A recorded one is awaited, and served once, as recorded."""
         self.snapshots_asked += 1
         body = await self._snapshot(limit)
         if self.journal is not None:

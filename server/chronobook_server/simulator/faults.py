@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: rates of faults, drawn from one seeded generator and counted."""
+"""Injected faults: their rates, drawn from one seeded generator and counted."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Rates are probabilities from 0 to 1; the rest is seconds, or an HTTP status."""
+    """Rates are probabilities from 0 to 1; other fields are seconds, or an HTTP status."""
 
     drop: float = 0.0  # of depth events, never sent
     repeat: float = 0.0  # of depth events, sent twice
@@ -20,7 +20,7 @@ class Faults:
     junk: float = 0.0  # of depth events, something unreadable is sent as well
     disconnect: float = 0.0  # of depth events, all streams are cut after it
     straddle: float = 0.0  # of snapshots, their update id lies inside an event
-    stale: float = 0.0  # of snapshots, they are older than what was streamed already
+    stale: float = 0.0  # of snapshots, they are older than events already streamed
     refuse: float = 0.0  # of snapshot requests
     refuse_status: int = 429
     retry_after: int = 1  # seconds, sent with 429 and 418
@@ -28,7 +28,7 @@ class Faults:
 
 
 class Injector:
-    """Draws faults; `injected` counts each kind that was really injected."""
+    """Source of faults; `injected` counts the injected ones by kind."""
 
     def __init__(self, faults: Faults, random: Random) -> None:
         self.faults = faults
@@ -48,7 +48,7 @@ class Injector:
         return self._random.randint(low, high)
 
     def unreadable(self, frame: Event) -> str:
-        """Return a frame with something wrong in it."""
+        """Return a frame with a fault in it."""
         text = orjson.dumps(frame).decode()
         data: Event = dict(frame.get("data", frame))
         kind = self._random.randrange(6)

@@ -22,11 +22,11 @@ class Truth:
         self.update_id = 0
         self.time = 0
         self.event_time = 0
-        # The best bid and ask, where they have been asked for and still rest; looking for them takes the whole side.
+        # Cache of the best bid and ask while they rest, because a search takes the whole side.
         self._best: list[str | None] = [None, None]
 
     def load(self, body: Mapping[str, Any]) -> None:
-        """Take a snapshot's body as the book."""
+        """Load a snapshot's body as the book."""
         self.bids = dict(body["bids"])
         self.asks = dict(body["asks"])
         self._best = [None, None]
@@ -50,7 +50,7 @@ class Truth:
         self.update_id, self.time, self.event_time = event["u"], event["T"], event["E"]
 
     def copy(self) -> "Truth":
-        """Return a copy that can be changed by itself."""
+        """Return an independent copy."""
         made = Truth()
         made.bids, made.asks = dict(self.bids), dict(self.asks)
         made.update_id, made.time, made.event_time = self.update_id, self.time, self.event_time

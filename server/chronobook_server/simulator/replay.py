@@ -1,11 +1,11 @@
-"""Reads recordings: lines of `receive_ns SPACE json`, in one file or in a folder of files in the order of their names.
+"""Reader of recordings: lines of `receive_ns SPACE json`, in one file or in a folder of files in order of their names.
 
 The json is a stream's frame, or a REST reply: either `{"request":PATH,"status":STATUS,"data":BODY}`, or the body alone.
-Files are plain, .gz or .zst. What an interrupted recorder left unfinished is read as far as it is whole, and lines that
-hold nothing that could be read (`{"unreadable":…}`, or events with a field missing) are passed over and counted.
+Files are plain, .gz or .zst. An unfinished file of an interrupted recorder is read up to its last whole line.
+Unreadable lines (`{"unreadable":…}`, or events with a field missing) are skipped and counted.
 
-A recording may hold several snapshots of a symbol: its recorder lost a connection, or began another file. Only the
-first one that the events continue is replayed; where events are missing later, they are missing in the replay too.
+A recording may hold several snapshots of a symbol: its recorder lost a connection, or began another file. A replay uses
+only the first one that the events continue. Events that the recording lacks later are missing in the replay too.
 """
 
 import zlib
@@ -29,11 +29,11 @@ _SUFFIXES = (".jsonl", *_PACKED)
 
 
 class BadRecording(ValueError):
-    """A recording that cannot be replayed; the text says where and why."""
+    """A recording that cannot be replayed; the text gives place and reason."""
 
 
 class Skipped(Enum):
-    """Why there is nothing to replay in a line."""
+    """Reason why a line has nothing to replay."""
 
     UNREADABLE = "nothing in it could be read"
     UNFINISHED = "it is the end of a file that nobody finished"
@@ -52,9 +52,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a recording holds: the symbols of which there are depth events, in order of appearance.
+    """Contents of a recording: the symbols with depth events, in order of appearance.
 
-    `unreadable` counts lines that are passed over, `unfinished` files that end before their end.
+    `unreadable` counts skipped lines, `unfinished` files without their end.
     """
 
     symbols: tuple[str, ...]
@@ -65,7 +65,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """One line: an event or a REST body, and whose it is where only the request says so."""
+    """One line: an event or a REST body, with its symbol if only the request names it."""
 
     where: str
     receive_ns: int
@@ -87,7 +87,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 
 def _texts(file: BinaryIO, suffix: str) -> Iterator[bytes | None]:
-    """Yield what a file holds in pieces of any length; None at the end of one that was not finished."""
+    """Yield the text of a file in pieces of any length; None at the end of an unfinished file."""
     if suffix not in _PACKED:
         while text := file.read(_CHUNK):
             yield text
@@ -105,13 +105,13 @@ def _texts(file: BinaryIO, suffix: str) -> Iterator[bytes | None]:
 
 
 def _lines(path: Path) -> Iterator[bytes | None]:
-    """Yield a file's lines, the last one whether it is whole or not; None at the end of one that was not finished."""
+    """Yield a file's lines, also a last one without its end; None at the end of an unfinished file."""
     rest = b""
     with path.open("rb") as file:
         try:
             for text in _texts(file, path.suffix):
                 if text is None:
-                    # A line without its end was about to be written.
+                    # A line without its end was being written.
                     yield None
                     return
                 *whole, rest = (rest + text).split(b"\n")
@@ -149,7 +149,7 @@ def _bodies(path: Path) -> Iterator[_Body]:
 
 
 def _body(where: str, receive_ns: int, value: Event) -> _Body:
-    """Raises AttributeError for what is no object."""
+    """Return the body in a line. Raises AttributeError for a value that is no object."""
     request = value.get("request")
     if isinstance(request, str):
         if value.get("status") != 200:
@@ -163,7 +163,7 @@ def _body(where: str, receive_ns: int, value: Event) -> _Body:
 
 
 def _is_whole(data: Event) -> bool:
-    """Return whether an event or a snapshot has all that a book is made of; anything else is whole."""
+    """Return whether an event or a snapshot has all fields of a book; any other message counts as whole."""
     if data.get("e") == "depthUpdate":
         return isinstance(data.get("s"), str) and _has(data, ("U", "u", "pu", "T", "E"), ("b", "a"))
     return "lastUpdateId" not in data or _has(data, ("lastUpdateId", "T", "E"), ("bids", "asks"))
@@ -184,11 +184,11 @@ def _has(data: Event, numbers: Sequence[str], sides: Sequence[str]) -> bool:
     return True
 
 
-# --- what a replay asks for
+# --- the interface of a replay
 
 
 def survey(path: Path) -> Survey:
-    """Return what a recording holds. Raises BadRecording, also where there are no depth events."""
+    """Return the contents of a recording. Raises BadRecording, also without depth events."""
     symbols: dict[str, None] = {}
     info: Event | None = None
     unreadable = unfinished = 0
@@ -207,11 +207,11 @@ def survey(path: Path) -> Survey:
 
 
 def lines_of(path: Path, symbol: str, symbols: Sequence[str]) -> Iterator[Line]:
-    """Yield a symbol's lines in order, with one snapshot at most: the first one that the events continue.
+    """Yield a symbol's lines in order, with at most one snapshot: the first one that the events continue.
 
     Raises BadRecording where a snapshot could be of several symbols.
     """
-    before: int | None = None  # what came before the first event
+    before: int | None = None  # update id before the first event
     has_snapshot = False
     for body in _bodies(path):
         data = body.data

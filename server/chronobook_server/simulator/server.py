@@ -1,4 +1,4 @@
-"""The simulated exchange's sockets: REST and WebSocket of USDⓈ-M futures on one loopback port."""
+"""Sockets of the simulated exchange: REST and WebSocket of USDⓈ-M futures on one loopback port."""
 
 import asyncio
 import contextlib
@@ -20,17 +20,17 @@ from .synthetic import SyntheticMarket
 
 WEIGHT_LIMIT = 2400
 MAX_STREAMS = 1024
-# The best prices of all symbols, of those that moved since the last time.
+# The best prices of all symbols that moved since the last message.
 TICKERS = "!bookTicker"
 _TICKER_SECONDS = 5.0
 DEPTH_NAMES = ("depth", "depth@0ms", "depth@100ms", "depth@500ms")
-# Frames that may wait for one connection, and for how long in seconds, before it is cut.
+# Frames queued for one connection, and seconds of a full queue, before it is cut.
 _QUEUE = 2000
 _PATIENCE = 10.0
 
 
 class Connection:
-    """One WebSocket: what it is subscribed to, and the frames that wait for it."""
+    """One WebSocket with its subscriptions and its queue of frames."""
 
     def __init__(
         self, socket: web.WebSocketResponse, transport: asyncio.BaseTransport | None, *, combined: bool
@@ -39,7 +39,7 @@ class Connection:
         self._transport = transport
         self.combined = combined
         self.streams: set[str] = set()
-        self.muted: set[str] = set()  # subscribed to, acknowledged, and silent
+        self.muted: set[str] = set()  # subscribed, acknowledged, and silent
         self._queue: asyncio.Queue[str] = asyncio.Queue(_QUEUE)
         self.writer = asyncio.create_task(self._write())
 
@@ -49,7 +49,7 @@ class Connection:
                 await self.socket.send_str(await self._queue.get())
 
     async def put(self, text: str) -> None:
-        """Queue a frame; a connection that does not take it for long is cut."""
+        """Queue a frame; a connection with a full queue for too long is cut."""
         try:
             async with asyncio.timeout(_PATIENCE):
                 await self._queue.put(text)
@@ -57,18 +57,18 @@ class Connection:
             self.cut()
 
     def cut(self) -> None:
-        """End the connection without a word."""
+        """Abort the connection without a close frame."""
         self.streams.clear()
         self.writer.cancel()
         if self._transport is not None:
-            # uvloop's transports are transports by what they do, not by class.
+            # uvloop's transports do not inherit from asyncio.WriteTransport.
             cast("asyncio.WriteTransport", self._transport).abort()
 
 
 class Simulator:
     """A simulated exchange. Synthetic from `seed`, or a replay of a recording; see Pace for `speed`.
 
-    `journal` holds every symbol's depth events as the exchange made them, lost ones included, where it is kept.
+    `journal` holds every symbol's depth events as made, with lost ones, if it is kept.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Simulator:
 
     @property
     def injected(self) -> Counter[str]:
-        """How often each kind of fault was injected."""
+        """Number of injected faults of each kind."""
         return self._injector.injected
 
     @property
@@ -142,7 +142,7 @@ class Simulator:
         self._tasks.append(asyncio.create_task(self._send_tickers()))
 
     async def failed(self) -> None:
-        """Wait for ever, or until a symbol cannot go on; raises what stopped it."""
+        """Wait until a symbol fails; raises its exception."""
         await asyncio.gather(*self._tasks)
         await asyncio.Event().wait()
 
@@ -163,7 +163,7 @@ class Simulator:
             connection.cut()
 
     async def step(self, count: int) -> None:
-        """Send so many events of every symbol, where the speed is 0, and wait until they are sent."""
+        """Send `count` events of every symbol, at speed 0, and wait until they are sent."""
         targets = [(symbol, symbol.sent + count) for symbol in self.symbols.values()]
         for symbol, _ in targets:
             for _ in range(count):
@@ -242,14 +242,14 @@ class Simulator:
         return socket
 
     async def _subscribe(self, connection: Connection, names: Sequence[str]) -> bool:
-        """Subscribe to streams; return False where there are too many and the connection is closed for it."""
+        """Subscribe to streams; return False if there are too many, which closes the connection."""
         connection.streams.update(names)
         if len(connection.streams) > MAX_STREAMS:
             await connection.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"Too many streams")
             return False
         for name in names:
             symbol, _, kind = name.partition("@")
-            # As on the real exchange, a name that is not there is taken without a word, and stays silent.
+            # As on the real exchange, an unknown name is accepted without an error, and stays silent.
             if symbol.islower() and kind in DEPTH_NAMES and symbol.upper() in self.symbols:
                 self.symbols[symbol.upper()].subscribed.set()
         return True
@@ -293,12 +293,12 @@ class Simulator:
                         await connection.put(text)
 
     def mute(self, symbol: str) -> None:
-        """Send nothing more of a symbol's depth on the subscriptions that there are: only a new one is served."""
+        """Send no more depth of a symbol on existing subscriptions: only a new one is served."""
         for connection in self._connections:
             connection.muted.update(f"{symbol.lower()}@{name}" for name in DEPTH_NAMES)
 
     async def _send(self, kind: str, event: Event, symbol: Symbol) -> None:
-        """Send an event to whoever is subscribed, with the faults that strike it."""
+        """Send an event to all subscribers, with the faults drawn for it."""
         names = DEPTH_NAMES if kind == "depth" else (kind,)
         is_depth = kind == "depth"
         malformed, junk, repeated = (

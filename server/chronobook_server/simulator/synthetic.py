@@ -1,8 +1,8 @@
-"""A made-up market with the rates and the manners of the real ones, from one seed. Pure.
+"""Synthetic market with the rates and the habits of real ones, from one seed. Pure.
 
-What real streams do and this one therefore does too: batches 50 to 100 ms apart that name some dozens of levels,
-sometimes hundreds; one event empties a price on one side and fills it on the other; a few named levels stay as they
-were; a side that an aggressive order merely crossed is named with zero; most levels lie far outside a snapshot.
+It imitates these habits of real streams. Batches are 50 to 100 ms apart and name some dozens of levels, sometimes
+hundreds. One event empties a price on one side and fills it on the other. A few named levels do not change. A side that
+an aggressive order merely crossed is named with zero. Most levels lie far outside a snapshot.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A market's numbers: decimals of prices and quantities, ticks in steps of the last decimal, levels a side."""
+    """Numbers of a market: decimals of prices and quantities, tick in steps of the last decimal, levels a side."""
 
     price: float
     price_decimals: int
@@ -31,7 +31,7 @@ SHAPES = {
 
 
 def shape_of(symbol: str, random: Random) -> Shape:
-    """Return the shape of a symbol; one that is not known is small, with fewer levels than a snapshot holds."""
+    """Return the shape of a symbol; an unknown one is small, with fewer levels than a snapshot holds."""
     known = SHAPES.get(symbol)
     return known or Shape(random.choice((0.5, 7.6, 95.0)), 4, 1, random.choice((0, 1)), 400, 8)
 
@@ -51,7 +51,7 @@ class SyntheticMarket:
         for side, sign in ((self._bids, -1), (self._asks, 1)):
             distance = 0
             for number in range(self.shape.levels):
-                # Dense near the middle, ever wider outside.
+                # Levels are dense near the middle and wider apart outside.
                 distance += 1 if number < self.shape.levels // 3 else random.randrange(1, 2 + number // 100)
                 price = self._middle + sign * distance
                 if price > 0:
@@ -75,7 +75,7 @@ class SyntheticMarket:
         return [_text(price * shape.tick, shape.price_decimals), _text(quantity, shape.quantity_decimals)]
 
     def next_event(self) -> Event:
-        """Let the market go on by one batch, and return the event that says what changed."""
+        """Advance the market by one batch, and return the event with its changes."""
         random = self._random
         bids: dict[int, int] = {}
         asks: dict[int, int] = {}
@@ -104,7 +104,7 @@ class SyntheticMarket:
         }  # fmt: skip
 
     def _move(self, ticks: int, bids: dict[int, int], asks: dict[int, int]) -> None:
-        """Move the middle; what it passes is emptied on one side and partly filled on the other."""
+        """Move the middle; passed prices are emptied on one side and partly filled on the other."""
         self._middle = max(self._middle + ticks, self.shape.levels + 10)
         for side, passed, named in (
             (
@@ -127,20 +127,20 @@ class SyntheticMarket:
 
     def _touch(self, side: dict[int, int], sign: int, named: dict[int, int]) -> None:
         random = self._random
-        # Mostly near the touch, now and then far out.
+        # Most changes are near the best prices, some far away.
         spread = 12 if random.random() < 0.7 else self.shape.levels * 2
         price = self._middle + sign * (1 + int(random.expovariate(1 / spread)))
         if price <= 0:
             return
         current = side.get(price, 0)
         if current and random.random() < 0.1:
-            named[price] = current  # named, though it stays as it is
+            named[price] = current  # named without a change
         elif current and random.random() < 0.45:
             del side[price]
             named[price] = 0
         else:
             if not current and len(side) > self.shape.levels * 5 // 4:
-                # A book does not grow for ever: what has rested longest goes.
+                # The book has a bound: the level that has rested longest goes.
                 oldest = next(iter(side))
                 del side[oldest]
                 named[oldest] = 0
