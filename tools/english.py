@@ -78,10 +78,11 @@ class Sentence(NamedTuple):
 
 
 def paragraphs(lines: list[tuple[int, str]]) -> Iterator[Block]:
-    """Join lines up to the next blank line, list item, heading or table row."""
-    start, parts = 0, list[str]()
+    """Join lines up to the next blank line, list item, heading or table row; leave out examples of a Python session."""
+    start, parts, is_example = 0, list[str](), False
     for number, line in lines:
-        text = line.strip()
+        is_example = bool(line.strip()) and (is_example or line.lstrip().startswith(">>>"))
+        text = "" if is_example else line.strip()
         begins = not text or text.startswith(("#", "|")) or _ITEM.match(line)
         if begins and parts:
             yield Block(start, " ".join(parts))

@@ -85,7 +85,7 @@ class GatewaySettings:
 
     @property
     def is_protected(self) -> bool:
-        """Whether nobody reads along, and nobody is answered who is not known."""
+        """Whether traffic is encrypted and every caller is authenticated."""
         return self.tls is not None and (self.tls.authority is not None or self.tokens is not None)
 
 
@@ -117,7 +117,7 @@ class ServeSettings:
 
     @property
     def is_protected(self) -> bool:
-        """Whether nobody reads along, and nobody is answered who is not known."""
+        """Whether traffic is encrypted and every caller is authenticated."""
         return self.tls is not None and self.tls.authority is not None
 
 

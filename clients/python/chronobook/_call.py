@@ -1,4 +1,4 @@
-"""What the two clients share: how a channel is made, what goes with a call, and what a failed one raises."""
+"""Parts that both clients share: channel options, call metadata, and the errors of failed calls."""
 
 import asyncio
 import json
@@ -16,11 +16,12 @@ from .errors import error_from
 _SERVICE = pb.DESCRIPTOR.services_by_name["OrderBookService"]
 DEFAULT_TARGET = "localhost:50051"
 DEFAULT_TIMEOUT = 5.0
-# A bearer token, or what returns one that is still valid.
+# A bearer token, or a function that returns a valid one.
 Token: TypeAlias = str | Callable[[], str]
 _REQUEST_ID = "x-request-id"
-# A question that got no answer is asked again, within its timeout: all of them only read. Not one that the server has
-# refused, which says so itself, and never a stream, which has to go on where it was. Throttled while most fail.
+# gRPC repeats a question without an answer within its timeout, because all questions only read. It does not repeat one
+# that the server has refused, because the refusal forbids that, nor a stream, which has to resume at its position.
+# Retries are throttled while most calls fail.
 _RETRIES = {
     "methodConfig": [
         {
@@ -44,13 +45,13 @@ OPTIONS = (
     # A book of 60,000 levels takes about 1.2 MB; gRPC's own bound is 4 MB.
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.service_config", json.dumps(_RETRIES)),
-    # A server that is started anew is back within a second or two.
+    # A restarted server is back within a second or two.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # Whatever its name says: how long one attempt may take. TLS with an edge far away takes half a second.
+    # Despite its name, this is the time for one attempt. TLS with a distant edge takes half a second.
     ("grpc.min_reconnect_backoff_ms", 2000),
-    # While a call is under way: a server that is gone without a word (its machine has stopped, a cable is cut) is
-    # noticed after these, and its streams go on elsewhere. A stream sends nothing itself, and pings all the same.
+    # During a call, these find a server that is gone without a close (a stopped machine, a cut cable), and its streams
+    # resume at another one. A stream sends no data itself, so pings without data must be allowed.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.ping_timeout_ms", 20_000),
@@ -61,7 +62,8 @@ OPTIONS = (
 def accompany(token: Token | None) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Return a new request id, and the metadata of the call that it names.
 
-    Dashes and version 4 matter: Envoy writes into the thirteenth hexadecimal digit of an id, here what stands there.
+    Dashes and version 4 matter: Envoy writes a 4 into the thirteenth hexadecimal digit of an id, where this id already
+    has it.
     """
     request_id = str(uuid4())
     named = ((_REQUEST_ID, request_id),)
@@ -73,18 +75,18 @@ def accompany(token: Token | None) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 @contextmanager
 def raising(request_id: str) -> Iterator[None]:
-    """Turn what either kind of gRPC raises into a ChronobookError of the request with this id."""
+    """Translate the errors of both kinds of gRPC into a ChronobookError of the request with this id."""
     try:
         yield
     except grpc.RpcError as error:
-        outcome: Any = error  # it is the finished call too, whichever of several private classes it has
+        outcome: Any = error  # it is also the finished call, of one of several private classes
         trailing = outcome.trailing_metadata() or ()
-        # An edge that trusts nobody gives the request an id of its own, and may say so.
+        # An edge that does not trust its callers replaces the request id, and may return the new one.
         answered = dict((*(outcome.initial_metadata() or ()), *trailing)).get(_REQUEST_ID, request_id)
         raise error_from(outcome.code(), outcome.details(), trailing, request_id=str(answered)) from None
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        # close() has cancelled the call. Nobody has cancelled this task, so it must not look as if.
+        # close() has cancelled the call but not this task, so the task must not see a cancellation.
         raise error_from(grpc.StatusCode.CANCELLED, "the client was closed", request_id=request_id) from None

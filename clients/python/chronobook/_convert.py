@@ -29,25 +29,25 @@ def _seconds(instant: Instant) -> float:
 
 
 def seconds(instant: Instant | None) -> float | None:
-    """Return Unix seconds. Raises ValueError for a datetime without a time zone, whose instant nobody knows."""
+    """Return Unix seconds. Raises ValueError for a datetime without a time zone, because its instant is ambiguous."""
     return None if instant is None else _seconds(instant)
 
 
 def floats(prices: Collection[Price]) -> Floats:
     """Return prices as a column."""
-    return array("d", prices)  # type: ignore[arg-type]  # it takes whatever can be a float
+    return array("d", prices)  # type: ignore[arg-type]  # it takes any value with __float__
 
 
 def instants(timestamps: Collection[Instant]) -> Floats:
     """Return Unix seconds as a column. Raises ValueError as `seconds` does."""
     try:
-        return array("d", timestamps)  # type: ignore[arg-type]  # quick, and right where all are numbers
+        return array("d", timestamps)  # type: ignore[arg-type]  # fast, and right if all are numbers
     except TypeError:
         return array("d", map(_seconds, timestamps))
 
 
 def side_codes(numbers: Iterable[int]) -> Integers:
-    """Return a column of sides; 2 for a number that only a newer contract has a name for."""
+    """Return a column of sides; 2 for a number of a newer contract."""
     return array("b", map(_SIDE_CODES.get, numbers, repeat(2)))
 
 
@@ -56,14 +56,14 @@ def outcome_codes(numbers: Iterable[int]) -> Integers:
     return array("b", map(_OUTCOME_CODES.get, numbers, repeat(int(Outcome.UNRECOGNIZED))))
 
 
-# The generated classes name their optional fields one by one, so what works on all messages takes Any.
+# The generated classes type each optional field, so a function for all messages takes Any.
 def present(message: Any, field: str) -> Any:
     """Return an optional field; None where it is absent."""
     return getattr(message, field) if message.HasField(field) else None
 
 
 def _named(kind: type[_Enum], names: Any, number: int) -> _Enum:
-    """Return the value of an enum; UNRECOGNIZED for a number that only a newer contract has a name for."""
+    """Return the value of an enum; UNRECOGNIZED for a number of a newer contract."""
     try:
         return kind(names.Name(number))
     except ValueError:

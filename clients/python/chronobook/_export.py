@@ -1,19 +1,19 @@
-"""An interval of a book in a file, for pandas, polars, DuckDB or numpy: every change of every level, a row each.
+"""Export of a book's interval to a file for pandas, polars, DuckDB or numpy: a row for every change of every level.
 
     timestamp  `T` of the event; Parquet: milliseconds in UTC, npz: Unix seconds
     update_id  final update id of the event; null (npz: 0) in RESYNCED
-    kind       STATE: a level of the whole book, which begins anew here; CHANGE: a level that is other now; GAP: nothing
-               is known from here on; RESYNCED: until here. STATE follows
-    side       BID or ASK; null where nothing rests any more, which is a CHANGE with the quantity 0
+    kind       STATE: a level of the whole book, which starts over here; CHANGE: a level that changed; GAP: nothing is
+               known from here on; RESYNCED: until here. STATE follows
+    side       BID or ASK; null for an emptied level, which is a CHANGE with the quantity 0
     price      null (npz: NaN) in GAP and RESYNCED
     quantity   likewise
     cause      in GAP and RESYNCED
 
 In an npz file, `kind`, `side` and `cause` are numbers: the places of their names in the arrays `kinds`, `sides` and
-`causes`, the first of which is empty. Outside the range of prices that a STATE knows, absence says nothing: the ranges
-are the arrays `range_timestamps`, `range_lowest` and `range_highest` (NaN: without bound), in Parquet the metadata
-`known_ranges`, as JSON. `complete_to`, an array of one value or JSON in the metadata, is the instant up to which all is
-final: another event of the interval's last instant may still come.
+`causes`, the first of which is empty. Outside the known range of a STATE, an absent price is unknown: the ranges are
+the arrays `range_timestamps`, `range_lowest` and `range_highest` (NaN: without bound), in Parquet the metadata
+`known_ranges`, as JSON. `complete_to`, an array of one value or JSON in the metadata, is the last final instant:
+another event of the interval's last instant may still come.
 """
 
 import json
@@ -35,7 +35,7 @@ from .results import Cause, Kind, Side
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-# Rows that are held in memory before they go to the file.
+# Rows collected in memory before they go to the file.
 _ROWS = 500_000
 KINDS = ("", Kind.STATE, Kind.CHANGE, Kind.GAP, Kind.RESYNCED)
 SIDES = ("", Side.BID, Side.ASK)
@@ -46,9 +46,9 @@ _TYPES = {"timestamp": "d", "update_id": "q", "kind": "b", "side": "b", "price":
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written: so many messages that said so many things, the first and the last one about these instants.
+    """Result of an export: numbers of rows, events and gaps, and the instants of the first and last event.
 
-    `complete_to`: up to this instant all is final; None where nothing is.
+    `complete_to`: the last final instant; None without one.
     """
 
     file: str
@@ -72,7 +72,7 @@ class _Rows:
         return len(self.columns["price"])
 
     def take(self, message: BookMessage) -> int:
-        """Add a message; return how many rows that made."""
+        """Add a message; return the number of its rows."""
         before = len(self)
         for prices, quantities, side in (
             (message.bid_prices, message.bid_quantities, 1),
@@ -116,7 +116,7 @@ class _File(Protocol):
         """Write more rows."""
 
     def finish(self, ranges: list[tuple[float, float | None, float | None]], complete_to: float | None) -> None:
-        """Write what comes last."""
+        """Write the metadata at the end."""
 
 
 class _Parquet:
@@ -153,7 +153,7 @@ class _Parquet:
 
 
 class _Npz:
-    """Columns go to files of their own first: an array's length stands before its entries."""
+    """Columns go to temporary files first, because an array's length comes before its entries."""
 
     def __init__(self, path: Path) -> None:
         self._np, self._path = extra("numpy", "numpy"), path
@@ -197,10 +197,9 @@ EXPORTS: dict[str, Callable[[Path], _File]] = {".parquet": _Parquet, ".npz": _Np
 def export(messages: Iterable[BookMessage], file: str | Path) -> Exported:
     """Write the messages of `watch_order_book`, up to an `end`, into a file that ends in .parquet or .npz.
 
-    A file of that name is replaced when all is written, and not touched before. Memory holds half a million rows at
-    most, however long the interval is. Raises ExtraMissing without pyarrow or numpy, OSError where the file cannot be
-    written, ConnectionError where the stream ends before its interval does, ValueError for another ending of the name,
-    and what the stream raises.
+    A file of that name is replaced only after all rows are written. Memory holds at most half a million rows of any
+    interval. Raises ExtraMissing without pyarrow or numpy, OSError if the file cannot be written, ConnectionError if
+    the stream ends before its interval, ValueError for another suffix, and the errors of the stream.
 
     >>> messages = client.watch_order_book(start=1703123250, end=1703123400)
     >>> export(messages, "ETHUSDT.parquet").rows
@@ -213,7 +212,7 @@ def export(messages: Iterable[BookMessage], file: str | Path) -> Exported:
     first: float | None = None
     last: float | None = None
     complete_to: float | None = None
-    # In a folder of its own, so that whatever goes wrong leaves nothing behind.
+    # A temporary folder, so that a failure leaves no file behind.
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         part = Path(folder) / path.name
         with EXPORTS[path.suffix](part) as written:

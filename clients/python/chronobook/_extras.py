@@ -1,11 +1,11 @@
-"""Libraries that only some users want: imported where they are first needed."""
+"""Optional libraries, imported at their first use."""
 
 from importlib import import_module
 from typing import Any
 
 
 class ExtraMissing(ImportError):
-    """A library is needed that this package does not bring along unless it is asked to."""
+    """A missing library that only an extra of this package installs."""
 
 
 def extra(module: str, name: str) -> Any:

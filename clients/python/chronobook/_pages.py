@@ -1,7 +1,7 @@
-"""Questions that take several calls: pages are followed and joined, pairs are asked about in portions.
+"""Questions that take several calls: pages are joined, and pairs are sent in portions.
 
-Each one is a generator that yields requests, is sent their responses and returns the result: pure, shared by the
-asynchronous and the blocking client.
+Each question is a generator that yields requests, receives their responses and returns the result. It is pure, and both
+clients share it.
 """
 
 from array import array
@@ -22,7 +22,7 @@ _Stretch = TypeVar("_Stretch", Stretch, Interval)
 
 
 def _goes_on(stretches: Sequence[_Stretch], more: Sequence[_Stretch]) -> bool:
-    """Return whether a page's first stretch is the rest of the last one so far: they share the instant of the cut."""
+    """Return whether a page's first stretch continues the last one: they share the instant of the cut."""
     return bool(stretches and more) and stretches[-1].end == more[0].start
 
 
@@ -90,7 +90,7 @@ def best_prices(
     while True:
         page = yield request
         more = [convert.interval(each) for each in page.stretches]
-        # Every page begins with the state at its start; where that is the cut, it is no row of its own.
+        # Every page begins with the state at its start; at a cut that state repeats the last row.
         known = 1 if _goes_on(stretches, more) else 0
         for name, column in columns.items():
             column.extend(getattr(page, name)[known:])

@@ -1,4 +1,4 @@
-"""Results as text: for people in aligned and coloured lines, for programs as JSON with the contract's field names."""
+"""Results as text: aligned and coloured lines for people, JSON with the contract's field names for programs."""
 
 import json
 import math
@@ -39,7 +39,7 @@ _SIDES = {0: None, 1: Side.BID, -1: Side.ASK, 2: Side.UNRECOGNIZED}
 
 
 class Words(RegexHighlighter):
-    """Colours the words that mean the same everywhere."""
+    """Highlighter of words with the same meaning in all results."""
 
     base_style = "say."
     highlights = (
@@ -53,7 +53,7 @@ class Words(RegexHighlighter):
 
 
 def printable(text: str) -> str:
-    """Return a text of the same length that moves no cursor: a server may say anything."""
+    """Return a text of the same length that moves no cursor, because a server may send any text."""
     return (
         text
         if text.isprintable()
@@ -62,7 +62,7 @@ def printable(text: str) -> str:
 
 
 def json_line(result: Any) -> str:
-    """Return a result as one line of JSON, without what is None. What a column does not have is null."""
+    """Return a result as one line of JSON, without fields that are None. A missing value of a column is null."""
     return json.dumps(_plain(result), allow_nan=False)
 
 
@@ -176,7 +176,7 @@ def _symbol_rows(symbols: Symbols) -> Iterator[tuple[str, ...]]:
 
 
 def _known(held: Iterable[Interval | Stretch], gaps: Iterable[Gap]) -> Iterator[str]:
-    """Yield lines of what is known, of a level with what rested there at first, and of what is missing."""
+    """Yield lines of covered intervals, for a level with the first quantity, and of gaps."""
     for each in held:
         line = f"held     {instant(each.start)} .. {instant(each.end)}"
         if isinstance(each, Stretch):
@@ -188,7 +188,7 @@ def _known(held: Iterable[Interval | Stretch], gaps: Iterable[Gap]) -> Iterator[
 
 
 def lines(result: Any) -> Iterable[str | Text]:
-    """Yield the lines of a result: a field each, then what there are many of."""
+    """Yield the lines of a result: one for each single field, then its lists."""
     plain = ((field.name, getattr(result, field.name)) for field in fields(result))
     single = [(name, _value(name, value)) for name, value in plain if not isinstance(value, tuple | array)]
     yield from _table(single, "<<")

@@ -1,4 +1,4 @@
-"""Streams that go on after a broken connection, exactly where they were: pure, shared by both clients."""
+"""Resuming of streams after a broken connection, exactly at their position: pure, shared by both clients."""
 
 from typing import Any, Generic, TypeVar
 
@@ -10,7 +10,7 @@ from .errors import ChronobookError, ConnectionFailed, NotSynced
 
 Request = TypeVar("Request", pb.WatchLevelRequest, pb.WatchOrderBookRequest)
 _KIND = pb.WatchLevelResponse
-# Of an END: the stream goes on at another server, or when there is a place for it.
+# Causes of an END after which the stream resumes: at another server, or once it has a place.
 _PASSING = (pb.SHUTDOWN, pb.TOO_MANY_STREAMS)
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
@@ -19,12 +19,12 @@ DEFAULT_RESUME = 60.0
 
 
 def _passes(error: ChronobookError) -> bool:
-    """Return whether a stream goes on after an error. Without a reason, RESOURCE_EXHAUSTED is an edge's rate limit."""
+    """Return whether a stream resumes after an error. Without a reason, RESOURCE_EXHAUSTED is an edge's rate limit."""
     return isinstance(error, ConnectionFailed | NotSynced) or error.reason in ("RESOURCE_EXHAUSTED", "TOO_BUSY")
 
 
 class Resuming(Generic[Request]):
-    """What to ask for next, from what came so far. `resume`: for how many seconds a broken stream is tried again."""
+    """State of a stream: the request that resumes it. `resume`: seconds for which a broken stream is tried again."""
 
     def __init__(self, request: Request, resume: float) -> None:
         self.request: Request = request
@@ -34,11 +34,11 @@ class Resuming(Generic[Request]):
         self._is_over = False
         self._broken_at: float | None = None
         self._attempts = 0
-        # Seen from another message than the last one told, small changes would add up to other ones.
+        # `min_change` counts from the last delivered message, so the position must stay at that message.
         self._skips_heartbeats = isinstance(request, pb.WatchLevelRequest) and request.HasField("min_change")
 
     def take(self, message: Any) -> bool:
-        """Take note of a message; return whether its reader gets it."""
+        """Record a message; return whether the reader gets it."""
         self._has_begun, self._broken_at, self._attempts = True, None, 0
         kind = message.kind
         if kind == _KIND.END:
@@ -59,10 +59,10 @@ class Resuming(Generic[Request]):
         return True
 
     def delay(self, error: ChronobookError | None, now: float) -> float | None:
-        """Return how many seconds to wait before the stream goes on; None where it is over.
+        """Return the seconds to wait before the stream resumes; None if it is over.
 
-        `error` is what it has ended with, `now` in seconds of a clock that never runs backwards. Raises the error where
-        it is none that passes, or has not passed for so long.
+        `error` is the error that ended it, if any; `now` is in seconds of a clock that never runs backwards. Raises the
+        error if it is permanent, or has lasted for `resume` seconds.
         """
         if error is not None and not _passes(error):
             raise error

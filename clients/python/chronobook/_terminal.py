@@ -1,4 +1,4 @@
-"""The terminal that people look at: lines in colour where it has any, and a book that is drawn anew in place."""
+"""Terminal output: lines in colour where the terminal has any, and a book redrawn in place."""
 
 from collections.abc import Iterable
 from typing import TextIO
@@ -20,25 +20,25 @@ _BAR = 24
 
 
 class Terminal(Console):
-    """Colours where they are wanted: not in a pipe, not with NO_COLOR."""
+    """Console with colours, except in a pipe or with NO_COLOR."""
 
     def __init__(self, file: TextIO | None = None) -> None:
         super().__init__(file=file, theme=THEME, highlighter=Words(), emoji=False, markup=False)
 
     def on_broken_pipe(self) -> None:
-        """Leave a reader who has seen enough to the command."""
-        raise  # it is called while the BrokenPipeError is being handled
+        """Raise again, because the command handles a closed pipe."""
+        raise  # the call comes while the BrokenPipeError is handled
 
     def say(self, lines: Iterable[str | Text]) -> None:
-        """Print lines as they are, however wide."""
+        """Print lines without wrapping."""
         for line in lines:
             text = self.highlighter(line)
-            text.plain = printable(text.plain)  # as long as before, so that the colours stay where they are
+            text.plain = printable(text.plain)  # the same length, so that the colours keep their places
             self.print(text, soft_wrap=True, highlight=False)
 
 
 class Ladder:
-    """A live book: asks above bids, the best ones in the middle, and how it stands."""
+    """A live book: asks above bids, the best ones in the middle, and its state."""
 
     def __init__(self, depth: int = DEPTH) -> None:
         self.book = LocalOrderBook(depth)
@@ -56,7 +56,7 @@ class Ladder:
         self.book.apply(message)
 
     def shown(self, rows: int) -> Group:
-        """Return what is to be drawn, with so many levels of each side at most."""
+        """Return the drawing, with at most `rows` levels of each side."""
         depth = max(1, min(self.depth, rows))
         asks, bids = self.book.levels(Side.ASK, depth), self.book.levels(Side.BID, depth)
         most = max((level.quantity for level in (*asks, *bids)), default=0.0)
@@ -79,7 +79,7 @@ class Ladder:
 
     def _spread(self) -> str:
         bid, ask = self.book.best_bid, self.book.best_ask
-        # Rounded to what doubles of that size can tell apart.
+        # Rounded to nine decimals, which hides the error of the subtraction.
         return "" if bid is None or ask is None else f"spread {number(round(ask.price - bid.price, 9))}"
 
 
@@ -88,7 +88,7 @@ def _row(level: PriceLevel, most: float) -> tuple[str, str, str]:
 
 
 def live(terminal: Terminal, messages: Iterable[BookMessage], depth: int = DEPTH) -> None:
-    """Draw a book again and again, in the same place, until its messages end. `depth`: what they were asked for."""
+    """Redraw a book in place until its messages end. `depth` is the limit of the stream."""
     ladder = Ladder(depth)
     with Live(console=terminal, refresh_per_second=_REDRAWS_A_SECOND) as drawing:
         for message in messages:

@@ -1,4 +1,4 @@
-"""How a client reaches a server across a network: over TLS, and with a token only there."""
+"""Credentials of a client: TLS, and tokens, which need TLS beyond this machine."""
 
 import re
 import ssl
@@ -12,10 +12,10 @@ _LOOPBACK = re.compile(r"(?:dns:(?:///)?|ipv[46]:)?(?:localhost|127(?:\.\d{1,3})
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files in PEM, read once, when a client is made. Raises ValueError for a certificate without its key.
+    """PEM files, read once when a client is made. Raises ValueError for a certificate without its key.
 
-    ca           whom to trust; None for the authorities that gRPC knows, or GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names
-    certificate  what the client shows where it is asked for one, with all between it and the authority
+    ca           trusted authorities; None for those of gRPC, or of the file in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH
+    certificate  the client's certificate, with all intermediate ones
     key          the certificate's private key, not encrypted
     """
 
@@ -28,9 +28,9 @@ class Tls:
             raise ValueError("a certificate needs its key, and a key its certificate")
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Return what gRPC wants. Raises OSError for a file that cannot be read, ValueError for one that is no use.
+        """Return gRPC's credentials. Raises OSError for an unreadable file, ValueError for an unusable one.
 
-        gRPC itself would only say later that it cannot connect, or trust those that it knows where a file is empty.
+        gRPC itself would only fail to connect later, or trust its own authorities if a file is empty.
         """
         ca, certificate, key = (_read(path) for path in (self.ca, self.certificate, self.key))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -54,12 +54,12 @@ def _read(path: Path | str | None) -> bytes | None:
 
 
 def channel_credentials(target: str, tls: Tls | None, *, has_token: bool) -> grpc.ChannelCredentials | None:
-    """Return how to connect; None for in the open. Raises as `Tls.credentials`; ValueError for a token in the open."""
+    """Return the credentials; None for plain text. Raises as `Tls.credentials`; ValueError for a token without TLS."""
     if tls is not None:
         return tls.credentials()
     if not has_token:
         return None
     if not _LOOPBACK.fullmatch(target):
         raise ValueError(f"a token is sent to {target} over TLS only: without it, anyone on the way can read it")
-    # With these, gRPC refuses whoever answers from elsewhere, whatever a resolver or a proxy has made of the name.
+    # With these, gRPC refuses an answer from another machine, also if a resolver or a proxy has changed the address.
     return grpc.local_channel_credentials()

@@ -1,4 +1,4 @@
-"""The client for asyncio; `Client` has the same methods, blocking.
+"""Client for asyncio; `Client` has the same methods, blocking.
 
 `symbol` is in any case; None means the client's, and without one the first that the server keeps. `timestamp` is in
 Unix seconds, or a datetime with a time zone; None means now. With `allow_stale` a question about now is answered from
@@ -42,8 +42,8 @@ class AsyncClient:
     """Asks a chronobook server at `target` ("host:port"), from asyncio.
 
     `symbol` is the default of every question. `timeout`, in seconds, bounds each call; a long answer takes several.
-    With `tls` it talks TLS. `token` is sent with every call, as a bearer token, and except on this machine with `tls`
-    only; a function is called for it at every call, and whenever a stream goes on, and must not keep anyone waiting.
+    With `tls` it uses TLS. It sends `token` with every call as a bearer token, beyond this machine only with `tls`. A
+    function for it is called at every call, and whenever a stream resumes, and must not block.
 
     Every method raises ChronobookError or a subclass, and ValueError for a datetime without a time zone. One event
     loop a client.
@@ -94,12 +94,12 @@ class AsyncClient:
         await self.close()
 
     async def status(self, symbol: str | None = None) -> Status:
-        """Return how a symbol's book stands."""
+        """Return the status of a symbol's book."""
         request = pb.GetStatusRequest(symbol=symbol or self._symbol)
         return convert.status(await self._ask(self._stub.GetStatus, request))
 
     async def symbols(self) -> Symbols:
-        """Return the symbols that the server keeps, and how each of them stands."""
+        """Return the symbols that the server keeps, with their status."""
         return convert.symbols(await self._ask(self._stub.ListSymbols, pb.ListSymbolsRequest()))
 
     async def order_book(
@@ -126,7 +126,7 @@ class AsyncClient:
         allow_stale: bool = False,
         max_age: float | None = None,
     ) -> Quantity:
-        """Return what rested at exactly a price at an instant; without one, at the level nearest to it now."""
+        """Return the quantity at exactly a price at an instant; without `timestamp`, at the nearest level now."""
         request = convert.quantity_request(
             price, symbol=symbol or self._symbol, timestamp=timestamp, allow_stale=allow_stale, max_age=max_age
         )
@@ -154,14 +154,14 @@ class AsyncClient:
         return convert.nearest_level(await self._ask(self._stub.NearestLevel, request))
 
     async def history(self, symbol: str | None = None) -> History:
-        """Return which instants can be asked about, and which are missing and why."""
+        """Return the covered instants, and the gaps with their causes."""
         request = pb.GetHistoryRequest(symbol=symbol or self._symbol)
         return convert.history(await self._ask(self._stub.GetHistory, request))
 
     async def level_changes(
         self, price: Price, *, start: Instant | None = None, end: Instant | None = None, symbol: str | None = None
     ) -> LevelChanges:
-        """Return every change of a price level from `start` to `end`, both included, and what was not known."""
+        """Return every change of a price level from `start` to `end`, both included, and the gaps."""
         steps = _pages.level_changes(price, start=start, end=end, symbol=symbol or self._symbol)
         return await self._all(steps, self._stub.ListLevelChanges)
 
@@ -175,9 +175,9 @@ class AsyncClient:
     async def quantities(
         self, prices: Collection[Price], timestamps: Collection[Instant], *, symbol: str | None = None
     ) -> Quantities:
-        """Return what rested at each pair of a price and an instant, or why that cannot be answered.
+        """Return the quantity at each pair of a price and an instant, or the reason why it has none.
 
-        Raises ValueError where there are not as many prices as timestamps. Arrays of numbers are taken as they are.
+        Raises ValueError if the numbers of prices and timestamps differ. Both may be arrays.
         """
         steps = _pages.quantities(prices, timestamps, symbol=symbol or self._symbol)
         return await self._all(steps, self._stub.BatchGetQuantity)
@@ -193,7 +193,7 @@ class AsyncClient:
         steps: Generator[_Request, _Response, _Result],
         ask: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]",
     ) -> _Result:
-        """Make the calls of a question that takes several, one after the other."""
+        """Make the calls of a long question one after the other."""
         try:
             request = next(steps)
             while True:
@@ -212,11 +212,11 @@ class AsyncClient:
         symbol: str | None = None,
         resume: float = DEFAULT_RESUME,
     ) -> AsyncGenerator[LevelMessage, None]:
-        """Yield what is known of a level, then every change of it of at least `min_change`; END is the last message.
+        """Yield the state of a level, then every change of at least `min_change`; END is the last message.
 
-        Without a `start` it begins now; from a `start` on, what happened since is replayed first. With an `end` it ends
-        after the last event up to there. Where the connection breaks, it goes on exactly after the last message, also
-        on a server that was started anew; that is tried for `resume` seconds, 0 for never.
+        Without a `start` it begins now; with a `start` it first replays the events since then. With an `end` it ends
+        after the last event up to there. After a broken connection it resumes exactly after the last message, also on a
+        restarted server; it tries that for `resume` seconds, 0 for never.
 
         It begins with the first `anext` and has no time limit. `aclose()` ends it; so does leaving the loop.
 
@@ -245,10 +245,10 @@ class AsyncClient:
         symbol: str | None = None,
         resume: float = DEFAULT_RESUME,
     ) -> AsyncGenerator[BookMessage, None]:
-        """Yield the book, or the `limit` best levels of each side, then what changes of it, as `watch_level` does.
+        """Yield the book, or the `limit` best levels of each side, then its changes, as `watch_level` does.
 
-        A LocalOrderBook that takes the messages in is the book after each event. With a `limit`, the STATE comes once
-        more where the stream was resumed.
+        A LocalOrderBook that applies the messages is the book after each event. With a `limit`, a resumed stream begins
+        with a STATE again.
         """
         request = convert.watch_order_book_request(symbol or self._symbol, limit=limit, start=start, end=end)
         return self._watch(Resuming(request, resume), self._stub.WatchOrderBook, convert.book_message)
@@ -256,7 +256,7 @@ class AsyncClient:
     async def _watch(
         self, resuming: Resuming[Request], ask: Callable[..., Any], read: Callable[[Any], _Message]
     ) -> AsyncGenerator[_Message, None]:
-        """Yield a stream's messages, whatever becomes of the connection."""
+        """Yield a stream's messages, and resume it after broken connections."""
         while True:
             error: ChronobookError | None = None
             request_id, metadata = accompany(self._token)

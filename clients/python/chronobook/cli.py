@@ -1,4 +1,4 @@
-"""The command `chronobook`: the client's questions from a shell, for people or, with --json, for other programs."""
+"""Command `chronobook`: the client's questions from a shell, for people or, with --json, for other programs."""
 
 import argparse
 import os
@@ -29,23 +29,23 @@ class _Command(NamedTuple):
 
     @property
     def last(self) -> str:
-        """What the last word must be, PRICE or FILE; "" where nothing must be said."""
+        """The kind of the last word, PRICE or FILE; "" if none is required."""
         return self.words.rpartition(" ")[2].strip("[]").replace("SYMBOL", "")
 
 
 COMMANDS = {
-    "symbols": _Command("which symbols are served, and how each of them stands", ""),
-    "status": _Command("how a symbol's book stands", "[SYMBOL]"),
+    "symbols": _Command("the served symbols, with their status", ""),
+    "status": _Command("the status of a symbol's book", "[SYMBOL]"),
     "book": _Command(
         "the book, now, at an instant, or with --live as it changes", "[SYMBOL]", ("--limit", "--at", "--live")
     ),
     "quantity": _Command(
-        "what rests at the level nearest to a price; at exactly it with --at", "[SYMBOL] PRICE", ("--at",)
+        "the quantity at the level nearest to a price; at exactly this price with --at", "[SYMBOL] PRICE", ("--at",)
     ),
     "nearest": _Command("the level nearest to a price, now or at an instant", "[SYMBOL] PRICE", ("--at", "--side")),
     "changes": _Command("every change of a level over an interval", "[SYMBOL] PRICE", ("--from", "--to")),
-    "best": _Command("the best prices over an interval, wherever they moved", "[SYMBOL]", ("--from", "--to")),
-    "history": _Command("which instants can be asked about, and which are missing", "[SYMBOL]"),
+    "best": _Command("the best prices over an interval, after each of their changes", "[SYMBOL]", ("--from", "--to")),
+    "history": _Command("the covered instants, and the gaps", "[SYMBOL]"),
     "watch": _Command(
         "every change of a level, from now or from an instant on", "[SYMBOL] PRICE", ("--from", "--to", "--min-change")
     ),
@@ -65,7 +65,7 @@ class _Flag(NamedTuple):
     dest: str
 
     def add_to(self, parser: argparse.ArgumentParser, name: str) -> None:
-        """Let a command take this option."""
+        """Add this option to a command."""
         if self.metavar:
             parser.add_argument(name, metavar=self.metavar, type=self.type, help=self.help, dest=self.dest)
         else:
@@ -103,8 +103,8 @@ _TIME = "Unix seconds, or ISO 8601 with an offset or Z"
 FLAGS = {
     "--limit": _Flag("N", _limit, "levels a side", "limit"),
     "--at": _Flag("TIME", _instant, _TIME, "at"),
-    "--live": _Flag("", bool, "go on, with every change", "live"),
-    "--side": _Flag("bid|ask", _side, "look at this side only", "side"),
+    "--live": _Flag("", bool, "stay, and show every change", "live"),
+    "--side": _Flag("bid|ask", _side, "only this side", "side"),
     "--from": _Flag("TIME", _instant, f"{_TIME}; default: the oldest instant held; of watch: now", "start"),
     "--min-change": _Flag("QUANTITY", float, "leave out smaller changes", "min_change"),
     "--to": _Flag(
@@ -114,8 +114,8 @@ FLAGS = {
 
 
 _TLS_FILES = {
-    "--ca": "talk TLS, and trust these certificates (PEM); default: CHRONOBOOK_CA",
-    "--cert": "talk TLS, and show this certificate (PEM); default: CHRONOBOOK_CERT",
+    "--ca": "use TLS, and trust these certificates (PEM); default: CHRONOBOOK_CA",
+    "--cert": "use TLS with this client certificate (PEM); default: CHRONOBOOK_CERT",
     "--key": "its private key (PEM); default: CHRONOBOOK_KEY",
 }
 _TOKEN_FILE = (
@@ -133,12 +133,12 @@ def _number(text: str) -> float | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    # Accepted before and after the command; what is not given leaves no trace, so neither place resets the other.
-    # Abbreviations are not accepted: --to, where a command has none, would be --token-file.
+    # Accepted before and after the command; an absent option leaves no default, so neither place resets the other.
+    # Abbreviations are refused, because --to would mean --token-file for a command without --to.
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--server", metavar="HOST:PORT", help=f"default: CHRONOBOOK_SERVER, or else {DEFAULT_TARGET}")
     common.add_argument("--json", action="store_true", help="one JSON object, or one a line")
-    common.add_argument("--tls", action="store_true", help="talk TLS; default: CHRONOBOOK_TLS=1")
+    common.add_argument("--tls", action="store_true", help="use TLS; default: CHRONOBOOK_TLS=1")
     for name, help_text in _TLS_FILES.items():
         common.add_argument(name, metavar="FILE", help=help_text)
     common.add_argument("--token-file", metavar="FILE", help=_TOKEN_FILE)
@@ -163,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the arguments, with `symbol` ("" for none), `price` or `file`. Exits with 2 where they make no sense."""
+    """Return the arguments, with `symbol` ("" for none), `price` or `file`. Exits with 2 if they are invalid."""
     given, others = _parser().parse_known_args(argv)
     # argparse stops reading words at the first option between them, and leaves the rest here.
     unknown = [text for text in others if text.startswith("-") and _number(text) is None]
@@ -195,7 +195,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _token_in(path: str) -> str:
-    """Return the token in a file. Raises OSError where it cannot be read, or holds something else."""
+    """Return the token in a file. Raises OSError if the file is unreadable or holds something else."""
     words = Path(path).read_text(errors="replace").split()
     if len(words) != 1 or not words[0].isascii():
         raise OSError(f"{path} does not hold a token")
@@ -203,7 +203,7 @@ def _token_in(path: str) -> str:
 
 
 def _client(given: argparse.Namespace) -> Client:
-    """Return a client of the server given. Raises OSError and ValueError as `Tls` does, and where a token is no use."""
+    """Return a client of the given server. Raises OSError and ValueError as `Tls` does, and for an unusable token."""
 
     def told(name: str) -> str | None:
         return getattr(given, name, None) or os.environ.get(f"CHRONOBOOK_{name.upper()}") or None
@@ -213,12 +213,12 @@ def _client(given: argparse.Namespace) -> Client:
     token: Token | None = os.environ.get("CHRONOBOOK_TOKEN") or None
     if path := getattr(given, "token_file", None):
         token = partial(_token_in, path)
-        token()  # so that a file that is no use is told of before anything is asked
+        token()  # so that an unusable file fails before any question
     return Client(told("server") or DEFAULT_TARGET, tls=Tls(ca, certificate, key) if wants_tls else None, token=token)
 
 
 def _ask(client: Client, given: argparse.Namespace) -> Any:
-    """Ask the question given."""
+    """Ask the given question."""
     match given.command:
         case "symbols":
             return client.symbols()
@@ -263,7 +263,7 @@ def _print_each(messages: Iterable[LevelMessage] | Iterable[BookMessage]) -> Non
 
 
 def _export(client: Client, given: argparse.Namespace) -> Exported:
-    """Write what the history has of an interval, all of it where none is given."""
+    """Export an interval of the history, by default the whole history."""
     history = client.history(given.symbol)
     start = (history.oldest_timestamp or 0.0) if given.start is None else given.start
     # Another event may still come in the newest millisecond; before it, the history is complete at once.
@@ -289,10 +289,10 @@ def _is_stream(given: argparse.Namespace) -> bool:
 
 
 def _failed(error: Exception) -> int:
-    """Say in one line why there is no answer; return the exit code."""
+    """Print one line with the reason of a failure; return the exit code."""
     line = f"chronobook: {error}"
     if isinstance(error, ChronobookError) and error.reason == error.code.name:
-        # The contract has no reason for it: only the logs of the edge and the server can say more.
+        # The contract has no reason for it, so only the logs of the edge and the server tell more.
         line += f" (request {error.request_id})"
     print(_render.printable(line), file=sys.stderr)
     return 1
@@ -301,8 +301,8 @@ def _failed(error: Exception) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    Returns 0; 1 where the server refused or could not be reached, or a file is no use, after one line on stderr;
-    130 after Ctrl+C, but 0 for streams, which have no other end. Exits with 2 for arguments that make no sense.
+    Returns 0; 1 if the server refuses or is unreachable, or a file is unusable, after one line on stderr; 130 after
+    Ctrl+C, but 0 for streams, which have no other end. Exits with 2 for invalid arguments.
     """
     given = _arguments(argv)
     as_json = getattr(given, "json", False)
@@ -316,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with client:
             _run(client, given, as_json=as_json)
     except BrokenPipeError:
-        # Whoever read this has seen enough; nothing may be written any more, not even at exit.
+        # The reader of the output has closed it, so nothing may be written any more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ChronobookError, ExtraMissing, OSError) as error:
         return _failed(error)

@@ -1,4 +1,4 @@
-"""The blocking client; `AsyncClient` has the same methods for asyncio.
+"""Blocking client; `AsyncClient` has the same methods for asyncio.
 
 `symbol` is in any case; None means the client's, and without one the first that the server keeps. `timestamp` is in
 Unix seconds, or a datetime with a time zone; None means now. With `allow_stale` a question about now is answered from
@@ -37,8 +37,8 @@ class Client:
     """Asks a chronobook server at `target` ("host:port"), blocking; threads may share it.
 
     `symbol` is the default of every question. `timeout`, in seconds, bounds each call; a long answer takes several.
-    With `tls` it talks TLS. `token` is sent with every call, as a bearer token, and except on this machine with `tls`
-    only; a function is called for it at every call, and whenever a stream goes on, and must not keep anyone waiting.
+    With `tls` it uses TLS. It sends `token` with every call as a bearer token, beyond this machine only with `tls`. A
+    function for it is called at every call, and whenever a stream resumes, and must not block.
 
     Every method raises ChronobookError or a subclass, and ValueError for a datetime without a time zone.
 
@@ -79,7 +79,7 @@ class Client:
         self.close()
 
     def status(self, symbol: str | None = None) -> Status:
-        """Return how a symbol's book stands.
+        """Return the status of a symbol's book.
 
         >>> status = client.status()
         >>> status.state, status.best_bid
@@ -89,7 +89,7 @@ class Client:
         return convert.status(self._ask(self._stub.GetStatus, request))
 
     def symbols(self) -> Symbols:
-        """Return the symbols that the server keeps, and how each of them stands.
+        """Return the symbols that the server keeps, with their status.
 
         >>> [each.symbol for each in client.symbols().symbols]
         ['ETHUSDT']
@@ -124,7 +124,7 @@ class Client:
         allow_stale: bool = False,
         max_age: float | None = None,
     ) -> Quantity:
-        """Return what rested at exactly a price at an instant; without one, at the level nearest to it now.
+        """Return the quantity at exactly a price at an instant; without `timestamp`, at the nearest level now.
 
         >>> then = client.quantity(2681.62, timestamp=1703123300)
         >>> then.quantity, then.side, then.difference, then.previous_side, then.is_final
@@ -163,7 +163,7 @@ class Client:
         return convert.nearest_level(self._ask(self._stub.NearestLevel, request))
 
     def history(self, symbol: str | None = None) -> History:
-        """Return which instants can be asked about, and which are missing and why.
+        """Return the covered instants, and the gaps with their causes.
 
         >>> history = client.history()
         >>> history.coverage, history.gaps
@@ -175,12 +175,12 @@ class Client:
     def level_changes(
         self, price: Price, *, start: Instant | None = None, end: Instant | None = None, symbol: str | None = None
     ) -> LevelChanges:
-        """Return every change of a price level from `start` to `end`, both included, and what was not known.
+        """Return every change of a price level from `start` to `end`, both included, and the gaps.
 
         >>> changes = client.level_changes(2681.62, start=1703123000, end=1703123400)
         >>> changes.timestamps, changes.quantities, changes.sides
         (array('d', [1703123200.0, 1703123300.0]), array('d', [0.0, 5.25]), array('b', [0, 1]))
-        >>> changes.stretches[0].quantity  # what rested there at first
+        >>> changes.stretches[0].quantity  # the quantity at first
         3.25
         >>> changes.to_pandas()["quantities"].max()
         np.float64(5.25)
@@ -203,9 +203,9 @@ class Client:
     def quantities(
         self, prices: Collection[Price], timestamps: Collection[Instant], *, symbol: str | None = None
     ) -> Quantities:
-        """Return what rested at each pair of a price and an instant, or why that cannot be answered.
+        """Return the quantity at each pair of a price and an instant, or the reason why it has none.
 
-        Raises ValueError where there are not as many prices as timestamps. Arrays of numbers are taken as they are.
+        Raises ValueError if the numbers of prices and timestamps differ. Both may be arrays.
 
         >>> answer = client.quantities([2681.62, 2681.62, 2500], [1703123001, 1703123250, 1703123001])
         >>> answer.quantities, [Outcome(each).name for each in answer.outcomes]
@@ -225,7 +225,7 @@ class Client:
         steps: Generator[_Request, _Response, _Result],
         ask: "grpc.UnaryUnaryMultiCallable[_Request, _Response]",
     ) -> _Result:
-        """Make the calls of a question that takes several, one after the other."""
+        """Make the calls of a long question one after the other."""
         try:
             request = next(steps)
             while True:
@@ -244,11 +244,11 @@ class Client:
         symbol: str | None = None,
         resume: float = DEFAULT_RESUME,
     ) -> Generator[LevelMessage, None, None]:
-        """Yield what is known of a level, then every change of it of at least `min_change`; END is the last message.
+        """Yield the state of a level, then every change of at least `min_change`; END is the last message.
 
-        Without a `start` it begins now; from a `start` on, what happened since is replayed first. With an `end` it ends
-        after the last event up to there. Where the connection breaks, it goes on exactly after the last message, also
-        on a server that was started anew; that is tried for `resume` seconds, 0 for never.
+        Without a `start` it begins now; with a `start` it first replays the events since then. With an `end` it ends
+        after the last event up to there. After a broken connection it resumes exactly after the last message, also on a
+        restarted server; it tries that for `resume` seconds, 0 for never.
 
         It begins with the first `next` and has no time limit. `close()` ends it; so does leaving the loop.
 
@@ -273,10 +273,10 @@ class Client:
         symbol: str | None = None,
         resume: float = DEFAULT_RESUME,
     ) -> Generator[BookMessage, None, None]:
-        """Yield the book, or the `limit` best levels of each side, then what changes of it, as `watch_level` does.
+        """Yield the book, or the `limit` best levels of each side, then its changes, as `watch_level` does.
 
-        A LocalOrderBook that takes the messages in is the book after each event. With a `limit`, the STATE comes once
-        more where the stream was resumed.
+        A LocalOrderBook that applies the messages is the book after each event. With a `limit`, a resumed stream begins
+        with a STATE again.
 
         >>> book = LocalOrderBook()
         >>> for message in client.watch_order_book(start=1703123250, end=1703123400):
@@ -290,7 +290,7 @@ class Client:
     def _watch(
         self, resuming: Resuming[Request], ask: Callable[..., Any], read: Callable[[Any], _Message]
     ) -> Generator[_Message, None, None]:
-        """Yield a stream's messages, whatever becomes of the connection."""
+        """Yield a stream's messages, and resume it after broken connections."""
         while True:
             error: ChronobookError | None = None
             request_id, metadata = accompany(self._token)

@@ -1,7 +1,7 @@
 """Answers about many instants, as columns: parallel arrays with one entry a row.
 
 Every column is an `array.array`; `to_numpy` and `to_pandas` make arrays and frames of them. Units are those of
-`results`; in a column of floats, NaN stands for what is not there.
+`results`; in a column of floats, NaN marks a missing value.
 
 Columns of sides hold 1 for a bid, -1 for an ask and 0 for none; 2 is a side that only a newer version of this package
 knows.
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas
 
-# An array has a type of its entries for the checker only: Python 3.11 refuses to write it at run time.
+# The entry type of an array exists only for the type checker: Python 3.11 refuses it at run time.
 Floats: TypeAlias = "array[float]"
 Integers: TypeAlias = "array[int]"
 
 
 class Outcome(IntEnum):
-    """What became of a pair of a price and an instant: `Outcome(result.outcomes[0])`."""
+    """Outcome of a pair of a price and an instant: `Outcome(result.outcomes[0])`."""
 
     ANSWERED = 1
     INVALID_FIELD = 2  # the price or the instant is out of bounds
@@ -33,7 +33,7 @@ class Outcome(IntEnum):
     BEFORE_HISTORY = 4
     HISTORY_GAP = 5
     LEVEL_UNKNOWN = 6
-    UNRECOGNIZED = -1  # a value that only a newer version of this package knows
+    UNRECOGNIZED = -1  # a value of a newer contract
 
 
 class Columns:
@@ -74,10 +74,10 @@ def _categories(pd: Any, codes: "npt.NDArray[Any]", names: dict[int, str]) -> An
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Instants, both ends included, at which a level is followed: nothing happened but the changes listed.
+    """Covered instants of a level, both ends included: it had only the listed changes.
 
-    quantity  what rested there at `start`; None where that was not known, which ends with the first change
-    side      None where the quantity is 0 or not known
+    quantity  the quantity at `start`; None where it was unknown, which ends with the first change
+    side      None where the quantity is 0 or unknown
     """
 
     start: float
@@ -91,10 +91,10 @@ class LevelChanges(Columns):
     """Every change of one price level over an interval.
 
     timestamps   times of the events, in order
-    quantities   what rested there from then on; 0.0 means that the level was emptied
-    sides        the sides of that; 0 where the quantity is 0
+    quantities   the new quantities; 0.0 means that the level was emptied
+    sides        their sides; 0 where the quantity is 0
     update_ids   final update ids of the events
-    stretches    what this speaks for, in order of time; the rest of the interval is not known, or not final yet
+    stretches    the covered instants, in order of time; the rest of the interval is unknown, or not final yet
     gaps         the gaps in the interval, in order of time
     complete_to  answers up to this instant are final; None before the first event
     """
@@ -117,8 +117,8 @@ class BestPrices(Columns):
     timestamps                      times of the events, in order; in the first row of a stretch its start
     bid_prices, bid_quantities      NaN where there was no bid
     ask_prices, ask_quantities      NaN where there was no ask
-    update_ids                      final update ids of the events that these are the states after
-    stretches                       what this speaks for, in order of time; the rest is not known, or not final yet
+    update_ids                      final update ids of the events that led to these states
+    stretches                       the covered instants, in order of time; the rest is unknown, or not final yet
     gaps                            the gaps in the interval, in order of time
     complete_to                     answers up to this instant are final; None before the first event
     """
@@ -137,14 +137,14 @@ class BestPrices(Columns):
 
 @dataclass(frozen=True, slots=True)
 class Quantities(Columns):
-    """What rested at pairs of a price and an instant, in the order of the question.
+    """Quantities at pairs of a price and an instant, in the order of the question.
 
-    outcomes        what became of each pair, as numbers of `Outcome`
+    outcomes        the outcome of each pair, as numbers of `Outcome`
     quantities      0.0 means that the exchange had nothing there; NaN where the pair is not ANSWERED
     sides           0 where the quantity is 0 or not known
     differences     the quantities minus those one second before; NaN where one of the two is not known
     previous_sides  the sides one second before; 0 where the quantity was 0 or is not known
-    as_of           times of the events that these are the states after; NaN where there is none
+    as_of           times of the events that led to these states; NaN where there is none
     update_ids      final update ids of those events, exact; floats, because of NaN where there is none
     complete_to     answers up to this instant are final; None before the first event, and for no pairs
     """
@@ -162,18 +162,18 @@ class Quantities(Columns):
 
 @dataclass(frozen=True, slots=True)
 class BookMessage:
-    """One message of a watched book; what a kind does not speak of is empty or None. `LocalOrderBook` takes them.
+    """One message of a watched book; fields without a meaning for its kind are empty or None. See `LocalOrderBook`.
 
     timestamp       time of the event that this is about; of the last event applied in STATE and HEARTBEAT, of the last
                     event before the gap in GAP, and of the last event or message told in END
     bid_prices      STATE: of all bids, the best one first; CHANGE: of those with another quantity now
-    bid_quantities  what rests at each of them; asks likewise
-    removed_prices  where nothing rests any more, on neither side; with a limit also what is not among the best any more
+    bid_quantities  the quantities of these bids; asks likewise
+    removed_prices  prices that are empty now on both sides; with a limit also prices that are no longer among the best
     known_range     the prices about which everything is known, in STATE
     gap_start       the last final instant before the gap, in GAP and RESYNCED
     gap_end         the first instant known after the gap, in RESYNCED
     cause           in GAP, RESYNCED and END
-    complete_to     up to here all is final and was told, in STATE, HEARTBEAT and END; None before the first event
+    complete_to     the last final instant delivered, in STATE, HEARTBEAT and END; None before the first event
     """
 
     kind: Kind

@@ -1,4 +1,4 @@
-"""What a client raises: the server's refusals with their reason and details, and connections that did not hold."""
+"""Errors of a client: the server's refusals with their reason and details, and failed connections."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -12,13 +12,13 @@ from .results import Cause, KnownRange
 
 DOMAIN = "chronobook"
 _DETAILS = "grpc-status-details-bin"
-# How gRPC says that the other end has given up a call, which is how an edge passes on that the server is gone.
+# gRPC's text for a call that the peer has reset; an edge resets calls when the server is gone.
 _RESET = "Received RST_STREAM"
 
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """A field of the request, and what is wrong with it."""
+    """A field of the request, with its fault."""
 
     field: str
     description: str
@@ -32,10 +32,10 @@ class ChronobookError(Exception):
                  or the name of `code`
     message      for people
     code         the gRPC status
-    metadata     what belongs to the reason, as text; the contract lists the keys
+    metadata     details of the reason, as text; the contract lists the keys
     violations   of INVALID_FIELD: the fields
     retry_delay  seconds to wait before asking again, as advised by the server; None where it advises nothing
-    request_id   what the request is called in the logs of the edge and the server; "" where there was none
+    request_id   the request's id in the logs of the edge and the server; "" where there was none
 
     >>> try:
     ...     client.quantity(2500, timestamp=1703123456)
@@ -61,9 +61,9 @@ class ChronobookError(Exception):
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same call may succeed a little later, `retry_delay` says when. All calls only read.
+        """Whether the same call may succeed a little later, after `retry_delay`. All calls only read.
 
-        That goes for RESOURCE_EXHAUSTED too: too many calls in a short time, or a stream that was read too slowly.
+        This includes RESOURCE_EXHAUSTED: too many calls in a short time, or a stream that was read too slowly.
         """
         passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
         return self.code in passing or isinstance(self, ConnectionFailed)
@@ -110,11 +110,11 @@ class HistoryGap(ChronobookError):
 
 
 class LevelUnknown(ChronobookError):
-    """The quantity at this price is not known, which does not mean that it is zero."""
+    """The quantity at this price is unknown, which does not mean that it is zero."""
 
     @property
     def known_range(self) -> KnownRange:
-        """The prices about which everything is known."""
+        """The known range of prices."""
         return KnownRange(self._seconds("known_lowest"), self._seconds("known_highest"))
 
 
@@ -127,10 +127,10 @@ class ConnectionFailed(ChronobookError):
 
 
 class Unauthenticated(ChronobookError):
-    """The edge wants a token or a certificate, and has seen none, or one that it does not accept."""
+    """The edge wants a token or a certificate, and got none, or one that it does not accept."""
 
 
-# The reasons that users tell apart by type; all others are plain ChronobookErrors.
+# Reasons with their own type; all others are plain ChronobookErrors.
 _TYPES: dict[str, type[ChronobookError]] = {
     "INVALID_FIELD": InvalidField,
     "SYMBOL_NOT_SERVED": SymbolNotServed,
@@ -142,7 +142,7 @@ _TYPES: dict[str, type[ChronobookError]] = {
 
 
 def _details(trailing_metadata: Iterable[tuple[str, str | bytes]]) -> tuple[ErrorInfo, BadRequest, RetryInfo]:
-    """Return the details of a failed call, empty where there are none or they cannot be read.
+    """Return the details of a failed call, empty where they are missing or unreadable.
 
     grpc_status.rpc_status would raise where status and details disagree, and hide the failure itself.
     """
@@ -160,7 +160,7 @@ def _details(trailing_metadata: Iterable[tuple[str, str | bytes]]) -> tuple[Erro
 
 
 def _delay(retry: RetryInfo) -> float | None:
-    """Return the seconds of an advice to wait; None where there is none, or none that anybody could keep."""
+    """Return the advised seconds to wait; None without an advice, or for an impossible one."""
     delay = retry.retry_delay
     return delay.seconds + delay.nanos / 1e9 if retry.HasField("retry_delay") and 0 <= delay.seconds < 10**9 else None
 
@@ -172,7 +172,7 @@ def error_from(
     *,
     request_id: str = "",
 ) -> ChronobookError:
-    """Return the error that a failed call means."""
+    """Return the error of a failed call."""
     info, bad_request, retry = _details(trailing_metadata)
     is_broken = code is grpc.StatusCode.UNAVAILABLE or _RESET in (message or "")
     reason = info.reason or ("UNREACHABLE" if is_broken else code.name)

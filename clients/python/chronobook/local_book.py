@@ -1,11 +1,11 @@
-"""An order book kept on this side, from the messages of `watch_order_book`."""
+"""Local order book, kept from the messages of `watch_order_book`."""
 
 from .columns import BookMessage
 from .results import Kind, KnownRange, PriceLevel, Side
 
 
 class LocalOrderBook:
-    """The book as it was after the last message applied. `limit` is what the stream was asked for.
+    """The book after the last message applied. `limit` is the limit of the stream.
 
     `is_current` is false before the first STATE and inside gaps: then this is the last good book.
 
@@ -24,10 +24,10 @@ class LocalOrderBook:
         self.update_id: int | None = None
         self.known_range: KnownRange | None = None
         self._limit = limit
-        self._emptied: set[float] = set()  # outside the known range, and known to be empty all the same
+        self._emptied: set[float] = set()  # prices outside the known range that are known to be empty
 
     def apply(self, message: BookMessage) -> None:
-        """Take in the next message. Raises ValueError for a change of nothing, where messages were left out."""
+        """Apply the next message. Raises ValueError for a CHANGE before the first STATE."""
         if message.kind is Kind.GAP:
             self.is_current = False
         elif message.kind is Kind.STATE:
@@ -78,7 +78,7 @@ class LocalOrderBook:
         return [PriceLevel(price, held[price]) for price in sorted(held, reverse=side is Side.BID)[:limit]]
 
     def quantity(self, price: float) -> float | None:
-        """Return what rests at a price, on either side; None where that is not known."""
+        """Return the quantity at a price, on either side; None where it is unknown."""
         held = self.bids.get(price, self.asks.get(price))
         if held is not None:
             return held
@@ -86,7 +86,7 @@ class LocalOrderBook:
 
     def _is_known(self, price: float) -> bool:
         if self._limit is not None:
-            # Of the best levels of a side, what lies beyond the last one is not told.
+            # The stream does not deliver levels beyond the last of the best ones.
             worst_bid = min(self.bids) if len(self.bids) >= self._limit else None
             worst_ask = max(self.asks) if len(self.asks) >= self._limit else None
             known = self.known_range or KnownRange(None, None)

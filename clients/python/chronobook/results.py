@@ -1,8 +1,8 @@
-"""What a chronobook server answers, as plain frozen values.
+"""Answers of a chronobook server, as plain frozen values.
 
 Times are Unix seconds as floats, by the exchange's clock; prices and quantities are floats, the nearest ones to the
-exchange's decimals; quantities are in units of the base asset. A field that is None is absent, for the reason that its
-class gives; it is never 0 instead.
+exchange's decimals; quantities are in units of the base asset. None marks an absent field, for the reason that its
+class gives; an absent field is never 0.
 """
 
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ class Side(StrEnum):
 
     BID = "BID"
     ASK = "ASK"
-    UNRECOGNIZED = "UNRECOGNIZED"  # a value that only a newer version of this package knows; the same in all enums
+    UNRECOGNIZED = "UNRECOGNIZED"  # a value of a newer contract; the same in all enums
 
 
 class SyncState(StrEnum):
-    """Where a symbol's synchronisation with the exchange stands; the book is right in IN_SYNC."""
+    """State of a symbol's synchronisation with the exchange; the book is right in IN_SYNC."""
 
     DISCONNECTED = "DISCONNECTED"
     BUFFERING = "BUFFERING"
     WAITING_FOR_BRIDGE = "WAITING_FOR_BRIDGE"
     IN_SYNC = "IN_SYNC"
-    SUSPENDED = "SUSPENDED"  # the stream is lost; whether anything was missed, nobody knows yet
-    RESUMING = "RESUMING"  # it is up again, and the next event will tell
+    SUSPENDED = "SUSPENDED"  # the stream is lost; it may have missed events
+    RESUMING = "RESUMING"  # the stream is up again, and the next event tells whether any was missed
     UNRECOGNIZED = "UNRECOGNIZED"
 
 
 class Cause(StrEnum):
-    """Why there is a gap, or why a stream has ended or has nothing to say."""
+    """Cause of a gap, of an unknown level or of a stream's end."""
 
     DISCONNECT = "DISCONNECT"
     CHAIN_BREAK = "CHAIN_BREAK"
@@ -40,19 +40,19 @@ class Cause(StrEnum):
     SUBSCRIBER_TOO_SLOW = "SUBSCRIBER_TOO_SLOW"
     RESTART = "RESTART"  # the server was not running
     DISK = "DISK"  # history could not be written
-    DAMAGED = "DAMAGED"  # history that was written cannot be read any more
+    DAMAGED = "DAMAGED"  # stored history became unreadable
     OVERLOAD = "OVERLOAD"  # the server could not keep up
     EXCHANGE_SILENT = "EXCHANGE_SILENT"  # the exchange sent nothing, though there was something to send
     NOT_TRADING = "NOT_TRADING"  # the contract was not traded
     AUDIT_MISMATCH = "AUDIT_MISMATCH"  # the book was not the exchange's
-    INTERVAL_OVER = "INTERVAL_OVER"  # the interval that was asked for is over
+    INTERVAL_OVER = "INTERVAL_OVER"  # the requested interval is over
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"  # the caller's own deadline has passed
-    TOO_MANY_STREAMS = "TOO_MANY_STREAMS"  # the place is another caller's: this one held the most
+    TOO_MANY_STREAMS = "TOO_MANY_STREAMS"  # another caller got the place, because this one held the most
     UNRECOGNIZED = "UNRECOGNIZED"
 
 
 class Kind(StrEnum):
-    """What a message of a watched level says; skip UNRECOGNIZED ones."""
+    """Kind of a message of a watched level; skip UNRECOGNIZED ones."""
 
     STATE = "STATE"  # the level as it is: first, and again after a gap
     CHANGE = "CHANGE"  # the level has changed
@@ -74,7 +74,7 @@ class PriceLevel:
 
 @dataclass(frozen=True, slots=True)
 class KnownRange:
-    """The prices, both included, about which everything is known: a level inside that is not listed is empty.
+    """Range of known prices, both ends included: a level inside that is not listed is empty.
 
     Where `lowest` is above `highest`, no price is proven.
 
@@ -88,10 +88,10 @@ class KnownRange:
 
 @dataclass(frozen=True, slots=True)
 class Audits:
-    """What comparing a book with the exchange's snapshots found since the server started.
+    """Results of comparing a book with the exchange's snapshots since the server started.
 
-    count             how often they were compared
-    mismatches_count  how often they were not the same
+    count             number of comparisons
+    mismatches_count  number of comparisons with a difference
     missing_count     levels that the exchange had and the book had not
     extra_count       levels that the book had and the exchange had not
     wrong_count       levels with another quantity
@@ -106,7 +106,7 @@ class Audits:
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """How one of the symbols served stands, in short; see Status."""
+    """Short status of a served symbol; see Status."""
 
     symbol: str
     is_connected: bool
@@ -130,7 +130,7 @@ class Symbols:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a symbol's book stands.
+    """Status of a symbol's book.
 
     is_connected            the stream is up and the book in sync
     last_update_id          of the last event applied; 0 before the first sync
@@ -140,20 +140,20 @@ class Status:
     as_of                   time of the last event applied, or of the snapshot; None before the first sync
     complete_to             answers up to this instant are final; None before the first event
     age                     seconds since the book moved on or was confirmed; None before the first time
-    known_range             None while there is no book in sync
+    known_range             None while no book is in sync
     best_bid, best_ask      None where there is none, or no book in sync
-    resyncs_count           how often the book was lost since the server started
+    resyncs_count           number of times that the book was lost since the server started
     malformed_frames_count  frames that could not be read since the server started
     trading_status          the exchange's word, TRADING in the ordinary case; None while it has not been read
-    history_error           why history is not being written at present, in words; None while all is well
+    history_error           why history is not written at present, in words; None while it is
     epoch                   update id of the snapshot that the book began with; None before the first one
     tick_size, step_size    smallest increments of price and quantity of new orders; None while not known
-    suspensions_count       how often the stream was lost or silent, whether anything was missed or not
-    sync_error              why there is no book in sync, in words; None while there is one
+    suspensions_count       number of times that the stream was lost or silent, with or without a missed event
+    sync_error              why no book is in sync, in words; None while one is
     rejected_events_count   events whose time or update ids contradicted those around them
     redated_events_count    events up to a second back in time, dated to the event before them
-    bid_known_bps           how far below the best bid all prices are known, in basis points; None where that has no end
-    ask_known_bps           how far above the best ask all prices are known, in basis points
+    bid_known_bps           known distance below the best bid, in basis points; None where it has no end
+    ask_known_bps           known distance above the best ask, in basis points
     """
 
     symbol: str
@@ -220,7 +220,7 @@ class OrderBook:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What rested at a price at an instant; a quantity of 0.0 means that the exchange had nothing there.
+    """Quantity at a price at an instant; 0.0 means that the exchange had no order there.
 
     target_price       the price asked about
     actual_price       the price answered about: the same, or without a timestamp the nearest level's
@@ -300,7 +300,7 @@ class NearestLevel:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Instants that can be asked about, both ends included."""
+    """Covered instants, both ends included."""
 
     start: float
     end: float
@@ -317,7 +317,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class ContractChange:
-    """What the exchange said of the contract from about `timestamp` on; a size is None where it does not say."""
+    """State of the contract as the exchange listed it from about `timestamp` on; an absent size is None."""
 
     timestamp: float
     trading_status: str
@@ -332,12 +332,12 @@ class History:
     history_count     whole seconds held, gaps not counted
     oldest_timestamp  the first instant held; None while nothing is
     newest_timestamp  the last instant held; None while nothing is
-    coverage, gaps    what is held and what is missing in between, in order of time
+    coverage, gaps    the covered intervals and the gaps in between, in order of time
     level_changes     level changes held
     bytes             size of the history on disk
     events            depth events held
     segments_count    files that the history consists of
-    contract_changes  what the exchange said of the contract, in order of time; the first holds from the beginning
+    contract_changes  states of the contract as listed, in order of time; the first holds from the beginning
     """
 
     symbol: str
@@ -356,7 +356,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class LevelMessage:
-    """One message of a watched level; what a kind does not speak of is None.
+    """One message of a watched level; fields without a meaning for its kind are None.
 
     timestamp   time of the event that this is about; of the last event applied in STATE and HEARTBEAT, of the last
                 event before the gap in GAP, and of the last event or message told in END
@@ -368,7 +368,7 @@ class LevelMessage:
     gap_start   the last final instant before the gap, in GAP and RESYNCED
     gap_end     the first instant known after the gap, in RESYNCED
     cause       in GAP, RESYNCED, UNKNOWN and END
-    complete_to up to here all is final and was told, in STATE, HEARTBEAT and END; None before the first event
+    complete_to the last final instant delivered, in STATE, HEARTBEAT and END; None before the first event
     """
 
     kind: Kind
