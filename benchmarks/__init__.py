@@ -1,1 +1,1 @@
-"""Measurements, each a ratio to a floor measured in the same run. `make bench` runs them."""
+"""Benchmarks, each with a ratio to a floor measured in the same run. `make bench` runs them."""

@@ -1,4 +1,4 @@
-"""What a pair of BatchGetQuantity costs its user, over gRPC on loopback, with the Python client."""
+"""Cost of a pair of BatchGetQuantity for its user, over gRPC on loopback, with the Python client."""
 
 import json
 import pickle
@@ -17,7 +17,7 @@ _CALLS = 12
 
 
 def measure(folder: Path, samples: Path) -> dict[str, float]:
-    """Return the microseconds a pair takes, of calls of 10,000 over the newest hour."""
+    """Return the microseconds of a pair, in calls of 10,000 pairs over the newest hour."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.serving", str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

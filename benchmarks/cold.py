@@ -1,7 +1,7 @@
-"""How long 789 symbols take from a cold start, in simulated time, with the weight that the exchange allows.
+"""Cold start of 789 symbols, in simulated time, within the exchange's weight limit.
 
-`python -m benchmarks.cold` exits with 1 where fewer than 99 % are in sync after two minutes, or all books know 1,000
-levels later than 1.1 times what the weight limit allows.
+`python -m benchmarks.cold` exits with 1 if fewer than 99 % are in sync after two minutes, or if all books know 1,000
+levels later than 1.1 times the time that the weight limit needs.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _LEVELS = 1500
 
 
 class DeepBooks(SimNetwork):
-    """Quiet symbols whose books are deeper than any snapshot; every reply is made once."""
+    """Network of quiet symbols with books deeper than any snapshot; it builds every reply once."""
 
     def __init__(self, loop: VirtualLoop, names: list[str]) -> None:
         super().__init__(loop, {}, Random(1), {}, WEIGHT_LIMIT)
@@ -66,7 +66,7 @@ def _is_wide(market: Market) -> bool:
 
 
 async def measure() -> dict[str, Any]:
-    """Return what it took."""
+    """Return the times, the weight and the violations of the start."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     names = [f"S{number:03d}USDT" for number in range(SYMBOLS)]

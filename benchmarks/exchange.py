@@ -1,8 +1,8 @@
-"""A market of many symbols, sent from a process of its own: `python -m benchmarks.exchange SYMBOLS SECONDS [FILE]`.
+"""Market of many symbols, sent from a separate process: `python -m benchmarks.exchange SYMBOLS SECONDS [FILE]`.
 
-Events are made before the start, from a fixed seed, and sent at their times, each with the nanosecond of the machine's
-monotonic clock at which it was sent in a field of its own. Prints {"port", "events", "changes", "bytes"}, and serves
-until its standard input ends; then writes into the file, a line an event, what was sent: symbol, update id, nanosecond.
+Events are made before the start, from a fixed seed, and sent at their times. An extra field of each holds its send time
+in nanoseconds of the machine's monotonic clock. The process prints {"port", "events", "changes", "bytes"}, and serves
+until its standard input ends. Then it writes a line for each sent event into the file: symbol, update id, nanosecond.
 Rates are as uneven as real ones: a few symbols make most of the events.
 """
 
@@ -22,7 +22,7 @@ from chronobook_server.simulator.market import Truth
 from chronobook_server.simulator.synthetic import SyntheticMarket
 
 START_MS = 1_800_000_000_000
-# Events a second of the busiest symbol, and how fast that falls from one symbol to the next.
+# Events a second of the busiest symbol, the exponent of the decrease over the symbols, and the lowest rate.
 _BUSIEST, _FALL, _LEAST = 10.0, 0.15, 1.0
 
 
@@ -56,7 +56,7 @@ class Made:
 
 
 class Exchange:
-    """REST and streams of what was made, from the first subscription on."""
+    """REST and streams of the made events, from the first subscription on."""
 
     def __init__(self, made: Made) -> None:
         self._made = made
@@ -126,7 +126,7 @@ class Exchange:
 
 
 async def serve(count: int, seconds: float) -> list[tuple[str, int, int]]:
-    """Serve until standard input ends; return what was sent."""
+    """Serve until standard input ends; return the sent events."""
     made = Made(count, seconds)
     exchange = Exchange(made)
     port = await exchange.start()

@@ -1,4 +1,4 @@
-"""A day of history, measured: what it costs to write, what it takes, how fast and how right it answers.
+"""A day of history: cost of writing, size, and speed and correctness of answers.
 
 `python -m benchmarks.history` writes 24 hours of an ETHUSDT-like stream (tests/support/day.py) through the whole path
 of a server, from the frame's bytes to sealed files, and asks about them. It prints a table of figures, their limits,
@@ -38,13 +38,13 @@ from tests.support.plain import BookSample, PlainBook, Sample
 
 DAY_MS = 86_400_000
 SAMPLES_A_BATCH = 200
-# How many ended segments may wait to be sealed before the stream, which runs a hundred times too fast, is held up.
+# Ended segments that may wait to be sealed before the stream pauses, because it runs a hundred times too fast.
 _UNSEALED = 4
 
 
 @dataclass
 class Written:
-    """What writing the day took and left."""
+    """Times of writing the day, and samples of its states."""
 
     events: int = 0
     seconds: float = 0.0
@@ -111,13 +111,13 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
 
 
 def _late_in_a_segment(frames: list[bytes]) -> int:
-    """Return where, in these frames, a segment is nearly full."""
+    """Return the place in these frames where a segment is nearly full."""
     times = [orjson.loads(frame)["data"]["T"] % SEGMENT_MS for frame in frames]
     return next((place for place, time in enumerate(times) if time > SEGMENT_MS * 0.97), len(frames))
 
 
 async def _ingest(market: Market, frames: list[bytes]) -> float:
-    """Take frames in as the feed does; return the seconds."""
+    """Handle frames as the feed does; return the seconds."""
     start = time.perf_counter()
     for number, frame in enumerate(frames):
         decoded = decode_frame(frame, Nanos(time.time_ns()))
@@ -135,7 +135,7 @@ async def _sync(sync: Any) -> None:
 
 
 def child(module: str, *arguments: str) -> dict[str, Any]:
-    """Run a part of the measurement in a process of its own; return what it prints as its last line."""
+    """Run a part of the measurement in a separate process; return the JSON of its last line."""
     process = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{module}", *arguments], stdout=subprocess.PIPE, check=True
     )

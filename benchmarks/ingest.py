@@ -1,7 +1,7 @@
-"""What a depth event costs from its bytes to readable history, as a multiple of what orjson alone takes to parse it.
+"""Cost of a depth event from its bytes to readable history, as a multiple of parsing it with orjson alone.
 
-`python -m benchmarks.ingest` uses the real ETHUSDT capture where it is there (see tests/support/captures.py), else a
-synthetic market of the same rates. It prints a table and exits 1 when the limit is passed.
+`python -m benchmarks.ingest` uses the real ETHUSDT capture if it exists (see tests/support/captures.py), otherwise a
+synthetic market of the same rates. It prints a table and exits with 1 when the limit is missed.
 """
 
 import argparse
@@ -35,7 +35,7 @@ Line = tuple[int, bytes]
 
 
 def synthetic_lines(events: int) -> list[Line]:
-    """Return frames of a made-up market, its snapshot before them."""
+    """Return the snapshot of a synthetic market, then its frames."""
     market = SyntheticMarket("ETHUSDT", random=Random(1), start_ms=1_800_000_000_000)
     snapshot = market.snapshot()
     cut = snapshot | {"bids": snapshot["bids"][:1000], "asks": snapshot["asks"][:1000]}
@@ -92,13 +92,13 @@ def synchronise(lines: list[Line], take: Callable[[Record], None] = lambda _: No
 
 
 def remember(lines: list[Line]) -> None:
-    """Decode, read, synchronise, and keep the history: what the limit is about."""
+    """Decode, read, synchronise, and keep the history: the work that the limit bounds."""
     with history_on_disk() as history:
         synchronise(lines, history.append)
 
 
 def everything(lines: list[Line], watch: Callable[[Market], None] = lambda _: None) -> None:
-    """The same as the server does it, with clock and (empty) hub."""
+    """Do the same through a market, with clock and empty hub."""
     with history_on_disk() as history:
         market = Market("ETHUSDT", history, monotonic=time.monotonic)
         wanted = market.opened()
@@ -114,7 +114,7 @@ def everything(lines: list[Line], watch: Callable[[Market], None] = lambda _: No
 
 
 def fan_out(lines: list[Line]) -> None:
-    """The same with a watcher each on the 100 levels around the best prices, of whom nobody reads."""
+    """Do the same with a watch on each of the 100 levels around the best prices, without readers."""
 
     def watch(market: Market) -> None:
         view = market.current_view()
@@ -129,13 +129,13 @@ def fan_out(lines: list[Line]) -> None:
 
 @contextmanager
 def history_on_disk() -> Iterator[HistoryStore]:
-    """Keep a history in files around a block. What has ended is not sealed: that is another process's work."""
+    """Keep a history in files during a block. Segments are not sealed, because that is another process's work."""
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
         yield HistoryStore("ETHUSDT", DiskFiles(Path(folder)), PatientSealer(), retention_ms=86_400_000)
 
 
 def best_of(runs: int, work: Callable[[list[Line]], None], lines: list[Line]) -> float:
-    """Return the least seconds that the work took."""
+    """Return the least seconds of several runs."""
     times = []
     for _ in range(runs):
         gc.collect()
@@ -146,7 +146,7 @@ def best_of(runs: int, work: Callable[[list[Line]], None], lines: list[Line]) ->
 
 
 def table(title: str, lines: list[Line], runs: int) -> float:
-    """Print what each part adds; return the ratio that the limit is about."""
+    """Print the cost up to each part; return the ratio that the limit bounds."""
     floor = best_of(runs, parse, lines)
     print(f"\n{title}: {len(lines):,} lines, {floor / len(lines) * 1e6:.1f} µs a line for orjson alone")
     print(f"{'up to and with':<28}{'µs/line':>9}{'× orjson':>10}")

@@ -1,7 +1,6 @@
-"""How late the event loop is while history is written a hundred times as fast as it comes: with seals, and without.
+"""Delay of the event loop while history is written at a hundred times the real rate, with and without seals.
 
-`python -m benchmarks.lag` prints {"during", "without"}: p99 in ms, of the moments when a segment was being sealed, and
-of a run in which none was.
+`python -m benchmarks.lag` prints {"during", "without"}: p99 in ms, at seals, and in a run without seals.
 """
 
 import asyncio
@@ -56,7 +55,7 @@ async def run(folder: Path, segment_ms: int) -> tuple[list[float], list[float]]:
 
     ticking = asyncio.create_task(tick())
     first, began = None, time.perf_counter()
-    # Made ahead, so that making them is no part of what is measured.
+    # Made ahead, so that the measurement leaves their making out.
     for batch in iter(lambda: list(islice(frames, 2000)), []):
         pause = time.perf_counter()
         decoded = [decode_frame(frame, Nanos(0)) for frame in batch]

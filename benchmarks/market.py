@@ -1,8 +1,8 @@
-"""A whole market at real rates on this machine: 200 symbols, their histories, and how soon an answer can be had.
+"""A whole market at real rates on this machine: 200 symbols, their histories, and the delay to an answer.
 
 `python -m benchmarks.market` runs a server in this process against an exchange in another one (see exchange.py), first
-by itself, then with questions beside it. It prints CPU, gaps, and the delay from when a frame was sent to when its
-event can be asked about, and exits with 1 where a book is not in sync or questions cause a gap.
+alone, then with questions beside it. It prints CPU, gaps, and the delay from the sending of a frame until its event is
+readable. It exits with 1 if a book is not in sync or questions cause a gap.
 """
 
 import argparse
@@ -38,14 +38,14 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 class Delays:
-    """The delay of every frame: from its `sent` to the moment when everything that it brought can be asked about."""
+    """Delay of every frame: from its `sent` to the moment when its event is readable."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self._frame = group.Group._frame
 
     def install(self) -> None:
-        """Measure from now on."""
+        """Begin to measure."""
         original, seconds = self._frame, self.seconds
 
         def measured(self: group.Group, link: Any, frame: bytes | str) -> bool:
@@ -59,14 +59,14 @@ class Delays:
         group.Group._frame = measured  # type: ignore[method-assign]
 
     def take(self) -> "np.ndarray[Any, Any]":
-        """Return what was measured since the last time."""
+        """Return the delays since the last call."""
         taken = np.array(self.seconds)
         self.seconds.clear()
         return taken
 
 
 def cpu_seconds() -> float:
-    """Return the CPU seconds of this process and of those that it started, without the exchange and the asker."""
+    """Return the CPU seconds of this process and its children, without the exchange and the asker."""
     ticks = os.sysconf("SC_CLK_TCK")
     return sum(sum(map(int, fields[11:13])) for fields in _family()) / ticks
 
@@ -106,7 +106,7 @@ async def ask(address: str) -> None:
 
 
 async def phase(name: str, application: Application, delays: Delays, limits: Limits) -> None:
-    """Measure for a while; print the figures, and note the missed limits."""
+    """Measure for a while; print the figures, and record the missed limits."""
     delays.take()
     before, started = cpu_seconds(), time.monotonic()
     events = sum(market.counts.events for market in application.markets.values())

@@ -1,4 +1,4 @@
-"""How long a server's history takes to open: `python -m benchmarks.opening FOLDER` prints {"seconds"}."""
+"""Time to open a server's history: `python -m benchmarks.opening FOLDER` prints {"seconds"}."""
 
 import asyncio
 import json

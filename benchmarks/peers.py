@@ -1,9 +1,9 @@
-"""Ingest beside the libraries people use today, on the same events, in the same run: `python -m benchmarks.peers`.
+"""Ingest beside popular libraries, on the same events in the same run: `python -m benchmarks.peers`.
 
-The libraries are installed in an environment of their own, `.build/peers`, with the versions of `benchmarks/peers.txt`,
-and each takes the events in by itself in a process of its own (see peers_child.py for what exactly is measured). Ours
-is the whole way from the frame to readable history, with the log on disk; they keep a book and no history. CPU time,
-the least of some rounds. Exits with 1 where chronobook is slower than the faster of them.
+The libraries have a separate environment, `.build/peers`, with the versions of `benchmarks/peers.txt`. Each handles the
+events in a separate process; peers_child.py defines the measured work. Chronobook's part is the whole way from the
+frame to readable history, with the log on disk; the libraries keep a book and no history. The figure is CPU time, the
+least of some rounds. The exit code is 1 if chronobook is slower than the fastest library.
 """
 
 import argparse
@@ -35,7 +35,7 @@ PEERS = {
 
 
 def install() -> Path:
-    """Return the Python of the libraries' environment, which is made if it is not there."""
+    """Return the Python of the libraries' environment, made if needed."""
     python = ENVIRONMENT / "bin" / "python"
     wanted = Path(__file__).with_name("peers.txt")
     mark = ENVIRONMENT / wanted.name
@@ -48,7 +48,7 @@ def install() -> Path:
 
 
 def events() -> tuple[str, list[Line]]:
-    """Return where the events are from, and a snapshot with the depth frames that continue it."""
+    """Return the source of the events, and a snapshot with the depth frames that continue it."""
     if not captures.ETHUSDT.exists():
         return "a synthetic market", synthetic_lines(6_000)
     lines = [line for line in captures.lines() if b"bookTicker" not in line[1]]
@@ -63,7 +63,7 @@ def _is_new(body: bytes, held: int) -> bool:
 
 
 def chronobook(path: Path) -> dict[str, Any]:
-    """Take the events in; return CPU seconds and the book at the end."""
+    """Handle the events; return CPU seconds and the book at the end."""
     first, *frames = [line for line in path.read_bytes().split(b"\n") if line]
     with history_on_disk() as history:
         market = Market("ETHUSDT", history, monotonic=time.monotonic)

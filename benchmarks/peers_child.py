@@ -1,14 +1,14 @@
-"""One of the libraries people use today takes in events: `python peers_child.py NAME FILE`, by a Python that has it.
+"""One popular library handles events: `python peers_child.py NAME FILE`, by a Python that has the library.
 
 FILE holds a snapshot and then frames, a line each. Prints the CPU seconds that the frames took and the book at the end.
-Nothing of chronobook is imported here. What each library does without, in its favour: sockets, threads, queues and the
-waiting between them; of each, only what it does with a frame once that has come.
+Nothing of chronobook is imported here. In each library's favour, the measurement leaves out sockets, threads, queues
+and the waits between them. It covers only the handling of a frame.
 
 unicorn     unicorn-binance-local-depth-cache: the branch of `_manage_depth_cache_async` for a futures market in sync:
             the `pu` check, `_apply_updates`, the new update id; parsed by orjson
 cryptofeed  cryptofeed's BinanceFutures.message_handler with order_book's OrderBook; parsed by the library itself, with
-            a callback that does nothing, as nobody would use it
-checked     the same with its `cross_check`, which looks at the best prices after every event, as ours does
+            an empty callback
+checked     the same with its `cross_check`, which checks the best prices after every event, as chronobook does
 """
 
 # mypy: ignore-errors

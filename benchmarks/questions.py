@@ -1,4 +1,4 @@
-"""Questions to a day of history, in the process that holds it: how fast, in how much memory, and whether right.
+"""Questions to a day of history, in the process that holds it: speed, memory and correctness.
 
 `python -m benchmarks.questions FOLDER SAMPLES` prints a JSON object.
 """
@@ -85,7 +85,7 @@ async def measure(folder: Path, samples: list[Sample], books: list[BookSample]) 
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return how long something takes."""
+    """Return the seconds of a work."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -98,7 +98,7 @@ def percentiles(values: Iterable[float], name: str, factor: float) -> dict[str, 
 
 
 def latencies(history: HistoryStore, samples: list[Sample]) -> list[float]:
-    """Return how long each question about a quantity and its difference took."""
+    """Return the seconds of each question about a quantity and its difference."""
     clock, taken = time.perf_counter, []
     for sample in samples:
         price, instant = Price(sample.price), Millis(sample.time)
@@ -110,24 +110,24 @@ def latencies(history: HistoryStore, samples: list[Sample]) -> list[float]:
 
 
 def check(history: HistoryStore, sample: Sample) -> None:
-    """Fail where the history says something else than the plain book did."""
+    """Fail if the history differs from the plain book."""
     state = history.level_at(Price(sample.price), Millis(sample.time))
     assert state.quantity == sample.quantity, (sample, state)
 
 
 def book_seconds(history: HistoryStore, instant: int) -> float:
-    """Return how long the whole book at an instant took."""
+    """Return the seconds of a question about the whole book at an instant."""
     return seconds(lambda: finish(history.book_at(Millis(instant))))
 
 
 def check_book(history: HistoryStore, book: BookSample) -> None:
-    """Fail where the whole book is another one than the plain book was."""
+    """Fail if the whole book differs from the plain book."""
     view = finish(history.book_at(Millis(book.time)))
     assert dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True)) == book.levels, book.time
 
 
 def peer(levels: dict[int, int], random: Random) -> dict[str, float]:
-    """Return what the usual design takes: a copy of the book as a dict once a second."""
+    """Return time and memory of the usual design: a copy of the book as a dict once a second."""
     before = anonymous_bytes()
     # Every copy has numbers of its own, as a parsed book has.
     copies = {

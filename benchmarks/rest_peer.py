@@ -1,4 +1,4 @@
-"""What people write today for the same question: FastAPI, and a dict of the book per second. Run by benchmarks.unary.
+"""Usual service for the same question: FastAPI, and a dict of the book per second. Run by benchmarks.unary.
 
 `PYTHON rest_peer.py PORT START SECONDS LEVELS`; needs fastapi and uvicorn, see peers.txt.
 """
@@ -27,7 +27,7 @@ class Question(BaseModel):
 
 
 class Answer(BaseModel):
-    """What rested there."""
+    """The quantity at a price."""
 
     price: float
     timestamp: float

@@ -1,9 +1,9 @@
-"""What streams cost beside an empty gRPC stream: `python -m benchmarks.streams`.
+"""Cost of streams beside an empty gRPC stream: `python -m benchmarks.streams`.
 
 A server process keeps one market, fed by hand at full speed; 1, 100 and 1,000 subscribers of one level read in another
-process. Beside it, in the same run, a service of grpc.aio that does nothing but send the same bytes. Prints messages a
-second and CPU of the sending process a message, and exits with 1 where ours sends less than four fifths of what the
-empty one does. What the events themselves cost, which nobody watches, is measured too and taken off.
+process. Beside it, in the same run, a service of grpc.aio only sends the same bytes. The benchmark prints messages a
+second and CPU of the sending process a message, and exits with 1 if the server sends fewer than four fifths of the
+empty service's messages. The cost of the events themselves, without watches, is measured too and subtracted.
 """
 
 import argparse
@@ -38,7 +38,7 @@ LEAST = 0.8
 
 
 class Fed:
-    """A market of two levels, of which each event changes the bid at 99."""
+    """A market of two levels; each event changes the bid at 99."""
 
     def __init__(self, folder: Path) -> None:
         history = HistoryStore("ETHUSDT", DiskFiles(folder), PatientSealer(), retention_ms=86_400_000)
@@ -56,7 +56,7 @@ class Fed:
         )  # fmt: skip
 
     def event(self) -> None:
-        """Take in the next event."""
+        """Handle the next event."""
         before, self.last, self.time = self.last, self.last + 10, self.time + 100
         self.market.update(
             DepthUpdate(
@@ -73,7 +73,7 @@ class Fed:
 
 
 class Drained:
-    """Tells when every stream of a market has sent all there was and waits for more."""
+    """Detector of the moment when every stream of a market has sent all messages and waits."""
 
     def __init__(self, market: Market) -> None:
         self._watches = tuple(market.hub._all)
@@ -103,7 +103,7 @@ def cpu() -> float:
 
 
 async def ours(subscribers: int, rounds: int) -> None:
-    """Serve until all have been told so many changes."""
+    """Serve until each subscriber has received `rounds` changes."""
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
         fed = Fed(Path(folder))
         server = Server({"ETHUSDT": fed.market})
@@ -112,7 +112,7 @@ async def ours(subscribers: int, rounds: int) -> None:
         while len(fed.market.hub) < subscribers:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)
-        # All that is to be sent waits, as it does for the empty stream: what is measured is making and sending it.
+        # All messages wait in the queue, as for the empty stream, so the measurement is their making and sending.
         fed.market.hub.queue_limit = rounds
         drained = Drained(fed.market)
         start, began = cpu(), time.monotonic()
@@ -122,7 +122,7 @@ async def ours(subscribers: int, rounds: int) -> None:
         used, seconds = cpu() - start, time.monotonic() - began
         while len(fed.market.hub):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-        # The events themselves, which nobody watches any more: taken in and written to the log, that is no streaming.
+        # The events alone, without watches: their handling and the log are not part of streaming.
         start = cpu()
         for _ in range(rounds):
             fed.event()
@@ -132,7 +132,7 @@ async def ours(subscribers: int, rounds: int) -> None:
 
 
 async def empty(subscribers: int, rounds: int) -> None:
-    """The same bytes, as often, from a service that does nothing else."""
+    """Send the same bytes equally often from a service without other work."""
     message = pb.WatchLevelResponse(
         kind=pb.WatchLevelResponse.CHANGE, symbol="ETHUSDT", price=99, timestamp=1_700_000_000.1, quantity=5.25,
         difference=1.5, change=2.5, side=pb.BID, update_id=5_000_000_000,
@@ -166,7 +166,7 @@ async def empty(subscribers: int, rounds: int) -> None:
 
 
 async def read(port: int, subscribers: int, rounds: int) -> None:
-    """Read so many messages in each of so many streams."""
+    """Read `rounds` messages in each of `subscribers` streams."""
 
     async def one(stub: Any) -> None:
         call = stub.WatchLevel(pb.WatchLevelRequest(price=99))
@@ -183,7 +183,7 @@ async def read(port: int, subscribers: int, rounds: int) -> None:
 
 
 def measure(kind: str, subscribers: int) -> dict[str, float]:
-    """Run one server and its readers, a process each; return what the server says of it."""
+    """Run one server and its readers, a process each; return the server's figures."""
     rounds = MESSAGES // subscribers
     command = [sys.executable, "-m", "benchmarks.streams", "--alone", kind, str(subscribers), str(rounds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -196,7 +196,7 @@ def measure(kind: str, subscribers: int) -> dict[str, float]:
 
 
 def main() -> int:
-    """Measure and print; returns 1 where ours is too far behind."""
+    """Measure and print; returns 1 if the server is too slow."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--read", nargs=3, type=int, help=argparse.SUPPRESS)

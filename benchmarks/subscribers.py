@@ -1,9 +1,10 @@
-"""A thousand subscribers of a thousand levels: how soon each is told. `python -m benchmarks.subscribers`.
+"""Delay of messages to a thousand subscribers of a thousand levels: `python -m benchmarks.subscribers`.
 
-A server in this process keeps ten symbols from an exchange in another one (see exchange.py); a third one watches the
-hundred best levels of each, a stream a level. A delay is from when the exchange sent a frame to when a message about it
-has been read by its subscriber: first by itself, then with batches of 10,000 pairs and whole books asked for beside, as
-fast as they are answered. Prints the memory that a subscriber takes too, and exits with 1 where a limit is not held.
+A server in this process keeps ten symbols from an exchange in another one (see exchange.py). A third process watches
+the hundred best levels of each, a stream a level. A delay lasts from the sending of a frame until its subscriber has
+read a message about it. The first phase has only streams; in the second one, another process asks for batches of 10,000
+pairs and whole books as fast as they are answered. The benchmark also prints the memory of a subscriber, and exits with
+1 if a limit is missed.
 """
 
 import argparse
@@ -38,7 +39,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 async def watch(address: str, noted: Path) -> None:
-    """Watch until standard input ends, then write what came: number of the symbol, update id, nanosecond."""
+    """Watch until standard input ends, then write the messages: number of the symbol, update id, nanosecond."""
     rows: list[tuple[int, float, int]] = []
     options = (("grpc.use_local_subchannel_pool", 1),)
     channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(_CHANNELS)]
@@ -73,7 +74,7 @@ async def watch(address: str, noted: Path) -> None:
 
 
 def delays(sent: Path, noted: Path, phases: "list[tuple[int, int]]") -> "list[np.ndarray[Any, Any]]":
-    """Return the delays in ms of the messages about what was sent in each phase."""
+    """Return the delays in ms of the messages about the frames sent in each phase."""
     numbers = {name: number for number, name in enumerate(exchange.names(SYMBOLS))}
     when = {}
     for line in sent.read_text().splitlines():

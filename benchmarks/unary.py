@@ -1,11 +1,11 @@
-"""What a question costs: `python -m benchmarks.unary`.
+"""Cost of a question: `python -m benchmarks.unary`.
 
-GetQuantity at random instants and prices, over gRPC beside an empty handler that answers with as many bytes, and over
-REST through Envoy beside a small FastAPI service that keeps a dict of the book per second. Requests a second, and CPU a
-request of all processes that serve, Envoy's told apart; servers and askers are processes of their own, all of them ask
-over TCP on loopback; Envoy asks through a socket of the file system, as the guide for operators has it. Each round asks
-every one of them, and is compared with itself; the median round counts. The empty handler is asked through Envoy too:
-what is left there is not ours to take.
+The question is GetQuantity at random instants and prices: over gRPC beside an empty handler that answers with as many
+bytes, and over REST through Envoy beside a small FastAPI service that keeps a dict of the book per second. The figures
+are requests a second, and CPU a request of all serving processes, with Envoy's listed apart. Servers and askers are
+separate processes. They use TCP on loopback, except Envoy, which uses a unix socket to the server, as
+docs/operations.md recommends. Each round asks every server, and ratios are within a round; the median round counts. The
+empty handler behind Envoy shows the part that no server can save.
 """
 
 import argparse
@@ -55,14 +55,14 @@ _START = 1_700_000_000
 
 @asynccontextmanager
 async def envoy(upstream: Endpoint) -> AsyncIterator[int]:
-    """Run Envoy in front of a server, which may come later, around a block; gives the port that it listens on."""
+    """Run Envoy in front of a server, which may start later, during a block; yields Envoy's port."""
     listen = Address("127.0.0.1", free_port())
     async with gateway(GatewaySettings(listen, (upstream,))):
         yield listen.port
 
 
 async def serve(port: int, rest: int) -> None:
-    """Tell the parent where to ask, as soon as Envoy knows that the server is healthy; return when that has all."""
+    """Print the ports once Envoy knows that the server is healthy; return when standard input ends."""
     async with aiohttp.ClientSession(f"http://127.0.0.1:{rest}") as http:
         while (await http.get("/readyz")).status != 200:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
@@ -71,7 +71,7 @@ async def serve(port: int, rest: int) -> None:
 
 
 async def ours() -> None:
-    """Serve a market of which every event changes the bid at 99."""
+    """Serve a market whose events change the bid at 99."""
     gc.freeze()  # as `serve` does
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
         socket = UnixSocket(Path(folder) / "server.sock")
@@ -88,7 +88,7 @@ async def ours() -> None:
 
 
 async def empty() -> None:
-    """Answer with as many bytes as ours does, and do nothing else."""
+    """Answer with as many bytes as the server, without other work."""
     reply = pb.GetQuantityResponse(
         symbol="ETHUSDT", target_price=99, actual_price=99, timestamp=1_700_000_100.5, quantity=5.25, difference=1.5,
         side=pb.BID, previous_side=pb.BID, previous_quantity=3.75, is_proven=True, as_of=1_700_000_100.4,
@@ -99,7 +99,7 @@ async def empty() -> None:
         return reply
 
     async def healthy(request: bytes, context: Any) -> bytes:
-        return b"\x08\x01"  # SERVING, which Envoy wants to hear
+        return b"\x08\x01"  # SERVING, for Envoy's health check
 
     server = grpc.aio.server()
     for service, method, handler in ((SERVICE, "GetQuantity", answer), ("grpc.health.v1.Health", "Check", healthy)):
@@ -122,7 +122,7 @@ def questions() -> Iterator[tuple[float, float]]:
 
 
 async def ask_grpc(port: int) -> int:
-    """Ask as fast as answers come; return how many came."""
+    """Ask as fast as answers come; return their number."""
     asked = [
         pb.GetQuantityRequest(price=price, timestamp=instant).SerializeToString()
         for price, instant in islice(questions(), 4096)
@@ -144,7 +144,7 @@ async def ask_grpc(port: int) -> int:
 
 
 async def ask_rest(port: int) -> int:
-    """Ask over connections that are kept, as fast as answers come; return how many came."""
+    """Ask over persistent connections, as fast as answers come; return their number."""
     asked = []
     for price, instant in islice(questions(), 4096):
         body = json.dumps({"price": price, "timestamp": instant})
@@ -171,7 +171,7 @@ async def ask_rest(port: int) -> int:
 
 
 class Cost(NamedTuple):
-    """What a round found: requests a second, and CPU µs a request of the server and of Envoy."""
+    """Figures of a round: requests a second, and CPU µs a request of the server and of Envoy."""
 
     rate: float
     server: float
@@ -179,7 +179,7 @@ class Cost(NamedTuple):
 
     @property
     def cpu(self) -> float:
-        """Of both."""
+        """CPU of both."""
         return self.server + self.envoy
 
 
@@ -212,7 +212,7 @@ def asked(process: int, kind: str, port: int) -> Cost:
 
 @contextmanager
 def serving(*command: str) -> Iterator[tuple[int, dict[str, int]]]:
-    """Run a server around a block; gives its process and what it says of itself."""
+    """Run a server during a block; yields its process id and its ports."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         try:
@@ -223,7 +223,7 @@ def serving(*command: str) -> Iterator[tuple[int, dict[str, int]]]:
 
 @contextmanager
 def fastapi() -> Iterator[tuple[int, int]]:
-    """Run the peer around a block; gives its process and port."""
+    """Run the peer during a block; yields its process id and port."""
     port = free_port()
     command = [
         str(peers.install()),
@@ -242,7 +242,7 @@ def fastapi() -> Iterator[tuple[int, int]]:
 
 
 def main() -> int:
-    """Measure and print; returns 1 where ours is too far behind."""
+    """Measure and print; returns 1 if the server is too slow."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--serve", choices=("ours", "empty"), help=argparse.SUPPRESS)
     parser.add_argument("--ask", nargs=2, help=argparse.SUPPRESS)
@@ -276,7 +276,7 @@ def measure(rounds: int) -> dict[str, list[Cost]]:
 
 
 def report(found: dict[str, list[Cost]]) -> int:
-    """Print what was found; returns 1 where ours is too far behind."""
+    """Print the figures; returns 1 if the server is too slow."""
     print(f"{'GetQuantity':<28}{'requests/s':>12}{'CPU µs/request':>16}{'server':>9}{'Envoy':>8}")
     for title, rounds in found.items():
         rate, server, envoy = (median(column) for column in zip(*rounds, strict=True))

@@ -1,4 +1,4 @@
-"""Generate what is made from the contract: stubs, Envoy's descriptor set, the OpenAPI description and its page.
+"""Generator of the files made from the contract: stubs, Envoy's descriptor set, the OpenAPI description and its page.
 
 `python tools/generate.py` writes into the tree. `--check` writes nothing and exits 1 when the tree differs.
 """
@@ -20,7 +20,7 @@ from tools import openapi, openapi_page, variants
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOGLE = ROOT / ".build" / "googleapis"
-# What the contract imports, and what Envoy needs to print the details of an error.
+# Protos that the contract imports, and those that Envoy needs to print the details of an error.
 GOOGLE_PROTOS = (
     "google/api/annotations.proto",
     "google/api/http.proto",
@@ -36,7 +36,7 @@ ENVOY = Path("envoy/envoy.in.yaml")
 
 
 def copy_google_protos() -> None:
-    """Bring google's protos from the installed wheel to where buf and protoc find them."""
+    """Copy google's protos from the installed wheel to the folder of buf and protoc."""
     wheel = Path(next(iter(google.rpc.__path__))).parent.parent
     for name in GOOGLE_PROTOS:
         target = GOOGLE / name
@@ -45,7 +45,7 @@ def copy_google_protos() -> None:
 
 
 def run_protoc(*arguments: str) -> None:
-    """Run protoc with the include paths of this tree; raises SystemExit when it refuses."""
+    """Run protoc with the include paths of this tree; raises SystemExit when it fails."""
     well_known = Path(next(iter(sys.modules["grpc_tools"].__path__))) / "_proto"
     include = [f"-I{path}" for path in (ROOT / "proto", GOOGLE, well_known)]
     if protoc.main(["protoc", *include, *arguments]) != 0:
@@ -53,7 +53,7 @@ def run_protoc(*arguments: str) -> None:
 
 
 def generate(target: Path) -> None:
-    """Write all of it below `target`."""
+    """Write all generated files below `target`."""
     python = target / STUBS.parent.parent
     python.mkdir(parents=True, exist_ok=True)
     (target / DESCRIPTOR).parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Mutation check of the core: faults made by hand, each of which the suite has to catch.
+"""Mutation check of the core: handmade faults, each of which the suite must catch.
 
-`make mutants` runs them all and exits with 1 where one survives. Each fault is a piece of text of one file and what
-stands there instead; the tests run on a copy of the server with that fault in it.
+`make mutants` runs them all and exits with 1 if one survives. Each fault replaces one text of one file; the tests run
+on a copy of the server with that fault.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SECONDS = 300
 
 
 class Mutant(NamedTuple):
-    """A fault: `old` stands exactly once in the file."""
+    """A fault: `new` replaces `old`, which occurs exactly once in the file."""
 
     name: str
     file: str
@@ -156,7 +156,7 @@ MUTANTS = (
         "if True:",
     ),
     Mutant(
-        "what is unknown is called empty",
+        "an unknown price counts as empty",
         "core/book.py",
         "return SignedQuantity(0) if price in self.known_range or price in self.named else None",
         "return SignedQuantity(0)",
@@ -175,7 +175,7 @@ MUTANTS = (
         "return KnownRange(0, max(levels)) if levels else NOTHING_KNOWN",
     ),
     Mutant(
-        "what changed since the snapshot is compared all the same",
+        "an audit compares prices that changed since the snapshot",
         "core/check.py",
         "            if final <= update_id:\n",
         "            if True:\n",
@@ -187,13 +187,13 @@ MUTANTS = (
         "return True",
     ),
     Mutant(
-        "a later snapshot overwrites what events told",
+        "a later snapshot overwrites levels of events",
         "core/check.py",
         "for price, quantity in levels.items() if _is_unknown(book, price)}",
         "for price, quantity in levels.items()}",
     ),
     Mutant(
-        "what lies between two known ranges is called known",
+        "prices between two known ranges count as known",
         "core/check.py",
         "if window.lowest <= own.highest + 1 and own.lowest <= window.highest + 1:",
         "if True:",
@@ -240,12 +240,12 @@ MUTANTS = (
 )
 
 
-# What catches this one would catch anything.
+# A suite that fails without a fault would seem to catch every fault.
 NOTHING = Mutant("nothing is wrong", "", "", "")
 
 
 def run(mutant: Mutant) -> tuple[Mutant, str | None, float]:
-    """Run the suite with a fault in it; return what caught it, None where nothing did, and the seconds it took."""
+    """Run the suite with a fault; return the test that caught it (None: it survives), and the seconds."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)

@@ -1,13 +1,14 @@
-"""Mechanical mutation check: mutmut changes the core in every small way it knows, and the tests must notice.
+"""Mechanical mutation check: mutmut changes the core in every small way that it knows, and the tests must notice.
 
-`make mutation` runs the groups of tools/mutation.toml in `.build/mutation`, and goes on where it was interrupted. It
-writes what survives of a group into a file of tools/survivors, where each survivor has a verdict: why it changes
-nothing, or which test kills it now. It exits with 1 where one has no verdict. `--list` only does the writing.
+`make mutation` runs the groups of tools/mutation.toml in `.build/mutation`, and resumes after an interruption. It
+writes the survivors of a group into a file of tools/survivors, where each one has a verdict: why it changes nothing, or
+which test kills it now. It exits with 1 if one has no verdict. `--list` only writes the files.
 """
 
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,14 +22,16 @@ PACKAGE = "chronobook_server"
 _NICENESS = 19
 # mutmut's exit code of a mutant that no test noticed, and of one that no test runs.
 _SURVIVED = {0, 33}
-_HEAD = "# What mutmut changed and no test noticed, with a verdict each; `make mutation` keeps this file.\n"
+_HEAD = "# Mutants of mutmut that no test noticed, with a verdict each; `make mutation` keeps this file.\n"
+# A verdict holds for the code of a line, so its comment may be reworded.
+_COMMENT = re.compile(r"  # .*$")
 
 Survivor = tuple[str, str, str]
 """Module, function, and the changed lines."""
 
 
 def stage(name: str, group: dict[str, list[str]]) -> Path:
-    """Make the folder in which mutmut runs: it wants the package below `src`, and mutants in the same place."""
+    """Make the folder of a mutmut run: mutmut wants the package below `src`, and puts the mutants beside it."""
     folder = STAGE / name
     folder.mkdir(parents=True, exist_ok=True)
     for source, target in (("server", "src"), ("tests", "tests"), ("benchmarks", "benchmarks")):
@@ -54,14 +57,14 @@ def _assignments(options: dict[str, object]) -> list[str]:
 
 
 def run(folder: Path, workers: int) -> None:
-    """Run what is left of a group."""
+    """Run the mutants of a group that have no result yet."""
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(workers)]
     settings = {**os.environ, "TEST_PROFILE": "mutation"}
     subprocess.run(command, cwd=folder, env=settings, check=False, preexec_fn=lambda: os.nice(_NICENESS))
 
 
 def survivors(folder: Path) -> list[Survivor]:
-    """Return what no test noticed in a group, and print the counts of each module."""
+    """Return the survivors of a group, and print the counts of each module."""
     found = []
     for path in sorted((folder / "mutants").rglob("*.meta")):
         module = path.relative_to(folder / "mutants" / "src" / PACKAGE).as_posix().removesuffix(".meta")
@@ -83,17 +86,17 @@ def _changed_lines(folder: Path, key: str) -> str:
         [sys.executable, "-m", "mutmut", "show", key], cwd=folder, capture_output=True, text=True, check=True
     )
     kept = [line for line in done.stdout.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-    return "\n".join(line[0] + " " + line[1:].strip() for line in kept)
+    return "\n".join(line[0] + " " + _COMMENT.sub("", line[1:]).strip() for line in kept)
 
 
 def write(file: Path, found: list[Survivor]) -> int:
-    """Keep the verdicts of those that survive still, add the others; return how many have no verdict."""
+    """Keep the verdicts of present survivors, add new ones; return the number without a verdict."""
     verdicts: dict[Survivor, str] = {}
     if file.exists():
         for entry in tomllib.loads(file.read_text()).get("survivor", []):
             verdicts[entry["module"], entry["function"], entry["change"].strip()] = entry["verdict"]
     entries = {survivor: verdicts.get(survivor, "") for survivor in sorted(set(found))}
-    # One that a new test kills stays in the list with the name of that test.
+    # A mutant that a new test kills stays in the list with the name of that test.
     entries |= {survivor: verdict for survivor, verdict in verdicts.items() if verdict.startswith("killed")}
     text = [_HEAD]
     for (module, function, change), verdict in sorted(entries.items()):

@@ -1,4 +1,4 @@
-"""The REST face as OpenAPI 3.1, from the contract: its HTTP bindings, its types and its comments."""
+"""OpenAPI 3.1 description of the REST interface, from the contract's HTTP bindings, types and comments."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _NUMBERS: dict[int, Json] = {
     _FIELD.TYPE_STRING: {"type": "string"},
 }
 _HTTP_BODY = ".google.api.HttpBody"
-# What is not known stands in arrays as NaN, which JSON has no number for.
+# An unknown value in an array is NaN, which is no number of JSON.
 _OR_NAN: Json = {"anyOf": [_NUMBERS[_FIELD.TYPE_DOUBLE], {"const": "NaN"}]}
 _ERROR: Json = {
     "type": "object",
@@ -66,7 +66,7 @@ _REFUSALS = {
     "503": "No server, or no book in sync; try again.",
 }
 _OF_BODIES = ("413", "415")
-# What a request may say, as the server checks it.
+# Bounds of request fields, as the server checks them.
 _BOUNDS: dict[str, Json] = {
     "symbol": {"maxLength": 64},
     "price": {"exclusiveMinimum": 0},
@@ -145,7 +145,7 @@ def _text(comment: str) -> str:
 
 
 def _may_be_left_out(field: FieldDescriptorProto, says: str) -> bool:
-    """Return whether a request may be without a field; arrays are what a request with some is about."""
+    """Return whether a request may omit a field; array fields are the subject of their requests."""
     return not says.endswith("Required.") and field.label != _FIELD.LABEL_REPEATED
 
 
@@ -210,7 +210,7 @@ def _operation(contract: Contract, method: MethodDescriptorProto, path: str, *, 
 
 
 def document(files: FileDescriptorSet, version: str) -> Json:
-    """Return the description of the REST face."""
+    """Return the description of the REST interface."""
     contract, paths = Contract(files), {}
     for method in contract.service.method:
         rule = method.options.Extensions[annotations_pb2.http]

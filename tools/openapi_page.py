@@ -1,4 +1,4 @@
-"""The OpenAPI description as a page to read: one file of HTML without scripts, fonts or images.
+"""Page of the OpenAPI description: one file of HTML without scripts, fonts or images.
 
 It carries its own content security policy, which allows its one style and nothing else.
 """
@@ -28,7 +28,7 @@ VALUES: Json = {
     "symbol": "ETHUSDT",
     "timestamps": [NOW, NOW],
 }
-# What an example asks for even where it need not.
+# Optional fields that an example sets nevertheless.
 ASKED = ("symbol", "limit", "page_size")
 STREAM = "text/event-stream"
 _NAME = re.compile(r"\b[A-Z]\w*(?:\.[A-Z]\w*)*")
@@ -50,7 +50,7 @@ def blocks(text: str) -> Iterator[str | list[str]]:
 
 
 def fragment(kind: str, name: str) -> str:
-    """Return the id of what is called `name`."""
+    """Return the id of the element for `name`."""
     return f"{kind}-" + re.sub(r"[^\w.]", "-", name, flags=re.ASCII)
 
 
@@ -63,7 +63,7 @@ def _name(reference: str) -> str:
 
 
 class _Page:
-    """What of the document has a place of its own on the page, and the parts of the page."""
+    """Writer of the page: the ids of its elements, and its parts."""
 
     def __init__(self, document: Json) -> None:
         self.info: Json = document["info"]
@@ -78,7 +78,7 @@ class _Page:
         self.places |= {name: fragment("schema", name) for name in self.schemas}
         for reason in self.schemas.get("ErrorReason", {}).get("enum", []):
             self.places[reason] = fragment("reason", reason)
-        self.told: set[str] = set()  # the schemas whose fields stand with a call
+        self.told: set[str] = set()  # the schemas whose fields are shown with a call
 
     def html(self) -> str:
         title, version = escape(self.info["title"]), escape(self.info["version"])
@@ -182,7 +182,7 @@ class _Page:
         return f"<h4>Errors, as {self._linked('Error')}</h4>\n{_rows(rows)}{why}"
 
     def _fields_once(self, schema: Json, *, is_answer: bool) -> str:
-        """Return a schema's fields where it is met first, and a link to there after that."""
+        """Return a schema's fields at its first use, and a link to them after that."""
         name = _name(schema.get("$ref", ""))
         if name not in self.schemas or name in self.told:
             return f"<p>{self._type(schema)}</p>\n"
@@ -198,7 +198,7 @@ class _Page:
         )
 
     def _inside(self, name: str, *, is_answer: bool) -> str:
-        """Return what a schema says, and its fields or its values."""
+        """Return a schema's description with its fields or its values."""
         schema = self.schemas[name]
         if "enum" in schema:
             return self._values(name, schema)
@@ -252,7 +252,7 @@ class _Page:
         return "".join(made)
 
     def _text(self, text: str) -> str:
-        """Return a line of Markdown as HTML, with a link wherever it names what has a place here."""
+        """Return a line of Markdown as HTML, with a link for each name that has an id on the page."""
         parts = text.split("`")
         if len(parts) % 2 == 0:
             parts[-2:] = ["`".join(parts[-2:])]  # the last mark is alone, so it is a character like others
@@ -268,7 +268,7 @@ class _Page:
         return "".join([*made, escape(text[end:])])
 
     def _curl(self, verb: str, path: str, operation: Json) -> str:
-        """Return a command that asks, for a shell."""
+        """Return the curl command of a call."""
         query: Json = {}
         for each in operation.get("parameters", []):
             name = each["name"]
@@ -313,6 +313,6 @@ def _term(name: str, kind: str, note: str) -> str:
 
 
 def _rows(rows: list[tuple[str, str]]) -> str:
-    """Return a list of terms and what they mean, both of them HTML."""
+    """Return a list of terms with their meanings, both in HTML."""
     made = [f"<div>\n<dt>{term}</dt>\n<dd>\n{meaning}</dd>\n</div>\n" for term, meaning in rows]
     return "<dl>\n" + "".join(made) + "</dl>\n"

@@ -1,11 +1,11 @@
-"""The two configurations of Envoy out of one source, in which `#> local`, `#> edge` and `#> both` begin sections."""
+"""Envoy's two configurations from one source, in which `#> local`, `#> edge` and `#> both` begin sections."""
 
 VARIANTS = {"local": "envoy.yaml", "edge": "edge.yaml"}
 _MARK = "#> "
 
 
 def variant(source: str, name: str) -> str:
-    """Return what of the source is for one variant, or for both. Raises ValueError for a section of another name."""
+    """Return the sections for one variant and for both. Raises ValueError for a section of another name."""
     section, kept = "both", []
     for number, line in enumerate(source.splitlines(), 1):
         if not line.startswith(_MARK):

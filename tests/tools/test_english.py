@@ -32,7 +32,8 @@ def test_questions_code_and_quotations_hide_nothing() -> None:
 def test_python_gives_docstrings_and_joined_comments(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text(
-        '"""A noun phrase of a module.\n\nA second paragraph\nof two lines. And more of it.\n\n>>> f("what is code")\nis no prose\n"""\n'
+        '"""A noun phrase of a module.\n\nA second paragraph\nof two lines. And more of it.\n\n'
+        '>>> f("what is code")\nis no prose\n"""\n'
         "x = 1  # a trailing comment stands alone\n"
         "# A comment of\n# two lines.\n"
         "y = '# not a comment at all'\n"
