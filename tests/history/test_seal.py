@@ -161,10 +161,10 @@ def test_a_chunk_holds_whole_levels_and_no_more_rows_than_it_must(monkeypatch: p
     hot = hot_of(records(2, events=150))
     files.write("1.seg", sealed_bytes(hot, "X"))
     segment = SealedSegment(files, "1.seg", "X", Memories())
-    firsts = [*segment.file.column(Kind.CHUNK_LEVELS).tolist(), segment.header.levels]
+    firsts = [*segment.file.column(Kind.CHUNK_LEVELS).tolist(), segment.file.header.levels]
     counts = segment.file.column(Kind.LEVEL_ROWS).tolist()
     rows = [counts[low:high] for low, high in itertools.pairwise(firsts)]
-    assert sum(map(sum, rows)) == segment.header.rows
+    assert sum(map(sum, rows)) == segment.file.header.rows
     for chunk, following in zip(rows, [*rows[1:], None], strict=True):
         assert chunk
         assert sum(chunk) <= 20 or len(chunk) == 1  # a level stays whole, however many rows it has

@@ -22,8 +22,8 @@ from chronobook_server.core.records import (
 from chronobook_server.core.sync import Notice, Synchroniser
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.answers import ScaleGrew, finish
+from chronobook_server.history.segment import Segment
 from chronobook_server.history.store import HistoryStore
-from chronobook_server.history.timeline import Segment
 from tests.support.depth import SmallExchange, event_dict
 from tests.support.memory import memory_history
 from tests.support.naive import NaiveBook, NaiveHistory

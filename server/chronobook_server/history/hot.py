@@ -60,7 +60,6 @@ class HotSegment:
         self.end: Millis | None = None
         self.ended_by: Cause | None = None
         self.is_damaged = False
-        self.is_recent = True
         self.continued = start.continued
         self.instrument = start.instrument
         self.baseline_time = start.baseline_time

@@ -9,7 +9,7 @@ from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.values import Millis
 
 from .answers import BestRows, ChangeRows, LevelState
-from .timeline import Segment
+from .segment import Segment
 
 _Rows = TypeVar("_Rows", ChangeRows, BestRows)
 

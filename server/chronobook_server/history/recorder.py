@@ -35,7 +35,8 @@ from .recovery import Recovery, log_name
 from .retention import Retention
 from .seal import Sealer
 from .sealed import SealedSegment
-from .timeline import Segment, Timeline
+from .segment import Segment
+from .timeline import Timeline
 from .unsealed import Unsealed
 
 # Events of a segment at most. A stream busier than any known one would otherwise make segments that are slow to replay.
@@ -134,7 +135,7 @@ class Recorder:
     @property
     def file_bytes(self) -> int:
         """Bytes of the files: sealed segments, and logs of the others."""
-        sealed = sum(each.file_size for each in self._timeline.segments if isinstance(each, SealedSegment))
+        sealed = sum(each.file.size for each in self._timeline.segments if isinstance(each, SealedSegment))
         return sealed + sum(log.size for log in self._logs())
 
     def _logs(self) -> list[GrowingFile]:

@@ -26,7 +26,7 @@ from .memory import Memories
 from .origin import DamagedFile, UnknownFormat
 from .plausible import MOST_APART_MS, first_impossible
 from .sealed import SealedSegment
-from .timeline import Segment
+from .segment import Segment
 
 SEGMENT_SUFFIX = ".seg"
 # Not .log, because programs that rotate logs by name would remove it.
@@ -121,7 +121,7 @@ class Recovery:
             if contents is None:
                 continue
             if start in self._sealed:
-                self._set_aside(self._sealed.pop(start).name, "is damaged; its log is read instead")
+                self._set_aside(self._sealed.pop(start).file.name, "is damaged; its log is read instead")
             other = logs.get(start)
             if other is not None and len(other[1].entries) >= len(contents.entries):
                 self._set_aside(name, "says less than another log of the same instant")
@@ -189,7 +189,7 @@ class Recovery:
             elif is_log:
                 self._cut(start, *self._logs[start], first)
             else:
-                self._set_aside(self._sealed.pop(start).name, _WILD)
+                self._set_aside(self._sealed.pop(start).file.name, _WILD)
 
     def _beginning(self, start: Millis) -> tuple[Millis, bool]:
         """Return the `T` before the first event of a segment, and whether it continues the segment before."""
@@ -197,7 +197,7 @@ class Recovery:
             begin = self._logs[start][1].start
             return begin.baseline_time, begin.continued
         segment = self._sealed[start]
-        return segment.header.baseline_time, segment.continued
+        return segment.file.header.baseline_time, segment.continued
 
     def _old_times(self, start: Millis) -> Columns | None:
         """Return the times of the events of an old segment; None without events, or for this version."""
@@ -249,7 +249,7 @@ class Recovery:
             if False not in beside or True in beside:
                 continue
             if isinstance(segment, SealedSegment):
-                name = self._sealed.pop(segment.start).name
+                name = self._sealed.pop(segment.start).file.name
             else:
                 del hot[segment.start]
                 name, _ = self._logs.pop(segment.start)
@@ -288,7 +288,7 @@ class Recovery:
 
 def _is_old(segment: SealedSegment) -> bool:
     """Return whether the file's server believed every event's time."""
-    return segment.header.version <= _BELIEVING_VERSION
+    return segment.file.header.version <= _BELIEVING_VERSION
 
 
 def _times(segment: SealedSegment) -> Columns | None:

@@ -18,8 +18,8 @@ from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateI
 from chronobook_server.core.view import BookView
 
 from .answers import ChangeRows, DamagedSegment, EventRows, Work
+from .segment import Segment
 from .store import HistoryStore, steady
-from .timeline import Segment
 
 
 class Position(NamedTuple):

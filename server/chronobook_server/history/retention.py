@@ -40,8 +40,8 @@ class Retention:
         dropped = segments[0]
         self._timeline.drop_first()
         dropped.drop()
-        self._remove(dropped.name)
-        self._damage.files.pop(dropped.name, None)
+        self._remove(dropped.file.name)
+        self._damage.files.pop(dropped.file.name, None)
         return True
 
     def _remove(self, name: str) -> None:

@@ -35,7 +35,8 @@ from .memory import Memories
 from .pages import BestPage, LevelPage, PageMaker, Stretch
 from .recorder import Recorder
 from .seal import Sealer
-from .timeline import Segment, Timeline
+from .segment import Segment
+from .timeline import Timeline
 
 SEGMENT_MS = 300_000
 # The newest hour, which most questions ask about, is decoded ahead.
@@ -378,9 +379,8 @@ class HistoryStore:
         """Decode recent segments ahead, newest first and in slices."""
         newest = self.last_time or 0
         for segment in reversed(tuple(self.timeline.segments)):
-            segment.is_recent = segment.end is None or segment.end > newest - WARM_MS
             with suppress(DamagedSegment):
-                if segment.is_recent:
+                if segment.end is None or segment.end > newest - WARM_MS:
                     yield from segment.load()
                 elif not segment.load_index():
                     return

@@ -2,17 +2,13 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from typing import TypeAlias
 
 from chronobook_server.core.coverage import Cause, GapInterval, Interval
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.records import Suspended
 from chronobook_server.core.values import Millis, UpdateId
 
-from .hot import HotSegment
-from .sealed import SealedSegment
-
-Segment: TypeAlias = HotSegment | SealedSegment
+from .segment import Segment
 
 
 class Timeline:

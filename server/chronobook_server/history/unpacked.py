@@ -1,25 +1,41 @@
-"""Decoded parts of a sealed segment, cached until memory is short."""
+"""Decoded parts of a sealed segment, cached until memory is short.
 
+The index (times and update ids of the events, prices of the levels, places of their rows) is decoded as a whole. Rows
+are decoded chunk by chunk.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from chronobook_server.core.coverage import KnownRange
+from chronobook_server.core.values import Millis, UpdateId
 
-from .columns import Integers
+from .answers import DamagedSegment, Work
+from .columns import DamagedBytes, Integers, Numbers, unpack_rows
 from .layout import Header, Kind
-from .memory import Held, Owner
+from .memory import Held, Memories, Owner
+from .segment_file import SegmentFile
+
+# Chunks decoded in one step, which takes about half a millisecond.
+_CHUNKS_A_STEP = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The unpacked index, as memoryviews because bisect reads their items several times as fast as an array's."""
+    """The decoded index, as memoryviews because bisect reads their items several times as fast as an array's."""
 
-    times: memoryview  # T − start of the segment
-    update_ids: memoryview  # u − that of the baseline
+    start: Millis  # of the segment
+    baseline_time: Millis
+    baseline_update_id: UpdateId
+    times: memoryview  # T − start
+    update_ids: memoryview  # u − baseline_update_id
     prices: memoryview
     row_ends: memoryview  # of every level, and 0 before the first
-    chunk_levels: memoryview  # first level of every chunk
+    chunk_levels: memoryview  # first level of every chunk, and the number of levels
     chunk_offsets: memoryview  # of every chunk in the file, and the end of the last
     chunk_checksums: memoryview
     ranges: list[tuple[int, KnownRange]]
@@ -33,8 +49,30 @@ class Columns:
                            self.chunk_offsets, self.chunk_checksums)
         )  # fmt: skip
 
+    def range_at(self, events: int) -> KnownRange:
+        """Return the range known after so many events."""
+        ranges = self.ranges
+        if len(ranges) == 1:
+            return ranges[0][1]
+        return ranges[bisect_right(ranges, events, key=lambda entry: entry[0]) - 1][1]
 
-INDEX = (
+    def state(self, events: int) -> tuple[Millis, UpdateId]:
+        """Return `T` and final update id of the last of so many events; of the baseline where there is none."""
+        if not events:
+            return self.baseline_time, self.baseline_update_id
+        time, update_id = self.times[events - 1] + self.start, self.update_ids[events - 1] + self.baseline_update_id
+        return Millis(time), UpdateId(update_id)
+
+    def times_of(self, events: slice | Integers) -> Integers:
+        """Return `T` of events by their numbers, the first event being number 0."""
+        return np.asarray(self.times)[events].astype(np.int64) + self.start
+
+    def update_ids_of(self, events: slice | Integers) -> Integers:
+        """Return the final update ids of events by their numbers."""
+        return np.asarray(self.update_ids)[events].astype(np.int64) + self.baseline_update_id
+
+
+_INDEX = (
     Kind.TIMES,
     Kind.UPDATE_IDS,
     Kind.RANGES,
@@ -46,7 +84,7 @@ INDEX = (
 )
 
 
-def fit(header: Header, columns: dict[Kind, Integers], chunk_bytes: int) -> bool:
+def _fit(header: Header, columns: dict[Kind, Integers], chunk_bytes: int) -> bool:
     """Return whether the columns of an index fit each other and name only existing events, levels and chunks.
 
     Their checksums prove that they are as written; this proves that an index was written.
@@ -97,3 +135,168 @@ class Rows(Held):
     def __init__(self, segment: Owner, chunks: int) -> None:
         super().__init__(segment)
         self.chunks: list[Chunk | None] = [None] * chunks
+
+
+class DecodedSegment:
+    """The decoded parts of one segment. Every method raises DamagedSegment where the bytes that it needs are damaged.
+
+    `is_recent`: the segment is of the newest part of the history, whose parts go last when memory is short.
+    `is_damaged`: the index cannot be used, which the first use of it finds out.
+    """
+
+    def __init__(self, file: SegmentFile, memories: Memories) -> None:
+        self.file = file
+        self.header = file.header
+        self.is_recent = False
+        self.is_damaged = False
+        self._memories = memories
+        self._index: Index | None = None
+        self._rows: Rows | None = None
+
+    # --- the index
+
+    def columns(self) -> Columns:
+        """Return the index, decoded at the first use."""
+        index = self._index
+        if index is None:
+            index = self._index = self._unpack_index()
+            self._memories.index.add(index, index.columns.bytes)
+        index.used = self._memories.index.clock
+        return index.columns
+
+    def _unpack_index(self) -> "Index":
+        try:
+            return Index(self, self._unpacked_columns())
+        except DamagedSegment as error:
+            # A file that cannot be opened for want of a descriptor may be sound.
+            cause = error.__cause__
+            self.is_damaged = not isinstance(cause, OSError) or isinstance(cause, FileNotFoundError)
+            raise
+
+    def _unpacked_columns(self) -> Columns:
+        header, file = self.header, self.file
+        columns = {kind: file.column(kind) for kind in _INDEX}
+        if not _fit(header, columns, file.section(Kind.CHUNKS).length):
+            raise file.damaged(f"{file.name} has an index whose parts do not fit each other")
+        ranges = columns[Kind.RANGES].reshape(3, -1).T.tolist()
+        starts = file.section(Kind.CHUNKS).offset + np.cumsum(np.append(0, columns[Kind.CHUNK_LENGTHS]))
+        return Columns(
+            start=header.start,
+            baseline_time=header.baseline_time,
+            baseline_update_id=header.baseline_update_id,
+            times=_narrow(columns[Kind.TIMES]),
+            update_ids=_narrow(columns[Kind.UPDATE_IDS] - header.baseline_update_id),
+            prices=_narrow(columns[Kind.LEVEL_PRICES]),
+            row_ends=np.cumsum(np.append(0, columns[Kind.LEVEL_ROWS])).astype(np.uint32).data,
+            chunk_levels=np.append(columns[Kind.CHUNK_LEVELS], header.levels).data,
+            chunk_offsets=starts.data,
+            chunk_checksums=columns[Kind.CHUNK_CHECKSUMS].data,
+            ranges=[(events, KnownRange(lowest, highest)) for events, lowest, highest in ranges],
+        )
+
+    def known_zeros(self) -> memoryview:
+        """Return the column KNOWN_ZEROS (see layout), decoded at the first use."""
+        self.columns()
+        index = self._index
+        assert index is not None, "the line above decodes it"
+        if index.known_zeros is None:
+            index.known_zeros = _narrow(self.file.column(Kind.KNOWN_ZEROS))
+            self._memories.index.add(index, index.known_zeros.nbytes)
+        return index.known_zeros
+
+    # --- rows
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks of rows."""
+        return self.file.section(Kind.CHUNK_LEVELS).count
+
+    def rows_of(self, index: Columns, price: int) -> tuple[Chunk, int, int] | None:
+        """Return the rows of a price: a chunk, and the first and end number in it. None where it has none."""
+        prices = index.prices
+        level = bisect_left(prices, price)
+        if level == len(prices) or prices[level] != price:
+            return None
+        rows = self._rows
+        if rows is None:
+            rows = self._rows = Rows(self, self.chunks)
+        number = bisect_right(index.chunk_levels, level) - 1
+        chunk = rows.chunks[number]
+        if chunk is None:
+            chunk = self._keep(rows, number, self._unpack(index, number))
+        rows.used = self._memories.rows.clock
+        return chunk, index.row_ends[level] - chunk.first, index.row_ends[level + 1] - chunk.first
+
+    def _keep(self, rows: Rows, number: int, chunk: Chunk) -> Chunk:
+        rows.chunks[number] = chunk
+        self._memories.rows.add(rows, chunk.events.nbytes + chunk.quantities.nbytes)
+        return chunk
+
+    def _unpack(self, index: Columns, number: int) -> Chunk:
+        offset, end = index.chunk_offsets[number], index.chunk_offsets[number + 1]
+        data = self.file.read(offset, end - offset, index.chunk_checksums[number])
+        first = index.row_ends[index.chunk_levels[number]]
+        count = index.row_ends[index.chunk_levels[number + 1]] - first
+        event_width, width = self.header.row_widths
+        events: Numbers = np.empty(count, f"<u{event_width}")
+        quantities: Numbers = np.empty(count, f"<i{width}")
+        try:
+            unpack_rows(data, events, quantities, self.header.row_widths)
+        except DamagedBytes as error:
+            raise self.file.damaged(f"{self.file.name}: chunk {number}: {error}") from error
+        return Chunk(first, events.data, quantities.data)
+
+    def load_rows(self) -> Work[tuple[Columns, list[Chunk]]]:
+        """Decode all rows, and return them even if the cache evicts some meanwhile."""
+        index = self.columns()
+        rows = self._rows = self._rows or Rows(self, self.chunks)
+        unpacked = 0
+        chunks: list[Chunk] = []
+        for number in range(self.chunks):
+            chunk = rows.chunks[number]
+            if chunk is None:
+                chunk = self._keep(rows, number, self._unpack(index, number))
+                unpacked += 1
+                if unpacked % _CHUNKS_A_STEP == 0:
+                    yield
+            chunks.append(chunk)
+        rows.used = self._memories.rows.clock
+        return index, chunks
+
+    # --- memory
+
+    def load(self) -> Iterator[None]:
+        """Decode index and rows, as far as the caches have room, in steps."""
+        rows = self.header.rows * sum(self.header.row_widths)
+        if self.load_index() and (self._rows is not None or self._memories.rows.has_room(rows)):
+            yield from self.load_rows()
+
+    def load_index(self) -> bool:
+        """Decode the index; return whether the cache had room for it."""
+        if self._index is None and not self._memories.index.has_room(8 * (self.header.events + self.header.levels)):
+            return False
+        self.columns()
+        return True
+
+    def forget(self, held: Held) -> None:
+        """Free an evicted entry, unless it has been replaced since."""
+        if self._index is held:
+            self._index = None
+        if self._rows is held:
+            self._rows = None
+
+    def drop(self) -> None:
+        """Prepare for the removal of the file; readers in progress keep reading it."""
+        with suppress(OSError):
+            self.file.keep_open()
+        for memory, held in ((self._memories.index, self._index), (self._memories.rows, self._rows)):
+            if held is not None:
+                memory.remove(held)
+        self._index = self._rows = None
+        self._memories = Memories()  # late readers get a private cache, freed with them
+
+
+def _narrow(column: Integers) -> memoryview:
+    """Return a column with four bytes a value where they suffice."""
+    fits = int(np.abs(column).max(initial=0)) < 1 << 31
+    return (column.astype(np.int32) if fits else column).data

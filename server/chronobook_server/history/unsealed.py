@@ -137,7 +137,7 @@ class Unsealed:
 
 def _is_same(hot: HotSegment, sealed: SealedSegment) -> bool:
     """Return whether a file's header agrees with memory. Its sections were compared when it was written."""
-    header = sealed.header
+    header = sealed.file.header
     return (
         (header.start, header.end, header.ended_by, header.continued)
         == (hot.start, hot.end, hot.ended_by, hot.continued)
