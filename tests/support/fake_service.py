@@ -53,7 +53,7 @@ DETAILS_JSON = [
 async def read_body(context: Context, request: Any) -> None:
     """Read the body of a question by REST as the server does, or end the call as it does."""
     try:
-        bodies.read(request)
+        request.CopyFrom(bodies.reader(type(request))(request.SerializeToString()))
     except InvalidField as refusal:
         await abort(context, refusal)
 

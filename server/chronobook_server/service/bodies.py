@@ -5,8 +5,8 @@ reads it: proto3 JSON, without what a misspelt request could hide in.
 """
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import orjson
 from google.protobuf.descriptor import FieldDescriptor
@@ -21,22 +21,40 @@ _NUMBER_TEXT = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]
 _NUMBERS = {int, float}
 
 
+class _Field(NamedTuple):
+    """A field that a body may name. Descriptors are slow, so `reader` reads them once."""
+
+    name: str
+    kind: type
+    is_repeated: bool
+    has_presence: bool
+
+
+_KINDS = {FieldDescriptor.TYPE_DOUBLE: float, FieldDescriptor.TYPE_STRING: str, FieldDescriptor.TYPE_BOOL: bool}
+_SAID = {str: "must be a text", bool: "must be true or false"}
+
+
 def reader(kind: type[Message]) -> Callable[[bytes], Any]:
     """Return a function that reads bytes into a message of this kind, and its body into its fields."""
     from_string: Callable[[bytes], Any] = kind.FromString
     if BODY not in kind.DESCRIPTOR.fields_by_name:
         return from_string
+    fields: dict[str, _Field] = {}
+    for each in kind.DESCRIPTOR.fields:
+        if each.name != BODY:
+            field = _Field(each.name, _KINDS[each.type], each.is_repeated, each.has_presence)
+            fields[each.name] = fields[each.json_name] = field
 
     def with_body(data: bytes) -> Any:
         request = from_string(data)
         if request.HasField(BODY):
-            read(request)
+            _read(request, fields)
         return request
 
     return with_body
 
 
-def read(request: Any) -> None:
+def _read(request: Any, fields: Mapping[str, _Field]) -> None:
     """Read the body of a request into its other fields. Raises InvalidField."""
     data = request.http_body.data
     request.ClearField(BODY)
@@ -48,38 +66,36 @@ def read(request: Any) -> None:
         raise InvalidField(("body", "is not JSON")) from None
     if type(body) is not dict:
         raise InvalidField(("body", "is not a JSON object"))
-    fields = {name: field for field in request.DESCRIPTOR.fields for name in (field.name, field.json_name)}
     violations: list[tuple[str, str]] = []
     for name, value in body.items():
         field = fields.get(name)
-        problem = "is no field of this request" if field is None or field.name == BODY else _set(request, field, value)
+        problem = "is no field of this request" if field is None else _set(request, field, value)
         if problem is not None:
             violations.append((ascii(name[:_LONGEST])[1:-1], problem))
     if violations:
         raise InvalidField(*violations[:_NAMED])
     # Each member of a flat object has one colon outside of texts, so more colons mean a name that is there twice.
-    if data.count(b":") > len(body) + sum(value.count(":") for value in body.values() if type(value) is str):
+    colons = data.count(b":") - len(body)
+    if colons and colons > sum(value.count(":") for value in body.values() if type(value) is str):
         raise InvalidField(("body", "names a field twice"))
 
 
-def _set(request: Any, field: FieldDescriptor, value: Any) -> str | None:
+def _set(request: Any, field: _Field, value: Any) -> str | None:
     """Set a field to a value of JSON; return what is wrong with it, None where nothing is."""
+    name, kind, is_repeated, has_presence = field
     if value is None:
         return None  # the same as absent
-    if field.is_repeated:
-        return _extend(request, field.name, value)
-    if request.HasField(field.name) if field.has_presence else getattr(request, field.name):
+    if is_repeated:
+        return _extend(request, name, value)
+    if request.HasField(name) if has_presence else getattr(request, name):
         return "is named twice, in the query or in the body"
-    if field.type == FieldDescriptor.TYPE_DOUBLE:
-        number = _number(value)
-        if number is None:
+    if kind is float:
+        value = value if type(value) is float else _number(value)
+        if value is None:
             return "must be a number"
-        setattr(request, field.name, number)
-        return None
-    kind, said = (str, "a text") if field.type == FieldDescriptor.TYPE_STRING else (bool, "true or false")
-    if type(value) is not kind:
-        return f"must be {said}"
-    setattr(request, field.name, value)
+    elif type(value) is not kind:
+        return _SAID[kind]
+    setattr(request, name, value)
     return None
 
 

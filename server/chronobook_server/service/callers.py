@@ -24,30 +24,37 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Callers:
-    """Names of callers. `gateway_name` is a name in the gateway's certificate; None: no certificate is its own."""
+    """Names of callers. `gateway_name` is a name in the gateway's certificate; None: no certificate is its own.
+
+    Without TLS no peer has a certificate, so `is_tls` = False saves a look for one at each call.
+    """
 
     def __init__(self, gateway_name: str | None = None) -> None:
         self._gateway_name = None if gateway_name is None else gateway_name.encode()
+        self.is_tls = True
 
     def of(self, context: _Context) -> Caller:
         """Return whoever makes a call."""
         peer = context.peer()
         if peer.startswith(_UNIX):
             return _asserted(context) or Caller(peer)
+        if not self.is_tls:
+            return _of_peer(peer)
         shown = context.auth_context() or {}
         if self._gateway_name is not None and self._gateway_name in _names(shown):
-            return _asserted(context) or of_address(_address_of(peer))
+            return _asserted(context) or _of_peer(peer)
         pem = shown.get("x509_pem_cert")
-        return Caller(f"certificate {_digest(b''.join(pem))}") if pem else of_address(_address_of(peer))
+        return Caller(f"certificate {_digest(b''.join(pem))}") if pem else _of_peer(peer)
 
 
 def _names(shown: Any) -> list[bytes]:
     return [*shown.get("x509_common_name", ()), *shown.get("x509_subject_alternative_name", ())]
 
 
-def _address_of(peer: str) -> str:
-    """Return HOST:PORT of a peer as gRPC writes it: `ipv4:HOST:PORT`, or `ipv6:%5BHOST%5D:PORT`."""
-    return unquote(peer.partition(":")[2])
+@lru_cache(1024)
+def _of_peer(peer: str) -> Caller:
+    """Return the caller at a peer as gRPC writes it: `ipv4:HOST:PORT`, or `ipv6:%5BHOST%5D:PORT`."""
+    return of_address(unquote(peer.partition(":")[2]))
 
 
 def _asserted(context: _Context) -> Caller | None:

@@ -111,13 +111,10 @@ async def best_prices(market: Market, request: pb.ListBestPricesRequest) -> pb.L
     instrument = page.instrument
     response.timestamps.extend((page.rows.times / 1000).tolist())
     response.update_ids.extend(page.rows.update_ids.tolist())
-    price_unit, quantity_unit = instrument.price_unit, instrument.quantity_unit
-    for prices, quantities, rows in (
-        (response.bid_prices, response.bid_quantities, page.rows.best[:, 0:2]),
-        (response.ask_prices, response.ask_quantities, page.rows.best[:, 2:4]),
-    ):
-        prices.extend(_or_nan(rows[:, 0], price_unit))
-        quantities.extend(_or_nan(rows[:, 1], quantity_unit))
+    units = (instrument.price_unit, instrument.quantity_unit) * 2
+    told = (response.bid_prices, response.bid_quantities, response.ask_prices, response.ask_quantities)
+    for values, column in zip(told, _or_nan(page.rows.best, units), strict=True):
+        values.extend(column)
     for stretch in page.stretches:
         response.stretches.add(start=stretch.start / 1000, end=stretch.end / 1000)
     response.gaps.extend(map(convert.gap, _gaps(market, interval, page.next)))
@@ -125,9 +122,10 @@ async def best_prices(market: Market, request: pb.ListBestPricesRequest) -> pb.L
     return response
 
 
-def _or_nan(steps: Steps, unit: int) -> list[float]:
-    """Return steps as decimal values; NaN for 0, which marks an empty side."""
-    return [value or nan for value in convert.doubles(steps, unit)]
+def _or_nan(best: Steps, units: tuple[int, ...]) -> list[list[float]]:
+    """Return columns of steps as decimal values; NaN for 0, which marks an empty side."""
+    columns = convert.columns_of_doubles(best, units)
+    return columns if best.all() else [[value or nan for value in column] for column in columns]
 
 
 def _gaps(market: Market, interval: _Interval, next_after: Millis | None) -> list[GapInterval]:

@@ -75,7 +75,7 @@ def long(
         # gRPC sends the answer after this function, and it takes memory until then.
         context.add_done_callback(lambda _: places.leave(place))  # type: ignore[arg-type]
         try:
-            seconds = _seconds_left(context)
+            seconds = _within(context.time_remaining())
             if seconds is None:
                 return await worked_on(data, context, place)
             async with asyncio.timeout(seconds):
@@ -190,10 +190,13 @@ async def _begun(handle: Callable[[Any], Awaitable[Following[Any]]], request: An
 
 
 def _seconds_left(context: _Context) -> float | None:
-    """Return the seconds that a call may still take; None without a deadline."""
+    """Return the seconds that a stream may still take; None without a deadline."""
     remaining: float | None = context.time_remaining()
-    if remaining is None:
-        remaining = _told_seconds(context)
+    return _within(_told_seconds(context) if remaining is None else remaining)
+
+
+def _within(remaining: float | None) -> float | None:
+    """Return the part of the remaining seconds that a call may take; None without a deadline."""
     if remaining is None or remaining > _FAR_SECONDS:
         return None
     return max(0.0, remaining - min(_MARGIN_SECONDS, remaining * _MARGIN))

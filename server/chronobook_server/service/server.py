@@ -154,7 +154,8 @@ class Server:
         )
         self.calls: dict[str, MethodCounts] = {}
         self.streams, self.long = Places(MOST_STREAMS), Places(MOST_LONG)
-        shared = _Shared(Callers(gateway_name), self.streams, self.long, Desk(AT_ONCE))
+        self._callers = Callers(gateway_name)
+        shared = _Shared(self._callers, self.streams, self.long, Desk(AT_ONCE))
         methods = _methods(handlers, self.calls, shared, log_calls=log_calls)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
         self._health = Health(shared.callers, self.streams)
@@ -166,6 +167,7 @@ class Server:
 
     async def start(self, address: str, tls: Tls | None = None, *, is_ready: bool = True) -> None:
         """Listen, and say whether questions can be answered. Raises PortInUse."""
+        self._callers.is_tls = tls is not None
         # A socket in the file system is for this user and its group.
         before = os.umask(0o117)
         try:

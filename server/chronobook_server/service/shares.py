@@ -7,6 +7,7 @@ new call's caller, because many callers can share one address.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 _Item = TypeVar("_Item")
@@ -59,61 +60,87 @@ class _Ranks:
             self.top = now
 
 
+class _Counts:
+    """Counts of held items, by name and by connection of each name."""
+
+    def __init__(self, items: Mapping[Caller, Mapping[_Item, None]]) -> None:
+        self.names = _Ranks()
+        self.connections: defaultdict[str, _Ranks] = defaultdict(_Ranks)
+        for caller, held in items.items():
+            for _ in held:
+                self.move(caller, 1)
+
+    def move(self, caller: Caller, by: int) -> None:
+        """Count a caller once more (1), or once less (-1)."""
+        self.names.move(caller.name, by)
+        connections = self.connections[caller.name]
+        connections.move(caller.connection, by)
+        if not connections:
+            del self.connections[caller.name]
+
+    def loser(self, caller: Caller) -> Caller:
+        """Return the caller that must give up an item for another one. Raises Full."""
+        name = self.names.last()
+        if self.names.top <= self.names.of(caller.name) + 1:
+            name = caller.name
+            own = self.connections.get(name)
+            if own is None or own.top <= own.of(caller.connection) + 1:
+                raise Full
+        return Caller(name, self.connections[name].last())
+
+
 class Shares(Generic[_Item]):
-    """Items held by each caller, `most` at once. Each item is held once."""
+    """Items held by each caller, `most` at once. Each item is held once.
+
+    Counts matter only while all places are held, and cost more than the rest. `enter` makes them when the places are
+    full. `leave` forgets them when half of the places are free, so many calls lie between two times of making them.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self._total = 0
         self._items: dict[Caller, dict[_Item, None]] = {}  # in the order in which they came
-        self._names = _Ranks()
-        self._connections: defaultdict[str, _Ranks] = defaultdict(_Ranks)
+        self._counts: _Counts | None = None
 
     def __len__(self) -> int:
         return self._total
 
     def held(self, name: str) -> int:
         """Return how many items a caller holds over all its connections."""
-        return self._names.of(name)
+        return sum(len(items) for caller, items in self._items.items() if caller.name == name)
 
     def enter(self, caller: Caller, item: _Item) -> _Item | None:
         """Add an item; return the displaced one, the newest of its connection, if any. Raises Full."""
         displaced = None
         if self._total >= self.most:
-            loser = self._loser(caller)
+            self._counts = self._counts or _Counts(self._items)
+            loser = self._counts.loser(caller)
             displaced = next(reversed(self._items[loser]))
             self.leave(loser, displaced)
-        self._items.setdefault(caller, {})[item] = None
-        self._move(caller, 1)
+        items = self._items.get(caller)
+        if items is None:
+            self._items[caller] = {item: None}
+        else:
+            items[item] = None
+        self._total += 1
+        if self._counts is not None:
+            self._counts.move(caller, 1)
         return displaced
-
-    def _loser(self, caller: Caller) -> Caller:
-        """Return the caller that must give up an item for another one. Raises Full."""
-        name = self._names.last()
-        if self._names.top <= self._names.of(caller.name) + 1:
-            name = caller.name
-            own = self._connections.get(name)
-            if own is None or own.top <= own.of(caller.connection) + 1:
-                raise Full
-        return Caller(name, self._connections[name].last())
 
     def leave(self, caller: Caller, item: _Item) -> None:
         """Remove an item, if it is held."""
-        items = self._items.get(caller, {})
-        if item not in items:
+        items = self._items.get(caller)
+        if items is None or item not in items:
             return
         del items[item]
         if not items:
             del self._items[caller]
-        self._move(caller, -1)
-
-    def _move(self, caller: Caller, by: int) -> None:
-        self._total += by
-        self._names.move(caller.name, by)
-        connections = self._connections[caller.name]
-        connections.move(caller.connection, by)
-        if not connections:
-            del self._connections[caller.name]
+        self._total -= 1
+        if self._counts is not None:
+            if self._total <= self.most // 2:
+                self._counts = None
+            else:
+                self._counts.move(caller, -1)
 
 
 class Turns(Generic[_Item]):
