@@ -1,7 +1,7 @@
 """Recorder of symbols' streams, with the snapshots that turn them into books.
 
-A recorder keeps no book and decodes only what it needs to pair events with snapshots. It fetches a snapshot of a symbol
-after its first event, after every reconnect, and in every new file, so that each file can be replayed alone.
+A recorder keeps no book, and decodes frames only to pair events with snapshots. It fetches a snapshot of a symbol after
+its first event, after every reconnect, and in every new file, so that each file can be replayed alone.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What one symbol's messages say of each other: names each event and snapshot as the table of sync_table.py knows it.
+"""Relations between one symbol's messages: each event and snapshot gets its name in the table of sync_table.py.
 
 No message is believed alone. An event that is not newer than the book is a repetition only if it was seen before
 (seen.py); an event's time needs a witness (belief.py); a snapshot must fit the events (candidate.py).
@@ -15,17 +15,17 @@ from .sync_table import Input, relation_to_event, relation_to_snapshot
 from .trouble import Trouble, TroubleKind
 from .values import SLACK_MS, Millis, Nanos, UpdateId
 
-# For so long after a snapshot the stream may still bring events from before it.
+# After a snapshot the stream may bring events from before it for this long.
 _STALE_NS = 10 * 10**9
-# Events that are remembered to tell how far back one may begin: seconds of the busiest stream.
+# Applied events remembered, which bound how far back an event may begin: seconds of the busiest stream.
 _APPLIED = 64
 
 
 class Chain:
-    """The order of a symbol's events, and the events that wait. `last` is the newest time of the stored history.
+    """Order of a symbol's events, and the buffered events. `last` is the newest time of the stored history.
 
-    `kept` are the events that wait for a snapshot. `doubted` continue the book, and their time is in doubt.
-    `started` is the epoch's snapshot until an event has been applied. `troubles` says what was wrong with messages.
+    `kept` are the events buffered for a snapshot. `doubted` continue the book, and their time is in doubt. `started` is
+    the epoch's snapshot until an event has been applied. `troubles` are the faults of messages.
     """
 
     def __init__(self, last: Witness | None, allowance: Allowance, limit: int) -> None:
@@ -36,23 +36,23 @@ class Chain:
         self.is_ahead = False  # whether events came before the epoch's snapshot, and none has reached it yet
         self.troubles: list[Trouble] = []
         self._belief = Belief(last)
-        self._newest_id = UpdateId(0)  # final id of the last event applied, of whichever epoch
-        self._applied: deque[tuple[UpdateId, Millis]] = deque(maxlen=_APPLIED)  # and the epoch's snapshot
+        self._newest_id = UpdateId(0)  # final id of the last event applied, of any epoch
+        self._applied: deque[tuple[UpdateId, Millis]] = deque(maxlen=_APPLIED)  # after the epoch's snapshot
         self._epoch: tuple[UpdateId, Millis, Nanos] | None = None  # id and times of the last snapshot that was adopted
         self._refused: deque[Witness] = deque(maxlen=2)  # times of the last snapshots that were not believed
-        self._newest_refused: DepthUpdate | None = None  # the event that had come last when one was not
+        self._newest_refused: DepthUpdate | None = None  # the last event at the last such snapshot
 
     @property
     def time(self) -> Millis:
-        """The newest time believed: nothing goes back behind it."""
+        """The newest believed time, which bounds all later ones from below."""
         return self._belief.time
 
     def tell(self, kind: TroubleKind, reason: str) -> None:
-        """Note what is wrong with a message."""
+        """Record a fault of a message."""
         self.troubles.append(Trouble(kind, reason))
 
     def applied(self, update: DepthUpdate, time: Millis) -> None:
-        """Take note of an event that is in the book now, dated to this time."""
+        """Record an applied event, dated to this time."""
         self.started = None
         self.is_ahead = False
         self._newest_id = update.final_update_id
@@ -65,7 +65,7 @@ class Chain:
             )
 
     def adopted(self, snapshot: DepthSnapshot, events: list[DepthUpdate]) -> None:
-        """Take note of a snapshot that is the book now, and of the events that came before."""
+        """Record a snapshot that became the book, and the events buffered before it."""
         self.started = snapshot
         self._refused.clear()
         self._epoch = (snapshot.last_update_id, snapshot.transaction_time, snapshot.receive_time)
@@ -76,7 +76,7 @@ class Chain:
     # --- events
 
     def relation(self, update: DepthUpdate, book_id: UpdateId | None) -> Input:
-        """Name an event; `book_id` is where the book stands, None where there is none."""
+        """Name an event; `book_id` is the book's update id, None without a book."""
         if book_id is None:
             return self._relation_to_kept(update)
         if (
@@ -99,7 +99,7 @@ class Chain:
                 return Input.CONTRADICTION
             case Input.BRIDGING | Input.CONTIGUOUS if self._is_apart(update, book_id):
                 if update in self.seen:
-                    return Input.DUPLICATE  # a slower connection repeats what cost the book before
+                    return Input.DUPLICATE  # a slower connection repeats the event that cost the book before
                 self.tell(
                     TroubleKind.UPDATE_ID,
                     f"an event to {update.final_update_id} overlaps the book, and is of another time",
@@ -118,30 +118,30 @@ class Chain:
         if relation is Input.DUPLICATE and update in self.seen:
             return relation
         if _is_apart(update, newest.final_update_id, newest.transaction_time):
-            return Input.DUPLICATE  # where it was none, its successor shows the hole
+            return Input.DUPLICATE  # if it was a new one, its successor shows the hole
         if relation is not Input.CONTIGUOUS:
             return Input.KEPT_BREAK
         return Input.KEPT_FULL if self.kept.is_full else Input.KEPT
 
     def _is_from_before(self, update: DepthUpdate) -> bool:
-        """Return whether an event may be what a stream still owed from before the epoch's snapshot."""
+        """Return whether an event may be a late one from before the epoch's snapshot."""
         assert self._epoch is not None
         last_update_id, time, received = self._epoch
         is_soon = update.receive_time - received <= _STALE_NS
         return is_soon and update.transaction_time <= time and update.final_update_id <= last_update_id
 
     def _is_apart(self, update: DepthUpdate, book_id: UpdateId) -> bool:
-        """Return whether an event that overlaps the book is of another time: an id is wrong, or of an earlier count."""
+        """Return whether an event that overlaps the book is of another time: an id is wrong or of an earlier count."""
         if self.doubted:
-            return False  # the messages that follow tell of it too
+            return False  # later messages settle this too
         if self.started is None:
             return _is_apart(update, book_id, self.time) or self._begins_too_early(update, book_id)
         return contradicts(update, self.started) and update.first_update_id <= book_id
 
     def _begins_too_early(self, update: DepthUpdate, book_id: UpdateId) -> bool:
-        """Return whether an event that does not continue the book holds ids of long before it.
+        """Return whether an event that does not continue the book holds ids from long before it.
 
-        An event is of half a second at most. One that begins earlier has a wrong first id, which may hide a hole.
+        An event covers half a second at most. An event that begins earlier has a wrong first id, which may hide a hole.
         """
         if update.previous_final_update_id == book_id:
             return False
@@ -152,7 +152,7 @@ class Chain:
         return any(update.first_update_id <= final for final in earlier)
 
     def _timed(self, update: DepthUpdate, relation: Input) -> Input:
-        """Name an event that continues the book by what is made of its time."""
+        """Name an event that continues the book by the verdict on its time."""
         keyframe = None if self.started is None else witness(self.started)
         if self.doubted:
             first, newest = witness(self.doubted[0]), witness(self.doubted[-1])
@@ -176,14 +176,14 @@ class Chain:
     # --- snapshots
 
     def relation_of(self, snapshot: DepthSnapshot, book_id: UpdateId, known_to: Millis) -> Input:
-        """Name a snapshot as seen from a book of which nobody knows whether anything was missed."""
+        """Name a snapshot as seen from a book that may have missed events."""
         own, last, before = witness(snapshot), snapshot.last_update_id, self._belief.last
         if self.doubted:
             held = witness(self._held_by(snapshot))
             is_after = last >= self.doubted[0].first_update_id and own.time >= held.time - SLACK_MS
             if is_after and agree(held, own):
                 return Input.SNAPSHOT_WITNESS
-            # One that goes no further than the events must have the time of one, or either of the two is wrong.
+            # A snapshot that goes no further than the events must have the time of one of them, or either is wrong.
             is_apart = last <= self.doubted[-1].final_update_id or before is None or follows(before, own)
             if last >= self.doubted[0].final_update_id and is_apart:
                 self.tell(
@@ -192,11 +192,11 @@ class Chain:
                 return Input.SNAPSHOT_REFUTES
         elif last == book_id:
             return Input.SNAPSHOT_SAME
-        elif last > book_id and own.time >= known_to - SLACK_MS:  # else its id is of an earlier count
+        elif last > book_id and own.time >= known_to - SLACK_MS:  # otherwise its id is of an earlier count
             return Input.SNAPSHOT_AHEAD
         has_second = confirmed(own, self._refused)
         is_later = last < book_id and own.time > known_to and (before is None or follows(before, own) or has_second)
-        # No event has confirmed the book's own snapshot: two that agree outweigh it.
+        # No event has confirmed the book's own snapshot, so two snapshots that agree outweigh it.
         if is_later or (has_second and self.started is not None):
             self.tell(
                 TroubleKind.UPDATE_ID, f"a snapshot at {own.time} has the update id {last}, and the book {book_id}"
@@ -207,7 +207,7 @@ class Chain:
         return Input.SNAPSHOT_TOO_OLD
 
     def _held_by(self, snapshot: DepthSnapshot) -> DepthUpdate:
-        """Return the newest event in doubt that a snapshot holds; the first one where it holds a part of that."""
+        """Return the newest event in doubt that a snapshot holds; the first one if it holds only a part of that."""
         held = [event for event in self.doubted if event.final_update_id <= snapshot.last_update_id]
         return held[-1] if held else self.doubted[0]
 
@@ -223,7 +223,7 @@ class Chain:
         return Input.SNAPSHOT_HELD
 
     def events_after(self, snapshot: DepthSnapshot) -> list[DepthUpdate] | None:
-        """Return the kept events that go with a snapshot as the book; None where it cannot be the book."""
+        """Return the kept events that continue a snapshot as the book; None where it cannot be the book."""
         newest = self.kept[-1] if self.kept else None
         is_silent = newest is self._newest_refused
         found = consider(snapshot, self.kept, self._belief, self._newest_id, self._refused, is_silent=is_silent)

@@ -1,26 +1,26 @@
-"""The synchronisation of one symbol's book with the exchange, as a state machine without I/O.
+"""Synchronisation of one symbol's book with the exchange, as a state machine without I/O.
 
-The exchange's procedure: open the stream and keep its events; fetch a snapshot (`lastUpdateId` L); drop the events
-that end before L; the first one applied must hold L, or continue it (`pu == L`); from then on every event's `pu` must
-be the `u` of the one before, otherwise all starts again. Some things follow that are easy to miss:
+The exchange's procedure: open the stream and keep its events; fetch a snapshot (`lastUpdateId` L); drop the events that
+end before L; the first one applied must hold L, or continue it (`pu == L`); from then on every event's `pu` must be the
+`u` of the one before, otherwise all starts again. Some consequences are easy to miss:
 
-- A snapshot older than the first kept event is no use: another one is fetched, and the events are kept meanwhile.
+- A snapshot older than the first kept event is useless: another one is fetched, and the events are kept meanwhile.
 - A snapshot that no kept event reaches already is the book: a quiet symbol need not wait for its next event.
 - An event that begins before the book's end and ends after it is no hole: another connection cuts its batches
   elsewhere, and quantities are absolute.
-- A lost stream need not mean a lost event. The book is kept, though it answers no more (SUSPENDED), and when the
-  stream is back (RESUMING), the first event, or a snapshot of the very same update id, tells whether anything was
-  missed. Only then there is a gap, and it starts before what was lost, not where the loss was noticed.
-- A snapshot that comes while in sync is compared with the book as it was at its update id, and teaches what lay
-  outside the known range (see check.py).
+- A lost stream need not mean a lost event. The book is kept without answering (SUSPENDED). When the stream is back
+  (RESUMING), the first event, or a snapshot of the same update id, tells whether an event was missed. Only then is
+  there a gap, and it starts before the lost events, not where the loss was noticed.
+- A snapshot that comes while in sync is compared with the book at its update id, and adds prices outside the known
+  range (see check.py).
 
-No message is believed alone (see chain.py). A contradiction costs the book at once; a snapshot and the events that
-follow settle it. Every state has a way out.
+No message is believed alone (see chain.py). A contradiction costs the book at once; a snapshot and later events settle
+it. Every state has a way out.
 
-Every input is first named (`Input`), then looked up in `TABLE`: what to do, and which state follows. An input with no
-row is illegal where it came; it raises IllegalInput and changes nothing. What went in comes out as records for
-everything downstream, as SnapshotWanted for whoever owns the sockets, and as Audited for whoever counts; `troubles`
-says what was wrong with messages.
+Every input is first named (`Input`), then looked up in `TABLE`, which has the action and the next state. An input
+without a row is illegal in its state: it raises IllegalInput and changes nothing. The output is records for the
+consumers downstream, SnapshotWanted for the feed, and Audited for the counters; `troubles` returns the faults of
+messages.
 """
 
 from collections.abc import Iterable
@@ -41,12 +41,12 @@ from .trouble import Trouble, TroubleKind
 from .values import Millis, Nanos, UpdateId
 
 DEFAULT_BUFFER_LIMIT = 10_000
-# A book that was in sync for so long has recovered: its next loss is paced as the first one is.
+# A book that was in sync for this long has recovered: its next loss is paced like a first one.
 _CALM_NS = 10 * 10**9
 
 
 class IllegalInput(RuntimeError):
-    """An input that cannot happen in this state: a fault of the caller. Nothing has changed."""
+    """An input that cannot happen in this state, by a fault of the caller. The machine has not changed."""
 
 
 Notice: TypeAlias = SnapshotWanted | Audited
@@ -55,10 +55,10 @@ _Levels: TypeAlias = tuple[dict[int, int], dict[int, int]]
 
 
 class Synchroniser:
-    """One symbol's state machine. Every method returns what came out: records in order, and snapshot requests.
+    """State machine of one symbol. Every method returns its output: records in order, and snapshot requests.
 
-    `book` is the exchange's book while `state` is IN_SYNC, otherwise None. Where history is held already, `instrument`
-    has its scales and `last` is its newest `T` with its receive time: nothing that comes out goes back behind them.
+    `book` is the exchange's book while `state` is IN_SYNC, otherwise None. With a stored history, `instrument` has its
+    scales and `last` is its newest `T` with its receive time: no output goes back behind them.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Synchroniser:
         self._awaited: int | None = None  # the request whose reply is of interest
         self._held: DepthSnapshot | None = None  # a snapshot that waits for events
         self._out: list[Output] = []
-        # No value yet: the state that reads one is reached by a step that sets it.
-        self._received: Nanos  # when the last message came
+        # These have no value yet; the step into the state that reads one sets it.
+        self._received: Nanos  # receive time of the last message
         self._synced_at: Nanos
         self._attempt: int
         self._doubt: Cause  # why the book is suspended
@@ -93,37 +93,37 @@ class Synchroniser:
 
     @property
     def is_troubled(self) -> bool:
-        """Whether anything was wrong with messages since `troubles` was last called."""
+        """Whether a message was faulty since the last call of `troubles`."""
         return bool(self._chain.troubles)
 
     def troubles(self) -> list[Trouble]:
-        """Return what was wrong with messages since this was last asked."""
+        """Return the faults of messages since the last call."""
         troubles, self._chain.troubles = self._chain.troubles, []
         return troubles
 
     @property
     def book(self) -> OrderBook | None:
-        """The exchange's book; None while nobody knows whether there is one."""
+        """The exchange's book; None while none is in sync."""
         return self._book if self.state is State.IN_SYNC else None
 
     @property
     def is_checking(self) -> bool:
-        """Whether a snapshot is on its way that the book, which is in sync, will be compared with."""
+        """Whether a snapshot is requested for a comparison with the book, which is in sync."""
         return self.state is State.IN_SYNC and self._awaited is not None
 
     @property
     def is_ahead_of_stream(self) -> bool:
-        """Whether the book is a snapshot that is ahead of events which came, and no event has reached it yet."""
+        """Whether the book is a snapshot ahead of the events so far, and no event has reached it yet."""
         return self.state is State.IN_SYNC and self._chain.is_ahead
 
     @property
     def update_id(self) -> UpdateId:
-        """Update id that the book stands at, in sync or suspended; 0 where there is none."""
+        """Update id of the book, in sync or suspended; 0 without a book."""
         return UpdateId(0) if self._book is None else self._book.update_id
 
     @property
     def held_update_id(self) -> UpdateId:
-        """Update id of the snapshot that waits for events; 0 where there is none."""
+        """Update id of the snapshot that waits for events; 0 without one."""
         return UpdateId(0) if self._held is None else self._held.last_update_id
 
     def awaits(self, number: int) -> bool:
@@ -136,45 +136,45 @@ class Synchroniser:
         return len(self._chain.kept) + len(self._chain.doubted)
 
     def opened(self) -> list[Output]:
-        """Take note that the stream is up."""
+        """Handle the opening of the stream."""
         self._step(Input.OPENED)
         return self._drain()
 
     def closed(self, cause: Cause = Cause.DISCONNECT) -> list[Output]:
-        """Take note that the stream is lost, and why."""
+        """Handle the loss of the stream."""
         self._step(Input.CLOSED, cause=cause)
         return self._drain()
 
     def silent(self) -> list[Output]:
-        """Take note that there are events that the stream does not bring."""
+        """Handle a stream that lacks events which other messages show."""
         self._step(Input.SILENT, cause=Cause.EXCHANGE_SILENT)
         return self._drain()
 
     def unreadable(self) -> list[Output]:
-        """Take note that the stream brought an event that cannot be read: the next one tells whether it matters."""
+        """Handle an unreadable event; the next one tells whether it matters."""
         self._step(Input.UNREADABLE)
         return self._drain()
 
     def ended(self, cause: Cause = Cause.NOT_TRADING) -> list[Output]:
-        """Give up the book for good, where there is one. The stream must have been closed."""
+        """Give up the book, if there is one. The stream must have been closed."""
         self._step(Input.ENDED, cause=cause)
         return self._drain()
 
     def check(self, urgency: Urgency) -> list[Output]:
-        """Ask for a snapshot to compare the book with, and to learn from; not while one is on its way."""
+        """Ask for a snapshot to audit and widen the book; not while one is requested."""
         if self.is_checking:
             raise IllegalInput("a snapshot is on its way already")
         self._step(Input.CHECK, urgency=urgency)
         return self._drain()
 
     def lose_patience(self) -> list[Output]:
-        """Stop waiting for an event that tells whether anything was missed, where a snapshot is there instead."""
+        """Stop waiting for an event that tells whether one was missed, if a snapshot is there instead."""
         if self.state is State.RESUMING and self._held is not None:
             self._step(Input.PATIENCE_OVER)
         return self._drain()
 
     def receive_update(self, update: DepthUpdate) -> list[Output]:
-        """Take in an event. Raises MalformedDecimal, changing nothing, where its levels cannot be read."""
+        """Handle an event. Raises MalformedDecimal, changing nothing, if its levels are unreadable."""
         if self.state in (State.DISCONNECTED, State.SUSPENDED):
             raise IllegalInput("an event without a stream")
         levels = self._read(update.bids, update.asks)
@@ -186,7 +186,7 @@ class Synchroniser:
         return self._drain()
 
     def receive_snapshot(self, number: int, snapshot: DepthSnapshot) -> list[Output]:
-        """Take in the reply to the request with this number."""
+        """Handle the reply to the request with this number."""
         self._received = snapshot.receive_time
         if number == self._awaited:
             self._consider(snapshot)
@@ -195,7 +195,7 @@ class Synchroniser:
         return self._drain()
 
     def snapshot_failed(self, number: int) -> list[Output]:
-        """Take note that the request with this number brought nothing."""
+        """Handle the request with this number, which brought no snapshot."""
         self._step(Input.SNAPSHOT_FAILED if number == self._awaited else Input.SNAPSHOT_LATE)
         return self._drain()
 
@@ -207,7 +207,7 @@ class Synchroniser:
         return out
 
     def _consider(self, snapshot: DepthSnapshot) -> None:
-        """Name a snapshot that was asked for, as seen from where the machine stands, and take it in."""
+        """Name a requested snapshot, as seen from the present state, and take the step."""
         if self.state is State.IN_SYNC:
             assert self._book is not None
             relation = self._chain.relation_of_check(snapshot, self._book.update_id, self._time_known)
@@ -222,7 +222,7 @@ class Synchroniser:
             self._consider_anew(snapshot)
 
     def _consider_anew(self, snapshot: DepthSnapshot) -> None:
-        """Make a snapshot the book, if the kept events and what was known before allow."""
+        """Make a snapshot the book, if it fits the kept events and the history before."""
         events = self._chain.events_after(snapshot)
         if events is None:
             self._step(Input.SNAPSHOT_TOO_OLD)
@@ -232,14 +232,14 @@ class Synchroniser:
             keyframe = self._keyframe(snapshot, events)
             self._book = OrderBook(keyframe)
         except (MalformedDecimal, CrossedBook) as error:
-            self._levels = reader  # which can read all that is kept
+            self._levels = reader  # the reader that can read all kept events
             self._chain.tell(TroubleKind.SNAPSHOT, str(error))
             self._step(Input.SNAPSHOT_FAILED)
         else:
             self._chain.adopted(snapshot, events)
             self._step(Input.SNAPSHOT_BRIDGES, keyframe=keyframe, events=events)
 
-    # --- doing what follows
+    # --- actions
 
     def _step(
         self,
@@ -264,7 +264,7 @@ class Synchroniser:
                 if action is Action.APPLY:
                     self._apply(update, levels)
                     return
-                self._resume(update.final_update_id)  # with events in doubt, the book stands elsewhere then, or is lost
+                self._resume(update.final_update_id)  # this may apply events in doubt, or lose the book
                 self._step(self._relation(update), update=update, levels=levels)
             case Action.NOTHING:
                 pass
@@ -290,7 +290,7 @@ class Synchroniser:
                 self._give_up(action, update, snapshot, cause)
 
     def _keep(self, action: Action, update: DepthUpdate | None) -> None:
-        """Keep an event, or forget those kept."""
+        """Keep an event, or forget the kept ones."""
         if action is not Action.KEEP:
             self._chain.kept.take_all()
         if update is not None:
@@ -301,7 +301,7 @@ class Synchroniser:
             self._ask(attempt=self._attempt + 1)
 
     def _doubt_book(self, action: Action, update: DepthUpdate | None, cause: Cause) -> None:
-        """Keep the book without answering from it, and the event whose time is in doubt."""
+        """Keep the book without answering from it, and the event in doubt."""
         if action in (Action.SUSPEND, Action.DOUBT, Action.DOUBT_EVENT):
             self._suspend(cause)
         if action in (Action.SUSPEND, Action.SUSPEND_AGAIN):
@@ -311,7 +311,7 @@ class Synchroniser:
         if update is not None:
             self._chain.doubted.append(update)
         if self._awaited is None:
-            # The next event tells sooner than a snapshot, where the stream brings any.
+            # The next event of a working stream tells sooner than a snapshot.
             attempt = self._pace()
             self._ask(attempt=attempt if cause is Cause.EXCHANGE_SILENT else max(attempt, 1))
 
@@ -343,7 +343,7 @@ class Synchroniser:
     def _apply(self, update: DepthUpdate, levels: _Levels) -> None:
         book = self._book
         assert book is not None
-        # T never runs backwards in what goes downstream, whatever the exchange's clock does.
+        # T never runs backwards in the records, also if the exchange's clock does.
         time = max(update.transaction_time, book.transaction_time)
         try:
             changes = book.apply(*levels, update_id=update.final_update_id, transaction_time=time)
@@ -376,7 +376,7 @@ class Synchroniser:
             self._step(self._relation(update), update=update, levels=self._read(update.bids, update.asks))
 
     def _compare_held(self) -> None:
-        """Compare the book with the snapshot that is held, once it has come as far, and learn from it."""
+        """Compare the book with the held snapshot, once it has come as far, and widen the book."""
         held, book = self._held, self._book
         if held is None or self.state is not State.IN_SYNC:
             return
@@ -389,7 +389,7 @@ class Synchroniser:
         except (MalformedDecimal, CrossedBook) as error:
             self._chain.tell(TroubleKind.SNAPSHOT, str(error))
             return
-        # After the levels: a text of the snapshot may have moved the scale, and the events named prices in old steps.
+        # Read after the levels, because a text of the snapshot may have moved the scale and emptied these events.
         named = self._recent.named_after(held.last_update_id)
         if named is None:
             return  # too long ago
@@ -400,12 +400,12 @@ class Synchroniser:
             self._step(Input.DIFFERS)
         elif (widened := learned(book, levels, window, self._time_known)) is not None:
             book.widen(widened)
-            self._recent.forget()  # an older snapshot would teach what is past
+            self._recent.forget()  # an older snapshot would add past levels
             self._out.append(widened)
 
     @property
     def _time_known(self) -> Millis:
-        """`T` up to which the book is known: the last event's, or the snapshot's before the first one."""
+        """`T` of the book: the last event's, or the snapshot's before the first event."""
         assert self._book is not None
         return self._book.transaction_time
 
@@ -416,7 +416,7 @@ class Synchroniser:
         self._out.append(Suspended(start=self._time_known, update_id=self._book.update_id, cause=cause))
 
     def _resume(self, witness_id: UpdateId) -> None:
-        """Go on with the book. Of the events in doubt, the first and those up to `witness_id` are believed.
+        """Resume the book. Of the events in doubt, the first and those up to `witness_id` are believed.
 
         The others are judged by them.
         """
@@ -441,11 +441,11 @@ class Synchroniser:
     def _lose_doubted(self, keep: list[DepthUpdate]) -> None:
         held = self._held
         self._lose(self._doubt, keep)
-        if held is not None:  # else one is on its way
+        if held is not None:  # otherwise one is requested
             self._consider(held)
 
     def _pace(self) -> int:
-        """Return the attempt that a loss of the book begins with: losses that follow each other soon are paced."""
+        """Return the first attempt after a loss of the book, which is higher after recent losses."""
         if self._received - self._synced_at >= _CALM_NS:
             self._losses = 0
         self._losses += 1
@@ -461,7 +461,7 @@ class Synchroniser:
         try:
             return self._levels.read_bids(bids), self._levels.read_asks(asks)
         except FinerThanScale:
-            # Events that wait are read anew later, and must fit then too.
+            # Kept events are read again later, and must fit the new scales too.
             waiting = (*self._chain.kept, *self._chain.doubted)
             grown = self._levels.grown(bids, asks, *(side for each in waiting for side in (each.bids, each.asks)))
             finer = self._levels.moved(grown)
@@ -473,7 +473,7 @@ class Synchroniser:
         return self._levels.read_bids(bids), self._levels.read_asks(asks)
 
     def _read_anew(self, snapshot: DepthSnapshot, events: Iterable[DepthUpdate]) -> _Levels:
-        """Read a snapshot in scales that owe nothing to what came before it. Raises MalformedDecimal."""
+        """Read a snapshot in scales of its own, independent of earlier texts. Raises MalformedDecimal."""
         lists = [side for update in events for side in (update.bids, update.asks)]
         self._levels = self._levels.anew(snapshot.bids, snapshot.asks, *lists)
         return self._levels.read_bids(snapshot.bids), self._levels.read_asks(snapshot.asks)
@@ -488,7 +488,7 @@ class Synchroniser:
             update_id=snapshot.last_update_id,
             transaction_time=max(snapshot.transaction_time, self._chain.time),
             event_time=snapshot.event_time,
-            # Those events came before it, whatever our clock says.
+            # These events came before the snapshot, also if the local clock was set back.
             receive_time=max((snapshot.receive_time, *(event.receive_time for event in events))),
             levels=levels,
             known_range=known_range(levels),
