@@ -114,7 +114,7 @@ def run_block(source: str, address: str, edge_address: str) -> list[str]:
 
 BLOCKS = [
     pytest.param(source, id=f"{path.parent.name}-{number}")
-    for path in (ROOT / "clients" / "python" / "README.md", ROOT / "README.md")
+    for path in (ROOT / "clients" / "python" / "README.md",)
     for number, source in enumerate(blocks(path))
 ]
 
@@ -141,7 +141,7 @@ async def change_again_and_again(fed: Example) -> None:
 
 
 @pytest.mark.parametrize("source", BLOCKS)
-async def test_the_examples_of_readmes_run(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_examples_of_the_page_run(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fed = example()
     async with served(fed) as running, relay(running.address, context=tls_context(tmp_path)) as edge_address:
