@@ -4,13 +4,18 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROTOS := .build/googleapis/google/rpc/status.proto
 
-.PHONY: demo test sim soak fuzz mutants mutation run install lint types generate check bench bench-history
+.PHONY: demo test test-fast sim soak fuzz mutants mutation run install lint types generate check bench bench-history
 
 demo: $(INSTALLED)
 	@$(BIN)/chronobook-server demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Tests of modules and of the contract, on two cores, without those that are marked slow.
+SLOW := e2e fuzz integration simulation soak
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" $(SLOW:%=--ignore tests/%) $(ARGS)
 
 # Bad days from their seeds: ARGS="--seeds 0 50000", or ARGS="--seed 7" to see one. After Ctrl+C, add --resume.
 sim: $(INSTALLED)

@@ -2,6 +2,7 @@
 
 from decimal import Context, Decimal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +100,7 @@ class _Exchange:
                 assert self.told.setdefault((text, time), found) == found
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(_EVENTS, st.integers(0, 24))
 def test_no_final_answer_is_wrong_or_changes_whatever_the_scales_do(

@@ -248,6 +248,7 @@ class DeadlyFiles(DiskFiles):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["at the cut", *STEPS])
 async def test_a_process_killed_at_any_step_of_a_seal_loses_nothing_and_needs_no_restart(
     sealer: ProcessSealer, tmp_path: Path, step: str

@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.support.served import HandFed, served
 from tests.support.wheels import CLIENT, installed, run
 
@@ -21,6 +23,7 @@ with Client(sys.argv[1]) as client:
 """
 
 
+@pytest.mark.slow
 async def test_the_wheel_alone_asks_a_server(tmp_path: Path) -> None:
     programs = await asyncio.to_thread(installed, tmp_path, CLIENT)
     fed = HandFed()

@@ -97,6 +97,9 @@ def test_every_block_has_a_language_and_known_markers() -> None:
 def test_these_blocks_do_not_run() -> None:
     found = [(block.path.name, block.reason) for block in BLOCKS if block.reason is not None]
     assert found == [
+        ("CONTRIBUTING.md", "installs, and runs the tests inside of a test"),
+        ("CONTRIBUTING.md", "changes the hooks of the reader's checkout"),
+        ("CONTRIBUTING.md", "part of a release"),
         ("README.md", "the tests start the demo themselves, and make test would start them again"),
         ("command.md", "books.example.com does not exist"),
         ("configuration.md", "connects to the live exchange"),

@@ -142,6 +142,7 @@ def check_book(answers: Answers, judge: NaiveArchive, random: Random, prices: li
     assert got == expected, (price, time, side)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.integers(0, 2**32))
 def test_every_question_at_every_instant_is_answered_as_by_brute_force(seed: int) -> None:

@@ -92,6 +92,7 @@ def places_of(whole: Disk) -> list[int]:
     return sorted(place for place in near | set(sampled) if 0 <= place < len(whole.kinds))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_wherever_the_process_dies_nothing_acknowledged_is_lost_and_nothing_wrong_is_said(tmp_path: Path) -> None:
     whole = Disk()
@@ -129,6 +130,7 @@ def ends(folder: Path, whole: Disk) -> Iterator[tuple[Path, int, list[str]]]:
                 yield left, done, recovery.kinds
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_wherever_the_next_process_dies_while_it_clears_up_nothing_is_lost_either(tmp_path: Path) -> None:
     whole = Disk()

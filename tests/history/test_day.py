@@ -123,6 +123,7 @@ def differences(history: HistoryStore, price: int, rows: list[tuple[int, int, in
             assert history.quantity_before(Price(price), Millis(time)) == SignedQuantity(rows[place][2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "hours"), DAYS)
 def test_every_kind_of_answer_about_a_day_equals_plain_dicts(
     kind: type[CapturedDay] | type[MadeUpDay], hours: float

@@ -161,6 +161,7 @@ def kinds_of(folder: Path, sealer: Sealer) -> list[str]:
     return quiet.kinds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_sealing", [True, False])
 def test_any_operation_may_be_refused_once(
     is_sealing: bool, tmp_path: Path, expected: dict[tuple[int, int], Answer]
@@ -184,6 +185,7 @@ def test_any_operation_may_be_refused_once(
     assert lost > 20
 
 
+@pytest.mark.slow
 def test_the_disk_may_be_full_for_a_while(tmp_path: Path, expected: dict[tuple[int, int], Answer]) -> None:
     random = Random(SEED)
     print(f"seed {SEED}")

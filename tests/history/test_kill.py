@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from chronobook_server.core.coverage import Cause
 from chronobook_server.history.files import DiskFiles, Files
 from chronobook_server.history.store import HistoryStore
@@ -100,6 +102,7 @@ class Tally:
         self._segments = segments
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_by_kills_at_any_moment(tmp_path: Path) -> None:
     random = Random(SEED)
     print(f"seed {SEED}")

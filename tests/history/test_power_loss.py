@@ -35,6 +35,7 @@ def last_time(taken: list[Record]) -> int:
     return max((record.transaction_time for record in taken if isinstance(record, Update)), default=0)
 
 
+@pytest.mark.slow
 def test_what_was_made_durable_is_there_when_the_power_is_back(tmp_path: Path) -> None:
     random = Random(SEED)
     print(f"seed {SEED}")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from chronobook_server.core.errors import BeforeHistory
 from chronobook_server.core.values import Millis, Price
 from chronobook_server.history.files import DiskFiles
@@ -77,6 +79,7 @@ def between(times: list[int], low: int, high: int) -> list[int]:
     return [time for time in times if low < time < high]
 
 
+@pytest.mark.slow
 async def test_readers_are_not_hurt_by_cuts_seals_and_drops(tmp_path: Path) -> None:
     async with sealing() as sealer:
         await read_all_the_time(sealer, tmp_path)

@@ -6,6 +6,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -227,6 +228,7 @@ async def live(seed: int) -> None:
     assert (line.market.hub._levels, line.market.hub._books) == ({}, {})
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.integers(0, 2**32))
 def test_every_stream_tells_everything_once_and_in_order(seed: int) -> None:
