@@ -5,24 +5,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
+import pytest
 
-from chronobook_server.envoy_config import LOCAL_NAMES, config_folder, envoy_config
+from chronobook_server.envoy_config import LOCAL_NAMES
 from chronobook_server.settings import Address, GatewaySettings, Tls, Tokens, UnixSocket
+from tests.support.gateway import read_config
 
 ADMIN = Path("/somewhere/admin.sock")
 LOCAL = GatewaySettings(Address("127.0.0.1", 1234), (Address("somewhere", 5678),))
 EDGE = replace(LOCAL, listen=Address("192.0.2.1", 443))
 TLS = Tls(Path("/c.pem"), Path("/k.pem"))
+FULL = replace(
+    EDGE,
+    tls=replace(TLS, authority=Path("/ca.pem")),
+    tokens=Tokens(Path("/jwks.json"), "issuer", "audience"),
+    upstream_tls=replace(TLS, authority=Path("/ca.pem")),
+    upstream_name="server.example",
+)
 
 
 def made(settings: GatewaySettings) -> dict[str, Any]:
-    return envoy_config(settings, admin=ADMIN)
-
-
-def source(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((config_folder() / name).read_text(encoding="utf-8"))
-    return loaded
+    return read_config(settings, admin=ADMIN)
 
 
 def changes(before: Any, after: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
@@ -39,8 +42,10 @@ def changes(before: Any, after: Any, place: str = "") -> dict[str, tuple[Any, An
 
 def test_of_the_local_variant_only_addresses_are_set() -> None:
     settings = replace(LOCAL, metrics=Address("127.0.0.1", 99))
-    differences = changes(source("envoy.yaml"), made(settings))
+    other = GatewaySettings(Address("127.0.0.1", 1), (Address("elsewhere", 2),), metrics=Address("127.0.0.1", 3))
+    differences = changes(read_config(other, admin=Path("/admin")), made(settings))
     assert {after for _, after in differences.values()} == {1234, "somewhere", 5678, str(ADMIN), 99}
+    assert len(made(settings)["static_resources"]["listeners"]) == 2
     assert len(made(LOCAL)["static_resources"]["listeners"]) == 1
 
 
@@ -62,20 +67,38 @@ def test_only_tls_with_authentication_protects() -> None:
     assert replace(EDGE, tls=replace(TLS, authority=Path("/ca.pem"))).is_protected
 
 
-def test_what_is_not_given_leaves_nothing_of_the_examples_behind() -> None:
-    text = json.dumps(made(EDGE))
+def test_what_is_not_given_leaves_nothing_behind() -> None:
+    full, text = json.dumps(made(FULL)), json.dumps(made(EDGE))
     for name in (
-        "edge.crt",
-        "edge.key",
-        "client-ca.crt",
-        "upstream.crt",
-        "upstream-ca.crt",
-        "jwks.json",
+        "DownstreamTlsContext",
+        "UpstreamTlsContext",
+        "require_client_certificate",
+        "tls_certificates",
+        "validation_context",
         "JwtAuthentication",
+        "transport_socket",
     ):
-        assert name in json.dumps(source("edge.yaml"))
+        assert name in full
         assert name not in text
-    assert "transport_socket" not in text
+    without_authority = json.dumps(made(replace(FULL, tls=TLS, upstream_tls=None, upstream_name="")))
+    assert "tls_certificates" in without_authority
+    assert "require_client_certificate" not in without_authority
+    assert "validation_context" not in without_authority
+
+
+@pytest.mark.parametrize("odd", ['/it\'s a "key": {{x}}, #1', "/ü\N{GRINNING FACE}\\n<&>", "/a: [b]\n- c"])
+def test_no_text_of_a_setting_is_read_as_more_than_a_text(odd: str) -> None:
+    plain = replace(FULL, upstreams=(UnixSocket(Path("/x")),))
+    settings = replace(
+        plain,
+        upstreams=(UnixSocket(Path(odd)),),
+        tls=Tls(Path(odd), Path(odd), Path(odd)),
+        tokens=Tokens(Path(odd), odd, odd),
+        upstream_name=odd,
+    )
+    differences = changes(made(plain), made(settings))
+    assert {after for _, after in differences.values()} == {odd}
+    assert len(differences) == 9
 
 
 def test_all_that_is_given_is_in_it_by_absolute_paths() -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ("server", "clients", "tools", "benchmarks", "testkit", "tests", "docs", "proto", "envoy", "deploy", ".")
-GENERATED = (".venv", ".build", "clients/python/chronobook/v1", "envoy/envoy.yaml", "envoy/edge.yaml")
+GENERATED = (".venv", ".build", "clients/python/chronobook/v1")
 
 HIDDEN = re.compile(r"\b(what|whatever|who|whoever|whom|nobody|somebody|anybody)\b", re.IGNORECASE)
 PHRASES = re.compile(
@@ -168,7 +168,7 @@ def sentences(path: Path) -> Iterator[Sentence]:
 
 def files(root: Path, tree: str) -> list[Path]:
     """List the files of a tree that people write; "." is the root without its folders."""
-    kinds = {".py", ".md", ".proto", ".yml", ".yaml", ".toml"}
+    kinds = {".py", ".md", ".proto", ".yml", ".yaml", ".toml", ".j2"}
     found = (root / tree).glob("*" if tree == "." else "**/*")
     generated = tuple(str(root / name) for name in GENERATED)
     return sorted(

@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tools import openapi, openapi_page, variants
+from tools import openapi, openapi_page
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOGLE = ROOT / ".build" / "googleapis"
@@ -32,7 +32,6 @@ STUBS = Path("clients/python/chronobook/v1")
 DESCRIPTOR = Path("envoy/descriptor.binpb")
 OPENAPI = Path("envoy/openapi.json")
 PAGE = Path("envoy/docs.html")
-ENVOY = Path("envoy/envoy.in.yaml")
 
 
 def copy_google_protos() -> None:
@@ -80,9 +79,6 @@ def generate(target: Path) -> None:
         made = openapi.document(FileDescriptorSet.FromString(described.read_bytes()), "v1")
     (target / OPENAPI).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     (target / PAGE).write_text(openapi_page.page(made), encoding="utf-8")
-    source = (ROOT / ENVOY).read_text(encoding="utf-8")
-    for name, file in variants.VARIANTS.items():
-        (target / ENVOY.parent / file).write_text(variants.variant(source, name), encoding="utf-8")
 
 
 def differences(fresh: Path) -> list[str]:

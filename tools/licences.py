@@ -22,7 +22,13 @@ MINORS = range(11, 15)
 # Licences as packages write them. A new text needs a look, so no text matches by its parts.
 ALLOWED = {
     *("Apache Software License", "Apache-2.0", "Apache-2.0 AND MIT", "Apache-2.0 AND BSD-2-Clause"),
-    *("3-Clause BSD License", "BSD-2-Clause", "BSD-3-Clause", "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0"),
+    *(
+        "BSD License",
+        "3-Clause BSD License",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0",
+    ),
     *("MIT", "MIT License", "MIT OR Apache-2.0", "Apache Software License; MIT License"),
     *("MPL-2.0 AND (Apache-2.0 OR MIT)", "PSF-2.0", "Python Software Foundation License"),
 }

@@ -13,6 +13,7 @@ import click
 from chronobook_server import app, settings
 from chronobook_server.core.names import one_line
 from chronobook_server.demo import run_demo
+from chronobook_server.envoy_config import envoy_config
 from chronobook_server.exchange.feed import SymbolNotListed
 from chronobook_server.exchange.network import RealNetwork
 from chronobook_server.exchange.wire import UPDATE_SPEEDS
@@ -219,7 +220,8 @@ def _serve_settings(*, symbols: tuple[str, ...], **given: Any) -> settings.Serve
 @gateway_option("--upstream-name", default=None, help="The name in their certificates; else the first one's host.")
 @gateway_option("--upstream-certificate", type=FILE, default=None, help="PEM file of the certificate to show them.")
 @gateway_option("--upstream-key", type=FILE, default=None, help="PEM file of its key.")
-def gateway(*, insecure: bool, **given: Any) -> None:
+@click.option("--print-config", is_flag=True, help="Print Envoy's configuration, and do not start Envoy.")
+def gateway(*, insecure: bool, print_config: bool, **given: Any) -> None:
     """Run Envoy in the foreground: the REST face of servers.
 
     On loopback it answers this machine alone. Beyond it, or with TLS or tokens, it is the edge that faces a network.
@@ -227,6 +229,9 @@ def gateway(*, insecure: bool, **given: Any) -> None:
     made = gateway_settings(**given)
     _check_open(made.listen, is_protected=made.is_protected, insecure=insecure)
     _check_open(made.metrics, is_protected=False, insecure=insecure)
+    if print_config:
+        print(envoy_config(made, admin=Path("admin.sock")), end="")
+        return
 
     async def command() -> None:
         await run_gateway(made, stopping=app.stop_signal())

@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import aiohttp
-import yaml
 
-from chronobook_server.envoy_config import config_folder, envoy_config
+from chronobook_server.envoy_config import envoy_config
 from chronobook_server.net import check_files, resolve_free
 from chronobook_server.process import end_with_parent, use_all_descriptors
 from chronobook_server.settings import Address, GatewaySettings
@@ -98,13 +97,12 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     use_all_descriptors()
     with tempfile.TemporaryDirectory(prefix="chronobook-") as folder:
         path, admin = Path(folder) / "envoy.yaml", Path(folder) / "admin.sock"
-        path.write_text(yaml.safe_dump(envoy_config(settings, admin=admin)), encoding="utf-8")
+        path.write_text(envoy_config(settings, admin=admin), encoding="utf-8")
         process = await asyncio.create_subprocess_exec(
             envoy_path(),
             *("-c", str(path), "--disable-hot-restart", "--concurrency", "2"),
             *("--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate"),
             *("--log-level", "error"),
-            cwd=config_folder(),  # the descriptor's path is relative to it
             stdin=asyncio.subprocess.DEVNULL,
             preexec_fn=partial(end_with_parent, signal.SIGTERM),
             start_new_session=True,  # Ctrl+C goes to this process alone, which then ends Envoy

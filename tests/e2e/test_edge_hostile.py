@@ -19,10 +19,10 @@ import pytest_asyncio
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
-from chronobook_server.envoy_config import envoy_config
 from chronobook_server.gateway import gateway
 from chronobook_server.settings import Address
 from tests.support.edge import Edge, edge_settings, running_edge
+from tests.support.gateway import read_config
 from tests.support.hostile import CALLS, REQUESTS, Hostile
 from tests.support.http2 import BEGIN, RST_STREAM, Flood, floods
 from tests.support.served import HandFed, served
@@ -173,12 +173,12 @@ async def test_floods_over_http2_end_where_they_come_from(edge: Edge) -> None:
 def hasty(monkeypatch: pytest.MonkeyPatch, **seconds: str) -> None:
     """Let Envoy wait for less."""
 
-    def config(*given: Any, **more: Any) -> Any:
-        text = json.dumps(envoy_config(*given, **more))
+    def config(*given: Any, **more: Any) -> str:
+        text = json.dumps(read_config(*given, **more))
         for name, value in seconds.items():
             text, count = re.subn(rf'"{name}": "\d+s"', f'"{name}": "{value}"', text)
             assert count, name
-        return json.loads(text)
+        return text
 
     monkeypatch.setattr("chronobook_server.gateway.envoy_config", config)
 
@@ -227,7 +227,7 @@ def memory_of_envoy(listen: Address) -> int:
     """Return the resident bytes of the Envoy that listens there."""
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
-            if f"port_value: {listen.port}" in _config_of(folder):
+            if f'"port_value": {listen.port}}}' in _config_of(folder):
                 return int((folder / "statm").read_text().split()[1]) * resource.getpagesize()
     raise AssertionError("there is no such Envoy")
 
@@ -282,7 +282,7 @@ async def test_an_address_that_asks_too_much_is_told_so_and_others_are_not(tmp_p
     fed.sync()
     async with served(fed) as server:
         upstreams = [Address("127.0.0.1", server.server.port)]
-        async with running_edge(tmp_path, upstreams, tls=None, rate_limit=1_000) as edge:
+        async with running_edge(tmp_path, upstreams, tls=None, rate_limit=100) as edge:
             port = edge.settings.listen.port
 
             async def statuses(source: str, count: int) -> list[int]:
@@ -307,11 +307,11 @@ async def test_an_address_that_asks_too_much_is_told_so_and_others_are_not(tmp_p
 async def test_no_number_of_streams_takes_the_places_of_questions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def few(*given: Any, **more: Any) -> Any:
-        config = envoy_config(*given, **more)
+    def few(*given: Any, **more: Any) -> str:
+        config = read_config(*given, **more)
         streams, _ = config["static_resources"]["clusters"][0]["circuit_breakers"]["thresholds"]
         streams |= {"max_requests": 3, "max_pending_requests": 3}
-        return config
+        return json.dumps(config)
 
     monkeypatch.setattr("chronobook_server.gateway.envoy_config", few)
     fed = HandFed()

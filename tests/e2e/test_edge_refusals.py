@@ -9,10 +9,9 @@ import aiohttp
 import grpc
 import pytest
 
-from chronobook_server.envoy_config import envoy_config
 from tests.support.errors import from_json
 from tests.support.fake_service import DETAILS_JSON, FakeService, assert_edge, fake_server, get
-from tests.support.gateway import running_gateway
+from tests.support.gateway import read_config, running_gateway
 
 JSON = {"content-type": "application/json"}
 
@@ -240,8 +239,8 @@ async def test_the_servers_errors_pass_with_their_details_and_are_not_tried_agai
 async def test_a_server_that_does_not_answer_is_504(
     http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hasty(*given: Any, **more: Any) -> Any:
-        return json.loads(json.dumps(envoy_config(*given, **more)).replace('"timeout": "10s"', '"timeout": "0.05s"'))
+    def hasty(*given: Any, **more: Any) -> str:
+        return json.dumps(read_config(*given, **more)).replace('"timeout": "10s"', '"timeout": "0.05s"')
 
     monkeypatch.setattr("chronobook_server.gateway.envoy_config", hasty)
     async with fake_server(FakeService()) as port, running_gateway(port) as base:

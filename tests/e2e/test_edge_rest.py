@@ -3,16 +3,19 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from click.testing import CliRunner
 
-from chronobook_server.envoy_config import config_folder, envoy_config
+from chronobook_server.cli import main
+from chronobook_server.envoy_config import config_folder
 from chronobook_server.gateway import envoy_path, gateway
 from chronobook_server.settings import Address, GatewaySettings
 from tests.support.fake_service import LEVELS, FakeService, assert_edge, fake_server, get
-from tests.support.gateway import running_gateway
+from tests.support.gateway import read_config, running_gateway
 from tests.support.system import free_port
 
 JSON = {"content-type": "application/json"}
@@ -20,11 +23,15 @@ JSON = {"content-type": "application/json"}
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_the_file_is_valid_by_itself() -> None:
+@pytest.mark.parametrize("options", ["", "--listen=0.0.0.0:8443 --insecure --metrics=127.0.0.1:9465"])
+async def test_the_printed_configuration_is_valid_in_any_folder(tmp_path: Path, options: str) -> None:
+    printed = CliRunner().invoke(main, ["gateway", "--print-config", *options.split()])
+    assert printed.exit_code == 0
+    (tmp_path / "envoy.yaml").write_text(printed.stdout)
     process = await asyncio.create_subprocess_exec(
         envoy_path(),
         *("--mode", "validate", "--log-level", "error", "-c", "envoy.yaml"),
-        cwd=config_folder(),
+        cwd=tmp_path,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -208,11 +215,11 @@ async def test_a_book_of_sixty_thousand_levels_a_side_passes(
 async def test_small_buffers_let_a_large_book_pass(
     http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def small(*given: Any, **more: Any) -> Any:
-        config = envoy_config(*given, **more)
+    def small(*given: Any, **more: Any) -> str:
+        config = read_config(*given, **more)
         for place in ("listeners", "clusters"):
             config["static_resources"][place][0]["per_connection_buffer_limit_bytes"] = 16_384
-        return config
+        return json.dumps(config)
 
     monkeypatch.setattr("chronobook_server.gateway.envoy_config", small)
     async with fake_server(FakeService()) as port, running_gateway(port) as base:

@@ -3,13 +3,23 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import aiohttp
+import yaml
 
+from chronobook_server.envoy_config import envoy_config
 from chronobook_server.gateway import gateway
 from chronobook_server.settings import Address, GatewaySettings
 from tests.support.system import free_port
 from tests.support.waiting import PATIENCE
+
+
+def read_config(settings: GatewaySettings, *, admin: Path) -> dict[str, Any]:
+    """Return the gateway's configuration of Envoy as a tree, which a test can change."""
+    read: dict[str, Any] = yaml.safe_load(envoy_config(settings, admin=admin))
+    return read
 
 
 async def is_unavailable(http: aiohttp.ClientSession, base: str) -> bool:

@@ -118,7 +118,7 @@ def test_lists_name_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_generated_files_are_not_read(tmp_path: Path) -> None:
-    for name in ("clients/python/chronobook/v1/a.py", "envoy/envoy.yaml"):
+    for name in ("clients/python/chronobook/v1/a.py", ".build/googleapis/a.proto"):
         path = tmp_path / name
         path.parent.mkdir(parents=True)
         path.write_text("# What it is.\n")
