@@ -7,8 +7,8 @@ from hypothesis import Phase, settings
 
 import chronobook_server  # noqa: F401 -- before anything imports gRPC, whose settings it makes
 
-# What guards main tries the same examples every time; everybody else's runs go on looking for new ones.
-# How long an example takes is of no interest: machines are shared.
+# CI on main tries the same examples every time; all other runs look for new ones. Examples have no deadline, because
+# machines are shared.
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("everybody", deadline=None)
 # tools/mutation.py needs the same answer every time, and no short example of a failure.

@@ -29,7 +29,7 @@ def fake() -> Iterator[Fake]:
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """An address where nobody listens, and nobody else can begin to."""
+    """An address without a listener, which no other process can take."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{taken.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""A server of the contract that answers what a test tells it to, and remembers what it was asked."""
+"""Fake server of the contract with scripted answers; it records its requests."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What stands before a server on a shared network: TLS that wants a certificate, and a guard that wants a token."""
+"""Guards of a server on a shared network: TLS with a client certificate, and a check of a token."""
 
 import asyncio
 import contextlib
@@ -14,11 +14,11 @@ from chronobook import Tls
 from tests.client.fake import Fake, serving
 from tests.support.tls import LOOPBACK, Authority, make_authority
 
-_Next = Any  # what gRPC calls a continuation has no type of its own
+_Next = Any  # gRPC's continuation has no type
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Lets in who shows one of `tokens`, refuses others as an edge does, and remembers what each call came with.
+    """Accepts calls with one of `tokens`, refuses others as an edge does, and records the metadata of each call.
 
     `renamed` is the request id that refusals answer with, where it is not to be the one sent.
     """
@@ -50,7 +50,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
 @dataclass(frozen=True)
 class Guarded:
-    """A Fake behind TLS and a guard; `tls` is what a client that is let in has."""
+    """A Fake behind TLS and a guard; `tls` is for an accepted client."""
 
     fake: Fake
     guard: Guard
@@ -59,7 +59,7 @@ class Guarded:
 
 
 def client_tls(authority: Authority) -> Tls:
-    """Return what a client of an authority's own has."""
+    """Return the TLS files of a client with a certificate of the authority."""
     certificate, key = authority.issue("reader")
     return Tls(authority.ca, certificate, key)
 

@@ -25,7 +25,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 class Resetting:
-    """The peer, at `address`; `asked` is what it was asked for."""
+    """The peer, at `address`; `asked` are the calls that it got."""
 
     def __init__(self, message: Message) -> None:
         self.address = ""

@@ -1,4 +1,4 @@
-"""Every call of both clients against a server that only repeats what it was told: what is sent, what is raised."""
+"""Every call of both clients against a server with scripted answers: its request, its result and its error."""
 
 import asyncio
 import threading
@@ -206,7 +206,7 @@ async def test_a_question_outlives_a_server_that_is_started_anew() -> None:
         assert (await client.status()).symbol == "ETHUSDT"
     async with client:
         asking = asyncio.create_task(client.status())
-        await asyncio.sleep(0)  # it is asked while nobody is there
+        await asyncio.sleep(0)  # the call starts before the server
         async with served(fed, address=address):
             assert (await asking).symbol == "ETHUSDT"
 

@@ -1,4 +1,4 @@
-"""What each way of writing a command asks the server, and what becomes of answers that do not come."""
+"""Requests of each form of a command, and the outcome of missing answers."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The command through an edge: what options and environment give it, and what it says where they are no use."""
+"""The command through an edge: its options and environment variables, and its messages for unusable ones."""
 
 from collections.abc import Iterator
 from pathlib import Path

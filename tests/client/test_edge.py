@@ -1,4 +1,4 @@
-"""Both clients through an edge: who is let in, who is not and how that looks, and what every call is called."""
+"""Both clients through an edge: accepted and refused callers, their errors, and the request id of every call."""
 
 import asyncio
 from collections.abc import Iterator

@@ -62,11 +62,11 @@ def example() -> Example:
 
 
 class Seen(Exception):
-    """An example has printed enough: it would go on for ever."""
+    """Ends an example without an end of its own, once it has printed enough."""
 
 
 def run_doctests(module: ModuleType, address: str) -> tuple[int, int, str]:
-    """Return how many examples there are in a module, how many fail, and what is said of those."""
+    """Return the numbers of examples and failures of a module, and the text about the failures."""
     said = io.StringIO()
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     with Client(address, symbol="ETHUSDT") as asking, contextlib.redirect_stdout(said):
@@ -97,7 +97,7 @@ def blocks(path: Path) -> list[str]:
 
 
 def run_block(source: str, address: str, edge_address: str) -> list[str]:
-    """Run a block as a program; return what it prints, a few lines where it would go on for ever."""
+    """Run a block as a program; return its output, or the first lines of one without an end."""
     printed: list[str] = []
 
     def show(*values: Any) -> None:
@@ -136,7 +136,8 @@ async def change_again_and_again(fed: Example) -> None:
     """Change a level that streams are about, so that those which begin now have something to tell."""
     for number in range(1000):
         await asyncio.sleep(0.05)
-        # Later, and elsewhere than where the examples ask what rests now.
+        # These changes are later than the instants of the examples, and at another price than their questions about
+        # now.
         fed.change(time=START + 457_000 + number, bids=[("2681.61", f"{number + 1}.00")])
 
 

@@ -1,4 +1,4 @@
-"""Questions that take several calls, of both clients: what each call asks, and how the answers are joined."""
+"""Questions of both clients that take several calls: the request of each call, and the joined answer."""
 
 import math
 from array import array

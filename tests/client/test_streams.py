@@ -1,4 +1,4 @@
-"""Streams that break and go on: what is asked for next, and what the reader gets."""
+"""Streams that break and resume: the next request, and the messages for the reader."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a client connects with: files that are no use, and where a token may go."""
+"""Credentials of a client: unusable files, and the allowed targets of a token."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ async def test_a_token_goes_in_the_open_to_this_machine_only(fake: Fake, made: M
 async def test_grpc_sees_to_it_that_a_token_in_the_open_stays_on_loopback(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that means this machine today may lead elsewhere tomorrow; here, to what is no loopback address."""
+    """A name of this machine may later resolve elsewhere; here it resolves to a non-loopback address."""
     monkeypatch.setattr(_tls, "_LOOPBACK", re.compile(".*"))
     came: dict[str, bytes] = {}
 

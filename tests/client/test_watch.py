@@ -1,4 +1,4 @@
-"""Watching a level with both clients: how a stream ends, and who is told."""
+"""Streams of a level with both clients: their end on each side."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -62,12 +62,12 @@ class Replay:
         assert self.sync.state is State.IN_SYNC
 
     def feed(self, index: int, *, ahead: int = 0, quiet: int = 0) -> list[str]:
-        """Give the machine an event; return the kinds of what came out."""
+        """Give the machine an event; return the kinds of its output."""
         made = self.event(index, ahead=ahead, quiet=quiet)
         return [type(output).__name__ for output in self.take(self.sync.receive_update(made))]
 
     def reply(self, index: int, *, ahead: int = 0, quiet: int = 0) -> list[str]:
-        """Give the machine the snapshot that it asked for; return the kinds of what came out."""
+        """Give the machine the requested snapshot; return the kinds of its output."""
         made = self.snapshot(index, ahead=ahead, quiet=quiet)
         return [type(output).__name__ for output in self.take(self.sync.receive_snapshot(self.number, made))]
 

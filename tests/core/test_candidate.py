@@ -1,4 +1,4 @@
-"""A snapshot becomes the book only where its update id and its time fit the events and what was known before."""
+"""A snapshot becomes the book only if its update id and its time fit the events and the earlier history."""
 
 import pytest
 

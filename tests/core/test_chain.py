@@ -1,4 +1,4 @@
-"""Update ids are not believed alone: whatever one message says, the machine ends where the exchange is."""
+"""Update ids are not believed alone: after any one wrong message, the machine ends at the exchange's book."""
 
 import pytest
 
@@ -200,7 +200,7 @@ def test_a_snapshot_far_ahead_while_resuming_ends_in_sync_all_the_same() -> None
     assert kinds(sync.receive_snapshot(wanted(outputs), snapshot(40, time=5_000))) == ["Keyframe", "Update"]
 
 
-# --- what cannot be read
+# --- unreadable messages
 
 
 def test_an_event_that_cannot_be_read_puts_the_book_in_doubt_and_the_next_one_decides() -> None:

@@ -1,4 +1,4 @@
-"""How the chain names events at the edges of each rule, and what it says of those that it refuses."""
+"""Names of events in the chain at the edges of each rule, and its reasons for refusals."""
 
 import pytest
 
@@ -201,7 +201,7 @@ def test_a_long_jump_after_a_snapshot_stays_in_doubt_by_what_the_snapshot_says()
     assert named(chain, update(1011, 1020, 1010, time=T + 60_000, received=T), LAST) is Input.CONTIGUOUS
 
 
-# --- what is in the book
+# --- applied events
 
 
 def test_an_event_that_is_dated_anew_is_told() -> None:

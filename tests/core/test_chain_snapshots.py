@@ -1,4 +1,4 @@
-"""How the chain names snapshots at the edges of each rule, and what it says of those that it refuses."""
+"""Names of snapshots in the chain at the edges of each rule, and its reasons for refusals."""
 
 import pytest
 

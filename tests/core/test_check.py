@@ -173,7 +173,7 @@ def test_a_later_snapshot_joins_the_known_range_or_takes_its_place(
     if known is None:
         assert taught is None
         return
-    # The book knows what lies in its range, and the two prices that events named.
+    # The book knows the prices in its range, and the two prices that events named.
     new = {price: shown[price] for price in shown if not 90 <= price <= 110 and price not in (87, 113)}
     assert taught == RangeWidened(Millis(7), UpdateId(6), new, known)
 

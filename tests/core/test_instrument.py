@@ -211,7 +211,7 @@ def test_the_memory_of_a_reader_is_bounded_in_bytes(width: int) -> None:
 def test_every_price_within_bounds_survives_the_way_to_a_double_and_back(steps: int, scale: int) -> None:
     instrument = Instrument("X", price_scale=scale)
     value = instrument.price_to_float(steps)
-    if steps < 10**15:  # 15 digits are what any double keeps
+    if steps < 10**15:  # any double keeps 15 digits
         assert instrument.price_from_float(value) == steps
 
 

@@ -303,6 +303,6 @@ def test_nothing_is_lost_that_any_source_brought_and_nothing_comes_twice_or_earl
     out += splice.overdue()
     assert finals(out) == sorted(set(finals(out)))
     first = out[0].final_update_id
-    # What came before the very first one to arrive is not the splice's to judge.
+    # The splice does not judge events before the first one that arrived.
     assert {final for final in brought if final >= first} == set(finals(out))
     assert splice.passed == UpdateId(out[-1].final_update_id)

@@ -39,7 +39,7 @@ def test_events_are_kept_until_the_snapshot_comes() -> None:
     [
         (5, 3),  # L is the first kept event's U
         (7, 3),  # inside it
-        (10, 3),  # its u: the event that holds L is applied all the same
+        (10, 3),  # its u: the event that holds L is applied nevertheless
         (11, 2),  # the second one's U
         (20, 2),
         (25, 1),
@@ -146,7 +146,7 @@ def test_kept_repetitions_are_dropped_and_a_kept_hole_starts_over_from_there() -
     sync.receive_update(update(5, 10, 4))
     assert sync.receive_update(update(5, 10, 4)) == []
     assert sync.receive_update(update(25, 30, 20)) == []
-    # A snapshot inside the first event is too old for what is kept now.
+    # A snapshot inside the first event is too old for the kept events.
     assert kinds(sync.receive_snapshot(number, snapshot(7))) == ["SnapshotWanted"]
     assert kinds(sync.receive_snapshot(number + 1, snapshot(26))) == ["Keyframe", "Update"]
 
@@ -378,7 +378,7 @@ def test_a_book_that_differs_is_given_up(pairs: Pairs, found: Comparison) -> Non
 def test_what_events_named_since_is_not_compared() -> None:
     sync, number = checking()
     sync.receive_update(update(21, 30, 20, bids=[("99.0", "7.00"), ("98.0", "1.00")]))
-    # The snapshot lies inside that event: what it names may have been anything at that moment.
+    # The snapshot lies inside that event, so the named level may have been anything at that moment.
     assert audited(sync.receive_snapshot(number, snapshot(25, bids=[("99.0", "4.00")]))) == Comparison(1, 0, 0, 0)
 
 
@@ -631,7 +631,7 @@ def test_the_table_leads_from_every_state_back_to_in_sync() -> None:
     }
 
 
-# --- what the records carry
+# --- contents of the records
 
 
 def test_a_side_with_fewer_levels_than_the_limit_is_known_to_its_last_level_only() -> None:

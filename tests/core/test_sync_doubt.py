@@ -1,4 +1,4 @@
-"""Events whose time is in doubt, what gives up the book, and how soon the next snapshot is asked for."""
+"""Events whose time is in doubt, losses of the book, and the pace of the next snapshot."""
 
 from collections.abc import Callable
 
@@ -91,7 +91,7 @@ def test_a_later_snapshot_of_a_lower_update_id_is_the_book_of_a_new_count() -> N
     assert (sync.update_id, sync.is_checking) == (3, False)
 
 
-# --- what is known of the book, and asked for, in each position
+# --- the book and the requests in each position
 
 
 def test_without_a_book_there_is_no_update_id_and_nothing_is_compared() -> None:
@@ -190,7 +190,7 @@ def test_a_snapshot_is_asked_for_at_once_where_no_event_will_tell(
         assert kinds(sync.receive_snapshot(number, reply)) == ["Resumed", "Audited"]
 
 
-# --- what is compared, read and told
+# --- comparisons, levels and troubles
 
 
 @pytest.mark.parametrize(("is_asked", "count"), [(True, 4000), (False, 16)])

@@ -16,7 +16,7 @@ from tests.support.depth import SmallExchange
 
 
 class Course:
-    """An exchange, what it has sent, and a machine that gets some of it."""
+    """An exchange with its sent messages, and a machine that gets some of them."""
 
     def __init__(self, random: Random, limit: int) -> None:
         self.random = random
@@ -81,7 +81,7 @@ class Course:
             if choice < 0.1 and sync.state is State.SUSPENDED:
                 self.take(sync.ended())
             elif choice < 0.4:
-                self.event()  # which nobody hears
+                self.event()  # an event that the machine misses
             else:
                 self.take(sync.opened())
         elif choice < 0.55:

@@ -177,7 +177,7 @@ def test_a_cheap_snapshot_near_the_market_is_followed_by_a_full_one_at_once() ->
         (book(100, 101, 100, 101), (0.0, 0.0)),
         (book(1000, 1001, 1, 2002), (9990.0, 10_000.0)),
         (BIDS_ONLY, (0.0, None)),
-        (book(2000, 2001, 900, 1100), (0.0, 0.0)),  # the market has left what was known
+        (book(2000, 2001, 900, 1100), (0.0, 0.0)),  # the market has left the known range
         (book(800, 801, 900, 1100), (0.0, 0.0)),
         (book(None, None, 1000, 1000), (None, None)),
         (book(None, 1, 1, 2), (None, 10_000.0)),

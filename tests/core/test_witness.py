@@ -22,7 +22,7 @@ def live(time: float, received: float) -> Witness:
 
 
 def fed(*messages: tuple[float, float]) -> Belief:
-    """Return what is believed after messages of these times, received then, in seconds."""
+    """Return the belief after messages of these (time, receive time) pairs, in seconds."""
     belief = Belief(None)
     for time, received in messages:
         message = at(1000 * time, 1000 * received)
@@ -32,7 +32,7 @@ def fed(*messages: tuple[float, float]) -> Belief:
 
 
 def paced(speed: float, *, count: int = 5) -> Belief:
-    """Return what is believed after so many messages, half a second apart by our clock."""
+    """Return the belief after `count` messages, half a second apart by the local clock."""
     return fed(*((speed * number / 2, number / 2) for number in range(count)))
 
 
@@ -84,7 +84,7 @@ def test_a_time_is_next_within_a_second() -> None:
     assert [belief.is_next(at(moved).time) for moved in (-1, 0, 1000, 1001)] == [False, True, True, False]
 
 
-# --- an event against what is believed
+# --- an event against believed times
 
 
 def test_an_event_up_to_a_second_back_is_believed() -> None:
@@ -137,7 +137,7 @@ def test_the_first_event_of_a_live_symbol_is_believed_after_a_day_of_quiet(
 
 
 def settled(belief: Belief, time: int, received: int) -> Verdict:
-    """Return what is made of an event that jumps once the next one has come, without a snapshot."""
+    """Return the verdict on an event that jumps, after the next one without a snapshot."""
     event = at(time, received)
     assert belief.judge(event, None) is DOUBTED
     return belief.settle(event, event, at(time + 100, received + 100), None)

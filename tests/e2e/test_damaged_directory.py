@@ -41,7 +41,7 @@ async def test_each_damage_costs_its_own_part_and_is_told(tmp_path: Path) -> Non
             before = await answers(running, "BTCUSDT", start, end)
             eth = (await history_of(running, "ETHUSDT")).coverage[0]
 
-            # The lock is removed by hand: another server is not let in all the same.
+            # The lock is removed by hand; another server is refused nevertheless.
             (folder / "lock").unlink()
             async with command(simulator, folder) as second:
                 code, errors = await second.ended()

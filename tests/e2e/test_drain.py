@@ -1,4 +1,4 @@
-"""Ending without cutting anybody off: servers and gateways as processes, under constant load."""
+"""End without cut calls: servers and gateways as processes, under constant load."""
 
 import asyncio
 import contextlib
@@ -82,7 +82,7 @@ class Load:
                 self._note("NearestLevel", f"{error.code()} {error.details()}")
 
     async def _watching(self, target: str) -> None:
-        """Follow a level: what comes must hang together, whichever server it comes from."""
+        """Follow a level: the messages of both servers must form one chain."""
         async with AsyncClient(target) as client, contextlib.aclosing(client.watch_level(PRICE)) as messages:
             last: LevelMessage | None = None
             async for message in messages:
@@ -192,8 +192,8 @@ async def test_a_gateway_that_ends_cuts_nobody_off(tmp_path: Path) -> None:
         async with aiohttp.ClientSession() as http:
             said: list[bool] = []
             process.send_signal(signal.SIGTERM)
-            # Whoever asks is answered, until there is nobody to connect to; readiness has turned before that. Who comes
-            # at the last moment may stand in the kernel's queue when that is closed: a new connection, which is reset.
+            # Every request is answered until connections are refused; readiness has failed before that. A new
+            # connection of the last moment may be in the kernel's queue when the socket closes, and is reset.
             with contextlib.suppress(aiohttp.ClientOSError):
                 while True:
                     async with http.get(f"{base}/readyz") as reply:

@@ -1,4 +1,4 @@
-"""Who is let in at the edge, on which path, and what those who are not get told."""
+"""Access at the edge on each path, and the answers to refused callers."""
 
 import asyncio
 import ssl
@@ -61,7 +61,7 @@ async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edge]:
 
 
 def bad_tokens(edge: Edge) -> dict[str, str]:
-    """Return what must not get anybody in, by name."""
+    """Return tokens that the edge must refuse, by name."""
     good, now = edge.issuer.token(), int(time.time())
     head, claims, signature = good.split(".")
     unsigned = "eyJhbGciOiJub25lIn0"  # {"alg":"none"}

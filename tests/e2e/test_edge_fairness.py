@@ -64,7 +64,7 @@ async def test_seventy_batches_of_one_token_refuse_nothing_to_another_one(tmp_pa
             for path in ("/orderbook", "/level-changes/99", "/best-prices"):
                 assert await status_of(http, edge, path, **bearer(edge, "other")) == 200
                 answered += 1
-        # Those that wait for more than ten seconds Envoy gives up: it is the flooder who waits.
+        # Envoy gives up calls that wait for more than ten seconds; only the flooder's calls wait.
         assert {task.result() for task in floods} <= {200, 429, 504}
         assert answered >= 3
 
@@ -125,7 +125,7 @@ async def test_without_tokens_callers_are_told_apart_by_address_and_cannot_say_a
         port = edge.settings.listen.port
         url = f"http://127.0.0.1:{port}/watch-level/99"
         async with contextlib.AsyncExitStack() as stack:
-            # One connection, as a proxy of many streams would have it, that says to be somebody else every time.
+            # One connection, like that of a proxy with many streams, that claims another caller every time.
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"localhost:{port}"))
             stub = OrderBookServiceStub(channel)
             for number in range(8):

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SERVICE = "/chronobook.v1.OrderBookService/"
 LEVEL = pb.WatchLevelRequest(price=99).SerializeToString()
 BAD_TIMEOUTS = ["soon", "1", "-1S", "1x", "", "S", "1.5S", " ", "123456789S", "1S, 2S", "1s", "NaN", "1SS"]
-# What gRPC would call a fault of the server, because it cannot read it. None of them means anything here.
+# Headers that gRPC would answer as a server fault, because it cannot read them. None of them has a meaning here.
 UNREAD = [
     ("x-bin", "!!!"),
     ("grpc-trace-bin", "!"),

@@ -1,4 +1,4 @@
-"""Whatever is sent to the edge: it gets the answer that it must get, and nobody beside it notices."""
+"""Hostile requests at the edge: each gets the required answer, and other callers do not notice."""
 
 import asyncio
 import contextlib
@@ -74,7 +74,7 @@ async def beside(edge: Edge) -> AsyncIterator[None]:
 
 
 async def answered(edge: Edge, request: bytes) -> tuple[int, bytes, bytes]:
-    """Return status (0 for none), head and body of what a request gets over a connection of its own."""
+    """Return status (0 for none), head and body of the answer to a request over its own connection."""
     reader, writer = await edge.connect()
     try:
         async with asyncio.timeout(PATIENCE):
@@ -104,9 +104,9 @@ async def test_every_hostile_request_gets_its_answer(edge: Edge) -> None:
 
 
 def assert_shaped(hostile: Hostile, head: bytes, body: bytes) -> None:
-    """Check that an error is one of ours: JSON, with a reason, and without a word on what runs here."""
+    """Check that an error has the contract's shape: JSON, with a reason, without a hint at the software."""
     if hostile in CALLS:
-        return  # of whom who sent gRPC is told in headers
+        return  # a caller with gRPC gets the error in headers
     assert b"content-type: application/json" in head, hostile.name
     said = json.loads(body)
     assert set(said) == {"code", "message", "details"}, hostile.name
@@ -128,7 +128,7 @@ async def test_what_follows_a_refused_request_is_not_taken_for_another_one(edge:
 
 
 async def flooded(edge: Edge, flood: Flood) -> tuple[bool, bytes]:
-    """Send a flood for as long as it is taken; return whether that ended the connection, and the last of what came."""
+    """Send a flood while the peer takes it; return whether it ended the connection, and the last received bytes."""
     context = ssl.create_default_context(cafile=str(edge.authority.ca))
     context.set_alpn_protocols(["h2"])
     reader, writer = await asyncio.open_connection("localhost", edge.settings.listen.port, ssl=context)
@@ -153,7 +153,7 @@ async def flooded(edge: Edge, flood: Flood) -> tuple[bool, bytes]:
                 writer.write(data)
                 if number % 50 == 0:
                     await writer.drain()
-                    await asyncio.sleep(0)  # let what comes back be read
+                    await asyncio.sleep(0)  # let the reader run
         async with asyncio.timeout(PATIENCE):
             await (closed if flood.ends_connection else reset).wait()
         return closed.is_set(), bytes(got)
@@ -216,7 +216,7 @@ async def test_who_is_slow_is_not_waited_for(hurried: Edge) -> None:
             got = await reader.read()
         assert not got or got.startswith(b"HTTP/1.1 408 "), name
         writer.close()
-    # And whoever does not even finish the handshake.
+    # A caller that does not finish the handshake.
     reader, writer = await asyncio.open_connection("127.0.0.1", hurried.settings.listen.port)
     async with asyncio.timeout(PATIENCE):
         assert await reader.read() == b""
@@ -254,7 +254,7 @@ async def test_ten_thousand_idle_connections_are_held_or_refused_within_the_memo
             async with asyncio.timeout(PATIENCE):
                 opened = [await asyncio.open_connection("127.0.0.1", settings.listen.port) for _ in range(IDLE)]
                 reading = [asyncio.create_task(each.read()) for each, _ in opened]
-                # What is refused is closed at once; what is held says nothing.
+                # Refused connections are closed at once; held ones stay silent.
                 await until(lambda: sum(task.done() for task in reading) >= IDLE - HELD)
             held = [task for task in reading if not task.done()]
             assert 0.8 * HELD < len(held) <= HELD
@@ -287,7 +287,7 @@ async def test_an_address_that_asks_too_much_is_told_so_and_others_are_not(tmp_p
 
             async def statuses(source: str, count: int) -> list[int]:
                 connector = aiohttp.TCPConnector(local_addr=(source, 0))
-                # What a caller says of its address is not believed.
+                # A caller's claim about its address is not believed.
                 headers = {**edge.bearer, "x-forwarded-for": "127.0.0.9"}
                 got = []
                 async with aiohttp.ClientSession(connector=connector, headers=headers) as http:

@@ -1,4 +1,4 @@
-"""What REST callers see where they are not answered: Envoy's own refusals, and those of a server that refuses."""
+"""Refusals as REST callers see them: Envoy's own, and those of the server."""
 
 import asyncio
 import json

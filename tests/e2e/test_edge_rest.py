@@ -1,4 +1,4 @@
-"""What REST callers see of the real Envoy, in front of a server that answers what the test wants."""
+"""REST through the real Envoy, in front of a server with scripted answers."""
 
 import asyncio
 import json

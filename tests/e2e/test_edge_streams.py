@@ -1,4 +1,4 @@
-"""What callers of streams, gRPC and gRPC-Web see of the real Envoy, and how gateways come and go."""
+"""Streams, gRPC and gRPC-Web through the real Envoy, and the start and end of gateways."""
 
 import asyncio
 import contextlib

@@ -71,7 +71,7 @@ async def test_server_and_gateway_prove_themselves_to_each_other(tmp_path: Path)
                     return reply.status
 
         assert await status(proof) == 200
-        # Whoever is at the other end is not a server of ours, or does not know us.
+        # The peer is another server, or refuses the gateway's certificate.
         assert await status(None) == 503
         assert await status(replace(proof, authority=others.ca)) == 503
         assert await status(proof, "elsewhere") == 503

@@ -1,4 +1,4 @@
-"""The shipped commands as processes: a server on a socket of its own, the edge before it, and callers who flood."""
+"""The shipped commands as processes: a server on a unix socket, the edge in front, and flooding callers."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,7 @@ async def gateway_command(edge: Edge) -> AsyncIterator[None]:
                     async with http.get(f"{edge.base}/readyz", ssl=edge.trusting, headers=edge.bearer) as reply:
                         if reply.status == 200:
                             break
-                await asyncio.sleep(0.02)  # Envoy finds the server by itself and tells nobody
+                await asyncio.sleep(0.02)  # Envoy finds the server without an event for the test
         yield
     finally:
         process.terminate()
@@ -88,7 +88,7 @@ async def test_a_token_that_floods_refuses_nothing_to_another_one(tmp_path: Path
                 answered += 1
             assert {task.result() for task in floods} <= {200, 429, 504}
             assert answered >= 2
-            # And what is misspelt asks about nothing else.
+            # A misspelt field is refused and not ignored.
             assert await ask("POST", "/quantity", other, json={"price": 2680.0, "timestmp": status.as_of}) == 400
             assert await ask("GET", "/orderbook", other, json={"limit": 1}) == 400
             assert await ask("GET", "/orderbook", {**other, "grpc-timeout": "soon"}) == 400

@@ -56,14 +56,14 @@ async def gateway_to(address: str, folder: Path) -> AsyncIterator[str]:
 
 
 async def asked(url: str) -> Any:
-    """Return the JSON of a GET, as soon as there is somebody who answers."""
+    """Return the JSON of a GET, as soon as a server answers."""
     async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as http:
         while True:
             with contextlib.suppress(aiohttp.ClientConnectionError):
                 async with http.get(url) as reply:
                     if reply.status == 200:
                         return await reply.json()
-            await asyncio.sleep(0.02)  # nobody announces it
+            await asyncio.sleep(0.02)  # there is no event to await
 
 
 async def book_at(running: Command, time: float) -> tuple[list[tuple[float, float]], float]:
@@ -126,7 +126,7 @@ async def test_two_events_of_one_instant_change_nothing_that_was_told_as_final(t
             assert (exported.returncode, json.loads(output)["complete_to"]) == (0, status.complete_to)
             running.process.send_signal(signal.SIGKILL)
             await running.ended()
-        await simulator.step(3)  # which nobody hears
+        await simulator.step(3)  # no server receives these
         async with command(simulator, folder, address=address) as running:
             await listening(running)
             await running.reached(truth.update_id)

@@ -1,4 +1,4 @@
-"""The server as a command, and an exchange that sends what no exchange sends: nothing that arrives ends the server."""
+"""The server as a command against an exchange with absurd messages: no message ends the server."""
 
 import asyncio
 import contextlib
@@ -61,7 +61,7 @@ async def attacked(
 
 
 async def recovered(front: Front, running: Command) -> str:
-    """Return what the server has logged, once it has had all that was planned, and is in sync all the same."""
+    """Return the server's log, once it has received the whole plan and is in sync nevertheless."""
     async with asyncio.timeout(PATIENCE):
         while any(front.answers.values()):
             assert running.process.returncode is None

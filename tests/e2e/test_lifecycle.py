@@ -1,4 +1,4 @@
-"""The commands as processes: they start, say what keeps them from it in one line, and end when told."""
+"""The commands as processes: their start, one line for a failed start, and their end by a signal."""
 
 import asyncio
 import contextlib

@@ -20,7 +20,7 @@ Pairs: TypeAlias = list[list[str]]
 Events: TypeAlias = list[dict[str, Pairs]]
 BIDS = [["0.00001234", "60000000000.00000000"], ["0.00001200", "7"]]
 ASKS = [["0.00001240", "46000000000.00000000"], ["0.00001300", "0.5"]]
-# What each event says, 400 ms after the one before; the third and the fourth bring finer texts.
+# Levels of the events, 400 ms apart; the third and the fourth bring finer texts.
 EVENTS: Events = [
     {"b": [["0.00001233", "59999999999.5"]], "a": []},
     {"b": [["0.00001234", "0"], ["0.00001233", "0.00000000"]], "a": [["0.00001240", "0.00"]]},

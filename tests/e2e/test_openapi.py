@@ -1,4 +1,4 @@
-"""The OpenAPI description: valid, served, and true of what is answered."""
+"""The OpenAPI description: valid, served, and true of the answers."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ METHODS = pb.DESCRIPTOR.services_by_name["OrderBookService"].methods
 
 
 def strict(name: str) -> Draft202012Validator:
-    """Return what checks an answer, which may have nothing that is not described."""
+    """Return a validator of answers, which may have no undescribed field."""
     components = json.loads(json.dumps(DOCUMENT["components"]))
     for schema in components["schemas"].values():
         if schema["type"] == "object" and name != "Error":

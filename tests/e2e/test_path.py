@@ -16,7 +16,7 @@ SEED = 20240808
 
 
 class Judge:
-    """What every answer must be, read from the events by brute force."""
+    """Expected answers, read from the events by brute force."""
 
     def __init__(self, snapshot: dict[str, Any], events: Iterable[dict[str, Any]], random: Random) -> None:
         held = snapshot["lastUpdateId"]

@@ -51,7 +51,7 @@ async def test_a_book_from_a_recording_is_the_book_of_the_exchange(tmp_path: Pat
     async with simulated(exchange), Recording(tmp_path, Limits(file_bytes=30_000)) as recording:
         network = RealNetwork(rest_url=exchange.rest_url, stream_url=exchange.stream_url)
         recording_task = asyncio.create_task(record(network, SYMBOLS, "100ms", recording, random=Random(1)))
-        # The simulator only makes events once somebody is subscribed.
+        # The simulator makes events only after a subscription.
         await until(lambda: all(symbol.subscribed.is_set() for symbol in exchange.symbols.values()))
         for _ in range(16):
             await exchange.step(20)
@@ -123,7 +123,7 @@ async def test_a_full_disk_is_one_line_and_exit_code_1_and_loses_nothing(tmp_pat
             await first_line(running)
             path = tmp_path / "lines.jsonl.zst"
             await until(lambda: path.stat().st_size > 20_000)
-            # The kernel's bound on the size of files is what a full disk is: a write that goes only half through.
+            # The kernel's limit on file sizes acts like a full disk: a write succeeds only in part.
             bound = path.stat().st_size + 5_000
             resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (bound, bound))
             async with asyncio.timeout(PATIENCE):

@@ -59,7 +59,7 @@ def utc(milliseconds: int) -> str:
 
 
 def without_now(message: Message) -> bytes:
-    """Return a final answer without what grows."""
+    """Return a final answer without its growing field."""
     message.ClearField("complete_to")
     assert "age" not in {field.name for field, _ in message.ListFields()}, "a final answer has no age"
     return message.SerializeToString(deterministic=True)
@@ -152,7 +152,7 @@ async def assert_same_book(running: Command, simulator: Simulator, symbol: str) 
 
 
 class Watchers:
-    """Readers of the best levels, each with what it was told until the server was gone."""
+    """Readers of the best levels, each with its messages until the server was gone."""
 
     def __init__(self, stub: "OrderBookServiceAsyncStub", book: pb.GetOrderBookResponse) -> None:
         self.told: list[pb.WatchLevelResponse] = []
@@ -170,7 +170,7 @@ class Watchers:
 
 
 async def assert_kept(stub: "OrderBookServiceAsyncStub", told: list[pb.WatchLevelResponse], final: float) -> None:
-    """Compare what readers were told once with what is said of those instants now, up to the last final one."""
+    """Compare the messages of readers with the present answers about those instants, up to the last final one."""
     told = [message for message in told if message.timestamp <= final]
     for first in range(0, len(told), A_BATCH):
         part = told[first : first + A_BATCH]

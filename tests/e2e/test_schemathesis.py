@@ -16,17 +16,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SEED, EXAMPLES = 7, 60
 # `max_age` of nothing refuses every answer about now, with 503 as documented: so each request here allows an hour.
 CONFIG = "[parameters]\nmax_age = 3600.0\n"
-# What it calls a failure and is none, by its code and the call, with the reason.
+# Its false failures by code and call, with the reason.
 EXPLAINED = {
     ("ST204", "QUERY"): "Envoy knows this new method, and refuses it without a content type: 400 before any 405",
 }
-# Not asked: streams, whose answers have no end; and whether all that fits the description is answered, since which
-# instants and prices can be asked about depends on what is held.
+# Two things are left out: streams, whose answers have no end, and the check that every described request succeeds,
+# because valid instants and prices depend on the history.
 OPTIONS = ("--exclude-path-regex", "^/watch", "--checks", "all", "--exclude-checks", "positive_data_acceptance")
 
 
 async def run(folder: Path, base: str, bearer: str, ca: Path) -> tuple[dict[str, Any], str]:
-    """Return schemathesis's report, and what it printed."""
+    """Return schemathesis's report and output."""
     (folder / "schemathesis.toml").write_text(CONFIG)
     report = folder / "report.json"
     process = await asyncio.create_subprocess_exec(

@@ -58,7 +58,7 @@ def workers(server: int) -> list[int]:
 
 
 async def answers(running: Command, symbol: str, start: float, end: float) -> tuple[object, ...]:
-    """Return what is said of the best levels at instants all over an interval."""
+    """Return the answers about the best levels at instants all over an interval."""
     stub = running.stub
     book = await stub.GetOrderBook(pb.GetOrderBookRequest(symbol=symbol, timestamp=start, limit=20))
     prices = [level.price for level in (*book.bids, *book.asks)]
@@ -118,10 +118,10 @@ async def test_the_process_that_seals_may_be_killed_at_any_time(tmp_path: Path) 
 
 
 async def history_of(running: Command, symbol: str) -> pb.GetHistoryResponse:
-    """Return what is held of a symbol, once something is."""
+    """Return the history of a symbol, once it has some."""
     async with asyncio.timeout(PATIENCE):
         while True:
             history = await running.stub.GetHistory(pb.GetHistoryRequest(symbol=symbol))
             if history.coverage:
                 return history
-            await asyncio.sleep(0.01)  # nobody announces it
+            await asyncio.sleep(0.01)  # there is no event to await

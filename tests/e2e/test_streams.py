@@ -85,7 +85,7 @@ def check_level(told: list[LevelMessage], journal: Journal) -> int:
 
 
 class Readers:
-    """Clients that read on, whatever becomes of the server."""
+    """Clients that read on across restarts of the server."""
 
     def __init__(self, address: str, prices: list[float]) -> None:
         self.client = AsyncClient(address)

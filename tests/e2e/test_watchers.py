@@ -1,4 +1,4 @@
-"""A thousand streams through the real Envoy, readers who leave, and what streams say of the exchange's broken one."""
+"""A thousand streams through the real Envoy, leaving readers, and messages about a broken exchange stream."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ async def near(running: System) -> list[float]:
 
 
 def at_work() -> int:
-    """Return how many tasks there are, without what nobody can reach any more."""
+    """Return the number of tasks, without unreachable ones."""
     gc.collect()
     return len(asyncio.all_tasks())
 
@@ -46,7 +46,7 @@ async def until_gone(running: System, tasks: int) -> None:
 
 
 class Follower:
-    """A stream of a level, and what it was told."""
+    """A stream of a level with its messages."""
 
     def __init__(self, stub: Any, price: float) -> None:
         self.call = stub.WatchLevel(pb.WatchLevelRequest(price=price))
@@ -100,7 +100,7 @@ async def test_a_thousand_streams_are_told_the_same_and_leave_nothing_behind(tmp
         for each in followers[4:]:
             each.leave()
         await until(lambda: len(hub) == len(direct) + 4)
-        # Those who stay, on connections that hundreds have left, are told as before.
+        # The remaining readers, on connections that hundreds have left, get their messages as before.
         await told_the_same(followers[:4])
         for each in (*followers[:4], *direct):
             each.leave()

@@ -62,7 +62,7 @@ class Course:
                     status = await self.status()
                     if status.is_connected and status.last_update_id == truth.update_id - self.simulator.shift:
                         return status
-                    await asyncio.sleep(0.02)  # nobody announces it
+                    await asyncio.sleep(0.02)  # there is no event to await
                 if goes_on:
                     await self.simulator.step(1)
 
@@ -88,7 +88,7 @@ class Course:
         request = pb.BatchGetQuantityRequest(symbol=SYMBOL, prices=prices, timestamps=times)
         reply = await self.running.stub.BatchGetQuantity(request)
         answers = zip(reply.outcomes, reply.quantities, reply.update_ids, strict=True)
-        # What is absent is NaN, which is not equal to itself.
+        # An absent value is NaN, which is not equal to itself.
         return {
             pair: (outcome, *(-1.0 if math.isnan(number) else number for number in numbers))
             for pair, (outcome, *numbers) in zip(pairs, answers, strict=True)
