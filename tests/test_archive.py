@@ -88,7 +88,7 @@ async def test_bytes_are_kept_within_their_bound_as_segments_are_sealed(tmp_path
 
 
 def newest_bytes(history: HistoryStore) -> int:
-    """Return what cannot be dropped: the hot segment's log."""
+    """Return the bytes that cannot be dropped: the hot segment's log."""
     return sum(log.size for log in history.recorder._logs())
 
 
@@ -275,7 +275,7 @@ async def test_what_was_set_aside_goes_when_it_is_old_and_nothing_else_there(tmp
 
 
 def aside(folder: Path) -> list[str]:
-    """Return the names of what was set aside, the oldest first."""
+    """Return the names of the files set aside, the oldest first."""
     return [path.name for path in sorted(folder.glob("*/aside/*"), key=lambda path: path.stat().st_mtime)]
 
 

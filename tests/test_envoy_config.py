@@ -1,4 +1,4 @@
-"""What the gateway's settings become in Envoy's configuration."""
+"""The gateway's settings in Envoy's configuration."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ def made(settings: GatewaySettings) -> dict[str, Any]:
 
 
 def changes(before: Any, after: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
-    """Return what differs, by its place."""
+    """Return the differences by their places."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = {*before, *after}
         found = [changes(before.get(key), after.get(key), f"{place}.{key}") for key in keys]

@@ -1,4 +1,4 @@
-"""Scales that grow and shrink, through a whole market: what was told as final is the truth, and stays as it was."""
+"""Scales that grow and shrink in a whole market: final answers are true, and never change."""
 
 from decimal import Context, Decimal
 
@@ -66,7 +66,7 @@ class _Exchange:
         self._reply(self.market.tick())
 
     def _reply(self, wanted: SnapshotWanted | None) -> None:
-        """Answer the newest request, once; what it asks for then is answered the next time."""
+        """Answer the newest request once; a request after that is answered the next time."""
         wanted = wanted or self.wanted
         if wanted is not None:
             bids = [(price, text) for price, text in self.texts.items() if self.now[price]]
@@ -74,7 +74,7 @@ class _Exchange:
             self.wanted = self.market.snapshot(wanted.number, reply)
 
     def check(self, history: HistoryStore) -> None:
-        """Ask for everything that is final, and compare with the truth and with what was told before."""
+        """Ask about all final instants, and compare with the truth and with earlier answers."""
         final = history.complete_to or 0
         for time, state in self.states:
             for text, expected in state.items():

@@ -27,7 +27,7 @@ class Following:
         self.clock = Monotonic()
         self.market = Market("X", memory_history("X"), monotonic=self.clock, is_named=is_named)
         self.asked: list[tuple[float, Urgency]] = []
-        self.least: list[float] = []  # after every event: what is known on the side that is known less
+        self.least: list[float] = []  # after every event: the smaller known distance of both sides
         self._half = round_trip / 2
         self._ticked = 0.0
         self._wanted: list[tuple[float, SnapshotWanted]] = []
@@ -140,7 +140,7 @@ def test_ten_basis_points_stay_known_while_the_price_moves_by_ten_a_round_trip(
     # steps: at the fastest, one of these is missing.
     step = max(map(abs, moves)) / LEVELS_A_BPS
     assert min(following.least) >= (KEPT_BPS if bps < 10 else KEPT_BPS - step)
-    # It does not ask for what it knows: there is a request a few basis points at most.
+    # It does not ask for known prices: there is at most one request every few basis points.
     assert len(following.asked) <= sum(map(abs, moves)) / LEVELS_A_BPS / 1.25 + 2
 
 

@@ -38,7 +38,7 @@ def expressions() -> list[str]:
 
 
 async def of_envoy(folder: Path, server: int) -> set[str]:
-    """Return the names of what an edge in front of this server counts."""
+    """Return the names of the metrics of an edge in front of this server."""
     metrics = Address("127.0.0.1", free_port())
     async with running_edge(folder, [Address("127.0.0.1", server)], metrics=metrics) as edge:
         async with aiohttp.ClientSession(headers=edge.bearer) as http:
@@ -109,5 +109,5 @@ def test_what_is_deployed_is_a_command_that_there_is(words: list[str], tmp_path:
     if name == "gateway":
         of_the_command = {"insecure", "print_config"}
         made = cli.gateway_settings(**{key: each for key, each in context.params.items() if key not in of_the_command})
-        # What listens beyond the machine asks who is calling.
+        # A gateway beyond the machine authenticates its callers.
         assert is_loopback(made.listen) or made.is_protected

@@ -66,7 +66,7 @@ async def test_what_would_break_a_line_is_kept_as_base64(tmp_path: Path) -> None
     assert refused == {"request": "/fapi/v1/depth?symbol=A", "status": 502}
     assert recording.unreadable == len(frames) + 2
     assert len(lines) == recording.frames + recording.replies
-    # The reply is passed over as a refusal, whatever it holds.
+    # The reply is skipped as a refusal, with any contents.
     assert survey(tmp_path / "lines.jsonl").unreadable == len(frames) + 1
 
 

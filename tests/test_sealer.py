@@ -39,7 +39,7 @@ class DyingFiles(DiskFiles):
         self.step = step
 
     def die(self, step: str) -> None:
-        """Die, if this is the step, and nobody has died yet."""
+        """Die if this is the step and no process has died yet."""
         marker = self.folder / "somebody.died"
         if self.step == step and not marker.exists():
             marker.touch()
@@ -80,7 +80,7 @@ def jobs_in(folder: Path) -> tuple[DiskFiles, list[SealJob]]:
 
 
 class Results:
-    """What became of jobs."""
+    """Results of jobs."""
 
     def __init__(self) -> None:
         self.all: list[tuple[str, str | None]] = []
@@ -242,7 +242,7 @@ async def test_a_job_that_kills_every_process_fails_and_the_others_are_done(
 
 
 class DeadlyFiles(DiskFiles):
-    """A folder that kills whoever writes there."""
+    """A folder that kills its writer."""
 
     def write(self, name: str, data: bytes) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -306,7 +306,7 @@ async def test_when_it_is_cancelled_no_process_is_left(tmp_path: Path) -> None:
         for job in jobs:
             sealer.submit(files, job, Results().of(job.segment))
     await gone(pid)
-    # What it did not get to is a log still; what it did is whole.
+    # A job that it did not reach is still a log; a finished one is a whole file.
     for job in jobs:
         assert job.log in files.names()
     assert not [name for name in files.names() if not name.endswith((".seg", ".wal", ".tmp"))]

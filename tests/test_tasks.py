@@ -30,7 +30,7 @@ async def tasks() -> AsyncIterator[Tasks]:
 
 
 def failing(times: int, error: BaseException) -> tuple[list[int], module.Work]:
-    """Return a work that fails so often, and then goes on for ever; and where it counts how often it was begun."""
+    """Return a work that fails `times` times and then runs without end, and the list of its starts."""
     begun: list[int] = []
 
     async def work() -> None:

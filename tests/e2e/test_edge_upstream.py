@@ -1,4 +1,4 @@
-"""How the gateway reaches servers: over a socket in the file system, and over TLS with proof from both sides."""
+"""The way of the gateway to servers: over a socket in the file system, and over TLS with proof from both sides."""
 
 import asyncio
 import re

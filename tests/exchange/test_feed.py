@@ -72,7 +72,7 @@ async def test_a_cut_stream_comes_back_by_itself() -> None:
             await until(lambda: holds_the_truth(market, simulator))
             simulator.disconnect()
             await until(lambda: not market.is_synced)
-            await simulator.step(1)  # which nobody hears
+            await simulator.step(1)  # no connection carries it
             await until(lambda: market.state is State.RESUMING)
             await simulator.step(1)
             await until(lambda: market.is_synced)
@@ -166,7 +166,7 @@ async def test_a_fault_of_ours_costs_a_resync_is_logged_and_ends_nothing(monkeyp
             await until(lambda: market.is_synced)
             await simulator.step(1)
             await until(lambda: holds_the_truth(market, simulator))
-            # The book takes the event, the history does not: going on would be a hole that nobody knows of.
+            # The book takes the event and the history does not, so continuing would leave a hidden hole.
             append, failing = market.history.append, [Update, Keyframe]
 
             def fail_once_each(record: Record) -> None:

@@ -18,7 +18,7 @@ HOUR = 3600.0
 
 
 class Running:
-    """A group with what is around it."""
+    """A group with its network and sinks."""
 
     def __init__(self, network: TimedNetwork, names: tuple[str, ...], lanes: int) -> None:
         self.network = network
@@ -144,7 +144,7 @@ async def test_symbols_come_and_go_on_a_connection_that_is_up() -> None:
             ("UNSUBSCRIBE", ["a@depth@100ms"]),
         ]
         assert run.sinks["A"].causes == [Cause.NOT_TRADING]
-        assert len(run.sinks["A"].got) == before  # what comes late is nobody's
+        assert len(run.sinks["A"].got) == before  # late events have no sink
         assert len(run.sinks["NEW"].got) >= 3
 
 

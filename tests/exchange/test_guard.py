@@ -1,4 +1,4 @@
-"""A fault of ours in any step of a symbol costs that symbol's book, and nothing else."""
+"""An exception in any step of a symbol costs that symbol's book, and nothing else."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a feed makes of odd lists of contracts, in virtual time; a list comes every ten seconds."""
+"""A feed with odd lists of contracts, in virtual time; a list comes every ten seconds."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ NAMES = ("AAAUSDT", "BBBUSDT")
 
 
 class OddStage(Stage):
-    """A stage whose exchange lists what the test says."""
+    """A stage whose exchange sends lists made by the test."""
 
     def __init__(self, *names: str, **plan: Any) -> None:
         super().__init__(*names, **plan)
-        self.list: Any = None  # of entries; None: what there is
+        self.list: Any = None  # of entries; None: the exchange's own
         listed = self.network._info
 
         def info() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tests.support.recordings import ok, snapshot_body
 async def fetching(
     network: TimedNetwork, *names: str, preferred: tuple[str, ...] = ()
 ) -> AsyncIterator[tuple[Snapshots, Requests, dict[str, NotingSink]]]:
-    """Fetch what these symbols want around a block."""
+    """Run the fetcher of these symbols during a block."""
     sinks = {name: NotingSink() for name in names}
     requests = Requests(network, Random(1), held=lambda _: None)
     snapshots = Snapshots(requests, sinks, Random(1), preferred)

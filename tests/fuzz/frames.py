@@ -1,7 +1,7 @@
-"""What the exchange sends: any bytes are a value or are refused, and what is accepted is taken in without a fault.
+"""Fuzzer of the exchange's messages: any bytes decode or are refused, and an accepted message raises no fault.
 
-An input is lines, each of which every reader of `exchange/wire.py` gets. What they accept goes into a market. Where the
-first byte is DRAWN, the rest of the input makes lines that look like the exchange's, with what it might get wrong.
+An input is lines, each of which every decoder of `exchange/wire.py` gets. Accepted values go into a market. If the
+first byte is DRAWN, the rest of the input makes lines like the exchange's, with possible mistakes.
 """
 
 import math
@@ -34,7 +34,7 @@ LIMIT = 5
 CLOSED, TICK = b"closed", b"tick"
 _MOST_LINES = 40
 
-# As the exchange writes them, as it might, and as nobody should.
+# Numbers as the exchange writes them, as it might, and invalid ones.
 NUMBERS: list[Any] = [
     "100.00", "99.90", "100.10", "99.00", "101.00", "0", "0.000", "1", "2.5", "0.12345678", "1.123456789", "100",
     "4611686018427387903", "4611686018427387904", "40000000000000000", "46116860184.27387904", "-1", "+1", "1e5", "",
@@ -45,7 +45,7 @@ IDS: list[Any] = [0, 1, 5, -1, -5, 2**52, 2**53, -(2**64), 0.5, "1", None, True]
 
 
 def check(data: bytes) -> None:
-    """Read an input's lines, and take in what they say. Raises whatever is a fault."""
+    """Decode an input's lines, and apply them. Raises the exception of a fault."""
     lines = drawn_lines(Drawn(data[1:])) if data[:1] == DRAWN else data.split(b"\n")
     fed = Fed()
     for line in lines[:_MOST_LINES]:
@@ -53,7 +53,7 @@ def check(data: bytes) -> None:
 
 
 class Fed:
-    """A market whose stream is up, and which gets what is accepted."""
+    """A market with an open stream, which gets the accepted values."""
 
     def __init__(self) -> None:
         self.clock = Monotonic()
@@ -62,7 +62,7 @@ class Fed:
         self._seen: Millis | None = None
 
     def take(self, line: bytes) -> None:
-        """Give one line to every reader, and what they accept to the market."""
+        """Give one line to every decoder, and accepted values to the market."""
         if line == CLOSED:
             self.market.closed()
             self._note(self.market.opened())
@@ -84,7 +84,7 @@ class Fed:
             self.wanted = wanted
 
     def _check(self) -> None:
-        """Assert what is true after every input: the history says what the book says, and never goes back."""
+        """Assert the invariants after every input: history and book agree, and history never goes back."""
         market, history = self.market, self.market.history
         complete_to, book = history.complete_to, market.current_view()
         if self._seen is not None:
@@ -106,7 +106,7 @@ class Fed:
 
 
 def accepted(line: bytes) -> tuple[DepthUpdate | None, DepthSnapshot | None, Any]:
-    """Return what the readers make of a line, each None where it is refused or of another kind."""
+    """Return the decoded values of a line, each None if it is refused or of another kind."""
     update = snapshot = newest = None
     with suppress(MalformedFrame):
         found = decode_frame(line, Nanos(1))
@@ -205,7 +205,7 @@ def _spoil(drawn: Drawn, said: dict[str, Any], ids: tuple[str, ...], times: tupl
 
 
 def _sum(value: Any, change: Any) -> Any:
-    """Return a number moved by another one; what is no number takes its place."""
+    """Return the sum of two numbers; a change that is no number replaces the value."""
     if type(change) not in (int, float) or math.isinf(change):
         return change
     moved = value + change

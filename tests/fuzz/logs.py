@@ -1,15 +1,15 @@
-"""Write-ahead logs whose bytes are not those that were written: good up to the first bad record, and a folder opens.
+"""Fuzzer of changed write-ahead logs: each is good up to its first bad record, and its folder opens.
 
 An input is a list of changes to a real log. There are four kinds of it:
 
-- FLIPPED: bytes change and nothing else does. What is read are the records before the first that was hit, and the
-  folder says of them what it said before.
-- FORGED: records say something else, with right checksums, or come in another order. A record that cannot be one ends
-  the log. What can be one is believed, as nothing can tell it from what a server wrote: only where a server could have
-  written all of it (`is_possible`) it is promised that the folder opens and answers, whatever that says.
-- BYTES: the rest of the input is the log, behind a good header or by itself.
-- CONTRACT: the rest of the input is the file beside the logs that says what the exchange said of the contract. It has
-  no checksum: what can be read is believed, and nothing else comes of it.
+- FLIPPED: some bytes change. The records before the first changed one are read, and the folder's answers about them
+  stay the same.
+- FORGED: records are changed with right checksums, or reordered. An impossible record ends the log. A possible record
+  is believed, because it looks like a server's. Only if a server could have written all of it (`is_possible`) must the
+  folder open and answer, with any values.
+- BYTES: the rest of the input is the log, behind a good header or alone.
+- CONTRACT: the rest of the input is the file with the states of the contract. It has no checksum: a readable state is
+  believed, and an unreadable file has no effect.
 """
 
 import struct
@@ -40,7 +40,7 @@ EXACT = 2**53
 
 
 def check(data: bytes) -> None:
-    """Change a log as an input says, and open it. Raises whatever is a fault."""
+    """Change a log by an input, and open it. Raises the exception of a fault."""
     drawn = Drawn(data)
     kind = drawn.below(5)
     if kind == FLIPPED:
@@ -54,7 +54,7 @@ def check(data: bytes) -> None:
 
 
 class World:
-    """A folder whose newest part is a log, with what that says."""
+    """A folder whose newest part is a log, with the contents of that log."""
 
     def __init__(self) -> None:
         self.folder = Folder()
@@ -73,7 +73,7 @@ def _world() -> World:
 
 @cache
 def _head() -> bytes:
-    """Return what a log begins with before its first record about a book."""
+    """Return the bytes of a log before its first record about a book."""
     begin, _ = next(frames(_world().log))
     return _world().log[:begin]
 
@@ -99,7 +99,7 @@ def _open(log: bytes) -> HistoryStore | None:
 
 
 def _check_flipped(log: bytes) -> None:
-    """Assert that a log is read as far as it is what was written, and no farther, and says the same in its folder."""
+    """Assert that the unchanged part of a log is read, and no more, and that its folder answers the same."""
     world = _world()
     same = next((place for place, (a, b) in enumerate(zip(log, world.log, strict=False)) if a != b), None)
     same = min(len(log), len(world.log)) if same is None else same
@@ -142,7 +142,7 @@ def _check_forged(log: bytes) -> None:
 
 
 def _check_contract(file: bytes) -> None:
-    """Open a folder with this file in it; what is read of it can be told, and can be written again."""
+    """Open a folder with this file in it; the states that it reads can be sent, and can be written again."""
     files = MemoryFiles()
     files.contents[contract.NAME] = bytearray(file)
     history = opened(files)
@@ -156,11 +156,11 @@ def _check_contract(file: bytes) -> None:
     assert history.contracts()[:-1] == before[len(before) + 1 - len(history.contracts()) :]
 
 
-# --- what a server can have written
+# --- logs that a server can have written
 
 
 def is_possible(contents: LogContents) -> bool:
-    """Return whether a server could have written what a log says: in order, and within the bounds of `core/values`."""
+    """Return whether a server could have written this log: in order, and within the bounds of `core/values`."""
     start = contents.start
     scales = start.instrument
     time, update_id = start.start, start.baseline_update_id
@@ -188,7 +188,7 @@ def is_possible(contents: LogContents) -> bool:
                 scales = instrument
             case Gap() if following is not None:
                 return False
-    # Where the scale grows, what is there must have room to.
+    # If the scale grows, the earlier numbers must have room for that.
     bound = MAX_STEPS >> 60 if scales != start.instrument else MAX_STEPS
     return (
         0 < start.baseline_time <= start.start <= time < EXACT

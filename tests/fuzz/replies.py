@@ -1,7 +1,7 @@
-"""What the Python client gets: every response is read, and every refusal becomes an error that says what it says.
+"""Fuzzer of the Python client: every response is read, and every refusal becomes an error with its text.
 
-An input names a message, or REFUSAL, and then is its bytes. Where numbers that count or name something are no finite
-ones, no server of ours has sent it, and it may be refused.
+An input names a message, or REFUSAL, and then is its bytes. A response with a count or an id that is not finite may be
+refused, because no server sends it.
 """
 
 import math
@@ -38,7 +38,7 @@ _LONGEST_DELAY = 86_400 * 999_999_999
 
 
 def check(data: bytes) -> None:
-    """Read a response or a refusal. Raises whatever is a fault."""
+    """Read a response or a refusal. Raises the exception of a fault."""
     drawn = Drawn(data)
     kind = drawn.take(1) or b"\x00"
     if kind[0] == REFUSAL:

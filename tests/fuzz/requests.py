@@ -1,7 +1,7 @@
-"""What callers send: every request gets an answer, or is refused by its name.
+"""Fuzzer of requests: every request gets an answer, or a refusal with a reason.
 
-An input names a method, and then is the bytes of its request (RAW), or is used up to choose fields that are near what
-there is, or near what no number should be (DRAWN). Streams are left after some messages.
+An input names a method. The rest is the bytes of its request (RAW), or chooses fields near existing values or near
+invalid numbers (DRAWN). The fuzzer leaves streams after some messages.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from tests.support.served import HandFed
 RAW, DRAWN = range(2)
 METHODS = tuple(pb.DESCRIPTOR.services_by_name["OrderBookService"].methods)
 _MESSAGES = 12
-# What gRPC lets pass in the trailers of a refusal for certain; beyond, its caller is told of that instead.
+# Bytes that gRPC certainly passes in the trailers of a refusal; beyond, the caller gets an error about the size.
 _TRAILERS_BYTES = 8192
 _COMPARED = 8
 
@@ -62,7 +62,7 @@ class Left(Exception):
 
 
 class Call:
-    """What a handler sees of a call."""
+    """The context of a call as a handler sees it."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -128,7 +128,7 @@ def _feed(fed: HandFed) -> None:
 
 
 def check(data: bytes) -> None:
-    """Make the request that an input says, and ask it. Raises whatever is a fault."""
+    """Make the request of an input, and send it. Raises the exception of a fault."""
     drawn = Drawn(data)
     method = drawn.one_of(METHODS)
     if drawn.below(2) == RAW:
@@ -182,13 +182,13 @@ def reason_of(refusal: Refusal) -> str:
 
 
 def _check_message(message: Any) -> None:
-    """Assert that a stream says of what it speaks."""
+    """Assert that a message of a stream has a kind and a finite time."""
     assert message.kind != pb.WatchLevelResponse.KIND_UNSPECIFIED
     assert math.isfinite(message.timestamp)
 
 
 async def _compare(world: World, request: pb.BatchGetQuantityRequest, batch: pb.BatchGetQuantityResponse) -> None:
-    """Assert that a batch says of each pair what the question about it alone is answered."""
+    """Assert that a batch has the same answer for each pair as a question about that pair alone."""
     columns = (batch.outcomes, batch.quantities, batch.sides, batch.differences, batch.as_of, batch.update_ids)
     assert {len(column) for column in columns} == {len(request.prices)}
     for place, (price, timestamp) in enumerate(zip(request.prices, request.timestamps, strict=True)):

@@ -1,6 +1,6 @@
 """One fuzzing process: `python -m tests.fuzz.run TARGET --seconds N --seed S`, which ends at the first finding.
 
-What went wrong is printed, and the input is in `FOLDER/TARGET/findings`, from where it can be copied to
+A finding is printed, and its input is in `FOLDER/TARGET/findings`, from where it can be copied to
 `tests/fuzz/cases/TARGET`. Inputs that reached something new are kept in `FOLDER/TARGET/corpus`, and the next run begins
 with them; in an empty folder a seed makes the same inputs every time. `--runs` bounds their number, 0 is for any.
 """

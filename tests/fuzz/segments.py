@@ -1,16 +1,16 @@
-"""Sealed segments whose bytes are not those that were written: the true answer, or the damage by its name.
+"""Fuzzer of changed sealed segments: each answer is the true one, or names the damage.
 
 An input is a list of changes to a real file. There are three kinds of it:
 
-- FLIPPED: bytes change and nothing else does. The checksums find it out, so each answer is the true one or is refused,
-  of the segment by itself and of a history that has it in its middle.
-- FORGED: the header or a column says something else, with right checksums. Nothing can tell that from what a server
-  wrote, so the answers may be wrong. Promised is what keeps a server alive: a refusal of ours where the parts do not
-  fit together, never another error, no hang, no memory without bound.
+- FLIPPED: some bytes change. The checksums detect it, so each answer is the true one or is refused, of the segment
+  alone and of a history with it in its middle.
+- FORGED: the header or a column is changed with right checksums. It looks like a server's file, so the answers may be
+  wrong. The server must survive: it refuses parts that do not fit together, and has no other error, no hang and no
+  memory without bound.
 - BYTES: the rest of the input is the whole file.
 
-Rows are not forged: of a chunk whose checksum is right, all that is looked at is whether it has the length that it
-should. To look at each row would cost every question what no damage can bring about.
+Rows are not forged: a chunk with a right checksum is only checked for its length. A check of each row would cost every
+question time, for a fault that no damage can cause.
 """
 
 import struct
@@ -38,14 +38,14 @@ from tests.support.stored import SYMBOL, answer, hot_of, opened, records, sealed
 
 FLIPPED, FORGED, BYTES = range(3)
 NAME = "1.seg"
-# What damage is most likely to make of a number.
+# The most likely results of damage to a number.
 EXTREMES = (0, 1, 2, 3, 255, 256, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, (1 << 53), (1 << 63) - 1)
 _COLUMNS = tuple(kind for kind in Kind if kind is not Kind.CHUNKS)
 _PREFIX_BYTES = 18
 
 
 def check(data: bytes) -> None:
-    """Change a file as an input says, and ask. Raises whatever is a fault."""
+    """Change a file by an input, and ask about it. Raises the exception of a fault."""
     drawn = Drawn(data)
     kind = drawn.below(3)
     if kind == BYTES:
@@ -63,7 +63,7 @@ def check(data: bytes) -> None:
 
 
 class World:
-    """A segment with its file, and a folder with such a one in its middle, with what they answer unharmed."""
+    """A segment with its file, and a folder with such a file in its middle, with their true answers."""
 
     def __init__(self) -> None:
         rows, seal.CHUNK_ROWS = seal.CHUNK_ROWS, 12  # several chunks of a small file
@@ -144,7 +144,7 @@ def _ask_damaged(file: bytes, *, answers_are_true: bool) -> None:
 
 
 def _ask_history(world: World, files: MemoryFiles) -> None:
-    """Open a folder with a damaged file in it; what it says is what it said, or a gap of that cause."""
+    """Open a folder with a damaged file in it; its answers are the true ones, or a gap with that cause."""
     history = opened(files)
     for (price, time), said in world.before.items():
         now = answer(history, price, time)

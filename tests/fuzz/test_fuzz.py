@@ -22,7 +22,7 @@ SEED = int(os.environ.get("CHRONOBOOK_FUZZ_SEED", "1"))
 # Of a machine that does thousands a second no more is wanted; of a slow one that does a dozen, not less than that.
 _RUNS_A_SECOND = 2000
 _LEAST_RUNS = 50
-# What loads the modules and their seeds, and what an input that hangs may take.
+# Seconds to load the modules and their seeds, and for an input that hangs.
 _SPARE_SECONDS = 240
 
 
@@ -32,7 +32,7 @@ def test_a_target_withstands_some_seconds_of_fuzzing(target: str, tmp_path: Path
     imported = subprocess.run([sys.executable, "-c", "import atheris"], capture_output=True, text=True)
     if imported.returncode != 0:
         pytest.skip(f"atheris cannot be imported: {imported.stderr.strip().splitlines()[-1]}")
-    # Forked by a small process: the kernel counts the peak of whoever forks to the memory that libFuzzer bounds.
+    # A small process forks, because the kernel counts the parent's peak to the memory that libFuzzer bounds.
     command = [
         "sh", "-c", '"$@"; exit $?', "sh",
         sys.executable, "-m", "tests.fuzz.run", target,
@@ -46,7 +46,7 @@ def test_a_target_withstands_some_seconds_of_fuzzing(target: str, tmp_path: Path
     assert (done.returncode, found) == (0, []), f"{' '.join(command[5:])}\n{said[-6000:]}"
     (runs,) = re.findall(r"^Done (\d+) runs", said, re.MULTILINE)
     assert int(runs) > _LEAST_RUNS, said[-2000:]
-    # What of our code its inputs reached is seen, and they reached more than those that it began with.
+    # Its coverage of the code is measured, and its inputs reached more than the first ones.
     (seen,) = re.findall(r"^#\d+\s+INITED cov: (\d+) ft: (\d+)", said, re.MULTILINE)
     (at_last,) = re.findall(r"^#\d+\s+DONE\s+cov: (\d+) ft: (\d+)", said, re.MULTILINE)
     assert int(seen[0]) > _LEAST_RUNS, said[-2000:]

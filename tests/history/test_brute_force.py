@@ -42,7 +42,7 @@ class Answers:
             return None
 
     def point(self, price: Decimal, time: int) -> tuple[Decimal | None, Decimal | None] | None:
-        """Return what rested at a price, and a second before; None where the instant is not known."""
+        """Return the quantities at a price and a second before; None where the instant is unknown."""
         try:
             quantity, before, *event = self.history.point_at(self.price(price), Millis(time))
         except (BeforeHistory, HistoryGap):

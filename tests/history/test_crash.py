@@ -1,4 +1,4 @@
-"""The process dies at every rename, removal and new file, and at a sample of the writes; what is found afterwards."""
+"""Recovery after the process dies at every rename, removal and new file, and at a sample of the writes."""
 
 import shutil
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def answers_of(history: HistoryStore) -> dict[tuple[int, int], Answer]:
 
 
 def expected(count: int) -> tuple[HistoryStore, tuple[object, ...]]:
-    """Return the history of a server that took in so many records and was then ended, and what it says."""
+    """Return the history of a server that ended after `count` records, and its answers."""
     files = MemoryFiles()
     first = opened(files)
     for record in STREAM[:count]:
@@ -66,7 +66,7 @@ def check(folder: Path, at: int, half: Half, known: dict[int, tuple[object, ...]
     files = DiskFiles(folder)
     history = opened(files)
     found = said(history)
-    # What was acknowledged is there; of what was under way, all or nothing.
+    # Acknowledged records are there; the record under way is there wholly or not at all.
     allowed = [count for count in (done, done + 1) if found == known.setdefault(count, expected(count)[1])]
     assert allowed, f"{done} records were acknowledged"
     assert all(name.endswith(".seg") for name in files.names()), "everything is sealed, and nothing else left"
@@ -84,7 +84,7 @@ def ways(kind: str) -> tuple[Half, ...]:
 
 
 def places_of(whole: Disk) -> list[int]:
-    """Return the operations to die at: all that are rare, what comes before and after them, and some others."""
+    """Return the operations to die at: all rare ones, their neighbours, and some others."""
     rare = [place for place, kind in enumerate(whole.kinds) if kind != "append"]
     near = {place + step for place in rare for step in (-1, 0, 1)}
     print(f"seed {SEED}")
@@ -114,7 +114,7 @@ def test_wherever_the_process_dies_nothing_acknowledged_is_lost_and_nothing_wron
 
 
 def ends(folder: Path, whole: Disk) -> Iterator[tuple[Path, int, list[str]]]:
-    """Yield folders that a process left, each with the number of records acknowledged and what clearing it takes."""
+    """Yield folders left by a process, each with the number of acknowledged records and the steps of its recovery."""
     seen: dict[tuple[str, ...], int] = {}
     for place in places_of(whole):
         for half in ways(whole.kinds[place]):

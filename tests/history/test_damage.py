@@ -1,4 +1,4 @@
-"""Damage of sealed segments by its name: what is lost, what survives, and that the answers say so."""
+"""Named damages of sealed segments: lost parts, surviving parts, and answers that tell them apart."""
 
 import errno
 import struct
@@ -55,7 +55,7 @@ def test_a_flipped_bit_in_a_sealed_header_costs_that_segment_and_no_other() -> N
             (folder.start, start - 1), (end, folder.end),
         ]  # fmt: skip
     folder.assert_unhurt_outside(history, start - 1, end)
-    assert name in folder.segments  # somebody may want to look at it
+    assert name in folder.segments  # the file stays for inspection
 
 
 INDEX = (
@@ -129,7 +129,7 @@ def test_a_flipped_bit_in_a_chunk_costs_its_levels_and_no_others() -> None:
         refused += hit
         assert answer(history, price, time) == ((start - 1, end, "DAMAGED") if hit else said), (price, time)
     assert refused
-    # What is lost of some levels is lost of the whole book, and of nothing else.
+    # Damage of some levels makes whole books unknown, and no other level.
     with pytest.raises(HistoryGap, match="DAMAGED"):
         finish(history.book_at(Millis(start)))
     assert history.gaps() == [gap(folder.end, None, Cause.RESTART)]
@@ -355,7 +355,7 @@ def test_a_log_of_the_version_before_that_contradicts_its_neighbours_is_not_answ
     _, end = folder.bounds(last)
     contents = read_log(name, "X", bytes(stranger.log))
     assert contents is not None
-    # It claims to continue what stands there.
+    # It claims to continue the segment before it.
     foreign = replace(contents.start, start=Millis(end), baseline_update_id=UpdateId(1))
     folder.log = encoded_log(foreign, contents.entries, "X")
     history = opened(folder.files, sealer=PatientSealer())

@@ -26,7 +26,7 @@ DAYS = [
 
 
 class Day:
-    """A day that has been written, and what plain dicts made of it."""
+    """A day that has been written, with the answers of plain dicts."""
 
     def __init__(self, day: CapturedDay | MadeUpDay) -> None:
         self.files = MemoryFiles()
@@ -81,7 +81,7 @@ def busiest(frames: list[bytes]) -> list[int]:
 
 
 def compare(history: HistoryStore, day: Day) -> None:
-    """Compare all kinds of answer with what was written down, up to the last final instant."""
+    """Compare all kinds of answer with the plain dicts, up to the last final instant."""
     final = history.complete_to
     assert final is not None
     for sample in day.samples:

@@ -334,7 +334,7 @@ def test_an_answer_in_the_middle_of_being_made_survives_the_drop_of_its_segment(
     assert made.prices.tolist() == expected.prices.tolist()
     assert made.quantities.tolist() == expected.quantities.tolist()
     page = finish(best)
-    # What it had already is in it; what went in the meantime is not said to be known.
+    # The page has the part read before; a part that was dropped meanwhile is not in its stretches.
     assert page.stretches[0].start == start
     assert page.rows.times.tolist()[0] == pages.rows.times.tolist()[0]
     directory.close()

@@ -51,7 +51,7 @@ class Course:
     troubled: list[int] = field(default_factory=list)
 
     def pairs(self, column: list[_Value]) -> list[tuple[_Value, _Value]]:
-        """Return what stands in a column beside every two events that follow each other in an epoch."""
+        """Return the entries of a column for every two adjacent events of an epoch."""
         same = (before == after for before, after in pairwise(self.epochs))
         return list(compress(pairwise(column), same))
 
@@ -73,7 +73,7 @@ def run(
     for number in range(EVENTS):
         if number == RESYNC_AT:
             market.closed()
-            exchange.event()  # which nobody hears
+            exchange.event()  # the market misses it
             sync(market, exchange)
         before = trouble.refused
         trouble.is_on = number in events
@@ -101,7 +101,7 @@ def sync(market: Market, exchange: SmallExchange) -> None:
 
 @pytest.fixture(scope="module")
 def expected() -> dict[tuple[int, int], Answer]:
-    """Return the answers of a history whose disk does what it should."""
+    """Return the answers of a history on a working disk."""
     market, course = run(MemoryFiles(), Trouble())
     assert all(course.kept)
     return answers(market.history, TIMES)
@@ -115,9 +115,9 @@ def check(
     is_sealing: bool,
     events: range = range(HEALTHY),
 ) -> int:
-    """Run into trouble, and look at what is said afterwards; return how many events were not kept.
+    """Run into trouble, and check the answers afterwards; return the number of events that were not stored.
 
-    Where nothing is sealed, all is found in the logs when the folder is opened again.
+    Without seals, recovery finds all events in the logs.
     """
     sealer = InlineSealer() if is_sealing else PatientSealer()
     files = FailingFiles(folder, trouble)

@@ -1,4 +1,4 @@
-"""An answer told as final never changes, whatever comes later: by name, and for any course of records."""
+"""A final answer never changes: in named cases, and for any course of records."""
 
 import copy
 from collections.abc import Callable
@@ -90,7 +90,7 @@ class Source:
 
 
 def begun(files: MemoryFiles | None = None) -> tuple[HistoryStore, Source]:
-    """Return a history with one event at 1,010, and what its records come from."""
+    """Return a history with one event at 1,010, and the source of its records."""
     made, source = opened(files or MemoryFiles()), Source()
     made.append(source.keyframe())
     made.append(source.event(10, {99: 6}))
@@ -153,7 +153,7 @@ def test_a_widening_at_the_last_instant_changes_no_final_answer() -> None:
 
 @pytest.mark.parametrize("earlier", [1, 5, 500])
 def test_a_record_dated_before_what_is_final_is_held_at_the_last_instant(earlier: int) -> None:
-    """The core dates events; the recorder relies on nobody where finality is at stake."""
+    """The core dates events; the recorder checks finality itself nevertheless."""
     made, source = begun()
     final = [answer(made, question, 99, 1009) for question in QUESTIONS]
     made.append(replace(source.event(0, {99: 7}), transaction_time=Millis(1010 - earlier)))
@@ -269,7 +269,7 @@ def test_what_the_code_before_wrote_opens_and_answers_as_it_did(monkeypatch: pyt
 
 
 class Course:
-    """A history that goes through anything, and what it said as final on the way."""
+    """A history through any course of records, with its final answers on the way."""
 
     def __init__(self, random: Random) -> None:
         self.random = random

@@ -117,7 +117,7 @@ def test_the_following_segment_begins_with_all_that_is_known() -> None:
     assert [quantity(following, price, 1600) for price in (80, 81, 100, 102, 103)] == [0, None, 5, 0, -1]
     assert following.best_between(Millis(1500), Millis(1600)).best.tolist() == [[100, 5, 102, 7]]
     assert following.level_at(Price(100), Millis(1600)).as_of == 1020
-    # What is named only now was not known in the segment before, though they share a dict.
+    # A price named now was unknown in the segment before, though they share a dict.
     following.append(change(4, 1700, {70: 1}))
     assert quantity(hot, 70, 1020) is None
     assert quantity(following, 70, 1699) is None
@@ -157,7 +157,7 @@ def test_changes_of_a_level_are_those_of_the_interval_with_both_its_ends() -> No
 
 
 def test_it_is_pickled_while_a_later_segment_names_more_prices() -> None:
-    """The pool pickles in a thread of its own; whatever allocates there may let the event loop in between."""
+    """The pool pickles in its own thread, so the event loop may run between two allocations."""
     hot = HotSegment.replayed(start_of(keyframe({100: 5, 102: -7})), [change(2, 1001, {100: 6})])
     hot.named.update(dict.fromkeys(range(1000, 3000), -1))
     named = dict(hot.named)

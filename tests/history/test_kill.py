@@ -1,4 +1,4 @@
-"""SIGKILL at random moments while history is written as fast as it goes, and a look at what is left each time."""
+"""SIGKILL at random moments while history is written at full speed, with a check of the rest each time."""
 
 import os
 import select
@@ -67,7 +67,7 @@ def looked_at(folder: Path) -> HistoryStore:
     copy.mkdir()
     for path in folder.iterdir():
         if path.is_dir():
-            continue  # what was set aside: nobody reads it
+            continue  # files set aside: no server reads them
         if path.suffix == ".seg":
             (copy / path.name).hardlink_to(path)  # it never changes
         else:
@@ -76,7 +76,7 @@ def looked_at(folder: Path) -> HistoryStore:
 
 
 def tear(folder: Path, random: Random) -> bool:
-    """Leave behind the newest log what a loss of power may: bytes that nobody wrote. Return whether there is one."""
+    """Append unwritten bytes to the newest log, as a loss of power may. Return whether there is a log."""
     logs = sorted(folder.glob("*.wal"))
     if logs:
         with logs[-1].open("ab") as log:
@@ -85,7 +85,7 @@ def tear(folder: Path, random: Random) -> bool:
 
 
 class Tally:
-    """What the kills hit."""
+    """Counts of the moments that the kills hit."""
 
     def __init__(self) -> None:
         self.torn = self.in_flight = self.opening = 0
@@ -93,7 +93,7 @@ class Tally:
         self._segments: set[str] = set()
 
     def look(self, folder: Path) -> None:
-        """Count what a child left behind."""
+        """Count the kinds of files that a child left."""
         names = {path.name for path in folder.iterdir()}
         segments = {name for name in names if name.endswith(".seg")}
         self.sealing += sum(name.endswith(".wal") for name in names) > 1

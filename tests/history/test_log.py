@@ -182,7 +182,7 @@ def test_bytes_that_were_lost_in_the_middle_are_damage_too() -> None:
 
 
 def test_a_tail_of_zeros_is_a_torn_one() -> None:
-    # What a file system leaves that had made room and not yet written.
+    # The rest of a file system that had allocated bytes and not yet written them.
     read = contents(LOG + bytes(4096))
     assert (read.entries, read.good_bytes, read.damaged) == (ENTRIES, len(LOG), False)
 

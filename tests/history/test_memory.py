@@ -10,7 +10,7 @@ from tests.support.stored import SEGMENT_MS, SYMBOL, answers, opened, records
 
 
 class Thing(Held):
-    """Something unpacked, and who holds it."""
+    """A decoded entry with its owner."""
 
     def __init__(self) -> None:
         super().__init__(self)  # type: ignore[arg-type]
@@ -30,7 +30,7 @@ def test_what_was_not_used_for_the_longest_time_goes_first() -> None:
     first, second, third = Thing(), Thing(), Thing()
     memory.add(first, 40)
     memory.add(second, 40)
-    first.used = memory.clock  # somebody looks at it again
+    first.used = memory.clock  # a second use
     memory.clock += 1
     first.used = memory.clock
     memory.add(third, 40)

@@ -214,7 +214,7 @@ def test_no_events_are_possible() -> None:
     assert judged([], [], []) is None
 
 
-# --- a folder in which an older server wrote down what it believed
+# --- a folder with the times that an older server believed
 
 
 def wild_folder(
@@ -236,7 +236,7 @@ def wild_folder(
             last = max(last, record.transaction_time)
         elif number == first:
             if is_log and is_sealed:
-                patient.work()  # seals what came before
+                patient.work()  # seals the segment before
             record = replace(record, transaction_time=Millis(wild), event_time=Millis(claimed or wild))
         elif number <= first + followers:
             assert isinstance(record, Update)
@@ -255,7 +255,7 @@ def wild_folder(
 
 
 def stamped(stream: list[Record]) -> Iterator[Keyframe | Update]:
-    """Yield records whose `E` and receive time are what they were on a live stream."""
+    """Yield records with the `E` and receive time of a live stream."""
     for record in stream:
         assert isinstance(record, Keyframe | Update)
         yield replace(
@@ -348,7 +348,7 @@ def test_one_event_that_is_at_most_an_hour_ahead_is_set_aside(
     assert history.last_time == last
     assert answers(history, folder.times) == folder.before
     assert folder.files.aside()
-    # What is aside may be removed: the file before goes on to end at its own last event.
+    # Files set aside may be removed: the file before still ends at its own last event.
     for name in folder.files.aside():
         del folder.files.contents[name]
     again = opened(folder.files)

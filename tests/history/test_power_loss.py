@@ -1,4 +1,4 @@
-"""The machine loses its power: what was made durable is there, and of the rest nothing wrong is said."""
+"""A loss of power: durable records are there, and the answers about the rest are not wrong."""
 
 from pathlib import Path
 from random import Random
@@ -59,7 +59,7 @@ def test_what_was_made_durable_is_there_when_the_power_is_back(tmp_path: Path) -
 
 
 def cut(folder: Path, random: Random) -> tuple[HistoryStore, int, int]:
-    """Write until the power goes; return what is found then, after how many records it was safe, and how many came."""
+    """Write until the power goes; return the recovered history, the number of durable records, and of all records."""
     lost = random.randrange(len(STREAM) + 1)
     safe = 0
     sealer = PatientSealer()

@@ -68,7 +68,7 @@ class Reader:
             )
         page = await in_slices(self.history.changes_of(price, time, Millis(time + 2500), limit=1000))
         listed = await in_slices(self.reference.changes_of(price, time, Millis(time + 2500), limit=1000))
-        # Events come while the pages are made, and old ones go: what both speak for is the same.
+        # Events come and go while the pages are made, so only stretches of both are compared.
         if page.stretches:
             low, high = page.stretches[0].start, min(page.stretches[-1].end, listed.stretches[-1].end)
             assert between(page.rows.times.tolist(), low, high) == between(listed.rows.times.tolist(), low, high)
@@ -86,7 +86,7 @@ async def test_readers_are_not_hurt_by_cuts_seals_and_drops(tmp_path: Path) -> N
 
 
 async def read_all_the_time(sealer: ProcessSealer, folder: Path) -> None:
-    # So little memory that what was unpacked is forgotten all the time.
+    # So little memory that decoded parts are evicted all the time.
     history = HistoryStore(
         SYMBOL, DiskFiles(folder), sealer,
         retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS, memories=Memories(index_bytes=4000, rows_bytes=4000),

@@ -1,4 +1,4 @@
-"""What a folder holds after whatever ended the last server; damage of logs by its name."""
+"""State of a folder after any end of the last server, and named damages of logs."""
 
 from dataclasses import replace
 
@@ -150,7 +150,7 @@ def test_a_log_beside_its_finished_segment_is_removed_and_the_segment_answers() 
     patient.work()
     for name, data in logs.items():
         folder.files.contents[name] = bytearray(data)
-    # Nobody looks into a log that has been sealed.
+    # A log that has been sealed is not read.
     folder.files.contents[folder.logs[0]] = bytearray(b"anything")
     history = opened(folder.files, sealer=PatientSealer())
     assert folder.logs == [sorted(logs)[-1]]
@@ -250,7 +250,7 @@ def test_files_that_are_no_use_go_when_their_time_is_over() -> None:
 
 
 def test_a_segment_that_is_damaged_counts_as_long_as_it_is_not_looked_at() -> None:
-    # Opening reads headers alone: a day of files is open at once, and what is wrong inside is found at first use.
+    # Opening reads only headers: a day of files opens at once, and damage inside is found at first use.
     folder = Folder()
     start, end = folder.bounds(folder.victim)
     folder.damage(folder.victim, folder.section(folder.victim, Kind.TIMES).offset)

@@ -1,4 +1,4 @@
-"""How writing ends, stops and begins again, and what goes when no event says the time."""
+"""End, stop and restart of writing, and expiry without events that tell the time."""
 
 import errno
 

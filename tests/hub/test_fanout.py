@@ -33,7 +33,7 @@ class Line:
         self.is_lost = False
 
     def level_now(self, price: Price) -> LevelState | None:
-        """Return what the history has of the newest event, while no gap is open."""
+        """Return the history's state at the newest event, while no gap is open."""
         newest = self.history.newest_state()
         if newest is None or self.is_lost:
             return None
@@ -82,7 +82,7 @@ def running(*, queue_limit: int = 100) -> Line:
 
 
 async def drain(watch: LevelWatch) -> list[LevelMessage]:
-    """Return what is there to be read."""
+    """Return the available messages."""
     watch.heartbeat_seconds = 0
     messages: list[LevelMessage] = []
     while (more := await watch.next()) and more[0].kind is not Kind.HEARTBEAT:

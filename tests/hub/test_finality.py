@@ -1,4 +1,4 @@
-"""What streams say of finality: several events of one `T`, gaps, intervals that end at the newest event."""
+"""Finality in streams: several events of one `T`, gaps, intervals that end at the newest event."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def at_once(line: Line, time: int, *quantities: int) -> list[Update]:
 
 
 async def read(watch: Watch[Any]) -> list[Any]:
-    """Return what a stream says up to its next heartbeat, that included, or up to its end."""
+    """Return the messages of a stream up to its next heartbeat, included, or up to its end."""
     watch.heartbeat_seconds = 0
     messages: list[Any] = []
     while more := await watch.next():

@@ -29,7 +29,7 @@ def decimal(steps: int, scale: int) -> Decimal:
 def moments_after(judge: NaiveArchive, start: Position) -> Iterator[tuple[int, Moment, bool]]:
     """Yield the number of its epoch, and every moment after a position; of several with one update id the last.
 
-    And whether it is told of by itself: what is learned between events of one millisecond may be told with the last
+    Also yield whether it has a message of its own: a widening between events of one millisecond may come with the last
     one.
     """
     for number, epoch in enumerate(judge.epochs):
@@ -43,7 +43,7 @@ def moments_after(judge: NaiveArchive, start: Position) -> Iterator[tuple[int, M
 
 
 class Reader:
-    """A client: it reads at its own pace, keeps what it is told, and goes on with the next server where it stood."""
+    """A client that reads at its own pace, keeps its messages, and resumes at the next server."""
 
     def __init__(self, line: Line, random: Random) -> None:
         self.line = line
@@ -99,7 +99,7 @@ class Reader:
         ]
 
     def check(self) -> None:
-        """Compare what was told with what the judge has seen."""
+        """Compare the messages with the judge's states."""
         first = next(message for message in self.told if message.update_id is not None and message.kind is not Kind.GAP)
         start = Position(first.time, UpdateId((first.update_id or 0) - 1))
         starts = [epoch.start for epoch in self.line.judge.epochs]

@@ -1,4 +1,4 @@
-"""Bodies of REST requests: what proto3 JSON says, and nothing that could hide a mistake."""
+"""Bodies of REST requests: proto3 JSON, without anything that could hide a mistake."""
 
 import contextlib
 import json

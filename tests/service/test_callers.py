@@ -1,4 +1,4 @@
-"""Who calls: the peer, or what Envoy says of it on a connection that is Envoy's own, and nowhere else."""
+"""Names of callers: the peer, or Envoy's headers about it on Envoy's own connection only."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -14,7 +14,7 @@ def payload(**claims: Any) -> str:
 
 
 class Context:
-    """What a call knows of its connection."""
+    """Context of a call, with its connection."""
 
     def __init__(
         self, peer: str, said: dict[str, str] | None = None, shown: dict[str, list[bytes]] | None = None

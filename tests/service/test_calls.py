@@ -1,4 +1,4 @@
-"""What a call leaves behind: a count, and under its request id a line in the log where it is worth one."""
+"""Traces of a call: a count, and for some calls a line in the log with the request id."""
 
 import asyncio
 from typing import Any, cast

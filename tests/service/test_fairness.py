@@ -1,4 +1,4 @@
-"""What one caller does takes nothing from another one: long questions, streams, and what the server keeps of them."""
+"""Fairness among callers: long questions, streams, and the memory that the server keeps of them."""
 
 import asyncio
 import contextlib
@@ -211,7 +211,7 @@ async def test_a_stream_keeps_nothing_of_its_request(fed: HandFed, monkeypatch: 
 
     monkeypatch.setattr(runs, "_check_size", noting_bytes)
     monkeypatch.setattr(OrderBookHandlers, "WatchLevel", noting_request)
-    unknown = b"\xfa\x7f\x80\x40" + b"x" * 8192  # a field of 8,192 bytes that nobody knows
+    unknown = b"\xfa\x7f\x80\x40" + b"x" * 8192  # an unknown field of 8,192 bytes
     async with served(fed) as running:
         watch: Any = running.channel.unary_stream(PATH + "WatchLevel")
         stream = watch(LEVEL.SerializeToString() + unknown)
@@ -273,7 +273,7 @@ async def test_watches_of_health_have_the_same_places(fed: HandFed, monkeypatch:
 
 
 async def frames_of(address: str, deadline: bytes, method: bytes, request: bytes) -> list[tuple[int, int, bytes]]:
-    """Return kind, flags and payload of what a call with a deadline gets; no client ends it for the server."""
+    """Return kind, flags and payload of the frames of a call with a deadline; no client ends the call instead."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     head = (

@@ -14,7 +14,7 @@ from tests.support.served import HandFed
 
 
 class Asked(Market):
-    """A market that answers what the test wants: a quantity, that of a second before, `complete_to` and an age."""
+    """A market with scripted answers: a quantity, that of a second before, `complete_to` and an age."""
 
     def __init__(self, symbol: str, point: tuple[int, int | None, int, int], complete_to: int | None) -> None:
         self.symbol, self.point, self.complete_to = symbol, point, complete_to
@@ -73,7 +73,7 @@ def test_an_answer_has_every_field_that_the_message_would_have(
 
 
 def test_every_field_begins_with_one_byte() -> None:
-    """What is written byte by byte relies on it: fields from 16 on would take two."""
+    """The hand-written bytes rely on it: tags of fields from 16 on take two bytes."""
     fields = pb.GetQuantityResponse.DESCRIPTOR.fields
     assert max(field.number for field in fields if field.name not in ("is_stale", "epoch")) < 16
 

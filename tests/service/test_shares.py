@@ -1,4 +1,4 @@
-"""Fair shares: whatever one caller does, each of the others has as much as it wants, or as much as that one."""
+"""Fair shares: each caller has as much as it wants, or as much as any other caller."""
 
 from collections import Counter
 
@@ -142,7 +142,7 @@ def test_callers_are_served_in_turn(steps: list[tuple[Caller, str, int]]) -> Non
                 orders[name].remove(connection)
             if not orders[name]:
                 names.remove(name)
-        turns.discard(caller, -1)  # what does not wait changes nothing
+        turns.discard(caller, -1)  # removal of an absent item changes nothing
 
 
 def test_one_callers_queue_does_not_hold_up_the_next_caller() -> None:

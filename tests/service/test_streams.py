@@ -125,7 +125,7 @@ async def test_a_reader_that_reads_nothing_for_2000_events_costs_100_others_noth
             is_ours = number % 4 == 3
             fed.change(time=10_001 + number, bids=[("99.00" if is_ours else "98.00", f"{1 + number % 7}.00")])
             if number % 40 == 39:
-                for other in others:  # who stay in step
+                for other in others:  # which stay in step
                     assert (await take(other, 10))[-1].timestamp == (10_001 + number) / 1000
             assert all(len(watch._queue) <= 16 for watch in fed.market.hub._all)
         numbers = range(3, 2000, 4)
@@ -258,7 +258,7 @@ async def test_a_reader_that_is_gone_without_a_word_is_noticed(monkeypatch: pyte
         )
         assert process.stdout is not None
         assert await process.stdout.readline() == b"STATE\n"
-        process.send_signal(signal.SIGSTOP)  # its sockets stay open, and nobody is at them
+        process.send_signal(signal.SIGSTOP)  # its sockets stay open without a reader
         await until(lambda: len(fed.market.hub) == 0)
         process.kill()
         await process.wait()

@@ -93,7 +93,7 @@ def test_recorded_replies_say_whose_they_are_and_the_first_snapshot_that_does_is
         event("币USDT", 15),
         reply("/fapi/v1/depth?symbol=A&limit=1000", {"code": -1003}, 429),
         reply("/fapi/v1/depth?symbol=A&limit=1000", body | {"lastUpdateId": 3}),  # older than the stream
-        reply("/fapi/v1/depth?symbol=A&limit=1000", body | {"lastUpdateId": 4}),  # what the first event continues
+        reply("/fapi/v1/depth?symbol=A&limit=1000", body | {"lastUpdateId": 4}),  # the first event continues it
         reply("/fapi/v1/depth?symbol=%E5%B8%81USDT&limit=1000", body | {"lastUpdateId": 15}),
         event("A", 6),
         reply("/fapi/v1/depth?symbol=A&limit=1000", body | {"lastUpdateId": 6}),  # of a later file

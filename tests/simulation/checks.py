@@ -1,4 +1,4 @@
-"""What must hold of a server, whatever happened: each check yields what is wrong, nothing where all is well."""
+"""Invariants of a server in a simulated day: each check yields its violations."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,7 +17,7 @@ from tests.simulation.exchange import Symbol
 from tests.simulation.market import DECIMALS, TENTH
 from tests.simulation.server import RETENTION_MS, Applied, SimServer
 
-# A gap of one of these needs no lost event: nobody was there, or nothing could be written.
+# A gap with one of these causes needs no lost event: no server ran, or writing failed.
 _WITHOUT_LOSS = {"RESTART", "DISK"}
 _MOST_WAITING = 2000
 _MOST_ROWS = 10_000
@@ -46,7 +46,7 @@ def _is_known(price: int, known: KnownRange, step: Steps) -> bool:
 
 
 def book_is_the_exchanges(market: Market, truth: Symbol) -> Iterator[str]:
-    """In sync, the book equals the exchange's at its update id, in what it claims to know."""
+    """In sync, the known part of the book equals the exchange's at its update id."""
     book = market._sync.book
     if book is None:
         return
@@ -135,7 +135,7 @@ class Progress:
 
 
 def market_answers(market: Market) -> Iterator[str]:
-    """What always answers does answer."""
+    """Questions that always have an answer get one."""
     now, age = market.now(), market.age()
     if age is not None and age < 0:
         yield f"{market.symbol}: the age is {age}"
@@ -161,7 +161,7 @@ def is_bounded(server: SimServer) -> Iterator[str]:
 
 
 def answer(history: HistoryStore, price: int, time: int) -> Answer:
-    """Return what a history says of a price, which must be a whole number of its steps, at an instant."""
+    """Return a history's answer about a price, which must be a whole number of its steps, at an instant."""
     step = steps_of(history.instrument)
     try:
         quantity = history.level_at(Price(price // step.price), Millis(time)).quantity
@@ -204,7 +204,7 @@ def _is_of_its_time(truth: Symbol, index: int, update_id: UpdateId, time: int, w
 
 
 def books_are_true(history: HistoryStore, truth: Symbol, random: Random) -> Iterator[str]:
-    """Whole books of the past, and the nearest levels in them, are what the exchange had."""
+    """Whole books of the past, and the nearest levels in them, equal the exchange's."""
     for interval in history.coverage():
         time = random.randint(interval.start, interval.end)
         view = finish(history.book_at(Millis(time)))
@@ -224,7 +224,7 @@ def books_are_true(history: HistoryStore, truth: Symbol, random: Random) -> Iter
 
 
 def changes_are_true(history: HistoryStore, truth: Symbol, random: Random) -> Iterator[str]:
-    """The changes of a level, and of the best prices, are what the exchange did."""
+    """The changes of a level, and of the best prices, equal the exchange's."""
     coverage = history.coverage()
     if not coverage:
         return
@@ -286,7 +286,7 @@ def _is_joined(coverage: list[Interval], start: int, end: int) -> bool:
 
 
 def _cause_between(gaps: list[GapInterval], before: Applied, after: Applied) -> str | None:
-    """Return the cause of a gap that touches what lies between two events."""
+    """Return the cause of a gap that touches the time between two events."""
     for gap in gaps:
         if gap.start < after.time and (gap.end is None or gap.end > before.time):
             return gap.cause.value

@@ -1,7 +1,7 @@
 """The simulated exchange: small books that move, and the whole truth about them for the judge.
 
-An event has two times. `times` never goes back and is what history must say; `earliest` is the `T` that the exchange
-sent, which an event slightly back in time makes lower. Update ids can begin anew, so an id names an event of an era.
+An event has two times. `times` never goes back, and history must have it; `earliest` is the `T` that the exchange sent,
+which is lower for an event slightly back in time. Update ids can begin anew, so an id names an event of an era.
 """
 
 from bisect import bisect_right
@@ -79,7 +79,7 @@ class Symbol:
         self.times, self.earliest, self.pushed_at = [START_MS], [START_MS], [0.0]
         self._take(self.market.bids, self.market.asks)
 
-    # --- what happens
+    # --- events
 
     def prepare(self) -> float:
         """Make the next event; return the seconds until it is pushed."""
@@ -212,7 +212,7 @@ class Symbol:
         """Whether an update id ever meant two things: then a late snapshot can be taken for another one."""
         return bool(self.aliases) or len(self._eras) > 1
 
-    # --- what is true
+    # --- the truth
 
     def prices(self) -> list[int]:
         """Return every price that ever had anything."""
@@ -238,13 +238,13 @@ class Symbol:
         return next((index for index in found if self.times[index] <= time), found[-1] if found else -1)
 
     def quantity(self, price: int, index: int) -> int:
-        """Return what rested at a price after an event."""
+        """Return the quantity at a price after an event."""
         changes = self._changes.get(price, [])
         place = bisect_right(changes, index, key=lambda change: change[0]) - 1
         return changes[place][1] if place >= 0 else 0
 
     def quantity_at(self, price: int, update_id: int, index: int) -> int:
-        """Return what rested at a price at an update id, which may lie inside the event after `index`."""
+        """Return the quantity at a price at an update id, which may lie inside the event after `index`."""
         inside = self.inside.get(update_id)
         return (
             self.quantity(price, index) if inside is None or self.finals[index] == update_id else inside.get(price, 0)

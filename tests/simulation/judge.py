@@ -1,4 +1,4 @@
-"""The judge of one simulated day: asks during it and after it, and keeps what was told as final."""
+"""Judge of one simulated day: it asks during and after the day, and keeps final answers."""
 
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -28,7 +28,7 @@ class _Final(NamedTuple):
 
 
 class Judge:
-    """Compares all answers with the truth, and final answers with what is answered later."""
+    """Judge that compares all answers with the truth, and final answers with later ones."""
 
     def __init__(
         self, report: Report, truth: dict[str, Symbol], random: Random, loop: VirtualLoop, drawn: frozenset[str]
@@ -66,7 +66,7 @@ class Judge:
             self._ask_again(random.choices(self._final, k=_AGAIN), (server,))
 
     def remember(self, server: SimServer) -> None:
-        """Keep some final answers, to compare with what is said later."""
+        """Keep some final answers, to compare them with later ones."""
         for name in server.markets.keys() & self._truth.keys():
             self._ask(server, name, _ASKED // len(self._truth))
 
@@ -123,7 +123,7 @@ class Judge:
         self.remember(server)
 
     def ask_all_again(self, servers: Sequence[SimServer]) -> None:
-        """Ask everything again, and ask the second server what the first one was asked."""
+        """Repeat all questions, also at the second server."""
         self._report.seen["final answers"] += len(self._final)
         self._ask_again(self._final, servers)
 
@@ -134,7 +134,7 @@ class Judge:
                 complete_to = None if market is None else market.history.complete_to
                 may_lag = server is not final.server or final.name in server.damaged
                 if market is None or (may_lag and (complete_to or 0) <= final.time):
-                    continue  # another server may not be that far, and one that lost what it held begins anew
+                    continue  # another server may lag, and one that lost its history begins anew
                 if final.price % checks.steps_of(market.history.instrument).price:
                     continue  # a scale that no event confirmed is forgotten in a restart
                 said = checks.answer(market.history, final.price, final.time)
@@ -150,7 +150,7 @@ class Judge:
         if server is not final.server:
             return not (isinstance(said, int) and isinstance(final.said, int))
         if final.name in server.damaged and not isinstance(said, int):
-            return True  # what is damaged is not known any more, and says so
+            return True  # a damaged part is unknown, and its refusal says so
         if said != "BEFORE_HISTORY" or server.plan.retention_ms == RETENTION_MS:
             return False
         # A gap has nothing before it once the segment that it ended is dropped.

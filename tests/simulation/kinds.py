@@ -26,10 +26,10 @@ TIMED_FAULTS = ("restart", "kill", "disk_full", "stall", "break", "finer", "tick
 TRAITS = ("replay_date", "replay_speed", "short_always", "little_retention")
 ALL_FAULTS = (*FRAME_FAULTS, *CONNECT_FAULTS, *REQUEST_FAULTS, *LIST_FAULTS, *TICKER_FAULTS, *EVENT_FAULTS,
               *SEAL_FAULTS, *TIMED_FAULTS, *TRAITS, "cut_for_age")  # fmt: skip
-# What is seen to that holds in every world; without one of these it is not.
+# Checks of every world; without one of these it is left out.
 CHECKS = ("age_of_progress", "only_a_later_time_is_final", "in_sync_after_30_seconds")
 KINDS = (*ALL_FAULTS, *CHECKS)
-# What the server does not survive yet: drawn only on demand.
+# Faults that the server does not survive yet: drawn only on demand.
 AWAITED: tuple[str, ...] = ()
 DRAWN = frozenset(KINDS) - frozenset(AWAITED)
 
@@ -55,7 +55,7 @@ def network_rates(random: Random, drawn: frozenset[str]) -> dict[str, float]:
 
 
 def event_rates(random: Random, drawn: frozenset[str]) -> dict[str, float]:
-    """Return how often each kind strikes in what the exchange says."""
+    """Return the rate of each kind of fault in the exchange's messages."""
     return {kind: random.choice((0.002, 0.006)) for kind in _some(random, EVENT_FAULTS, 3, drawn)}
 
 
@@ -65,7 +65,7 @@ def seal_rates(random: Random, drawn: frozenset[str]) -> dict[str, float]:
 
 
 def timed(random: Random, drawn: frozenset[str]) -> list[tuple[float, str]]:
-    """Return what strikes at which time."""
+    """Return the faults with their times."""
     return [
         (random.uniform(4, 30), kind)
         for kind in TIMED_FAULTS
@@ -74,5 +74,5 @@ def timed(random: Random, drawn: frozenset[str]) -> list[tuple[float, str]]:
 
 
 def traits(random: Random, drawn: frozenset[str]) -> frozenset[str]:
-    """Return what is unusual of a whole world."""
+    """Return the unusual traits of a whole world."""
     return frozenset(kind for kind in TRAITS if random.random() < _TRAIT and kind in drawn)

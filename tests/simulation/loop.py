@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
 _RESOLUTION = 1e-9
-# Each round of the loop takes this long at least. Where a wait is rounded to nothing, time passes all the same.
+# Each round of the loop takes at least this long, so that time passes also if a wait is rounded to 0.
 _ROUND_SECONDS = 1e-9
 
 
 class NothingLeft(RuntimeError):
-    """Everybody waits for somebody else, for ever."""
+    """Deadlock: all tasks wait for each other."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -43,7 +43,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """There are none."""
 
     def _write_to_self(self) -> None:
-        """Nobody sleeps who would have to be woken."""
+        """Do nothing, because no sleeping selector must be woken."""
 
 
 def run(main: Coroutine[Any, Any, _Result]) -> _Result:

@@ -43,7 +43,7 @@ class SimMarket:
     update_id: int = 100_000
     bids: dict[int, int] = field(default_factory=dict)
     asks: dict[int, int] = field(default_factory=dict)
-    fine_price: int = 0  # what may be added to a price on the grid; 0: nothing
+    fine_price: int = 0  # the largest addition to a price on the grid
     fine_quantity: int = 0  # the same of quantities
     crossed_events: int = 0  # how many more events leave the book crossed
     huge_events: int = 0  # how many more events leave a quantity there that is too large
@@ -58,7 +58,7 @@ class SimMarket:
             self.asks[(self.middle + step) * TENTH] = (1 + self.random.randrange(9)) * UNIT
 
     def event(self) -> Event:
-        """Change some levels, perhaps move the market through some prices; return what happened."""
+        """Change some levels, perhaps move the market through some prices; return the event."""
         random = self.random
         bids: dict[int, int] = {}
         asks: dict[int, int] = {}
@@ -83,7 +83,7 @@ class SimMarket:
             for price, quantity in named.items():
                 if not quantity:
                     del own[price]
-        # What the exchange also says: "0" of a price that an aggressive order crossed.
+        # The exchange also sends "0" for a price that an aggressive order crossed.
         if random.random() < 0.2:
             bids.setdefault((self.middle + 1 + random.randrange(18)) * TENTH, 0)
         if random.random() < 0.2:
@@ -125,5 +125,5 @@ class SimMarket:
                 del bids[self._huge]
 
     def settle(self) -> None:
-        """Let the next event end what was disturbed."""
+        """Let the next event end all disturbances."""
         self.crossed_events = self.huge_events = 0

@@ -1,7 +1,7 @@
 """The simulated network between feed and exchange: delays, order, and everything that goes wrong on the way.
 
-What is wrong is drawn from one generator, counted in `injected`, and over once `healthy` is called. What the feed must
-never do is noted in `violations`.
+Faults are drawn from one generator, counted in `injected`, and end with `healthy`. `violations` lists forbidden acts of
+the feed.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class SimNetwork(SimRest):
         self._next_tickers = _TICKER_SECONDS
 
     def healthy(self) -> None:
-        """Let nothing go wrong any more; what is wrong already stays until somebody does something about it."""
+        """Inject no more faults; present ones stay until the feed repairs them."""
         super().healthy()
         self._frame_kinds.clear()
         self.cuts_each = False
@@ -100,7 +100,7 @@ class SimNetwork(SimRest):
             socket.cut()
 
     def event(self, symbol: str, event: dict[str, Any], wild: dict[str, Any] | None = None) -> None:
-        """Send an event to whoever is subscribed to it, with what goes wrong; `wild` goes to the first one instead."""
+        """Send an event to its subscribers, with faults; `wild` goes to the first one instead."""
         stream = f"{symbol.lower()}@depth@100ms"
         frame = {"stream": stream, "data": event}
         data: bytes | None = None
@@ -170,10 +170,10 @@ class SimNetwork(SimRest):
                 if socket.is_open and _TICKER in socket.streams and _TICKER not in socket.muted:
                     socket.put(orjson.dumps({"stream": _TICKER, "data": ticker}))
 
-    # --- the rest of what the feed needs
+    # --- the rest of the network interface
 
     async def close(self) -> None:
-        """Let go of what is held."""
+        """Close all sockets."""
         for socket in self.sockets:
             await socket.close()
 

@@ -59,7 +59,7 @@ class State:
 
 
 def run_ranges(state: State, first: int, last: int, drawn: frozenset[str], workers: int | None) -> Iterator[str]:
-    """Run what is left of some seeds, range after range; yield a line about each."""
+    """Run the remaining ranges of some seeds; yield a line about each."""
     for start in range(first, last, RANGE):
         end = min(start + RANGE, last)
         if (start, end) in state.ranges:

@@ -1,4 +1,4 @@
-"""What happened in a simulated day, and the sum of many."""
+"""Report of a simulated day, and the sum of many."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ _SHOWN = 20
 
 @dataclass
 class Report:
-    """What happened in a run, and what was wrong."""
+    """Events and violations of one run."""
 
     seed: int
     events: int = 0
@@ -21,7 +21,7 @@ class Report:
 
 @dataclass
 class Sum:
-    """What happened in many runs; `bad` are the seeds where something was wrong, with what was."""
+    """Sum of many runs; `bad` are the seeds with violations."""
 
     seeds: int = 0
     events: int = 0

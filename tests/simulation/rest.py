@@ -1,4 +1,4 @@
-"""The exchange's requests, simulated: weight, bans, snapshots and lists of contracts, and what is wrong with them."""
+"""Simulated requests of the exchange: weight, bans, snapshots and lists of contracts, with faults."""
 
 import asyncio
 from collections import Counter, deque
@@ -18,7 +18,7 @@ _STALE_BODIES = 8
 _MINUTE = 60.0
 # A wild snapshot may come, or cost the book, so many events later.
 _LATE_EVENTS = 150
-# Of the allowed weight, what a request for a full snapshot may find used up.
+# Part of the allowed weight that may be used up before a request for a full snapshot.
 _SPENT = 0.95
 _FULL_WEIGHT = 20
 
@@ -48,7 +48,7 @@ class SimRest:
         self._stale: dict[str, deque[dict[str, Any]]] = {name: deque(maxlen=_STALE_BODIES) for name in symbols}
 
     def healthy(self) -> None:
-        """Let nothing go wrong any more; what is wrong already stays until somebody does something about it."""
+        """Inject no more faults; present ones stay until the feed repairs them."""
         self._rates.clear()
         self.lag_seconds = 0.0
 

@@ -53,7 +53,7 @@ class SimSealer:
         self._timer: asyncio.TimerHandle | None = None
 
     def submit(self, files: Files, job: SealJob, done: Done) -> None:
-        """Do a job; then call `done`, with what went wrong or None."""
+        """Queue a job; later call `done` with the error in words or None."""
         self._waiting.append((files, job, done))
         if self._timer is None:
             self._begin(0.0)

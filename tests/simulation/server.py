@@ -47,7 +47,7 @@ class Plan:
 
 
 class WatchedHistory(HistoryStore):
-    """A history that says what it took."""
+    """A history that reports its records."""
 
     applied: list[Applied]
     run = 0
@@ -65,7 +65,7 @@ class WatchedHistory(HistoryStore):
 
 
 class SimServer:
-    """A server that can be ended and started again on what is left on its disk."""
+    """A server that can be ended, and started again on its disk."""
 
     def __init__(self, plan: Plan, network: SimNetwork, random: Random) -> None:
         self.plan = plan
@@ -82,7 +82,7 @@ class SimServer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start on what is on the disk."""
+        """Start on the present disk."""
         self.runs += 1
         self.markets = {}
         self.network.has_listed = False
@@ -134,14 +134,14 @@ class SimServer:
         )
 
     async def stop(self, *, is_killed: bool) -> None:
-        """End it; killed, it does nothing more of what it would still do."""
+        """End the server; a killed one does nothing more."""
         assert self._task is not None
         if self._task.done():
-            self._task.result()  # what should never happen
+            self._task.result()  # raises: this should never happen
         left = {symbol: _copy(files) for symbol, files in self.disks.items()}
         for market in self.markets.values():
             if is_killed:
-                # What the process would still do until it is gone happens nowhere.
+                # A killed process writes nothing more.
                 assert isinstance(market.history, WatchedHistory)
                 market.history.applied = []
             else:
@@ -158,7 +158,7 @@ class SimServer:
             files.room = None  # a disk that is full is no reason not to start; that is tested elsewhere
 
     def is_running(self) -> bool:
-        """Return whether the feed goes on, as it should for ever."""
+        """Return whether the feed runs, which it always should."""
         return self._task is not None and not self._task.done()
 
     def fill_disks(self, *, is_full: bool) -> None:
@@ -169,7 +169,7 @@ class SimServer:
             self.retry_seals()
 
     def retry_seals(self) -> None:
-        """Try again to seal what could not be sealed, as a server does every ten seconds."""
+        """Retry failed seals, as a server does every ten seconds."""
         for market in self.markets.values():
             market.history.recorder.retry_seals()
 

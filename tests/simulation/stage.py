@@ -1,4 +1,4 @@
-"""A simulated exchange and one server, for tests that say themselves what happens and when."""
+"""Simulated exchange and one server, for tests that script their own events."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ LIFETIME_SECONDS = 23.5 * 3600
 
 
 class Stage:
-    """Made inside a virtual loop; nothing goes wrong but what the test does."""
+    """Stage inside a virtual loop; only the test injects faults."""
 
     def __init__(self, *names: str, limit: int = 2400, middle: int = 1000, **plan: Any) -> None:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Some bad days, one a test: what the mutation check runs where the unit tests notice nothing (tools/mutation.toml)."""
+"""Some bad days, one a test, for mutants that the unit tests do not notice (tools/mutation.toml)."""
 
 import pytest
 

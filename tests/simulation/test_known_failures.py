@@ -1,4 +1,4 @@
-"""What at least one known system gets wrong, each by its name; all in virtual time, through the real feed."""
+"""Named failures of known systems, in virtual time through the real feed."""
 
 import asyncio
 from dataclasses import replace
@@ -137,7 +137,7 @@ async def test_all_sockets_are_closed_at_once_with_two_hundred_symbols() -> None
     for _ in range(12):
         await stage.go_on(0.1)
     await stage.until(lambda: all(market.is_synced for market in stage.markets.values()), within=90, pause=1)
-    await asyncio.sleep(70)  # what the first sync cost is forgotten
+    await asyncio.sleep(70)  # the weight of the first sync is free again
     for socket in stage.network.sockets:
         socket.cut()
     for name in MANY:
@@ -354,7 +354,7 @@ async def test_a_tick_size_halved_in_mid_history_changes_no_answer_about_before(
 
 
 def said(market: Market, price: int, time: int) -> float | str | None:
-    """Return what rested at a price (in 10^-9) at an instant, in whole units."""
+    """Return the quantity at a price (in 10^-9) at an instant, in whole units."""
     instrument = market.history.instrument
     try:
         state = market.history.level_at(Price(price // 10 ** (DECIMALS - instrument.price_scale)), Millis(time))

@@ -1,4 +1,4 @@
-"""Thousands of bad days, each from its seed, and what must hold in all of them (see world.py, judge.py, checks.py)."""
+"""Thousands of bad days, each from its seed, with the invariants of all (see world.py, judge.py, checks.py)."""
 
 from pathlib import Path
 from random import Random

@@ -1,4 +1,4 @@
-"""What the exchange may say that is not so: each kind of a wild event, snapshot, ticker or list of contracts."""
+"""False messages of the exchange: each kind of a wild event, snapshot, ticker or list of contracts."""
 
 from random import Random
 from typing import Any

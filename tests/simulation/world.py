@@ -1,4 +1,4 @@
-"""One simulated day: an exchange, a server or two, and what goes wrong between them, all from one seed."""
+"""One simulated day: an exchange, a server or two, and faults between them, all from one seed."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ LEAST_EVENTS, LEAST_FAULTS, MOST_SECONDS = 300, 3, 150.0
 # After the last fault, without the waits that the exchange announces.
 CONVERGE_SECONDS = 30.0
 _LONG_SECONDS = 400.0
-# Where it announces one after the other, the day ends all the same.
+# The longest sum of announced waits, after which the day ends nevertheless.
 _MOST_WAIT_SECONDS = 900.0
 # No day is longer; one that goes on waits for something that never ends.
 _LONGEST_SECONDS = 3000.0
@@ -39,7 +39,7 @@ _LATE_EVENTS = 100
 
 
 class World:
-    """An exchange, a server or two, and what goes wrong between them."""
+    """An exchange, a server or two, and faults between them."""
 
     def __init__(self, seed: int, loop: VirtualLoop, drawn: frozenset[str]) -> None:
         self.report = Report(seed)
@@ -91,7 +91,7 @@ class World:
     def pump(self, symbol: Symbol) -> None:
         """Let the next event of a symbol happen in its time, and so on."""
         if self._is_quiet or symbol.is_still:
-            # What an event brings happens right before it, so that no event is made before the pause is over.
+            # A fault of an event happens right before it, so that no event is made before the pause is over.
             self.loop.call_later(1.0, self.pump, symbol)
         elif self._pumping:
             self.loop.call_later(symbol.prepare(), self._push, symbol)
@@ -151,14 +151,14 @@ class World:
             return {**frame, "u": told}
         return None
 
-    # --- what goes wrong at its time
+    # --- timed faults
 
     async def strike(self, kind: str) -> None:
         """Let something go wrong that is not the network's fault."""
         random, server = self.random, self.first
         symbol = random.choice(list(self.truth.values()))
         if kind == "unlist" and not any(each.plan.all_symbols for each in self.servers):
-            return  # who names a symbol does not start where it is not listed
+            return  # a server that names a symbol does not start without it in the list
         if kind == "log_flip" and not server.damage_log(symbol.name):
             return
         self.report.faults[kind] += 1
@@ -291,7 +291,7 @@ class World:
             symbol.market.settle()
 
     async def _converge(self) -> None:
-        """Wait until all books are the exchange's; what the exchange tells to wait does not count."""
+        """Wait until all books are the exchange's, without counting waits that the exchange demands."""
         waited, started = 0.0, self.loop.time()
         while waited < self._converge_seconds and self.loop.time() - started < _MOST_WAIT_SECONDS:
             behind = [server for server in self.servers if not self._has_caught_up(server)]

@@ -1,4 +1,4 @@
-"""Every answer beside what the exchange did: each check raises Wrong. Answers come in the shape of their JSON."""
+"""Checks of answers against the exchange's true book; each raises Wrong. Answers have the shape of their JSON."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, zip_longest
@@ -32,7 +32,8 @@ def is_final(answer: Answer) -> bool:
 def event_of(truth: Truth, answer: Answer, asked_for: int | None) -> int | None:
     """Return the event that an answer is the state after; None where a snapshot cut one into two.
 
-    `asked_for` is the instant of the question, None for now: the very moment of the last event has an age all the same.
+    `asked_for` is the instant of the question, None for now: an answer about the very moment of the last event has an
+    age nevertheless.
     """
     update_id = int(answer.get("update_id") or answer.get("last_update_id") or 0)
     complete_to = answer.get("complete_to")
@@ -154,7 +155,7 @@ def book(truth: Truth, answer: Answer, *, time: int | None, limit: int | None) -
 
 
 def _stretches(truth: Truth, judge: Judge, answer: Answer, *, start: int, end: int) -> list[tuple[int, int]]:
-    """Judge what a list speaks for, and what is missing in between; return its stretches."""
+    """Judge the stretches and gaps of a list; return its stretches."""
     stretches = [(ms(each["start"]), ms(each["end"])) for each in answer["stretches"]]
     gaps = [(ms(gap["start"]), gap.get("end") and ms(gap["end"]), gap["cause"]) for gap in answer["gaps"]]
     for gap in gaps:
@@ -197,7 +198,7 @@ _Rows = list[tuple[int, int, int]]
 
 
 def _since_known(truth: Truth, price: float, said: _Rows, happened: _Rows) -> tuple[_Rows, _Rows]:
-    """Leave out the first thing said of a level that was not known, if it is right, and what happened before."""
+    """Leave out the first row of an unknown level, if it is right, and the events before it."""
     known_from = said[0][0] if said else None
     before = [row for row in happened if known_from is None or row[0] <= known_from]
     if any(units for time, _, units in before if time != known_from):
@@ -278,7 +279,7 @@ def _unanswered(truth: Truth, judge: Judge, outcome: str, *, price: float, time:
 
 
 def status(truth: Truth, judge: Judge, answer: Answer, *, now: int) -> None:
-    """Judge GetStatus: what it says of the book, if it has one, and of what must never be."""
+    """Judge GetStatus: its fields about the book, if it has one, and the counters that must stay 0."""
     if not answer["is_connected"]:
         if not judge.is_recovering(truth, now):
             raise Wrong("nothing was lost lately, and there is no book")

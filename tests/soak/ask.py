@@ -148,7 +148,7 @@ async def over_rest(http: aiohttp.ClientSession, base: str, asked: Question, **o
 
 
 def refusal_of(said: Mapping[str, Any], status: int) -> Refused:
-    """Return what an error's JSON says."""
+    """Return the refusal in an error's JSON."""
     (info, *_) = [each for each in said["details"] if "reason" in each]
     unavailable = info["reason"] in ("EDGE_UNAVAILABLE", "EDGE_TIMEOUT", "EDGE_INTERNAL")
     return Refused("" if unavailable else info["reason"], info.get("metadata", {}), f"{status}: {said['message']}")
@@ -164,7 +164,7 @@ async def over_grpc(client: AsyncClient, asked: Question) -> Answer | Refused:
 
 
 def check(judge: Judge, asked: Question, answer: Answer | Refused, *, now: int, told: int) -> Sequence[str]:
-    """Judge an answer; return what kinds of it there were. Raises Wrong.
+    """Judge an answer; return its kinds. Raises Wrong.
 
     `now` is the exchange's time by then, `told` up to where history went when it was asked.
     """
@@ -196,7 +196,7 @@ def check(judge: Judge, asked: Question, answer: Answer | Refused, *, now: int, 
 
 
 def lasting(answer: Any) -> Any:
-    """Return an answer without what grows, in one shape whether it came over REST or gRPC."""
+    """Return an answer without its growing fields, in one shape for REST and gRPC."""
     if isinstance(answer, Mapping):
         kept = {name: lasting(value) for name, value in answer.items() if name not in ("complete_to", "age")}
         return {name: value for name, value in kept.items() if value is not None}

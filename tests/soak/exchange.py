@@ -1,4 +1,4 @@
-"""The simulated exchange of a soak: what it does is written down, and what it loses is lost on purpose, one by one."""
+"""Simulated exchange of a soak: it records its events, and loses single ones on purpose."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ _CUTS = (20.0, 60.0)
 
 
 class _Notes(list[dict[str, Any]]):
-    """A list that hands on what is added to it, and keeps nothing."""
+    """A list that passes added items on, and keeps none."""
 
     def __init__(self, take: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class _Notes(list[dict[str, Any]]):
 
 
 class Exchange:
-    """A simulated exchange from one seed; `truths` has what each symbol's book was after every event."""
+    """A simulated exchange from one seed; `truths` has each symbol's book after every event."""
 
     def __init__(self, seed: int, *, symbols: Sequence[str], speed: float, start_ms: int) -> None:
         self.simulator = Simulator(symbols=symbols, seed=seed, speed=speed, start_ms=start_ms, faults=_FAULTS)
@@ -40,7 +40,7 @@ class Exchange:
         self._random = Random(f"{seed}/losses")
 
     async def start(self) -> None:
-        """Listen; events come once somebody is subscribed to them."""
+        """Listen; events begin with a subscription."""
         await self.simulator.start()
         for name, symbol in self.simulator.symbols.items():
             book, truth = symbol.truth, self.truths[name]
@@ -50,7 +50,7 @@ class Exchange:
             symbol.served = _Notes(truth.served)
 
     def _happened(self, name: str, event: dict[str, Any]) -> None:
-        """Take note of an event that is about to be sent, or to be lost."""
+        """Record an event before it is sent or lost."""
         self.events += 1
         self.truths[name].apply(event)
         if not self.is_healthy and self._random.random() < _LOST:
@@ -78,19 +78,19 @@ class Exchange:
         self.simulator.disconnect()
 
     async def cut_now_and_then(self) -> None:
-        """Cut all streams for ever, while the exchange is not to be healthy."""
+        """Cut all streams at intervals, until the exchange must be healthy."""
         while True:
             await asyncio.sleep(self._random.uniform(*_CUTS))
             if not self.is_healthy:
                 self.cut()
 
     def went_down(self) -> None:
-        """Take note that the server was told to end."""
+        """Record that the server was told to end."""
         for truth in self.truths.values():
             truth.outages.append((truth.time(truth.newest), None))
 
     def came_up(self) -> None:
-        """Take note that there is a server again."""
+        """Record that a server runs again."""
         for truth in self.truths.values():
             start, _ = truth.outages.pop()
             truth.outages.append((start, truth.time(truth.newest)))

@@ -1,12 +1,12 @@
-"""Whether a process stays as large as it is: its memory at the same phase of the segments, over its life."""
+"""The size of a process, which has to stay as it is: its memory at the same phase of the segments, over its life."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.soak.processes import Sample
 
-# What is left of a segment's life when all is measured at its low point is noise of the allocators: arenas of 1 MB
-# that one object keeps, and caches that fill up. A leak of 1 kB a question is 10 MB within ten minutes.
+# All is measured at the low point of a segment's life, so the rest is noise of the allocators: arenas of 1 MB that one
+# object keeps, and caches that fill up. A leak of 1 kB a question is 10 MB within ten minutes.
 BOUND_BYTES = 10 << 20
 BOUND_PART = 0.05
 # Fewer than so many low points say nothing.
@@ -17,7 +17,7 @@ _MORE_THREADS = 4
 
 @dataclass(frozen=True)
 class Course:
-    """What became of a process: memory in bytes at first and at last, each the least of a third of its `lows`."""
+    """Course of a process: its first and last memory in bytes, each the least of a third of its `lows`."""
 
     name: str
     first: int
@@ -30,7 +30,7 @@ class Course:
 
     @property
     def wrong(self) -> str | None:
-        """What is not flat about it."""
+        """The growth of the process in words; None if it is flat."""
         grown = self.last - self.first
         if self.is_judged and grown > max(BOUND_BYTES, BOUND_PART * self.first):
             lows = ", ".join(str(low >> 10) for low in self.lows)
@@ -41,7 +41,7 @@ class Course:
 
 
 def course(name: str, samples: Sequence[Sample], *, warm_up_ms: int, period_ms: int) -> Course:
-    """Return what became of a process from its samples; what it does every `period_ms` does not count as growth."""
+    """Return the course of a process from its samples; a rise within every `period_ms` does not count as growth."""
     lows: dict[int, Sample] = {}
     settled = [each for each in samples if each.time >= samples[0].time + warm_up_ms]
     for each in settled:

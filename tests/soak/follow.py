@@ -1,4 +1,4 @@
-"""Streams beside what the exchange did: every change is told once, in order, and none is left out but in a gap."""
+"""Checks of streams against the exchange: every change comes once, in order, and only gaps leave changes out."""
 
 from collections.abc import Sequence
 
@@ -76,7 +76,7 @@ class Follower:
             raise Wrong("a change is told, and no state before it")
         update_id = int(message["update_id"])
         number = self.truth.number_of(update_id)
-        if number is None:  # a snapshot that cuts an event into two: what the whole event says comes next
+        if number is None:  # a snapshot that cuts an event into two: the whole event comes next
             if not is_state or not self._is_snapshot(update_id):
                 raise Wrong(f"update id {update_id} lies inside an event")
             self._believe(message)
@@ -99,7 +99,7 @@ class Follower:
         raise NotImplementedError
 
     def _apply(self, message: Answer, number: int, *, is_state: bool) -> None:
-        """Take what a message says of an event, and judge it."""
+        """Apply a message about an event, and judge it."""
         raise NotImplementedError
 
     def _believe(self, message: Answer) -> None:
@@ -112,7 +112,7 @@ class Follower:
 
 
 class LevelFollower(Follower):
-    """Follows one level; `told` is what its reader was told rests there, None for nothing."""
+    """Follower of one level; `told` is the last delivered quantity, None before the first."""
 
     def __init__(self, truth: Truth, judge: Judge, price: float) -> None:
         super().__init__(truth, judge)
@@ -123,7 +123,7 @@ class LevelFollower(Follower):
         if self.at is None or number <= self.at:
             return
         for missed, units in self.truth.changes(self.price, self.at, number):
-            # What was unknown may be emptied without a word.
+            # An unknown level may become empty without a message.
             if units != (self.told or 0):
                 raise Wrong(
                     f"{self.price} was told to hold {self.told} at event {self.truth.final(self.at)}, and at"
@@ -166,7 +166,7 @@ class LevelFollower(Follower):
 
 
 class BookFollower(Follower):
-    """Follows the book, or its DEPTH best levels a side; `levels` is what its reader has."""
+    """Follower of the book, or of its DEPTH best levels a side; `levels` is the reader's copy."""
 
     def __init__(self, truth: Truth, judge: Judge, *, is_whole: bool) -> None:
         super().__init__(truth, judge)
@@ -181,7 +181,7 @@ class BookFollower(Follower):
         self.at = number
 
     def _is_right(self, number: int) -> None:
-        """Judge the reader's book after an event, at what that event changed."""
+        """Judge the reader's book after an event, at the changed prices."""
         if not self.is_whole:
             right = {price: units for side in self.truth.top(number) for price, units in side}
             same(f"the top of the book at {self.truth.final(number)}", self.levels, right)
@@ -206,11 +206,11 @@ class BookFollower(Follower):
             for price in self.truth.between(known.get("lowest") or 0.0, known.get("highest") or float("inf")):
                 same(f"what rests at {price}", self.levels.get(price, 0), self.truth.quantity(price, number))
             if self._is_snapshot(self.truth.final(number)):
-                return  # which says nothing of what the event named outside its range
+                return  # a snapshot does not cover prices of the event outside its range
         self._is_right(number)
 
     def _named(self, message: Answer) -> dict[float, int]:
-        """Return what a message says of which price."""
+        """Return the quantities in a message by price."""
         named: dict[float, int] = dict.fromkeys(message["removed_prices"], 0)
         sides: Sequence[tuple[str, int]] = (("bid", 1), ("ask", -1))
         for side, sign in sides:

@@ -1,4 +1,4 @@
-"""What may be refused, or said not to be known: gaps need a loss, and what is unknown must never have been told of."""
+"""Judge of refusals and unknowns: gaps need a loss, and an unknown level must never have been delivered before."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from tests.soak.truth import Snapshot, Truth, Wrong
 
 Answer = Mapping[str, Any]
 
-# After what was lost, a book is right again within so many seconds of real time.
+# Seconds of real time within which a book recovers from a loss.
 RECOVERY_SECONDS = 60.0
 
 
@@ -26,7 +26,7 @@ def same(what: str, said: object, right: object) -> None:
 
 @dataclass(frozen=True)
 class Refused:
-    """An answer that is none: the reason and its metadata; without a reason nobody answered."""
+    """A refusal: the reason and its metadata; without a reason no server answered."""
 
     reason: str
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Epoch:
 
 @dataclass
 class Standing:
-    """What a server has said of the history of a symbol: its epochs, the oldest instant and the newest final one."""
+    """Earlier claims of a server about a symbol's history: its epochs, the oldest instant and the newest final one."""
 
     epochs: list[Epoch] = field(default_factory=list)
     oldest: int = 0
@@ -58,13 +58,13 @@ class Standing:
 
 
 class Judge:
-    """Judges what is said of what is not known; `speed` is how fast the exchange's time passes."""
+    """Judge of answers about unknown instants and levels; `speed` is that of the exchange's time."""
 
     def __init__(self, truths: Mapping[str, Truth], *, speed: float, retention_ms: int, segment_ms: int) -> None:
         self.truths = truths
         self.standing = {symbol: Standing() for symbol in truths}
         self.recovery_ms = round(RECOVERY_SECONDS * speed * 1000)
-        # What was under way to the server when a connection was lost.
+        # Messages that may have been under way to the server when a connection was lost.
         self._doubt_ms = round(speed * 1000)
         # Segments are dropped whole, at a cut; the one that goes may still have to be sealed first.
         self._longest_ms = retention_ms + 3 * segment_ms
@@ -75,7 +75,7 @@ class Judge:
     # --- history
 
     def history(self, truth: Truth, answer: Answer, *, told: int) -> None:
-        """Judge GetHistory, and take note of it. `told`: up to where history went when it was asked."""
+        """Judge GetHistory, and record it. `told`: the end of the history when the question was sent."""
         standing = self._standing(truth)
         intervals = [(ms(each["start"]), ms(each["end"])) for each in answer["coverage"]]
         if not intervals:
@@ -117,7 +117,7 @@ class Judge:
     def gap(self, truth: Truth, start: int, end: int | None, cause: str) -> None:
         """Judge a gap: there must have been a loss of its kind. `end` is None while it is open."""
         if end is not None and end <= start + 1:
-            return  # a connection was lost, and nothing of what it should have brought
+            return  # a connection was lost without a missed event
         last = truth.time(truth.newest) if end is None else end
         losses: dict[str, bool] = {
             "CHAIN_BREAK": any(start < time <= last for time in truth.lost),
@@ -130,7 +130,7 @@ class Judge:
         if start >= truth.time(truth.first) and not truth.is_event(start + 1):
             raise Wrong(f"a gap begins after {start}, where no event was")
 
-    # --- what is not known
+    # --- unknown instants and levels
 
     def may_be_unknown(self, truth: Truth, price: float, time: int) -> bool:
         """Return whether a quantity need not be known: before history, in a gap, or where nothing has told of it."""
@@ -190,7 +190,7 @@ class Judge:
         epoch = self._standing(truth).epoch_at(time)
         if epoch is None or time > epoch.end:
             return
-        # While a connection was lost, nobody knew that nothing was missed.
+        # While a connection was lost, the server could not know that no event was missed.
         if not any(cut - self._doubt_ms <= time <= cut + self.recovery_ms for cut in truth.cuts):
             raise Wrong(f"{time} is said to lie in a gap, and was told to be covered")
 

@@ -1,4 +1,4 @@
-"""The load of a soak: who asks, over which way and how often, and what becomes of every answer."""
+"""Load of a soak: its askers with their ways and rates, and the judgement of every answer."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ _PATIENCE = 30.0
 
 
 class Report:
-    """What happened in a run; `wrong` is empty where all was well."""
+    """Events of a run; `wrong` lists the violations."""
 
     def __init__(self) -> None:
         self.wrong: list[str] = []
@@ -36,7 +36,7 @@ class Report:
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def say(self, *parts: object) -> None:
-        """Take note of something wrong."""
+        """Record a violation."""
         self.wrong.append("\n    ".join(map(str, parts)))
 
 
@@ -114,7 +114,7 @@ class Load:
         return answer
 
     async def _judge(self, way: str, asked: Question, answer: Answer | Refused, told: int) -> None:
-        """Judge an answer; where it seems to be wrong, once more with what history says by now."""
+        """Judge an answer; if it seems wrong, judge it again with the present history."""
         try:
             try:
                 outcomes = check(self.judge, asked, answer, now=self.exchange.time, told=told)
@@ -127,7 +127,7 @@ class Load:
             self.report.answers.update(outcomes)
 
     async def read_history(self, symbol: str) -> None:
-        """Take note of what is covered and what is not, as soon as there is somebody to say it."""
+        """Record coverage and gaps, as soon as a server answers."""
         while True:
             asked, told = Question("history", symbol), self.judge.standing[symbol].newest
             answer = await self.rest(asked)
@@ -157,7 +157,7 @@ class Load:
             self._kept[self.random.randrange(_KEPT)] = kept
 
     async def read_histories_for_ever(self) -> None:
-        """Keep up with what is covered."""
+        """Update the recorded coverage again and again."""
         while True:
             for symbol in self.judge.truths:
                 await self.read_history(symbol)
@@ -170,7 +170,7 @@ class Load:
     # --- answers that must never change
 
     async def ask_again_for_ever(self, pause: float) -> None:
-        """Ask for what was answered before."""
+        """Repeat earlier questions."""
         while True:
             await asyncio.sleep(pause)
             if self._kept:
@@ -202,10 +202,10 @@ class Load:
         if after != before:
             self.report.say("an answer that was final has changed", way, asked, after, before)
 
-    # --- nobody means well
+    # --- hostile requests
 
     async def be_hostile_for_ever(self, pause: float) -> None:
-        """Send what nobody means well with; each must get the answer that it must get."""
+        """Send hostile requests; each must get its required answer."""
         while True:
             await asyncio.sleep(pause)
             hostile, was_down = self.random.choice(REQUESTS), self.is_down
@@ -229,7 +229,7 @@ class Load:
 
 
 def _of_itself(answer: Any) -> Any:
-    """Return an answer without what it says of the second before."""
+    """Return an answer without its fields about the second before."""
     return {name: value for name, value in answer.items() if name not in _EARLIER}
 
 

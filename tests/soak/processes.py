@@ -1,4 +1,4 @@
-"""The processes of a soak: the server that lives, ends and lives again, and what the kernel says of each process."""
+"""Processes of a soak: the server with its restarts, and the kernel's figures of each process."""
 
 import asyncio
 import contextlib
@@ -20,10 +20,10 @@ from tests.support.system import free_port
 
 _COMMAND = Path(sys.executable).with_name("chronobook-server")
 _START_SECONDS = 30.0
-# Two seconds of drain, and what the command promises.
+# Two seconds of drain, and the promised time of the command.
 _STOP_SECONDS = 8.0
 _MOST_LINES = 60
-# What shares the machine can do that too; it is counted.
+# Other load of the machine can cause this too; it is counted.
 _STALL = "the event loop stood still"
 _PROC = Path("/proc")
 
@@ -126,12 +126,12 @@ class Served:
             await self._process.wait()
 
     async def metrics(self) -> "Metrics":
-        """Return what the server counts."""
+        """Return the server's metrics."""
         async with aiohttp.ClientSession() as http, http.get(f"http://{self._metrics}/metrics") as reply:
             return Metrics(await reply.text())
 
     def complaints(self) -> list[str]:
-        """Return what its log tells of faults, from the first line on."""
+        """Return the lines of its log about faults, from the first line on."""
         lines = self.log.read_text().splitlines()
         first = [
             number
@@ -142,7 +142,7 @@ class Served:
 
 
 class Metrics:
-    """What Prometheus would read."""
+    """Metrics as Prometheus reads them."""
 
     def __init__(self, text: str) -> None:
         self._samples = [

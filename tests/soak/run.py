@@ -75,7 +75,7 @@ class Soak:
         self._samples: dict[str, list[Sample]] = {}
 
     async def run(self) -> None:
-        """Run it to its end; what was wrong is in the report."""
+        """Run to the end; the report has the violations."""
         with tempfile.TemporaryDirectory(prefix="soak-") as name:
             folder = Path(name)
             served = Served(self.exchange.simulator, folder, retention_s=self.plan.retention_s)
@@ -142,7 +142,7 @@ class Soak:
 
     @contextlib.asynccontextmanager
     async def _running(self, *work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        """Do some work around a block; what ends before the block does, by a fault of its own, ends the run."""
+        """Run some work during a block; a work that fails before the block's end ends the run."""
         tasks = [asyncio.create_task(each) for each in work]
         main = asyncio.current_task()
         assert main is not None
@@ -216,7 +216,7 @@ class Soak:
             self.report.say("streams have not told all", *(vars(each) for each in readers.late()))
 
     async def _nothing_is_left(self, served: Served, idle: dict[str, int]) -> None:
-        """Judge that whoever has left leaves nothing behind: no stream, no call, no file beyond those of before."""
+        """Judge that departed callers leave no stream, no call and no file behind."""
         try:
             async with asyncio.timeout(RECOVERY_SECONDS):
                 while True:
@@ -235,7 +235,7 @@ class Soak:
     def _open_files(self, served: Served) -> dict[str, int]:
         return {"server": open_files(served.pid), "Envoy": open_files(child(os.getpid(), named=_ENVOY))}
 
-    # --- what the server and the kernel count
+    # --- figures of the server and the kernel
 
     async def _read_metrics(self, served: Served) -> None:
         metrics = await served.metrics()
@@ -251,7 +251,7 @@ class Soak:
             self.report.answers[name.removeprefix("feed_")] += metrics.total(f"{name}_total")
 
     async def _sampling(self, served: Served) -> None:
-        """Look at the processes for ever; a server that was started again is another one."""
+        """Sample the processes at intervals; a restarted server is another process."""
         envoy = child(os.getpid(), named=_ENVOY)
         while True:
             pids = {"Envoy": envoy}
@@ -264,14 +264,14 @@ class Soak:
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     async def _forget_for_ever(self) -> None:
-        """Forget what the server must have forgotten long ago."""
+        """Forget data that the server must have forgotten long ago."""
         while True:
             await asyncio.sleep(10.0)
             for truth in self.exchange.truths.values():
                 truth.forget(truth.time(truth.newest) - self.plan.retention_s * 1000 - 6 * SEGMENT_MS)
 
     def _judge_memory(self) -> None:
-        # What the first generation of segments leaves free, the second one fills again, if not all of it.
+        # The second generation of segments fills most of the memory that the first one leaves free.
         warm_up_ms = 2 * (self.plan.retention_s * 1000 + SEGMENT_MS)
         for name, samples in sorted(self._samples.items()):
             if samples:
@@ -281,7 +281,7 @@ class Soak:
 
 @contextlib.contextmanager
 def without_requests() -> Iterator[None]:
-    """Keep what Envoy says of every request, and of bodies that are too large, out of a block's output."""
+    """Keep Envoy's lines about requests and too large bodies out of a block's output."""
     kept = os.dup(1), os.dup(2)
     with tempfile.TemporaryFile("w+") as said:
         for number in (1, 2):

@@ -1,4 +1,4 @@
-"""The readers of streams: over gRPC and as server-sent events, for ever or for a while, quick ones and slow ones."""
+"""Readers of streams: over gRPC and as server-sent events, endless and short, quick and slow."""
 
 import asyncio
 import contextlib
@@ -31,12 +31,12 @@ class Readers:
     # --- which
 
     def level(self, symbol: str) -> LevelFollower:
-        """Return who follows a level near the market."""
+        """Return a follower of a level near the market."""
         truth = self.load.judge.truths[symbol]
         return LevelFollower(truth, self.load.judge, self.load.random.choice(truth.best_levels(10)))
 
     def book(self, symbol: str, *, is_whole: bool) -> BookFollower:
-        """Return who follows a book."""
+        """Return a follower of a book."""
         return BookFollower(self.load.judge.truths[symbol], self.load.judge, is_whole=is_whole)
 
     # --- over gRPC
@@ -83,7 +83,7 @@ class Readers:
         return begin is not None and ms(begin) < self.load.judge.standing[follower.truth.symbol].oldest
 
     def take(self, follower: Follower, message: dict[str, Any]) -> bool:
-        """Let a follower judge a message; return whether it was right: what follows a wrong one would be wrong too."""
+        """Let a follower judge a message; return whether it was right, because later ones depend on it."""
         try:
             follower.take(message)
             self.load.report.streams["messages"] += 1
@@ -99,7 +99,7 @@ class Readers:
     # --- as server-sent events
 
     async def read_sse(self, follower: Follower, *, pause: float = 0.0) -> None:
-        """Follow a stream; where it breaks, go on after its last message, for ever."""
+        """Follow a stream without end; when it breaks, resume after its last message."""
         load = self.load
         load.report.streams["sse"] += 1
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
@@ -132,7 +132,7 @@ class Readers:
                 continue
             message = json.loads(line.removeprefix(b"data: "))
             if "kind" not in message:
-                break  # an error in place of a message; the next request says what it was
+                break  # an error in place of a message; the next request tells the error
             if not self.take(follower, message):
                 return False
             count += 1
@@ -155,7 +155,7 @@ class Readers:
     # --- how long
 
     async def stay(self, make: Callable[[], Follower], *, over: str) -> None:
-        """Read one stream for ever; where its reader came too late for what history holds, another one."""
+        """Read one stream without end; start another one if its reader was too slow for the history."""
         late = self.load.report.streams
         while True:
             follower, before = make(), late["past"] + late[_LATE]

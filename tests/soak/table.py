@@ -1,4 +1,4 @@
-"""What a soak has seen, as a short table."""
+"""Results of a soak, as a short table."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +16,7 @@ def _percentile(seconds: Sequence[float], part: float) -> str:
 
 
 def table(report: Report, courses: Sequence[Course], *, restarts: int, seals: int, exchange: Exchange) -> str:
-    """Return the table; times are as the one who asks sees them, in the process that is the exchange as well."""
+    """Return the table; times are the asker's, whose process is also the exchange's."""
     losses = exchange.simulator.injected.copy()
     losses["cut"] = max(len(truth.cuts) for truth in exchange.truths.values())
     rows = [

@@ -1,4 +1,4 @@
-"""The soak for a few seconds, and that its judge sees what is wrong."""
+"""The soak for a few seconds, and faults that its judge must find."""
 
 import copy
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def a_truth() -> Truth:
 
 
 def a_judge(truth: Truth) -> Judge:
-    """Return a judge who was told that all is covered."""
+    """Return a judge with full coverage."""
     judge = Judge({truth.symbol: truth}, speed=1.0, retention_ms=3_600_000, segment_ms=300_000)
     whole = {"start": START / 1000, "end": START / 1000 + 3}
     history = {"coverage": [whole], "gaps": [], "oldest_timestamp": whole["start"], "newest_timestamp": whole["end"]}

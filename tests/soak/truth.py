@@ -1,4 +1,4 @@
-"""What the exchange really did, written down as it does it, in the plainest way; shares nothing with what it judges.
+"""The exchange's true course, recorded in the plainest way; it shares no code with the server that it judges.
 
 Quantities are whole numbers of 1/UNIT of the base asset, above 0 for bids and below for asks; instants are milliseconds
 of the exchange. Events have numbers: 0 is the book before the first one.
@@ -22,7 +22,7 @@ class Wrong(Exception):
 
 
 class Forgotten(Wrong):
-    """Something so long past that nobody may know it any more, but from a queue of his own."""
+    """An instant so long past that only a reader's own queue may still hold it."""
 
 
 class Snapshot(NamedTuple):
@@ -82,7 +82,7 @@ class Truth:
         self._note(after, event["u"], event["T"])
 
     def served(self, body: Mapping[str, Any]) -> None:
-        """Take note of a snapshot that was served."""
+        """Record a served snapshot."""
         bids, asks = body["bids"], body["asks"]
         prices = [float(price) for price, _ in (*bids, *asks)]
         lowest, highest = min(prices, default=float("inf")), max(prices, default=0.0)
@@ -113,7 +113,7 @@ class Truth:
         self._tops.append((bids, asks))
 
     def forget(self, time: int) -> None:
-        """Forget what happened before an instant, but for the book that it led to."""
+        """Forget the events before an instant, but keep the book after them."""
         count = bisect_right(self._times, time) - 1
         if count <= 0:
             return
@@ -173,7 +173,7 @@ class Truth:
         return self.first + bisect_left(self._finals, update_id)
 
     def quantity(self, price: float, number: int) -> int:
-        """Return what rested at a price after an event."""
+        """Return the quantity at a price after an event."""
         series = self._series.get(price)
         if series is None:
             return 0
@@ -182,7 +182,7 @@ class Truth:
         return values[index] if index >= 0 else 0
 
     def changes(self, price: float, after: int, up_to: int) -> Iterator[tuple[int, int]]:
-        """Yield the events after one and up to another that changed a price, with what rested there from then on."""
+        """Yield the events after one and up to another that changed a price, with the new quantities."""
         numbers, values = self._series.get(price, ((), ()))
         for index in range(bisect_right(numbers, after), bisect_right(numbers, up_to)):
             yield numbers[index], values[index]

@@ -63,5 +63,5 @@ def named(chain: Chain, event: DepthUpdate, book: int = BOOK) -> Input:
 
 
 def said(chain: Chain) -> list[tuple[TroubleKind, str]]:
-    """Return what the chain says of the messages that it refused."""
+    """Return the chain's reasons for its refusals."""
     return [(trouble.kind, trouble.reason) for trouble in chain.troubles]

@@ -38,7 +38,7 @@ class Command:
                 status = await self.stub.GetStatus(pb.GetStatusRequest(symbol=symbol))
                 if status.is_connected and status.last_update_id >= update_id:
                     return status
-                await asyncio.sleep(0.01)  # nobody announces it
+                await asyncio.sleep(0.01)  # there is no event to await
 
     async def ended(self) -> tuple[int, str]:
         """Return exit code and standard error once the process has ended, by itself or because it was told to."""

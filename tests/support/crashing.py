@@ -21,7 +21,7 @@ class Half(Enum):
 
 
 class Disk:
-    """Counts operations, and dies at the one numbered `at`. `kinds` is what each of them was."""
+    """Disk that counts operations, and dies at the one numbered `at`. `kinds` are their kinds."""
 
     def __init__(self, at: int | None = None, half: Half = Half.NOTHING) -> None:
         self.kinds: list[str] = []

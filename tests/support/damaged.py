@@ -1,4 +1,4 @@
-"""A folder of history to be damaged, with what it answered before."""
+"""Folder of history to be damaged, with its answers before the damage."""
 
 from chronobook_server.core.coverage import Cause, GapInterval
 from chronobook_server.core.records import Update
@@ -21,7 +21,7 @@ from tests.support.stored import (
 
 
 class Folder:
-    """One epoch in sealed segments and a log, ended as kill -9 ends it, and what it answered before."""
+    """One epoch in sealed segments and a log, ended as by kill -9, with its answers before the damage."""
 
     def __init__(self, *, sealer: InlineSealer | PatientSealer | None = None, seed: int = 5) -> None:
         self.files = MemoryFiles()
@@ -84,7 +84,7 @@ class Folder:
         return found
 
     def assert_unhurt_outside(self, history: HistoryStore, start: int, end: int, *, cause: str = "DAMAGED") -> None:
-        """Assert that a history says what it said before, but that (start, end) is a gap, both ends excluded."""
+        """Assert that a history answers as before, except that (start, end) is a gap, both ends excluded."""
         for (price, time), said in self.before.items():
             expected = (start, end, cause) if start < time < end else said
             assert answer(history, price, time) == expected, (price, time)
@@ -101,5 +101,5 @@ def gap(start: int, end: int | None, cause: Cause = Cause.DAMAGED) -> GapInterva
 
 
 def until(said: dict[tuple[int, int], Answer], end: int) -> dict[tuple[int, int], Answer]:
-    """Return what was said of the instants up to one."""
+    """Return the answers about the instants up to one."""
     return {asked: answered for asked, answered in said.items() if asked[1] <= end}

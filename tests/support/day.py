@@ -16,7 +16,7 @@ from tests.support import captures
 
 _TICKS = 100  # in one unit of price
 _STEPS = 1000  # in one unit of quantity
-# What is nearer to the market than this part of its price moves with it.
+# Levels nearer to the market than this part of its price move with it.
 _NEAR = 0.05
 _WALK = 500  # ticks, standard deviation from one round to the next
 _EVENTS_BETWEEN = 50
@@ -100,7 +100,7 @@ class CapturedDay:
             yield frames
 
     def _moved(self, offset: int, end: Signed) -> Signed:
-        """Return the book that a round begins with: the capture's own, with what it has named outside of it."""
+        """Return the first book of a round: the capture's own, with the named prices outside of it."""
         moved = {price: quantity for price, quantity in end.items() if price not in self._band}
         near = {price: quantity for price, quantity in (end | self._begin).items() if price in self._band}
         inside = range(min(self._begin), max(self._begin) + 1)
@@ -130,7 +130,7 @@ class CapturedDay:
         return _body(moment, moment + event.event_delay, ids + event.first, ids + event.final, previous, bids, asks)
 
     def _between(self, live: Signed, target: Signed, time: int, previous: int, last: int) -> list[bytes]:
-        """Return the events that take one book to another: what must go first, then what comes."""
+        """Return the events from one book to another: removals first, then additions."""
         going = [(price, quantity) for price, quantity in live.items() if target.get(price, 0) * quantity <= 0]
         coming = [(price, quantity) for price, quantity in target.items() if live.get(price) != quantity]
         frames = []

@@ -98,7 +98,7 @@ class SmallExchange:
         named_asks = {
             price for price in old_asks.keys() | self.asks.keys() if old_asks.get(price) != self.asks.get(price)
         }
-        # What the exchange also says: "0" of a price that an aggressive order crossed, and repetitions.
+        # The exchange also sends "0" for a price that an aggressive order crossed, and repetitions.
         if self.random.random() < 0.2:
             named_bids.add(self.middle + 1 + self.random.randrange(18))
         if self.random.random() < 0.2:

@@ -27,7 +27,7 @@ ISSUER, AUDIENCE = "https://issuer.example", "chronobook"
 
 
 class Issuer:
-    """Who issues tokens; `write` tells the edge with which key."""
+    """Issuer of tokens; `write` writes its keys for the edge."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -38,7 +38,7 @@ class Issuer:
         return path
 
     def token(self, **claims: Any) -> str:
-        """Return a good token, but for what is given; None leaves a claim out."""
+        """Return a good token with these claims changed; None leaves a claim out."""
         now = int(time.time())
         said = {"iss": ISSUER, "aud": AUDIENCE, "sub": "somebody", "iat": now, "exp": now + 3600, **claims}
         kept = {name: value for name, value in said.items() if value is not None}
@@ -78,7 +78,7 @@ class Edge:
 def edge_settings(
     folder: Path, upstreams: Sequence[Endpoint], **changes: Any
 ) -> tuple[GatewaySettings, Authority, Issuer]:
-    """Return settings of an edge with TLS and tokens, whose limit nobody meets, and who signed what."""
+    """Return settings of an edge with TLS, tokens and an unreachable rate limit; with its authority and issuer."""
     authority, issuer = make_authority(folder), Issuer()
     settings = GatewaySettings(
         Address("127.0.0.1", free_port()),
@@ -100,5 +100,5 @@ async def running_edge(folder: Path, upstreams: Sequence[Endpoint], **changes: A
                 async with http.get(f"{edge.base}/readyz", ssl=edge.trusting, headers=edge.bearer) as reply:
                     if reply.status == 200:
                         break
-                await asyncio.sleep(0.02)  # Envoy finds the server by itself and tells nobody
+                await asyncio.sleep(0.02)  # Envoy finds the server without an event for the test
         yield edge

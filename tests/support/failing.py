@@ -1,4 +1,4 @@
-"""A disk that refuses operations while there is trouble; what it refuses to write, it may have written half of."""
+"""Disk that refuses operations during trouble; a refused write may have written half of its bytes."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from chronobook_server.history.files import DiskFiles, DiskLog
 class Trouble:
     """Counts operations, and refuses those that `refuses` says, given number and kind; `refused` counts these.
 
-    `is_on` is for whoever drives the disk: nothing is counted or refused while it is false.
+    The test sets `is_on`: while it is false, no operation is counted or refused.
     """
 
     def __init__(self, refuses: Callable[[int, str], bool] = lambda *_: False, *, number: int = errno.ENOSPC) -> None:

@@ -1,4 +1,4 @@
-"""A service that answers what a test wants, to look at what Envoy makes of it."""
+"""Service with scripted answers, to check their form behind Envoy."""
 
 import asyncio
 import contextlib
@@ -71,7 +71,7 @@ async def fail(context: Context, name: str) -> None:
 
 
 class FakeService(OrderBookServiceServicer):
-    """Answers with what a test can tell from anything else; a symbol is the name of the error to end with."""
+    """Service with distinctive answers; a symbol names the error to end with."""
 
     def __init__(self) -> None:
         self.calls = 0

@@ -1,4 +1,4 @@
-"""What the parts of the feed need around them in tests: a network by hand in virtual time, sinks that take notes."""
+"""Surroundings of the feed's parts in tests: a scripted network in virtual time, and recording sinks."""
 
 import asyncio
 from typing import Any
@@ -14,7 +14,7 @@ from tests.support.recordings import START_NS, FakeNetwork, FakeSocket
 
 
 class SendingSocket(FakeSocket):
-    """A WebSocket that keeps what is sent to it."""
+    """A WebSocket that keeps the sent messages."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -57,7 +57,7 @@ class TimedNetwork(FakeNetwork):
 
 
 class NotingSink:
-    """A sink that keeps the final ids and sources of what it gets, and wants a snapshot once a stream is up."""
+    """A sink that keeps the final ids and sources of its events, and wants a snapshot once a stream is open."""
 
     def __init__(self) -> None:
         self.got: list[tuple[int, int]] = []

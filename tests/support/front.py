@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Iterable[bytes]]
-"""The bytes of a whole reply, or what makes them one after the other."""
+"""The bytes of a whole reply, or a function that yields them in parts."""
 
 
 class Front:
     """Connections to `target`, a port of this machine, through a port of its own.
 
-    `answers` maps the beginning of a path to what the next requests of it get; then the exchange answers.
+    `answers` maps the beginning of a path to the answers of its next requests; after them the exchange answers.
     """
 
     def __init__(self, target: int) -> None:

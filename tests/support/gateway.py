@@ -29,7 +29,7 @@ async def is_unavailable(http: aiohttp.ClientSession, base: str) -> bool:
 
 
 async def until_available(base: str) -> None:
-    """Return once a server answers through the gateway; Envoy finds it by itself and tells nobody."""
+    """Return once a server answers through the gateway; Envoy finds it without an event for the test."""
     async with aiohttp.ClientSession() as http, asyncio.timeout(PATIENCE):
         while await is_unavailable(http, base):  # noqa: ASYNC110
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Requests that nobody means well with, and the answer that each must get at the edge. `{token}` is a good token."""
+"""Hostile requests with their required answers at the edge. `{token}` is a good token."""
 
 from typing import NamedTuple
 
@@ -164,7 +164,7 @@ SMUGGLING = [
     Hostile("a lone carriage return", raw("GET /status HTTP/1.1", "x-a: b\rc"), 200),
     Hostile("a name with an underscore", raw("GET /status HTTP/1.1", "content_length: 5"), 400),
     Hostile("no host", raw("GET /status HTTP/1.1", host=None), 400),
-    # Nothing depends on the host here; the local gateway refuses whatever is not its name.
+    # Nothing depends on the host here; the local gateway refuses all names but its own.
     Hostile("two hosts", raw("GET /status HTTP/1.1", "host: other.example"), 200),
     Hostile("HTTP/1.0", raw("GET /status HTTP/1.0"), 426),
     Hostile("HTTP/0.9", b"GET /status\r\n\r\n", 426),

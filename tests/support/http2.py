@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 (RFC 9113), good and bad, and floods of them that nobody means well with."""
+"""Frames of HTTP/2 (RFC 9113), good and bad, and hostile floods of them."""
 
 import struct
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def get(stream: int, token: bytes, *more: tuple[bytes, bytes], path: bytes = b"/
 
 
 class Flood(NamedTuple):
-    """What is sent over one connection, after its beginning; it ends the connection, or else only its stream."""
+    """Bytes for one connection after its beginning; they end the connection, or only their stream."""
 
     name: str
     frames: Iterator[bytes]
@@ -71,7 +71,7 @@ def _bomb(token: bytes) -> Iterator[bytes]:
 
 
 def floods(token: bytes) -> list[Flood]:
-    """Return what must end the connection."""
+    """Return the floods that must end the connection."""
     ping = frame(PING, 0, 0, b"chronoly")
     one = [
         ("no preface", b"GET / HTTP/1.1\r\n\r\n" * 3),

@@ -16,7 +16,7 @@ from chronobook_server.sealer import ProcessSealer
 from tests.support.stored import SEGMENT_MS, SYMBOL, round_of
 
 _BREATH = 5
-# By then some segments have ended; once they are sealed, the process that seals keeps up with what comes.
+# By then some segments have ended; once they are sealed, the sealing process keeps up with the stream.
 _FIRST_SEALS = 60
 # Of more segments that wait to be sealed than any real server has (see recorder.MAX_UNSEALED), history would stop.
 _WAITING = 24

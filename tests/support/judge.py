@@ -1,4 +1,4 @@
-"""What history should answer, by brute force: a copy of the naive book after every event, searched from end to end."""
+"""Expected answers of history, by brute force: a copy of the naive book after every event, searched end to end."""
 
 import copy
 from collections.abc import Iterable
@@ -70,7 +70,7 @@ class NaiveEpoch:
 
 @dataclass
 class NaiveArchive:
-    """Every epoch of a symbol, as whoever saw every input would write it down."""
+    """Every epoch of a symbol, recorded from every input."""
 
     epochs: list[NaiveEpoch] = field(default_factory=list)
 
@@ -123,7 +123,7 @@ class NaiveArchive:
         )
 
     def quantity(self, price: Decimal, time: int) -> Signed:
-        """Return the signed quantity; None where it is unknown for whatever reason."""
+        """Return the signed quantity; None where it is unknown for any reason."""
         epoch = self.epoch_at(time)
         return None if epoch is None else epoch.at(time).book.quantity(price)
 
@@ -145,7 +145,7 @@ class NaiveArchive:
             before = epoch.moments[0].book.quantity(price)
             for moment in epoch.moments[1:]:
                 now = moment.book.quantity(price)
-                # What a wider range proves to be empty is known from then on, without a word about each price.
+                # Prices that a wider range proves to be empty become known without a record for each.
                 is_silent = moment.is_widening and now == 0
                 if now != before and not is_silent and max(start, epoch.start) <= moment.time <= min(end, epoch.final):
                     found.append((moment.time, moment.update_id, now))
@@ -153,7 +153,7 @@ class NaiveArchive:
         return found
 
     def best(self, start: int, end: int) -> list[tuple[int, tuple[Signed, ...]]]:
-        """Return since when, and the best prices, at the start of what is known of an interval and when they moved."""
+        """Return times and best prices, at the start of the covered part of an interval and when they moved."""
         found: list[tuple[int, tuple[Signed, ...]]] = []
         for epoch in self.epochs:
             first, last = max(start, epoch.start), min(end, epoch.final)

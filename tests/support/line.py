@@ -1,4 +1,4 @@
-"""A market with its history that goes through everything that can happen to it, and a judge who sees it all."""
+"""Market with its history in every possible situation, and a judge of all its inputs."""
 
 import copy
 from dataclasses import replace
@@ -40,7 +40,7 @@ class FineExchange(SmallExchange):
 
 
 class Line:
-    """An exchange, a market with its history, and the judge who sees what the market sees."""
+    """An exchange, a market with its history, and a judge with the same inputs as the market."""
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
@@ -53,7 +53,7 @@ class Line:
 
     def start(self) -> None:
         """Start a server on the files that there are, and bring it in sync."""
-        # So little memory that what was unpacked is forgotten all the time.
+        # So little memory that decoded parts are evicted all the time.
         self.history = memory_history(
             files=self.files, segment_ms=SEGMENT_MS, memories=Memories(index_bytes=3000, rows_bytes=2000)
         )
@@ -81,7 +81,7 @@ class Line:
         assert self.market.update(first) is None
 
     def run(self, events: int) -> None:
-        """Send events that all arrive; what the disk takes of them, the history says itself."""
+        """Send events that all arrive; the history tells which of them the disk took."""
         for _ in range(events):
             event = self.exchange.event()
             was_writing = self.history.recorder.write_error is None
@@ -163,7 +163,7 @@ class Line:
                 min(int(min(naive.highest, Decimal(10**9)).scaleb(instrument.price_scale)), MAX_STEPS),
             ),
         )
-        # Nothing brings such a snapshot yet, so it goes straight to those who will have to take it.
+        # No feed brings such a snapshot yet, so it goes directly to its consumers.
         assert self.market._sync.book is not None
         self.market._sync.book.widen(record)
         self.history.append(record)

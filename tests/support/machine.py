@@ -9,7 +9,7 @@ BID: Pairs = [("99.0", "2.00")]
 
 
 def kinds(outputs: list[Output]) -> list[str]:
-    """Return what came out, by name."""
+    """Return the names of the outputs."""
     return [type(output).__name__ for output in outputs]
 
 

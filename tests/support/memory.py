@@ -123,7 +123,7 @@ class PatientSealer:
 
 
 def do(files: Files, job: SealJob) -> str | None:
-    """Do a job; return what went wrong."""
+    """Run a job; return the error in words, None for success."""
     try:
         seal_segment(files, job)
     except OSError as error:

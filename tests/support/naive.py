@@ -59,7 +59,7 @@ class NaiveBook:
 
 
 class NaiveHistory:
-    """What rested at chosen prices after every event of one epoch, written down one by one."""
+    """Quantities at chosen prices after every event of one epoch."""
 
     def __init__(self, prices: Iterable[Decimal]) -> None:
         self._times: list[int] = []

@@ -1,6 +1,6 @@
-"""The least that anybody does with a depth event: parse it, and keep the live book in dicts of integers.
+"""Least possible work for a depth event: parse it, and keep the live book in dicts of integers.
 
-It also is the judge of the day's answers: what rested where is noted while it runs.
+It also judges the day's answers: it records quantities while it runs.
 """
 
 import time
@@ -17,7 +17,7 @@ _STEPS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What rested at a price (in units of 0.01) at an instant (ms), in units of 0.001, asks negative."""
+    """Quantity (in units of 0.001, asks negative) at a price (in units of 0.01) at an instant (ms)."""
 
     time: int
     price: int
@@ -43,7 +43,7 @@ class PlainBook:
         self._seen = set(self._known)
 
     def play(self, frames: list[bytes], stops: list[int], random: Random, samples: list[Sample]) -> float:
-        """Apply frames; at each stop, note what rests at some prices. Return the seconds without the notes."""
+        """Apply frames and record some quantities at each stop; return the seconds without the recording."""
         seconds, done = 0.0, 0
         for stop in [*stops, len(frames)]:
             start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A disk that loses its power: what was not made durable may be there in part, or not at all."""
+"""Disk that loses its power: data that was not durable may survive in part, or not at all."""
 
 import os
 from pathlib import Path
@@ -55,7 +55,7 @@ class PowerFiles(DiskFiles):
         """Make `left` a folder as it may be found when the power is back."""
         left.mkdir()
         for name in self._names | self._safe_names:
-            # Whether a name came or went since the folder was last made durable, nobody knows.
+            # Changes of names since the last sync of the folder may survive or not.
             file = random.choice((self._names.get(name), self._safe_names.get(name)))
             if file is not None:
                 now = self.read(name) if file is self._names.get(name) else file.last
@@ -63,7 +63,7 @@ class PowerFiles(DiskFiles):
 
 
 def _found(random: Random, safe: bytes, now: bytes) -> bytes:
-    """Return what may be found of a file: what is safe, some of the rest, and perhaps room that was never filled."""
+    """Return the surviving bytes of a file: the durable ones, some of the rest, and perhaps unwritten space."""
     if not now.startswith(safe):
         return random.choice((safe, now))
     kept = now[: random.randint(len(safe), len(now))]

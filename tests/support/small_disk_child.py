@@ -1,4 +1,4 @@
-"""Writes history under the kernel's bound on the size of files, lifts it, and prints what it saw as JSON."""
+"""Writer of history under the kernel's limit on file sizes, then without; prints its observations as JSON."""
 
 import json
 import resource
@@ -19,7 +19,7 @@ _SEGMENT_MS = 10**9
 
 
 def main(folder: Path) -> None:
-    """Fill a file up to the bound, look at what is held, and go on without the bound."""
+    """Fill a file up to the limit, check the history, and continue without the limit."""
     files, sealer = DiskFiles(folder), PatientSealer()
     history = HistoryStore(SYMBOL, files, sealer, retention_ms=10**12, segment_ms=_SEGMENT_MS)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]

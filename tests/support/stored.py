@@ -86,7 +86,7 @@ def round_of(number: int) -> Iterator[Record]:
 
 
 def received_later(record: Record, delay: int) -> Record:
-    """Return what another server would have made of the same message."""
+    """Return the record of another server for the same message."""
     if not isinstance(record, Update):
         return record
     return replace(record, receive_time=Nanos(record.receive_time * 3 + delay))
@@ -178,7 +178,7 @@ def answer(history: HistoryStore, price: int, time: int) -> Answer:
 
 
 def answers(history: HistoryStore, times: Iterable[int]) -> dict[tuple[int, int], Answer]:
-    """Return what a history says of (price, time) pairs."""
+    """Return a history's answers about (price, time) pairs."""
     return {(price, time): answer(history, price, time) for time in times for price in PRICES}
 
 

@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Return once the condition holds; it is looked at again and again, since nobody announces it."""
+    """Return once the condition holds; it is polled, because there is no event to await."""
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
@@ -38,7 +38,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 @dataclass
 class System:
-    """What a test talks to."""
+    """Addresses and parts of a running system for a test."""
 
     application: Application
     http: aiohttp.ClientSession

@@ -1,4 +1,4 @@
-"""A certificate authority of a test's own, and what it certifies: EC P-256 keys, valid for one day, as PEM files."""
+"""Certificate authority of a test, and its certificates: EC P-256 keys, valid for one day, as PEM files."""
 
 import ipaddress
 import os
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-# What a server on this machine is called.
+# Names of a server on this machine.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _EARLIER = timedelta(minutes=5)  # so that a clock a little behind takes it too
 _VALID = timedelta(days=1)
@@ -61,7 +61,7 @@ def make_authority(folder: Path, name: str = "ca") -> Authority:
 def _certificate(
     name: str, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, is_authority: bool
 ) -> x509.CertificateBuilder:
-    """Return what every certificate says."""
+    """Return the common part of all certificates."""
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()

@@ -1,9 +1,9 @@
-"""How long a test waits for what comes. No promise of the product is in these numbers, only a test that does not hang.
+"""Waiting times of tests. These numbers are no promise of the product; they only keep a test from hanging.
 
 A promise about time has its own number, where it is tested.
 """
 
-# Far more than a busy machine needs, and less than pytest's own timeout, which does not say what was waited for.
+# Far more than a busy machine needs, and less than pytest's own timeout, which does not name the awaited event.
 PATIENCE = 120.0
-# For what the timeouts of Envoy, 60 s and more, would bring about as well.
+# For events that Envoy's own timeouts of 60 s and more would also cause.
 SOON = 30.0

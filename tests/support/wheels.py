@@ -1,4 +1,4 @@
-"""Environments that have nothing but the wheels of this project and what they need."""
+"""Environments with only the wheels of this project and their dependencies."""
 
 import os
 import subprocess
@@ -10,14 +10,14 @@ CLIENT, SERVER = ROOT / "clients" / "python", ROOT
 
 
 def run(*command: str | Path, cwd: Path | str = "/") -> str:
-    """Run a program outside of the project; return what it prints."""
+    """Run a program outside of the project; return its output."""
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=clean(), cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def clean() -> dict[str, str]:
-    """Return the environment without what would lead back into the project."""
+    """Return the environment without variables that lead back into the project."""
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 

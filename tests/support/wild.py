@@ -16,7 +16,7 @@ Twist = Callable[[Event], Event | str]
 class WildSimulator(Simulator):
     """Sends the next depth events and snapshots of its first symbol as twisted; the truth stays as it is.
 
-    `shift` is taken from all update ids of events and snapshots: what an exchange does that counts anew.
+    `shift` is subtracted from all update ids of events and snapshots, like an exchange that counts anew.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -56,7 +56,7 @@ class WildSimulator(Simulator):
             await connection.put(text)
 
     async def ticker(self, symbol: str, update_id: int) -> None:
-        """Send a best price of this update id to whoever is subscribed to them."""
+        """Send a best price of this update id to its subscribers."""
         data = {"e": "bookTicker", "s": symbol, "u": update_id, "b": "1", "B": "1", "a": "2", "A": "1", "T": 1, "E": 1}
         text = orjson.dumps({"stream": "!bookTicker", "data": data}).decode()
         for connection in list(self._connections):

@@ -1,4 +1,4 @@
-"""The list of mechanical mutants that survived keeps its verdicts, and what it mutates is there."""
+"""The list of surviving mutants keeps its verdicts, and the mutated code exists."""
 
 import tomllib
 from pathlib import Path

@@ -23,12 +23,12 @@ HOSTILE = """</code></p><script>alert(1)</script><img src=x onerror='a' title="b
 
 
 class Read(HTMLParser):
-    """A page as read: its elements and the text in each, and whatever is not closed as it was opened."""
+    """A parsed page: its elements, the text in each, and elements that are not closed."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str]]] = []
-        self.texts: list[tuple[tuple[str, ...], str]] = []  # beside each text the ids of what it is in
+        self.texts: list[tuple[tuple[str, ...], str]] = []  # each text with the ids of its elements
         self.faults: list[str] = []
         self._open: list[tuple[str, str]] = []
         self.feed(html)
