@@ -61,7 +61,7 @@ async def started(made: Archive, tasks: Tasks | None = None) -> AsyncIterator[Ar
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_what_was_written_is_sealed_at_the_end_and_there_at_the_next_start(tmp_path: Path) -> None:
+async def test_written_history_is_sealed_at_the_end_and_there_again(tmp_path: Path) -> None:
     first = Archive(settings(tmp_path))
     async with started(first):
         history = first.histories[SYMBOL]
@@ -76,7 +76,7 @@ async def test_what_was_written_is_sealed_at_the_end_and_there_at_the_next_start
     await second.stop()
 
 
-async def test_bytes_are_kept_within_their_bound_as_segments_are_sealed(tmp_path: Path) -> None:
+async def test_bytes_stay_within_their_bound_as_segments_are_sealed(tmp_path: Path) -> None:
     made = Archive(settings(tmp_path, retention_bytes=40_000))
     async with started(made):
         history = made.histories[SYMBOL]
@@ -166,7 +166,7 @@ async def test_a_fault_in_any_of_its_works_ends_none_of_them(
                 assert made.sealer.failed > 0
 
 
-async def test_a_history_that_cannot_be_made_durable_for_a_fault_keeps_no_other_from_it(
+async def test_a_history_that_fails_to_sync_keeps_no_other_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Archive(settings(tmp_path))
@@ -201,7 +201,7 @@ async def test_the_directory_is_watched_and_its_loss_ends_the_server(
     await made.stop()
 
 
-async def test_one_history_that_cannot_be_opened_costs_its_symbol_and_all_of_them_the_start(tmp_path: Path) -> None:
+async def test_one_bad_history_costs_its_symbol_and_all_cost_the_start(tmp_path: Path) -> None:
     (tmp_path / SYMBOL).write_text("mine")
     made = Archive(settings(tmp_path))
     assert list(made.histories) == ["Y"]
@@ -220,7 +220,7 @@ async def left_behind(folder: Path, symbol: str, rounds: range) -> None:
 
 
 @pytest.mark.parametrize("is_all", [False, True])
-async def test_what_is_left_of_symbols_that_bring_nothing_any_more_ages_out(tmp_path: Path, is_all: bool) -> None:
+async def test_leftovers_of_symbols_without_events_age_out(tmp_path: Path, is_all: bool) -> None:
     await left_behind(tmp_path, "OLD", range(1))
     await left_behind(tmp_path, "RECENT", range(5, 6))
     (tmp_path / "lost+found").mkdir()
@@ -245,7 +245,7 @@ async def test_what_is_left_of_symbols_that_bring_nothing_any_more_ages_out(tmp_
     assert (tmp_path / "lost+found" / "mine").read_text() == "mine"
 
 
-async def test_what_is_left_of_symbols_that_are_not_named_counts_against_the_bytes_and_goes_first(
+async def test_leftovers_of_unnamed_symbols_count_and_go_first(
     tmp_path: Path,
 ) -> None:
     await left_behind(tmp_path, "OLD", range(4))
@@ -260,7 +260,7 @@ async def test_what_is_left_of_symbols_that_are_not_named_counts_against_the_byt
         assert made.histories[SYMBOL].oldest_start() == held
 
 
-async def test_what_was_set_aside_goes_when_it_is_old_and_nothing_else_there(tmp_path: Path) -> None:
+async def test_old_set_aside_files_go_and_nothing_else_there(tmp_path: Path) -> None:
     made = Archive(replace(settings(tmp_path), retention_ms=1000_000))
     folder = tmp_path / SYMBOL / "aside"
     folder.mkdir()
@@ -279,7 +279,7 @@ def aside(folder: Path) -> list[str]:
     return [path.name for path in sorted(folder.glob("*/aside/*"), key=lambda path: path.stat().st_mtime)]
 
 
-async def test_what_was_set_aside_counts_against_the_bytes_and_its_oldest_go_first(tmp_path: Path) -> None:
+async def test_set_aside_files_count_as_bytes_and_the_oldest_go_first(tmp_path: Path) -> None:
     await left_behind(tmp_path, "OLD", range(4))
     made = Archive(settings(tmp_path, retention_bytes=1_000_000))
     names = [f"{symbol}/aside/00000000000000{number}.wal" for symbol in (SYMBOL, "OLD") for number in range(3)]

@@ -122,7 +122,7 @@ def test_all_that_is_given_is_in_it_by_absolute_paths() -> None:
     assert len(cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]) == 2
 
 
-def test_a_server_known_by_its_address_is_compared_by_its_address() -> None:
+def test_a_server_known_by_its_address_is_compared_by_it() -> None:
     settings = replace(EDGE, upstream_tls=replace(TLS, authority=Path("/ca.pem")), upstream_name="10.0.0.1")
     context = made(settings)["static_resources"]["clusters"][0]["transport_socket"]["typed_config"]
     (name,) = context["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"]
@@ -147,7 +147,7 @@ def domains(settings: GatewaySettings, listener: int = 0) -> list[str]:
     return found
 
 
-def test_who_does_not_ask_who_is_calling_answers_to_names_of_this_machine_only() -> None:
+def test_without_callers_proof_only_local_names_are_answered() -> None:
     loopback = replace(LOCAL, tls=TLS)
     assert domains(LOCAL) == domains(loopback) == LOCAL_NAMES
     assert domains(replace(loopback, tls=replace(TLS, authority=Path("/ca.pem")))) == ["*"]

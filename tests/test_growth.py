@@ -103,7 +103,7 @@ class _Exchange:
 @pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(_EVENTS, st.integers(0, 24))
-def test_no_final_answer_is_wrong_or_changes_whatever_the_scales_do(
+def test_no_final_answer_is_wrong_or_changes_as_scales_do(
     events: list[tuple[dict[str, str], int]], reopened: int
 ) -> None:
     exchange = _Exchange()
@@ -119,7 +119,7 @@ def test_no_final_answer_is_wrong_or_changes_whatever_the_scales_do(
             exchange.check(memory_history(files=again, segment_ms=700, memories=Memories()))
 
 
-def test_a_market_is_in_sync_again_once_its_numbers_share_a_scale() -> None:
+def test_a_market_is_in_sync_once_its_numbers_share_a_scale() -> None:
     exchange = _Exchange()
     assert exchange.market.current_view() is not None
     exchange.change({"100": "0.000000000000000001"}, 90)

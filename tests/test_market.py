@@ -63,7 +63,7 @@ def test_now_goes_on_from_the_last_event_and_carries_its_age() -> None:
     assert made.age_at(Millis(1001), Millis(1000)) == 2.5
 
 
-def test_a_quiet_symbol_has_an_age_and_a_status_does_not_turn_back_its_clock() -> None:
+def test_a_quiet_symbol_ages_and_a_status_sets_no_clock_back() -> None:
     clock = Monotonic()
     made = market(clock)
     wanted = made.opened()
@@ -84,7 +84,7 @@ def test_an_instant_may_lie_a_second_ahead_and_no_more() -> None:
     assert caught.value.now == 1000
 
 
-def test_a_lost_book_answers_only_where_stale_is_allowed_and_then_with_the_last_good_one() -> None:
+def test_a_lost_book_answers_only_if_stale_is_allowed() -> None:
     clock = Monotonic()
     made = synced(clock)
     made.closed()
@@ -99,14 +99,14 @@ def test_a_lost_book_answers_only_where_stale_is_allowed_and_then_with_the_last_
         finish(made.current_book(allow_stale=True, max_age=0.5))
 
 
-def test_the_quantity_a_second_before_is_absent_where_it_is_not_known() -> None:
+def test_a_quantity_a_second_before_is_absent_where_unknown() -> None:
     made = synced(Monotonic())
     assert made.history.quantity_before(Price(990), Millis(1950)) == 1
     assert made.history.quantity_before(Price(990), Millis(2000)) == 2
     assert made.history.quantity_before(Price(990), Millis(1899)) is None
 
 
-def test_what_the_book_cannot_use_is_counted_and_makes_no_answer_younger() -> None:
+def test_events_useless_to_the_book_count_and_freshen_no_answer() -> None:
     clock = Monotonic()
     made = synced(clock)
     clock.seconds += 5
@@ -117,7 +117,7 @@ def test_what_the_book_cannot_use_is_counted_and_makes_no_answer_younger() -> No
     assert (made.age(), made.state, made.counts.gaps) == (0.0, State.IN_SYNC, {})
 
 
-def test_history_and_book_agree_after_every_event_of_a_long_stream() -> None:
+def test_history_and_book_agree_after_every_event() -> None:
     exchange, made = SmallExchange(Random(7)), market(Monotonic())
     wanted = made.opened()
     assert wanted is not None
@@ -174,7 +174,7 @@ def best_of(view: BookView) -> tuple[Decimal, ...]:
 
 
 @captures.needs_captures
-def test_after_every_event_of_the_real_capture_the_best_prices_are_the_exchanges_own() -> None:
+def test_best_prices_are_right_after_each_event_of_a_capture() -> None:
     """The strongest test there is: best bid and ask, with quantities, against the exchange's `bookTicker`."""
     tickers = Tickers(captures.bodies())
     made = Market("ETHUSDT", memory_history("ETHUSDT"), monotonic=Monotonic())
@@ -192,7 +192,7 @@ def test_after_every_event_of_the_real_capture_the_best_prices_are_the_exchanges
 
 
 @captures.needs_captures
-def test_the_best_prices_of_four_real_symbols_are_the_exchanges_own() -> None:
+def test_the_best_prices_of_four_real_symbols_are_the_exchanges() -> None:
     """Quieter symbols: between two batches the exchange's best quantity moves on, its best price rarely."""
     snapshots, frames = captures.four_symbols()
     for symbol, body in snapshots.items():
@@ -226,7 +226,7 @@ def asked(market: Market, seconds: float, clock: Monotonic) -> SnapshotWanted | 
     return wanted
 
 
-def test_a_best_price_of_an_absurd_update_id_is_denied_by_a_snapshot() -> None:
+def test_a_snapshot_denies_a_best_price_of_an_absurd_update_id() -> None:
     clock = Monotonic()
     made = synced(clock)
     made.ticker(UpdateId(2**52))
@@ -239,7 +239,7 @@ def test_a_best_price_of_an_absurd_update_id_is_denied_by_a_snapshot() -> None:
     assert (made.is_synced, made.counts.suspensions, made.counts.gaps) == (True, 1, {})
 
 
-def test_a_best_price_of_an_absurd_update_id_is_denied_by_the_next_event() -> None:
+def test_an_event_denies_a_best_price_of_an_absurd_update_id() -> None:
     clock = Monotonic()
     made = synced(clock)
     made.ticker(UpdateId(2**52))
@@ -249,7 +249,7 @@ def test_a_best_price_of_an_absurd_update_id_is_denied_by_the_next_event() -> No
     assert (made.state, made.counts.suspensions) == (State.IN_SYNC, 0)
 
 
-def test_the_patience_for_an_event_that_only_a_best_price_promises_ends() -> None:
+def test_patience_for_an_event_only_a_best_price_promises_ends() -> None:
     clock = Monotonic()
     made = synced(clock)
     made.closed()
@@ -279,7 +279,7 @@ def test_why_there_is_no_book_is_said_until_there_is_one() -> None:
     assert said == [None, "update id 1000 is older than the events that wait, from 1101", "HTTP 503", None]
 
 
-def test_a_lost_stream_and_a_hole_are_said_to_be_why_there_is_no_book() -> None:
+def test_a_lost_stream_and_a_hole_explain_the_missing_book() -> None:
     made = synced(Monotonic())
     made.closed()
     said = [made.sync_error]
@@ -292,7 +292,7 @@ def test_a_lost_stream_and_a_hole_are_said_to_be_why_there_is_no_book() -> None:
     assert said == [lost, lost, "an event is missing, and no snapshot has become the book yet"]
 
 
-def test_a_gap_is_logged_with_its_cause_and_the_ids_on_both_sides_once_a_minute() -> None:
+def test_a_gap_is_logged_with_cause_and_ids_once_a_minute() -> None:
     clock = Monotonic()
     made, last = synced(clock), 1000
 
@@ -324,7 +324,7 @@ def test_a_gap_is_logged_with_its_cause_and_the_ids_on_both_sides_once_a_minute(
     assert made.counts.gaps == {Cause.CHAIN_BREAK: 3, Cause.DISCONNECT: 1}
 
 
-def test_events_that_contradict_are_counted_and_now_follows_what_is_believed() -> None:
+def test_contradicting_events_count_and_now_follows_belief() -> None:
     clock = Monotonic()
     made = synced(clock)
     made.update(update(1001, 1010, 1000, time=90_000_000, received=1010))
@@ -333,7 +333,7 @@ def test_events_that_contradict_are_counted_and_now_follows_what_is_believed() -
     assert made.history.complete_to == 999
 
 
-def test_a_first_snapshot_of_another_time_does_not_hold_now_for_ever() -> None:
+def test_a_first_snapshot_of_another_time_holds_now_only_briefly() -> None:
     clock = Monotonic()
     made = market(clock)
     wanted = made.opened()
@@ -346,7 +346,7 @@ def test_a_first_snapshot_of_another_time_does_not_hold_now_for_ever() -> None:
     assert (made.state, made.now()) == (State.IN_SYNC, 1000)
 
 
-def test_a_book_that_is_in_doubt_at_once_is_looked_after_once_it_is_believed() -> None:
+def test_a_book_in_doubt_at_once_is_tended_once_believed() -> None:
     made = market(Monotonic())
     wanted = made.opened()
     assert wanted is not None
@@ -360,7 +360,7 @@ def test_a_book_that_is_in_doubt_at_once_is_looked_after_once_it_is_believed() -
     assert made.age() == 0
 
 
-def test_a_fault_of_ours_leaves_a_gap_even_where_the_history_has_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_leaves_a_gap_even_inside_the_history(monkeypatch: pytest.MonkeyPatch) -> None:
     made = synced(Monotonic())
 
     def broken(_: Record) -> None:
@@ -379,7 +379,7 @@ def test_a_fault_of_ours_leaves_a_gap_even_where_the_history_has_the_fault(monke
     assert made.state is State.IN_SYNC
 
 
-def test_a_book_in_coarser_steps_than_its_history_is_answered_in_the_finest_ones() -> None:
+def test_a_book_in_coarser_steps_is_answered_in_the_finest() -> None:
     made = synced(Monotonic())
     made.update(update(1001, 1100, 1000, bids=[("98.0", "0.000000000000000001")], time=1100))
     made.update(update(1101, 1150, 1100, time=1150))

@@ -173,7 +173,7 @@ async def test_calls_are_counted_by_how_they_end() -> None:
     assert sum(calls["WatchLevel"].buckets) == 0
 
 
-async def test_over_tls_only_those_with_a_certificate_are_told_anything(tmp_path: Path) -> None:
+async def test_over_tls_only_callers_with_a_certificate_get_metrics(tmp_path: Path) -> None:
     ours, others = make_authority(tmp_path), make_authority(tmp_path, "others")
     tls = Tls(*ours.issue("server", hosts=LOOPBACK), ours.ca)
     port = free_port()

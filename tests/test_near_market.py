@@ -129,9 +129,7 @@ def a_trend(bps_a_round_trip: float, round_trip: float, seconds: float) -> list[
 @pytest.mark.parametrize("direction", [1, -1])
 @pytest.mark.parametrize("round_trip", [0.23, 0.39, 0.99])
 @pytest.mark.parametrize("bps", [1.0, 5.0, 8.0, 10.0])
-def test_ten_basis_points_stay_known_while_the_price_moves_by_ten_a_round_trip(
-    bps: float, round_trip: float, direction: int
-) -> None:
+def test_ten_basis_points_stay_known_at_ten_a_round_trip(bps: float, round_trip: float, direction: int) -> None:
     truth = dense()
     following = Following(truth, round_trip=round_trip)
     moves = a_trend(bps, round_trip, 60 * round_trip)
@@ -151,7 +149,7 @@ def test_a_market_that_stands_still_wants_nothing() -> None:
     assert following.asked == []
 
 
-def test_a_symbol_that_nobody_named_keeps_the_rule_that_costs_little() -> None:
+def test_an_unnamed_symbol_keeps_the_cheap_rule() -> None:
     truth = dense()
     following = Following(truth, round_trip=0.2, is_named=False)
     following.follow(moving(truth, a_trend(1.0, 0.2, 20)))
@@ -159,7 +157,7 @@ def test_a_symbol_that_nobody_named_keeps_the_rule_that_costs_little() -> None:
     assert min(following.least) < KEPT_BPS
 
 
-def test_a_book_that_began_with_a_cheap_snapshot_knows_ten_basis_points_a_round_trip_later() -> None:
+def test_a_cheap_first_book_knows_ten_basis_points_soon_after() -> None:
     truth = dense()
     following = Following(truth, round_trip=0.39, limit=50)
     following.follow(moving(truth, [0] * 20))
@@ -168,7 +166,7 @@ def test_a_book_that_began_with_a_cheap_snapshot_knows_ten_basis_points_a_round_
     assert min(following.least[6:]) >= 20
 
 
-def test_a_snapshot_that_brings_no_more_is_not_asked_for_again_and_again() -> None:
+def test_a_snapshot_without_more_is_not_asked_for_over_and_over() -> None:
     truth = dense()
     following = Following(truth, round_trip=0.2)
     stuck = truth.snapshot(1000)
@@ -187,7 +185,7 @@ def stretched(value: str, middle: Decimal, by: Decimal) -> str:
 
 @captures.needs_captures
 @pytest.mark.parametrize("by", ["0.4", "1", "3", "8"])
-def test_prices_near_a_real_market_stay_known_however_it_is_stretched(by: str) -> None:
+def test_prices_near_a_real_market_stay_known_when_stretched(by: str) -> None:
     body, events = captures.book_and_events()
     middle = (Decimal(body["bids"][0][0]) + Decimal(body["asks"][0][0])) / 2
 

@@ -28,7 +28,7 @@ def test_a_socket_is_free_where_nobody_listens(tmp_path: Path) -> None:
     assert not wanted.path.exists(), "what a killed process left behind is removed"
 
 
-def test_a_socket_of_another_process_a_file_and_no_folder_are_refused(tmp_path: Path) -> None:
+def test_a_foreign_socket_a_file_and_no_folder_are_refused(tmp_path: Path) -> None:
     taken = UnixSocket(tmp_path / "taken")
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(taken.path))

@@ -56,7 +56,7 @@ def requests_in(folder: Path) -> list[str]:
     return [line["request"] for line in lines if "request" in line]
 
 
-async def test_each_symbol_s_snapshot_is_fetched_once_its_first_event_has_come(tmp_path: Path) -> None:
+async def test_each_snapshot_is_fetched_once_after_the_first_event(tmp_path: Path) -> None:
     network = FakeNetwork(exchangeInfo=[ok(info_body("A", "B"))], depth=[ok(snapshot_body(10))])
     async with recorded(network, tmp_path, "A", "B"):
         assert await asked(network, 1) == [INFO]

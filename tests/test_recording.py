@@ -70,7 +70,7 @@ async def test_what_would_break_a_line_is_kept_as_base64(tmp_path: Path) -> None
     assert survey(tmp_path / "lines.jsonl").unreadable == len(frames) + 1
 
 
-async def test_files_follow_each_other_on_a_grid_of_time_and_never_change_later(tmp_path: Path) -> None:
+async def test_files_follow_a_grid_of_time_and_never_change_later(tmp_path: Path) -> None:
     seen: dict[Path, bytes] = {}
     added: list[tuple[int, bytes]] = []
     async with Recording(tmp_path, Limits(file_ns=MINUTE_NS)) as recording:
@@ -123,7 +123,7 @@ async def test_a_clock_that_is_set_back_does_not_disturb_the_order(tmp_path: Pat
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])
-async def test_a_file_that_was_cut_anywhere_is_read_up_to_its_last_flush(suffix: str, tmp_path: Path) -> None:
+async def test_a_file_cut_anywhere_is_read_up_to_its_last_flush(suffix: str, tmp_path: Path) -> None:
     path, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
     flushed: list[tuple[int, int]] = []
     async with Recording(path) as recording:
@@ -183,7 +183,7 @@ async def test_what_cannot_be_written_to_is_said_at_once(tmp_path: Path) -> None
     assert read_lines(tmp_path / "empty.jsonl") == [(1, b"{}")]
 
 
-async def test_a_folder_that_goes_away_ends_the_recording_with_its_reason(tmp_path: Path) -> None:
+async def test_a_lost_folder_ends_the_recording_with_a_reason(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
 
     async def lose_it() -> None:

@@ -194,9 +194,7 @@ async def test_drain_waits_for_all_that_was_submitted(sealer: ProcessSealer, tmp
     assert len(results.all) == len(jobs)
 
 
-async def test_a_killed_process_is_replaced_and_the_next_one_does_its_jobs(
-    sealer: ProcessSealer, tmp_path: Path
-) -> None:
+async def test_a_killed_process_is_replaced_and_its_jobs_are_done(sealer: ProcessSealer, tmp_path: Path) -> None:
     files, jobs = jobs_in(tmp_path)
     first = await process_of(sealer)
     os.kill(first, signal.SIGSTOP)  # so that the jobs are certainly outstanding
@@ -225,7 +223,7 @@ async def test_a_process_that_hangs_is_replaced(
     await gone(first)
 
 
-async def test_a_job_that_kills_every_process_fails_and_the_others_are_done(
+async def test_a_job_that_kills_every_process_fails_alone(
     sealer: ProcessSealer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, jobs = jobs_in(tmp_path)
@@ -250,7 +248,7 @@ class DeadlyFiles(DiskFiles):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["at the cut", *STEPS])
-async def test_a_process_killed_at_any_step_of_a_seal_loses_nothing_and_needs_no_restart(
+async def test_a_process_killed_at_any_step_loses_nothing_nor_restarts(
     sealer: ProcessSealer, tmp_path: Path, step: str
 ) -> None:
     files = DyingFiles(tmp_path, step)

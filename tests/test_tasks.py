@@ -68,7 +68,7 @@ async def test_a_failure_is_told_for_some_time(tasks: Tasks) -> None:
     assert tasks.error is None
 
 
-async def test_pauses_grow_up_to_a_bound_and_begin_anew_after_a_stretch_that_worked(
+async def test_pauses_grow_to_a_bound_and_restart_after_working(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "_SHORTEST_PAUSE", 1.0)

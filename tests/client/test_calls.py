@@ -178,7 +178,7 @@ async def test_nobody_there(nobody: str) -> None:
         await asyncio.to_thread(blocking)
 
 
-async def test_a_question_that_got_no_answer_is_asked_again_and_a_refused_one_is_not(client: Any, fake: Fake) -> None:
+async def test_calls_without_answer_are_retried_and_refusals_are_not(client: Any, fake: Fake) -> None:
     lost = Status(code=CODES.UNAVAILABLE.value[0], message="the connection broke")
     fake.answers = [lost, lost, pb.GetStatusResponse(symbol="ETHUSDT")]
     assert (await client.status()).symbol == "ETHUSDT"
@@ -231,7 +231,7 @@ async def test_a_cancelled_task_is_cancelled(fake: Fake) -> None:
     assert await asyncio.to_thread(fake.left.wait, 5)
 
 
-async def test_closing_a_blocking_client_ends_the_calls_of_other_threads(fake: Fake) -> None:
+async def test_closing_a_blocking_client_ends_other_threads_calls(fake: Fake) -> None:
     client = Client(fake.target)
     asking = asyncio.create_task(asyncio.to_thread(client.status))
     await asyncio.to_thread(fake.asked.wait, 5)

@@ -72,9 +72,7 @@ def test_tls_can_be_a_matter_of_the_environment(
     assert len(fake.requests) == is_reached
 
 
-def test_a_fault_has_the_name_of_its_request_and_a_refusal_has_none(
-    guarded: Guarded, fake: Fake, capsys: Captured
-) -> None:
+def test_a_fault_names_its_request_and_a_refusal_does_not(guarded: Guarded, fake: Fake, capsys: Captured) -> None:
     assert cli.main(["status", "--server", guarded.fake.target, *files(guarded)]) == 1
     name = guarded.guard.ids[0]
     assert capsys.readouterr().err == f"chronobook: UNAUTHENTICATED: Jwt is missing (request {name})\n"

@@ -176,7 +176,7 @@ async def forgotten(fed: HandFed) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_watching_goes_on_until_the_end_and_leaving_early_ends_it() -> None:
+async def test_watching_goes_on_to_the_end_and_leaving_early_ends_it() -> None:
     fed = fed_market()
     async with served(fed) as running, AsyncClient(running.address) as client:
         stream = client.watch_level(99)

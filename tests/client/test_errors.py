@@ -161,7 +161,7 @@ def test_without_details_the_code_speaks(
     assert (error.reason, error.message, error.is_retryable) == (reason, "", is_retryable)
 
 
-def test_a_call_that_the_other_end_gave_up_is_a_connection_that_broke() -> None:
+def test_a_call_given_up_by_the_other_end_is_a_broken_connection() -> None:
     error = error_from(CODES.INTERNAL, "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))")
 
     assert (type(error), error.reason, error.code) == (ConnectionFailed, "UNREACHABLE", CODES.INTERNAL)
@@ -187,7 +187,7 @@ def test_details_that_cannot_be_read_do_not_hide_the_failure() -> None:
     assert (error.reason, error.message) == ("NOT_FOUND", "gone")
 
 
-def test_the_name_that_the_server_logs_a_fault_under_has_the_last_word() -> None:
+def test_the_error_carries_the_name_in_the_servers_log() -> None:
     status = fault("7-8-9")
     error = error_from(
         CODES.INTERNAL, status.message, [(DETAILS, status.SerializeToString())], request_id="not what its log says"

@@ -114,9 +114,7 @@ def best_page(*rows: tuple[float, float, float, float, float, float], **others: 
     )
 
 
-async def test_the_pages_of_best_prices_are_joined_without_the_rows_that_are_there_already(
-    client: Any, fake: Fake
-) -> None:
+async def test_pages_of_best_prices_are_joined_without_repeated_rows(client: Any, fake: Fake) -> None:
     fake.answers = [
         best_page(
             (1, 5, 0.5, 6, 1, 7), (2, 5, 0.25, 6, 1, 8),

@@ -48,7 +48,7 @@ def asked(stream: Resuming[pb.WatchLevelRequest]) -> tuple[float | None, float |
 LOST = ConnectionFailed("UNREACHABLE", "", grpc.StatusCode.UNAVAILABLE)
 
 
-def test_a_stream_goes_on_after_the_last_message_that_names_an_event() -> None:
+def test_a_stream_resumes_after_the_last_message_with_an_event() -> None:
     stream = resuming(start_timestamp=1)
     assert asked(stream) == (1, None)
     assert stream.take(level(KIND.STATE, 2, 20))
@@ -73,7 +73,7 @@ def test_what_small_changes_are_seen_from_is_never_a_heartbeat() -> None:
     assert asked(stream) == (2, 20)
 
 
-def test_a_broken_stream_is_tried_again_for_a_while_and_later_and_later() -> None:
+def test_a_broken_stream_is_retried_for_a_while_ever_later() -> None:
     stream = resuming(10)
     with pytest.raises(ConnectionFailed):
         stream.delay(LOST, 0)  # nothing has ever come
@@ -88,7 +88,7 @@ def test_a_broken_stream_is_tried_again_for_a_while_and_later_and_later() -> Non
         stream.delay(HistoryGap("HISTORY_GAP", "", grpc.StatusCode.NOT_FOUND), 0)
 
 
-def test_a_server_that_shuts_down_is_no_end_unless_nobody_wants_to_go_on() -> None:
+def test_a_server_shutdown_ends_a_stream_only_without_resumption() -> None:
     stream = resuming()
     stream.take(level(KIND.STATE, 2, 20))
     assert not stream.take(level(KIND.END, 3, cause=pb.SHUTDOWN))
@@ -100,7 +100,7 @@ def test_a_server_that_shuts_down_is_no_end_unless_nobody_wants_to_go_on() -> No
     assert alone.delay(None, 0) is None
 
 
-def test_a_stream_whose_place_another_caller_got_goes_on_when_there_is_one_again() -> None:
+def test_a_stream_that_lost_its_place_resumes_at_a_free_place() -> None:
     stream = resuming()
     stream.take(level(KIND.STATE, 2, 20))
     assert not stream.take(level(KIND.END, 3, cause=pb.TOO_MANY_STREAMS))
@@ -112,7 +112,7 @@ def test_a_stream_whose_place_another_caller_got_goes_on_when_there_is_one_again
         resuming().delay(busy, 0)
 
 
-def test_a_stream_goes_on_after_a_rate_limit_and_not_for_who_is_not_let_in() -> None:
+def test_a_stream_resumes_after_a_rate_limit_not_after_a_denial() -> None:
     stream = resuming()
     stream.take(level(KIND.STATE, 2, 20))
     codes = grpc.StatusCode
@@ -138,7 +138,7 @@ async def test_a_broken_stream_goes_on_by_itself(fake: Fake) -> None:
     assert (second.start_timestamp, second.start_update_id) == (2, 20)
 
 
-async def test_a_stream_goes_on_where_its_connection_has_gone_dead_without_a_word(
+async def test_a_stream_resumes_after_its_connection_died_silently(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sooner = dict.fromkeys(("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms"), 1000)

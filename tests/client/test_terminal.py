@@ -66,7 +66,7 @@ def test_a_live_book_ends_with_its_stream_and_with_ctrl_c() -> None:
         live(Terminal(io.StringIO()), interrupted(), 2)
 
 
-def test_lines_are_as_wide_as_they_are_and_without_colours_in_a_pipe() -> None:
+def test_lines_in_a_pipe_keep_their_width_and_have_no_colours() -> None:
     file = io.StringIO()
     Terminal(file).say(["x" * 300 + " BID [/red]", Text("12.5", "say.ask")])
     assert file.getvalue() == "x" * 300 + " BID [/red]\n12.5\n"

@@ -44,7 +44,7 @@ async def test_a_token_goes_in_the_open_to_this_machine_only(fake: Fake, made: M
         made(target, token="valid", tls=Tls())
 
 
-async def test_grpc_sees_to_it_that_a_token_in_the_open_stays_on_loopback(
+async def test_grpc_keeps_a_token_without_tls_on_loopback(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name of this machine may later resolve elsewhere; here it resolves to a non-loopback address."""

@@ -141,7 +141,7 @@ def test_leaving_the_blocking_loop_cancels_the_call(fake: Fake) -> None:
         assert fake.left.wait(PATIENCE)
 
 
-async def test_closing_the_blocking_client_ends_streams_of_other_threads(fake: Fake) -> None:
+async def test_closing_a_blocking_client_ends_other_threads_streams(fake: Fake) -> None:
     client = Client(fake.target)
     watching = asyncio.create_task(asyncio.to_thread(lambda: list(client.watch_level(5))))
     await asyncio.to_thread(fake.asked.wait, 5)

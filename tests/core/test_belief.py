@@ -84,7 +84,7 @@ def begun() -> Replay:
 
 
 @pytest.mark.parametrize("ahead", [1_200, 8_000, LONG_JUMP_MS * 2, DAY, 10 * 365 * DAY, (START + 600) * 999])
-def test_one_event_ahead_of_time_is_lost_and_the_others_stay_right(ahead: int) -> None:
+def test_one_event_ahead_of_time_is_lost_and_others_stay_right(ahead: int) -> None:
     made = begun()
     assert made.feed(6, ahead=ahead) == ["Suspended", "SnapshotWanted"]
     assert made.sync.book is None
@@ -104,7 +104,7 @@ def test_one_event_of_the_past_is_lost_at_once(back: int) -> None:
     assert made.times == [100, 200, 300, 400, 500, 700]
 
 
-def test_an_event_up_to_a_second_back_is_dated_to_the_time_before_it() -> None:
+def test_an_event_up_to_a_second_early_takes_the_time_before_it() -> None:
     made = begun()
     assert made.feed(6, ahead=-SLACK_MS) == ["Update"]
     assert made.feed(7) == ["Update"]
@@ -112,7 +112,7 @@ def test_an_event_up_to_a_second_back_is_dated_to_the_time_before_it() -> None:
     assert [trouble.kind for trouble in made.sync.troubles()] == [TroubleKind.REDATED]
 
 
-def test_a_snapshot_denies_an_event_ahead_of_time_where_no_event_follows() -> None:
+def test_a_snapshot_denies_an_early_event_without_successor() -> None:
     made = begun()
     made.feed(6, ahead=DAY)
     assert made.reply(6) == ["Gap", "Keyframe"]
@@ -120,7 +120,7 @@ def test_a_snapshot_denies_an_event_ahead_of_time_where_no_event_follows() -> No
 
 
 @pytest.mark.parametrize("quiet", [1_500, 30_000])
-def test_a_pause_that_the_replay_leaves_out_is_believed_when_the_next_event_goes_on_from_it(quiet: int) -> None:
+def test_the_next_event_confirms_a_pause_that_a_replay_omits(quiet: int) -> None:
     made = begun()
     assert made.feed(6, quiet=quiet) == ["Suspended", "SnapshotWanted"]
     assert made.feed(7, quiet=quiet) == ["Resumed", "Update", "Update"]
@@ -129,7 +129,7 @@ def test_a_pause_that_the_replay_leaves_out_is_believed_when_the_next_event_goes
 
 
 @pytest.mark.parametrize("quiet", [1_500, 30_000, 20 * LONG_JUMP_MS])
-def test_a_pause_that_the_replay_leaves_out_is_believed_by_a_snapshot(quiet: int) -> None:
+def test_a_snapshot_confirms_a_pause_that_a_replay_omits(quiet: int) -> None:
     made = begun()
     made.feed(6, quiet=quiet)
     assert made.reply(6, quiet=quiet) == ["Resumed", "Update", "Audited"]
@@ -147,7 +147,7 @@ def test_two_events_alone_are_no_witnesses_of_a_long_jump() -> None:
 
 
 @pytest.mark.parametrize("ahead", [1_200, 3_000, 50_000])
-def test_two_events_alone_are_no_witnesses_of_a_jump_of_a_live_stream(ahead: int) -> None:
+def test_two_events_alone_do_not_prove_a_jump_of_a_live_stream(ahead: int) -> None:
     made = begun()
     for index in range(6, 40):
         made.feed(index)
@@ -193,7 +193,7 @@ def test_one_snapshot_of_another_time_is_not_the_book(ahead: int) -> None:
 
 
 @pytest.mark.parametrize("ahead", [-START + 1, -DAY, DAY, 1000 * DAY])
-def test_a_first_snapshot_of_another_time_is_given_up_with_the_first_event(ahead: int) -> None:
+def test_a_first_event_refutes_a_first_snapshot_of_another_time(ahead: int) -> None:
     made = Replay()
     assert made.reply(1, ahead=ahead) == ["Keyframe"]
     made.feed(2)
@@ -204,7 +204,7 @@ def test_a_first_snapshot_of_another_time_is_given_up_with_the_first_event(ahead
     assert made.times[-2:] == [300, 400]
 
 
-def test_two_snapshots_of_another_time_do_not_outweigh_the_events() -> None:
+def test_two_snapshots_of_another_time_do_not_outweigh_events() -> None:
     made = begun()
     made.feed(7)  # a hole
     assert made.reply(7, ahead=30_000) == ["SnapshotWanted"]
@@ -230,7 +230,7 @@ def test_a_quiet_symbol_needs_two_snapshots_after_a_jump() -> None:
     assert made.reply(1) == ["Keyframe"]
 
 
-def test_the_first_event_of_a_live_symbol_that_was_quiet_is_believed_by_the_clock_of_the_machine() -> None:
+def test_the_clock_confirms_a_quiet_live_symbols_first_event() -> None:
     fresh = Belief(None)
     keyframe, event = at(START - 3_600_000, START), at(START + 50, START + 100)
     assert fresh.judge(event, keyframe) is Verdict.BELIEVED
@@ -241,7 +241,7 @@ def test_the_first_event_of_a_live_symbol_that_was_quiet_is_believed_by_the_cloc
     assert replayed.judge(at(RECEIVED + 100, RECEIVED + 100), None) is Verdict.DOUBTED
 
 
-def test_a_live_symbol_that_was_quiet_for_an_hour_is_believed_by_the_time_that_passed() -> None:
+def test_elapsed_time_confirms_a_live_symbol_after_a_quiet_hour() -> None:
     belief = Belief(at(START, START))
     assert belief.judge(at(START + 3_600_000, START + 3_600_050), None) is Verdict.BELIEVED
     assert belief.judge(at(START + 3_600_000, START + 1_000_000), None) is Verdict.DOUBTED
@@ -265,7 +265,7 @@ def test_a_day_is_replayed_at_any_speed(speed: int) -> None:
     assert not any(isinstance(output, Suspended) for output in made.out[late:])
 
 
-def test_the_event_after_one_that_was_delivered_late_is_believed_by_the_next_one() -> None:
+def test_an_event_after_a_late_one_is_believed_by_the_next_one() -> None:
     belief = Belief(at(START, START))
     belief.believe(Millis(START + 10_000), Nanos((START + 10_050) * 1_000_000))
     belief.believe(Millis(START + 11_000), Nanos((START + 41_000) * 1_000_000))
@@ -285,7 +285,7 @@ def test_a_step_of_our_clock_lets_no_wild_time_in_for_long(hours: int) -> None:
     assert belief.judge(at(START + 2000 + 300, START + 300 + step), None) is Verdict.DOUBTED
 
 
-def test_a_snapshot_contradicts_an_event_that_only_fits_a_step_of_our_clock() -> None:
+def test_a_snapshot_denies_an_event_that_fits_only_a_clock_step() -> None:
     belief, step = Belief(at(START, START)), 3_600_000
     keyframe = at(START + 5_000, START + 5_050 + step)
     assert belief.judge(at(START + 65_200, START + 5_250 + step), keyframe) is Verdict.DOUBTED
@@ -293,7 +293,7 @@ def test_a_snapshot_contradicts_an_event_that_only_fits_a_step_of_our_clock() ->
 
 
 @pytest.mark.parametrize("quiet", [2_000, 60_000, 3_600_000])
-def test_a_quiet_symbol_goes_on_after_a_reconnect_with_its_first_event(quiet: int) -> None:
+def test_a_quiet_symbol_resumes_at_its_event_after_a_reconnect(quiet: int) -> None:
     belief = Belief(at(START, START))
     keyframe = at(START, START + quiet)
     assert belief.judge(at(START + quiet + 500, START + quiet + 550), keyframe) is Verdict.BELIEVED

@@ -37,7 +37,7 @@ def apply(target: OrderBook, bids: dict[int, int], asks: dict[int, int]) -> dict
     return target.apply(bids, asks, update_id=UpdateId(target.update_id + 1), transaction_time=Millis(2))
 
 
-def test_an_event_that_moves_a_price_to_the_other_side_changes_it_once() -> None:
+def test_an_event_that_moves_a_price_across_changes_it_once() -> None:
     target = book({100: 5, 101: -7})
     assert apply(target, {100: 0, 99: 3}, {100: 4}) == {99: 3, 100: -4}
     assert (target.best_bid, target.best_ask) == (99, 100)
@@ -57,7 +57,7 @@ def test_what_stays_as_it_was_is_no_change() -> None:
     assert apply(target, {100: 5, 99: 0, 98: 3}, {102: 7, 103: 0, 104: 1}) == {98: 3, 104: -1}
 
 
-def test_inside_the_range_an_absent_level_is_zero_and_outside_unknown_until_named() -> None:
+def test_an_absent_level_is_zero_in_range_and_unknown_outside() -> None:
     target = book({100: 5, 102: -7})
     assert target.quantity(Price(95)) == 0
     assert target.quantity(Price(80)) is None
@@ -74,7 +74,7 @@ def test_only_prices_outside_the_known_range_are_named() -> None:
     assert target.named == {88, 89, 111, 112}
 
 
-def test_a_crossed_side_named_empty_is_no_news_of_the_side_that_can_rest_there() -> None:
+def test_a_crossed_side_named_empty_tells_nothing_of_the_other() -> None:
     target = book({100: 5, 102: -7})
     assert apply(target, {120: 0}, {80: 0}) == {}
     assert target.quantity(Price(120)) is None
@@ -127,7 +127,7 @@ def test_the_best_prices_of_a_side_without_levels_are_zero(levels: dict[int, int
     assert (made.best_bid, made.best_ask) == (best.bid, best.ask or MAX_STEPS)
 
 
-def test_a_book_and_its_view_and_keyframe_say_of_which_event_they_are() -> None:
+def test_a_book_its_view_and_its_keyframe_name_their_event() -> None:
     target = book({100: 5, 102: -7})
     first = target.view()
     assert target.view() is first
@@ -154,7 +154,7 @@ def test_a_book_and_its_view_and_keyframe_say_of_which_event_they_are() -> None:
     assert [again.quantity(Price(price)) for price in (70, 71, 98, 99, 100, 102)] == [0, None, 0, 3, 5, -7]
 
 
-def test_the_best_price_is_found_across_a_wide_hole_and_an_empty_side() -> None:
+def test_the_best_price_is_found_across_a_hole_or_an_empty_side() -> None:
     target = book({1000: 5, 10_000: -7, 20: 1, 90_000: -1, 10: 9, 91_000: -9}, KnownRange(0, MAX_STEPS))
     apply(target, {1000: 0}, {10_000: 0})
     assert (target.best_bid, target.best_ask) == (20, 90_000)
@@ -183,7 +183,7 @@ def test_widening_teaches_levels_and_proves_the_rest_empty() -> None:
     assert (target.named, target.best) == ({70}, BestPrices(100, 5, 102, 7))
 
 
-def test_a_level_of_an_earlier_range_that_is_removed_is_not_taught_again() -> None:
+def test_a_removed_level_of_an_earlier_range_is_not_taught_again() -> None:
     """The range moved away from the level, an event removed it, and a snapshot of before that event shows it still."""
     target = book({95: 9, 100: -3})
     target.widen(RangeWidened(Millis(1), target.update_id, {}, KnownRange(98, 105)))
@@ -214,7 +214,7 @@ def test_finer_steps_keep_every_value() -> None:
         ({10**16: 25}, Instrument("X", 4, 1), "25 rests at 1e+15"),
     ],
 )
-def test_finer_steps_that_have_no_room_for_a_level_are_refused_and_change_nothing(
+def test_finer_steps_without_room_are_refused_and_change_nothing(
     levels: dict[int, int], finer: Instrument, rests: str
 ) -> None:
     target = book(levels)

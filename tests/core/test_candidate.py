@@ -59,7 +59,7 @@ def test_an_event_and_a_snapshot_agree_within_these_times(
         assert not is_contradiction(10**12)
 
 
-def test_a_snapshot_that_the_events_continue_is_the_book_whatever_was_known() -> None:
+def test_a_snapshot_that_the_events_continue_becomes_the_book() -> None:
     events = (update(80, 90, 79, time=T - 200), update(91, 105, 90, time=T), update(106, 110, 105, time=T + 100))
     far = at(T + LEAP), UpdateId(10**6)
     assert considered(*events) == Candidate(list(events), None)
@@ -82,7 +82,7 @@ def test_a_snapshot_older_than_the_events_is_refused() -> None:
         update(101, 105, 100, time=T - 1001),
     ],
 )
-def test_a_snapshot_later_than_the_event_that_follows_it_needs_a_second_one(event: DepthUpdate) -> None:
+def test_a_snapshot_later_than_its_next_event_needs_a_second_one(event: DepthUpdate) -> None:
     expected = f"its time 50000 is after {event.transaction_time} of the event that follows it"
     assert considered(event) == Candidate([event], expected)
     assert considered(event, refused=at(T - LEAP, T)).objection == expected, "the first one was of another time"
@@ -91,7 +91,7 @@ def test_a_snapshot_later_than_the_event_that_follows_it_needs_a_second_one(even
     assert considered(event, right, refused=at(T - 500)).events == [right], "only what contradicts is left out"
 
 
-def test_two_snapshots_that_leap_alike_do_not_outweigh_the_events() -> None:
+def test_two_snapshots_that_leap_alike_do_not_outweigh_events() -> None:
     event = update(95, 105, 94, time=T - LEAP)
     leapt = considered(event, known=at(T - LEAP, T), refused=at(T))
     assert leapt.events == [event]
@@ -101,7 +101,7 @@ def test_two_snapshots_that_leap_alike_do_not_outweigh_the_events() -> None:
     assert considered(event, known=at(T - LEAP), refused=at(T)) == Candidate([], None)
 
 
-def test_a_snapshot_ahead_of_the_events_is_not_behind_them_in_time() -> None:
+def test_a_snapshot_of_a_higher_id_is_not_of_an_earlier_time() -> None:
     early, late = update(80, 85, 79, time=T), update(86, 90, 85, time=T + 1)
     assert considered(early) == Candidate([early], None)
     expected = "update id 100 is ahead of the events, and its time 50000 is behind theirs"

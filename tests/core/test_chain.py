@@ -42,7 +42,7 @@ def resuming() -> tuple[Synchroniser, int]:
     return sync, wanted(sync.opened())
 
 
-def test_one_update_id_that_is_too_large_costs_the_book_at_the_next_event() -> None:
+def test_an_update_id_too_large_costs_the_book_at_the_next_event() -> None:
     sync = in_sync()
     assert kinds(sync.receive_update(update(21, HUGE, 20, time=30))) == ["Update"]
     outputs = sync.receive_update(update(31, 40, 30))
@@ -52,7 +52,7 @@ def test_one_update_id_that_is_too_large_costs_the_book_at_the_next_event() -> N
     assert kinds(sync.receive_update(update(41, 50, 40))) == ["Update"]
 
 
-def test_an_update_id_that_is_too_large_costs_one_book_however_often_it_is_repeated() -> None:
+def test_a_repeated_update_id_too_large_costs_only_one_book() -> None:
     sync = in_sync()
     wild = update(21, HUGE, 20, time=30)
     sync.receive_update(wild)
@@ -63,7 +63,7 @@ def test_an_update_id_that_is_too_large_costs_one_book_however_often_it_is_repea
 
 
 @pytest.mark.parametrize("offset", [0, 1, 9])
-def test_ids_that_begin_anew_on_the_same_connection_cost_the_book_at_once(offset: int) -> None:
+def test_restarted_ids_on_one_connection_cost_the_book_at_once(offset: int) -> None:
     sync = in_sync()
     outputs = sync.receive_update(update(1 + offset, 2 + offset, offset, time=100))
     assert kinds(outputs) == ["Gap", "SnapshotWanted"]
@@ -72,13 +72,13 @@ def test_ids_that_begin_anew_on_the_same_connection_cost_the_book_at_once(offset
     assert kinds(sync.receive_update(update(3 + offset, 4 + offset, 2 + offset, time=200))) == ["Update"]
 
 
-def test_ids_that_begin_anew_after_a_reconnect_cost_the_book_with_the_first_event() -> None:
+def test_restarted_ids_after_a_reconnect_cost_the_book_at_once() -> None:
     sync, number = resuming()
     assert kinds(sync.receive_update(update(1, 2, 0, time=100))) == ["Gap"]
     assert kinds(sync.receive_snapshot(number, snapshot(2, time=100))) == ["Keyframe", "Update"]
 
 
-def test_ids_that_begin_anew_while_the_symbol_is_quiet_cost_the_book_with_the_snapshot() -> None:
+def test_restarted_ids_of_a_quiet_symbol_show_at_the_snapshot() -> None:
     sync, number = resuming()
     assert kinds(sync.receive_snapshot(number, snapshot(2, time=100))) == ["Gap", "Keyframe"]
     assert kinds(sync.receive_update(update(3, 4, 2, time=200))) == ["Update"]
@@ -90,13 +90,13 @@ def test_a_snapshot_of_a_replica_that_lags_is_no_new_count() -> None:
     assert sync.state is State.RESUMING
 
 
-def test_events_that_were_never_seen_and_are_not_newer_cost_the_book() -> None:
+def test_unseen_events_that_are_not_newer_cost_the_book() -> None:
     sync = in_sync()
     assert sync.receive_update(update(11, 20, 10, bids=BID)) == []
     assert kinds(sync.receive_update(update(11, 19, 10))) == ["Gap", "SnapshotWanted"]
 
 
-def test_an_event_that_names_a_hole_before_it_and_leaps_over_the_book_is_a_hole() -> None:
+def test_an_event_that_names_a_hole_before_it_is_a_hole() -> None:
     sync = in_sync()
     assert kinds(sync.receive_update(update(25, 40, 15))) == ["Gap", "SnapshotWanted"]
 
@@ -110,7 +110,7 @@ def test_a_first_id_that_is_too_small_hides_no_hole(first: int) -> None:
     assert sync.state is State.BUFFERING
 
 
-def test_an_event_that_overlaps_what_happened_long_before_it_is_a_contradiction() -> None:
+def test_an_overlapping_event_of_long_ago_is_a_contradiction() -> None:
     sync = in_sync()
     for final in range(1000, 4001, 1000):
         sync.receive_update(update(sync.update_id + 1, final, sync.update_id))
@@ -118,7 +118,7 @@ def test_an_event_that_overlaps_what_happened_long_before_it_is_a_contradiction(
     assert kinds(sync.receive_update(update(1, 4300, 0))) == ["Gap", "SnapshotWanted"]  # the event to 4200 is lost
 
 
-def test_a_first_id_that_is_too_small_hides_no_hole_after_a_snapshot() -> None:
+def test_a_first_id_too_small_hides_no_hole_after_a_snapshot() -> None:
     sync = Synchroniser("X")
     number = wanted(sync.opened())
     sync.receive_update(update(1, 130, 120))
@@ -126,7 +126,7 @@ def test_a_first_id_that_is_too_small_hides_no_hole_after_a_snapshot() -> None:
     assert sync.book is None
 
 
-def test_a_snapshot_far_ahead_of_the_stream_is_given_up_with_the_next_event() -> None:
+def test_the_next_event_refutes_a_snapshot_far_ahead_of_it() -> None:
     sync = Synchroniser("X")
     number = wanted(sync.opened())
     assert kinds(sync.receive_snapshot(number, snapshot(HUGE, time=20))) == ["Keyframe"]
@@ -135,7 +135,7 @@ def test_a_snapshot_far_ahead_of_the_stream_is_given_up_with_the_next_event() ->
     assert kinds(sync.receive_snapshot(wanted(outputs), snapshot(30, time=2_000))) == ["Keyframe", "Update"]
 
 
-def test_a_snapshot_far_ahead_of_events_that_are_later_is_refused() -> None:
+def test_a_snapshot_far_ahead_of_later_events_is_refused() -> None:
     sync = Synchroniser("X")
     number = wanted(sync.opened())
     sync.receive_update(update(21, 30, 20, time=2_000))
@@ -145,7 +145,7 @@ def test_a_snapshot_far_ahead_of_events_that_are_later_is_refused() -> None:
     assert kinds(sync.receive_snapshot(wanted(outputs), snapshot(30, time=2_000))) == ["Keyframe", "Update"]
 
 
-def test_what_the_stream_owes_from_before_a_snapshot_comes_within_ten_seconds() -> None:
+def test_a_stream_catches_up_with_a_snapshot_within_ten_seconds() -> None:
     def quiet() -> Synchroniser:
         sync = Synchroniser("X")
         sync.receive_snapshot(wanted(sync.opened()), snapshot(HUGE, time=10_000))
@@ -157,7 +157,7 @@ def test_what_the_stream_owes_from_before_a_snapshot_comes_within_ten_seconds() 
     assert kinds(sync.receive_update(update(31, 40, 30, time=9_100, received=20_001))) == ["Gap", "SnapshotWanted"]
 
 
-def test_a_snapshot_far_ahead_that_is_only_compared_leaves_the_book_as_it_is() -> None:
+def test_a_compared_snapshot_far_ahead_leaves_the_book_alone() -> None:
     sync = in_sync()
     number = wanted(sync.check(Urgency.AUDIT))
     assert sync.receive_snapshot(number, snapshot(HUGE, time=20)) == []
@@ -166,7 +166,7 @@ def test_a_snapshot_far_ahead_that_is_only_compared_leaves_the_book_as_it_is() -
     assert kinds(sync.receive_snapshot(number, snapshot(30, bids=BID))) == ["Audited"]
 
 
-def test_a_quiet_book_far_ahead_of_the_stream_is_given_up_with_the_next_snapshot() -> None:
+def test_the_next_snapshot_refutes_a_quiet_book_far_ahead() -> None:
     sync = Synchroniser("X")
     number = wanted(sync.opened())
     sync.receive_update(update(11, 20, 10))
@@ -179,7 +179,7 @@ def test_a_quiet_book_far_ahead_of_the_stream_is_given_up_with_the_next_snapshot
     assert (sync.update_id, sync.is_ahead_of_stream) == (20, False)
 
 
-def test_a_later_snapshot_of_a_lower_update_id_costs_a_book_in_sync() -> None:
+def test_a_later_snapshot_of_a_lower_id_costs_a_book_in_sync() -> None:
     sync = in_sync()
     number = wanted(sync.check(Urgency.AUDIT))
     assert kinds(sync.receive_snapshot(number, snapshot(15, time=15, bids=BID))) == ["Audited"]
@@ -187,7 +187,7 @@ def test_a_later_snapshot_of_a_lower_update_id_costs_a_book_in_sync() -> None:
     assert kinds(sync.receive_snapshot(number, snapshot(3, time=900))) == ["Gap", "Keyframe"]
 
 
-def test_a_snapshot_far_ahead_while_resuming_ends_in_sync_all_the_same() -> None:
+def test_a_snapshot_far_ahead_while_resuming_still_ends_in_sync() -> None:
     sync, number = resuming()
     assert sync.receive_snapshot(number, snapshot(HUGE, time=30)) == []
     assert kinds(sync.receive_update(update(21, 30, 20))) == ["Resumed", "Update"]
@@ -203,7 +203,7 @@ def test_a_snapshot_far_ahead_while_resuming_ends_in_sync_all_the_same() -> None
 # --- unreadable messages
 
 
-def test_an_event_that_cannot_be_read_puts_the_book_in_doubt_and_the_next_one_decides() -> None:
+def test_the_next_event_settles_the_doubt_of_an_unreadable_one() -> None:
     sync = in_sync()
     assert kinds(sync.unreadable()) == ["Suspended", "SnapshotWanted"]
     assert sync.book is None
@@ -215,7 +215,7 @@ def test_an_event_that_cannot_be_read_puts_the_book_in_doubt_and_the_next_one_de
     assert (outputs[0].start, outputs[0].cause) == (30, Cause.CHAIN_BREAK)
 
 
-def test_a_snapshot_decides_about_an_event_that_could_not_be_read() -> None:
+def test_a_snapshot_settles_the_doubt_of_an_unreadable_event() -> None:
     sync = in_sync()
     number = wanted(sync.unreadable())
     assert kinds(sync.receive_snapshot(number, snapshot(20, bids=BID))) == ["Resumed", "Audited"]
@@ -227,7 +227,7 @@ def test_a_snapshot_decides_about_an_event_that_could_not_be_read() -> None:
 # --- pace, memory
 
 
-def test_losses_that_follow_each_other_are_paced_and_a_calm_book_is_asked_for_at_once() -> None:
+def test_losses_in_a_row_are_paced_and_a_calm_book_asks_at_once() -> None:
     sync = in_sync()
     attempts = []
     base = 1_000
@@ -243,7 +243,7 @@ def test_losses_that_follow_each_other_are_paced_and_a_calm_book_is_asked_for_at
     assert [output.attempt for output in outputs if isinstance(output, SnapshotWanted)] == [0]
 
 
-def test_a_book_that_a_lagging_snapshot_keeps_crossing_is_asked_for_later_and_later() -> None:
+def test_a_book_that_snapshots_keep_crossing_asks_ever_later() -> None:
     sync = in_sync()
     attempts = []
     outputs = sync.receive_update(update(21, 30, 20, bids=[("101.5", "1.00")]))
@@ -256,7 +256,7 @@ def test_a_book_that_a_lagging_snapshot_keeps_crossing_is_asked_for_later_and_la
     assert {trouble.kind for trouble in sync.troubles()} == {TroubleKind.CROSSED}
 
 
-def test_events_that_wait_take_a_bounded_number_of_bytes_over_all_symbols() -> None:
+def test_waiting_events_of_all_symbols_stay_within_their_bytes() -> None:
     one = update(11, 20, 10, bids=BID)
     allowance = Allowance(3 * size_of(one))
     machines = [Synchroniser("X", allowance=allowance), Synchroniser("Y", allowance=allowance)]

@@ -31,9 +31,7 @@ from tests.support.depth import snapshot, update
         (update(22, 30, 21), Input.KEPT_BREAK),
     ],
 )
-def test_an_event_that_comes_before_a_snapshot_is_kept_where_it_continues_the_kept_ones(
-    event: DepthUpdate, relation: Input
-) -> None:
+def test_an_event_before_a_snapshot_is_kept_behind_its_chain(event: DepthUpdate, relation: Input) -> None:
     chain = waiting(update(11, 20, 10))
     assert chain.relation(event, None) is relation
     assert said(chain) == []
@@ -49,7 +47,7 @@ def test_the_kept_events_are_full_at_their_limit() -> None:
 # --- events against the book
 
 
-def test_an_event_that_continues_the_book_and_holds_its_last_id_must_be_later() -> None:
+def test_an_event_that_overlaps_the_last_id_must_be_later() -> None:
     assert named(running(), update(BOOK + 1, 1020, BOOK, time=NOW)) is Input.CONTIGUOUS
     assert named(running(), update(BOOK, 1020, BOOK, time=NOW + 1)) is Input.CONTIGUOUS
     chain = running()
@@ -58,7 +56,7 @@ def test_an_event_that_continues_the_book_and_holds_its_last_id_must_be_later() 
     assert said(chain) == [(TroubleKind.UPDATE_ID, reason)]
 
 
-def test_the_first_event_after_a_snapshot_is_judged_by_the_snapshot_too() -> None:
+def test_a_snapshot_helps_to_judge_the_first_event_after_it() -> None:
     chain = started(last=at(1000), time=60_000)
     early = update(LAST + 1, BOOK, LAST, time=1500, received=60_100)
     assert named(chain, early, LAST) is Input.CONTRADICTION
@@ -110,7 +108,7 @@ def test_an_event_that_is_not_newer_and_new_is_told_with_its_ids() -> None:
     assert said(chain) == [(TroubleKind.UPDATE_ID, reason)]
 
 
-def test_an_overlap_that_cost_the_book_before_is_a_repetition_when_it_comes_again() -> None:
+def test_an_overlap_that_cost_the_book_is_a_repetition_next_time() -> None:
     chain, wild = running(), update(1005, 1020, 1004, time=NOW)
     chain.seen.add(wild)
     assert (named(chain, wild), said(chain)) == (Input.DUPLICATE, [])
@@ -165,7 +163,7 @@ def test_an_event_after_those_in_doubt_is_named_by_them() -> None:
     assert named(doubting(), update(1011, 1019, BOOK, time=NOW + 10)) is Input.CONTRADICTION
 
 
-def test_an_event_that_refutes_those_in_doubt_names_the_first_of_them() -> None:
+def test_an_event_that_refutes_those_in_doubt_names_the_first() -> None:
     chain = doubting()
     assert named(chain, update(1021, 1030, 1020, time=NOW + 20)) is Input.CONTRADICTION
     assert said(chain) == [(TroubleKind.TIME, "the event 1020 has the time 60100, after 50100")]
@@ -192,7 +190,7 @@ def test_an_event_in_doubt_that_finds_no_room_is_refused() -> None:
     assert said(chain) == [(TroubleKind.TIME, "the event 1010 has the time 60000, after 50000")]
 
 
-def test_a_long_jump_after_a_snapshot_stays_in_doubt_by_what_the_snapshot_says() -> None:
+def test_a_snapshot_keeps_a_long_jump_in_doubt() -> None:
     chain = started()
     chain.doubted.append(update(1001, 1010, 1000, time=T + 61_001, received=T))
     assert named(chain, update(1011, 1020, 1010, time=T + 61_001, received=T), LAST) is Input.TIME_DOUBTED

@@ -26,7 +26,7 @@ from tests.support.depth import snapshot, update
         (1009, 1001, Input.SNAPSHOT_TOO_OLD),
     ],
 )
-def test_a_snapshot_against_a_book_of_which_something_may_be_missing(last: int, lag: int, relation: Input) -> None:
+def test_a_snapshot_against_a_book_with_possible_holes(last: int, lag: int, relation: Input) -> None:
     chain = running()
     reply = snapshot(last, time=NOW + lag, received=NOW)
     assert chain.relation_of(reply, UpdateId(BOOK), Millis(NOW)) is relation
@@ -42,7 +42,7 @@ def test_a_snapshot_against_a_book_of_which_something_may_be_missing(last: int, 
     assert said(chain) == ([expected[relation]] if relation in expected else [])
 
 
-def test_a_snapshot_before_any_event_tells_of_a_new_count_by_its_time() -> None:
+def test_a_snapshot_before_events_shows_a_new_count_by_its_time() -> None:
     chain = started()
     assert chain.relation_of(snapshot(3, time=T + 90_000), UpdateId(LAST), Millis(T)) is Input.SNAPSHOT_ANEW
 
@@ -89,12 +89,12 @@ def test_a_snapshot_against_events_in_doubt(last: int, time: int, relation: Inpu
 @pytest.mark.parametrize(
     ("time", "relation"), [(WILD - 1000, Input.SNAPSHOT_WITNESS), (WILD - 1001, Input.SNAPSHOT_TOO_OLD)]
 )
-def test_a_snapshot_that_holds_an_event_is_no_witness_of_a_later_time(time: int, relation: Input) -> None:
+def test_a_snapshot_that_holds_an_event_proves_no_later_time(time: int, relation: Input) -> None:
     reply = snapshot(1015, time=time, received=NOW + 5000)
     assert doubting(*TWO).relation_of(reply, UpdateId(BOOK), Millis(NOW)) is relation
 
 
-def test_any_later_snapshot_refutes_an_event_in_doubt_before_any_time_is_believed() -> None:
+def test_any_later_snapshot_refutes_a_doubtful_event_at_first() -> None:
     chain = started()
     chain.doubted.append(update(1001, 1010, LAST, time=T + 10**9, received=T))
     reply = snapshot(1010, time=T + 10**6, received=T)
@@ -142,7 +142,7 @@ def test_a_snapshot_that_is_compared_with_a_book_without_events(
     assert checked(running(), late, BOOK) is Input.SNAPSHOT_HELD, "an event tells where the count is"
 
 
-def test_a_second_snapshot_that_agrees_with_the_refused_one_is_the_book() -> None:
+def test_a_second_snapshot_like_the_refused_one_becomes_the_book() -> None:
     wrong = update(995, 5000, 994, time=T - 500)
     chain = waiting(wrong)
     assert chain.events_after(snapshot(LAST, time=T)) is None
@@ -151,7 +151,7 @@ def test_a_second_snapshot_that_agrees_with_the_refused_one_is_the_book() -> Non
     assert chain.events_after(snapshot(LAST + 2, time=T + 100)) == []
 
 
-def test_the_refused_snapshot_is_forgotten_when_another_one_is_the_book() -> None:
+def test_another_book_makes_the_refused_snapshot_forgotten() -> None:
     chain = waiting()
     assert chain.events_after(snapshot(LAST, time=T)) == []
     chain.kept.append(update(995, 5000, 994, time=T - 500))
@@ -171,7 +171,7 @@ def test_a_snapshot_of_the_newest_event_may_be_a_second_older() -> None:
 # --- snapshots that were refused confirm later ones
 
 
-def test_a_second_snapshot_of_a_new_count_settles_a_leap_that_one_alone_does_not() -> None:
+def test_a_second_snapshot_of_a_new_count_settles_a_leap() -> None:
     chain = running()
     leap = NOW + 10**6
     relations = [
@@ -190,7 +190,7 @@ def test_two_snapshots_outweigh_events_after_which_nothing_came() -> None:
     assert chain.events_after(snapshot(LAST, time=T + 9500, received=T)) == []
 
 
-def test_the_last_two_refused_snapshots_tell_the_speed_of_a_replay() -> None:
+def test_the_last_two_refused_snapshots_give_a_replays_speed() -> None:
     chain = waiting(update(BOOK + 5, BOOK + 9, BOOK + 4, time=T), last=at(T))
     for time, received in ((10**9, T), (T + 60_000, T + 1000), (T + 120_000, T + 2000)):
         assert chain.events_after(snapshot(LAST, time=time, received=received)) is None
@@ -198,7 +198,7 @@ def test_the_last_two_refused_snapshots_tell_the_speed_of_a_replay() -> None:
 
 
 @pytest.mark.parametrize("last", [LAST - 500, LAST + 500])
-def test_two_snapshots_outweigh_an_epochs_own_that_no_event_has_confirmed(last: int) -> None:
+def test_two_snapshots_outweigh_an_unconfirmed_epochs_own(last: int) -> None:
     chain = started(time=T + 10**9)
     known = Millis(T + 10**9)
     relations = [

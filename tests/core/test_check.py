@@ -36,9 +36,7 @@ def book_of(shown: DepthSnapshot) -> OrderBook:
 
 
 @given(seed=st.integers(0, 2**32), limit=st.integers(3, 30), later=st.integers(3, 30), ago=st.integers(0, 12))
-def test_a_right_book_is_found_right_learns_only_the_truth_and_a_wrong_one_is_found_wrong(
-    seed: int, limit: int, later: int, ago: int
-) -> None:
+def test_a_right_book_passes_learns_truth_and_a_wrong_one_fails(seed: int, limit: int, later: int, ago: int) -> None:
     random = Random(seed)
     exchange = SmallExchange(random)
     book = book_of(exchange.snapshot(limit))
@@ -126,7 +124,7 @@ def test_a_price_that_rests_on_both_sides_is_no_book() -> None:
     ],
 )
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-def test_a_snapshot_proves_its_own_prices_and_no_end_whatever_its_number_of_levels(
+def test_a_snapshot_proves_its_prices_and_no_end_of_the_book(
     bids: Pairs, asks: Pairs, proven: KnownRange, limit: int
 ) -> None:
     assert known_range(levels_of(snapshot(5, bids=bids, asks=asks, limit=limit))) == proven
@@ -138,7 +136,7 @@ def book_with(levels: dict[int, int], proven: KnownRange) -> OrderBook:
     return made
 
 
-def test_a_comparison_counts_what_differs_between_the_prices_that_both_prove() -> None:
+def test_a_comparison_counts_differences_where_both_sides_prove() -> None:
     ours = {90: 1, 94: 1, 95: 3, 96: 4, 97: 4, 98: 4, 99: 4, 101: -1, 102: -1, 105: -1, 110: -2}
     shown = {93: 9, 95: 3, 96: 5, 97: 5, 100: 1, 101: -1, 103: -1, 104: -1, 106: -5, 110: -2, 111: -3, 112: -1}
     book = book_with(ours, KnownRange(90, 110))
@@ -163,9 +161,7 @@ def test_a_comparison_counts_what_differs_between_the_prices_that_both_prove() -
         (85, 88, KnownRange(85, 88)),
     ],
 )
-def test_a_later_snapshot_joins_the_known_range_or_takes_its_place(
-    low: int, high: int, known: KnownRange | None
-) -> None:
+def test_a_later_snapshot_joins_or_replaces_the_known_range(low: int, high: int, known: KnownRange | None) -> None:
     book = book_with({99: 4, 101: -1}, KnownRange(90, 110))
     book.apply({87: 0}, {113: 0}, update_id=UpdateId(6), transaction_time=Millis(6))
     shown = {price: 5 if price <= 99 else -5 for price in range(low, high + 1) if price != 100}
@@ -188,15 +184,13 @@ def test_a_later_snapshot_joins_the_known_range_or_takes_its_place(
         ({88: 2, 89: -2}, False),
     ],
 )
-def test_a_level_beyond_the_best_price_of_the_other_side_teaches_nothing(
-    shown: dict[int, int], is_taught: bool
-) -> None:
+def test_a_level_beyond_the_other_sides_best_teaches_nothing(shown: dict[int, int], is_taught: bool) -> None:
     book = book_with({99: 4, 101: -1}, KnownRange(90, 110))
     assert (learned(book, shown, KnownRange(88, 112), Millis(7)) is not None) == is_taught
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_book_of_one_side_learns_more_of_it_down_to_the_least_price(sign: int) -> None:
+def test_a_book_of_one_side_learns_it_down_to_the_least_price(sign: int) -> None:
     book = book_with({1: sign}, KnownRange(1, 1))
     taught = learned(book, {1: sign, 2: sign}, KnownRange(1, 2), Millis(7))
     assert taught == RangeWidened(Millis(7), UpdateId(5), {2: sign}, KnownRange(1, 2))
@@ -228,7 +222,7 @@ def test_a_snapshot_that_does_not_fit_the_market_teaches_nothing() -> None:
     assert learned(book, crossed, KnownRange(90, 110), book.transaction_time) is None
 
 
-def test_a_snapshot_that_is_crossed_teaches_an_empty_book_nothing() -> None:
+def test_a_crossed_snapshot_teaches_an_empty_book_nothing() -> None:
     book = book_of(snapshot(10, bids=[], asks=[]))
     levels = levels_of(snapshot(20, bids=[("101.0", "1")], asks=[("99.0", "1")]))
     assert learned(book, levels, known_range(levels), Millis(20)) is None

@@ -25,7 +25,7 @@ def test_now_never_runs_backwards() -> None:
 
 
 @pytest.mark.parametrize(("given", "observed", "now"), [(5000, 4000, 5000), (5000, 3999, 3999), (1001, 0, 0)])
-def test_now_goes_back_only_to_a_time_of_more_than_a_second_before(given: int, observed: int, now: int) -> None:
+def test_now_goes_back_only_by_more_than_a_second(given: int, observed: int, now: int) -> None:
     clock = ExchangeClock()
     clock.observe(Millis(given), 10.0)
     assert clock.now(10.0) == given

@@ -75,7 +75,7 @@ def test_a_price_is_as_fine_as_it_is_written_where_there_is_room() -> None:
     assert LevelReader(Instrument("X"), is_strict=True).grown([("100.00", "1.00")]) == Instrument("X")
 
 
-def test_levels_that_share_no_scale_are_refused_with_symbol_value_and_bound() -> None:
+def test_levels_without_a_common_scale_are_refused_with_a_reason() -> None:
     both = [("5", "60000000000"), ("6", "0.00000001")]
     for reader, levels in ((LevelReader(Instrument("X")), both), (LevelReader(Instrument("X", 0, 8)), both[:1])):
         with pytest.raises(MalformedDecimal, match=r"quantity of X .*'60000000000'.* below 46116860184\.2739"):
@@ -103,7 +103,7 @@ def test_quantities_of_asks_are_negative() -> None:
         reader.read_asks([("1.00", "-5.000")])
 
 
-def test_a_price_of_zero_is_malformed_and_a_quantity_of_zero_is_not() -> None:
+def test_a_price_of_zero_is_malformed_a_quantity_of_zero_is_not() -> None:
     reader = LevelReader(ETH)
     assert reader.read_bids([("1.00", "0.000")]) == {100: 0}
     with pytest.raises(MalformedDecimal):
@@ -158,7 +158,7 @@ def test_a_text_has_64_characters_at_most() -> None:
         DecimalReader(0, minimum=0)["1." + "0" * 63]
 
 
-def test_the_bound_holds_for_a_number_that_no_coarser_scale_holds() -> None:
+def test_the_bound_holds_for_a_number_no_coarser_scale_can_hold() -> None:
     with pytest.raises(FinerThanScale):
         DecimalReader(0, minimum=0)["4611686018427387.903"]
     with pytest.raises(MalformedDecimal):
@@ -188,7 +188,7 @@ def test_finer_text_moves_the_scale_and_coarser_text_does_not() -> None:
         reader.grown([("1.1234567890123456789", "1")])
 
 
-def test_a_reader_begins_anew_at_the_coarsest_scales_and_no_more_counts_zeros() -> None:
+def test_a_reader_restarts_coarsest_and_no_longer_counts_zeros() -> None:
     reader = LevelReader(Instrument("X", 9, 18)).anew([("100.50", "1.250")], [("7.000", "20.00")], [])
     assert reader.instrument == Instrument("X", 1, 2)
     assert reader.read_bids([("7.000", "20.00")]) == {70: 2000}
@@ -208,7 +208,7 @@ def test_the_memory_of_a_reader_is_bounded_in_bytes(width: int) -> None:
 
 
 @given(st.integers(1, 2**53), st.integers(0, MAX_SCALE))
-def test_every_price_within_bounds_survives_the_way_to_a_double_and_back(steps: int, scale: int) -> None:
+def test_every_price_in_bounds_survives_a_double_and_back(steps: int, scale: int) -> None:
     instrument = Instrument("X", price_scale=scale)
     value = instrument.price_to_float(steps)
     if steps < 10**15:  # any double keeps 15 digits

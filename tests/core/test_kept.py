@@ -7,7 +7,7 @@ BIDS: Pairs = [("99.0", "1.00"), ("98.0", "1.00")]
 ASKS: Pairs = [("101.0", "1.00")]
 
 
-def test_an_allowance_is_used_to_its_last_byte_and_beyond_only_by_force() -> None:
+def test_an_allowance_is_used_to_its_end_and_exceeded_by_force() -> None:
     allowance = Allowance(100)
     assert [allowance.take(size) for size in (60, 41, 40, 1)] == [True, False, True, False]
     assert allowance.used == 100
@@ -17,7 +17,7 @@ def test_an_allowance_is_used_to_its_last_byte_and_beyond_only_by_force() -> Non
     assert (allowance.used, allowance.limit, Allowance().limit) == (57, 100, DEFAULT_BYTES)
 
 
-def test_an_event_takes_more_bytes_with_each_level_of_either_side() -> None:
+def test_an_event_takes_more_bytes_with_each_level() -> None:
     empty = size_of(update(1, 2, 0))
     level = size_of(update(1, 2, 0, asks=ASKS)) - empty
     assert empty > 0
@@ -36,7 +36,7 @@ def test_no_more_events_are_kept_than_the_limit() -> None:
     assert (len(kept), list(kept), kept[0], kept[-1]) == (2, events, *events)
 
 
-def test_events_take_no_more_bytes_than_the_allowance_has_and_give_all_back() -> None:
+def test_events_stay_within_the_allowance_and_return_all_of_it() -> None:
     event = update(1, 2, 0, bids=BIDS, asks=ASKS)
     allowance = Allowance(2 * size_of(event))
     one, other = KeptEvents(allowance, 100), KeptEvents(allowance, 100)

@@ -81,7 +81,7 @@ def first_update(*, previous: int, time: int, received: int) -> Update:
         (7, 98_500, 6000, 99_200, 99_201),
     ],
 )
-def test_an_epoch_starts_no_earlier_than_the_snapshots_state_is_shown_to_hold(
+def test_an_epoch_starts_no_earlier_than_its_snapshot_proves(
     previous: int, snapshot_time: int, elapsed: int, complete_to: int | None, start: int
 ) -> None:
     first = first_update(previous=previous, time=100_000, received=500_000 + elapsed)

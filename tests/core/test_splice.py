@@ -112,7 +112,7 @@ def test_nobody_is_waited_for_for_ever() -> None:
     assert splice.overdue() == []
 
 
-def test_a_source_is_behind_if_another_brought_more_since_it_was_opened() -> None:
+def test_a_source_is_behind_if_another_brought_more_after_it() -> None:
     splice, events = spliced(1), chain(4)
     splice.take(1, events[0])
     splice.open(2)
@@ -142,7 +142,7 @@ def test_batches_that_another_connection_cut_elsewhere_fit_too() -> None:
     assert finals(splice.take(1, update(21, 30, 20))) == [30]
 
 
-def test_before_the_first_event_nothing_has_passed_and_no_source_is_behind() -> None:
+def test_before_the_first_event_no_source_is_behind() -> None:
     splice = Line()
     assert (splice.is_open, splice.passed, splice.newest(1), splice.is_behind(1), splice.overdue()) == (
         False, 0, 0, False, [],
@@ -165,7 +165,7 @@ def test_an_event_that_several_sources_bring_is_held_back_once() -> None:
     assert (len(splice), allowance.used) == (0, 0)
 
 
-def test_the_events_held_back_when_the_last_source_is_gone_are_forgotten_with_their_bytes() -> None:
+def test_held_events_and_their_bytes_go_with_the_last_source() -> None:
     allowance = Allowance()
     splice, events = spliced(1, 2, 3, allowance=allowance), chain(4)
     splice.take(1, events[0])
@@ -187,7 +187,7 @@ def test_no_more_than_a_thousand_events_are_held_back() -> None:
     assert len(splice) == 0
 
 
-def test_events_held_back_take_no_more_bytes_than_all_symbols_may() -> None:
+def test_held_events_stay_within_the_bytes_of_all_symbols() -> None:
     events = chain(6)
     allowance = Allowance(2 * size_of(events[0]))
     splice = spliced(1, 2, allowance=allowance)
@@ -228,7 +228,7 @@ def test_what_was_held_back_and_has_come_otherwise_is_dropped() -> None:
     assert (len(splice), splice.passed) == (0, 30)
 
 
-def test_an_event_that_is_not_newer_goes_out_where_no_other_source_explains_it() -> None:
+def test_an_old_event_goes_out_if_no_other_source_explains_it() -> None:
     """The synchronisation must see the contradiction; a source that lags behind the leader is none."""
     old = update(5, 9, 4, time=77)
     alone = spliced(1)
@@ -257,7 +257,7 @@ def test_a_source_that_begins_anew_leads_all_the_same() -> None:
     assert splice.take(2, update(2, 4, 1, time=76)) == []
 
 
-def test_the_leader_denies_an_event_that_was_let_go_far_ahead_of_it() -> None:
+def test_the_leader_denies_an_event_released_far_ahead_of_it() -> None:
     splice, events = spliced(1, 2), chain(2)
     splice.take(1, events[0])
     splice.take(2, update(10**9, 10**9, 10**9 - 1))
@@ -286,7 +286,7 @@ def test_only_the_last_event_that_went_out_can_be_refused() -> None:
 
 @settings(max_examples=200)
 @given(st.integers(0, 2**32), st.integers(1, 3))
-def test_nothing_is_lost_that_any_source_brought_and_nothing_comes_twice_or_early(seed: int, count: int) -> None:
+def test_every_event_of_any_source_comes_once_and_in_order(seed: int, count: int) -> None:
     random = Random(seed)
     splice, events = spliced(*range(count)), chain(40)
     # Each source brings the events in order, some of them not, each at a pace of its own.

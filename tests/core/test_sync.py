@@ -70,7 +70,7 @@ def test_a_quiet_symbol_is_in_sync_by_its_snapshot_alone() -> None:
     assert kinds(sync.receive_update(update(8, 12, 7))) == ["Update"]  # straddles
 
 
-def test_a_quiet_symbol_notices_that_its_first_event_leaves_a_hole() -> None:
+def test_a_quiet_symbol_notices_a_hole_before_its_first_event() -> None:
     sync, number = opened()
     sync.receive_snapshot(number, snapshot(10))
     outputs = sync.receive_update(update(15, 20, 12))
@@ -82,7 +82,7 @@ def test_a_quiet_symbol_notices_that_its_first_event_leaves_a_hole() -> None:
     assert kinds(sync.receive_snapshot(wanted.number, snapshot(16))) == ["Keyframe", "Update"]
 
 
-def test_a_snapshot_from_before_the_kept_events_is_asked_for_again_and_they_are_kept() -> None:
+def test_a_snapshot_older_than_kept_events_is_fetched_again() -> None:
     sync, number = opened()
     sync.receive_update(update(15, 20, 14))
     assert sync.receive_snapshot(number, snapshot(10)) == [SnapshotWanted(number + 1, attempt=1)]
@@ -91,7 +91,7 @@ def test_a_snapshot_from_before_the_kept_events_is_asked_for_again_and_they_are_
     assert kinds(sync.receive_snapshot(number + 1, snapshot(18))) == ["Keyframe", "Update", "Update"]
 
 
-def test_a_snapshot_from_before_what_was_known_already_is_asked_for_again() -> None:
+def test_a_snapshot_older_than_the_known_state_is_fetched_again() -> None:
     sync = in_sync()  # up to T 20
     sync.closed()
     sync.ended()
@@ -118,7 +118,7 @@ def test_a_snapshot_of_no_use_is_asked_for_again(price: str, reason: str) -> Non
     assert sync.troubles() == [Trouble(TroubleKind.SNAPSHOT, reason)]
 
 
-def test_a_failed_snapshot_is_asked_for_again_and_the_attempts_count() -> None:
+def test_a_failed_snapshot_is_fetched_again_and_attempts_count() -> None:
     sync, number = opened()
     for attempt in (1, 2, 3):
         assert sync.snapshot_failed(number) == [SnapshotWanted(number + 1, attempt)]
@@ -141,7 +141,7 @@ def test_a_late_reply_changes_nothing() -> None:
     assert lost.state is State.DISCONNECTED
 
 
-def test_kept_repetitions_are_dropped_and_a_kept_hole_starts_over_from_there() -> None:
+def test_kept_repetitions_drop_and_a_kept_hole_starts_over() -> None:
     sync, number = opened()
     sync.receive_update(update(5, 10, 4))
     assert sync.receive_update(update(5, 10, 4)) == []
@@ -235,7 +235,7 @@ def test_a_lost_stream_keeps_the_book_but_shows_it_no_more() -> None:
         sync.receive_update(update(21, 30, 20))
 
 
-def test_an_event_that_continues_the_book_shows_that_nothing_was_missed() -> None:
+def test_an_event_that_continues_the_book_shows_it_is_whole() -> None:
     sync, number = resuming()
     assert sync.receive_update(update(11, 20, 10)) == []  # known already: it tells nothing
     assert kinds(sync.receive_update(update(21, 30, 20))) == ["Resumed", "Update"]
@@ -243,7 +243,7 @@ def test_an_event_that_continues_the_book_shows_that_nothing_was_missed() -> Non
     assert sync.receive_snapshot(number, snapshot(30)) == []
 
 
-def test_a_snapshot_of_the_same_update_id_shows_that_nothing_was_missed() -> None:
+def test_a_snapshot_of_the_same_id_shows_the_book_is_whole() -> None:
     sync, number = resuming()
     outputs = sync.receive_snapshot(number, snapshot(20, bids=BID))
     assert kinds(outputs) == ["Resumed", "Audited"]
@@ -258,7 +258,7 @@ def test_a_snapshot_that_is_ahead_waits_for_the_event_that_tells() -> None:
     assert kinds(outputs) == ["Resumed", "Update", "Audited"]
 
 
-def test_an_event_that_leaves_a_hole_takes_the_snapshot_that_waits() -> None:
+def test_an_event_after_a_hole_takes_the_waiting_snapshot() -> None:
     sync, number = resuming()
     sync.receive_snapshot(number, snapshot(35))
     outputs = sync.receive_update(update(31, 40, 30))
@@ -273,7 +273,7 @@ def test_an_event_that_leaves_a_hole_leaves_the_request_as_it_is() -> None:
     assert kinds(sync.receive_snapshot(number, snapshot(40))) == ["Keyframe", "Update"]
 
 
-def test_a_snapshot_that_waits_and_does_not_fit_the_hole_is_asked_for_again() -> None:
+def test_a_waiting_snapshot_unfit_for_the_hole_is_fetched_again() -> None:
     sync, number = resuming()
     sync.receive_snapshot(number, snapshot(25))
     assert kinds(sync.receive_update(update(31, 40, 30))) == ["Gap", "SnapshotWanted"]
@@ -382,7 +382,7 @@ def test_what_events_named_since_is_not_compared() -> None:
     assert audited(sync.receive_snapshot(number, snapshot(25, bids=[("99.0", "4.00")]))) == Comparison(1, 0, 0, 0)
 
 
-def test_a_snapshot_ahead_of_the_book_waits_until_that_has_come_as_far() -> None:
+def test_a_snapshot_ahead_waits_for_the_book() -> None:
     sync, number = checking()
     assert sync.receive_snapshot(number, snapshot(25, bids=[("99.0", "2.00"), ("98.0", "1.00")])) == []
     outputs = sync.receive_update(update(21, 25, 20, bids=[("98.0", "1.00")]))
@@ -405,7 +405,7 @@ def test_a_check_that_brings_nothing_leaves_the_book_as_it_is() -> None:
     assert sync.troubles() == [Trouble(TroubleKind.SNAPSHOT, "a price of X is not a decimal number: 'nonsense'")]
 
 
-def test_a_wider_snapshot_teaches_what_lay_outside_the_known_range() -> None:
+def test_a_wider_snapshot_teaches_levels_outside_the_known_range() -> None:
     sync, number = opened()
     sync.receive_snapshot(number, snapshot(10, limit=1))
     sync.receive_update(update(11, 20, 10, bids=[("97.0", "5.00")]))  # outside, but named
@@ -634,7 +634,7 @@ def test_the_table_leads_from_every_state_back_to_in_sync() -> None:
 # --- contents of the records
 
 
-def test_a_side_with_fewer_levels_than_the_limit_is_known_to_its_last_level_only() -> None:
+def test_a_side_below_the_limit_is_known_to_its_last_level_only() -> None:
     sync, number = opened()
     outputs = sync.receive_snapshot(
         number, snapshot(10, bids=[("99.0", "1.00"), ("98.0", "1.00")], asks=[("101.0", "1.00")], limit=2)
@@ -650,7 +650,7 @@ def test_time_never_runs_backwards_downstream() -> None:
     assert outputs[0].transaction_time == 20
 
 
-def test_finer_text_changes_the_instrument_before_the_event_that_brought_it() -> None:
+def test_finer_text_changes_the_instrument_before_its_event() -> None:
     sync = in_sync()
     outputs = sync.receive_update(update(21, 30, 20, bids=[("98.25", "1.00")]))
     assert kinds(outputs) == ["InstrumentChanged", "Update"]
@@ -668,7 +668,7 @@ def test_time_never_runs_backwards_behind_the_snapshot() -> None:
     assert applied.transaction_time == 1000
 
 
-def test_an_event_that_ends_after_the_snapshot_and_happened_before_it_is_not_applied() -> None:
+def test_an_event_of_a_time_before_its_snapshot_is_not_applied() -> None:
     """Its `u` is wrong. A second snapshot that agrees with the first one decides against it."""
     sync, number = opened()
     sync.receive_update(update(5, 5_000, 4, bids=BID, time=900))
@@ -682,7 +682,7 @@ def test_an_event_that_ends_after_the_snapshot_and_happened_before_it_is_not_app
     assert sync.update_id == 12
 
 
-def test_an_event_that_overlaps_the_book_and_is_not_later_is_a_contradiction() -> None:
+def test_an_overlapping_event_that_is_not_later_contradicts() -> None:
     """Another connection brings an event that is known already, with an update id that is too large."""
     sync, number = opened()
     sync.receive_snapshot(number, snapshot(10, time=1000))
@@ -693,7 +693,7 @@ def test_an_event_that_overlaps_the_book_and_is_not_later_is_a_contradiction() -
     assert sync.state is State.BUFFERING
 
 
-def test_a_kept_event_is_followed_by_none_that_overlaps_it_and_is_not_later() -> None:
+def test_an_event_overlapping_a_kept_one_must_be_later() -> None:
     sync, number = opened()
     sync.receive_update(update(11, 12, 10, bids=BID, time=1010))
     sync.receive_update(update(13, 14, 12, bids=BID, time=1020))
@@ -703,7 +703,7 @@ def test_a_kept_event_is_followed_by_none_that_overlaps_it_and_is_not_later() ->
     assert sync.update_id == 14
 
 
-def test_an_event_for_which_a_kept_one_would_have_no_room_is_the_one_that_is_refused() -> None:
+def test_an_event_that_leaves_a_kept_one_no_room_is_refused() -> None:
     sync, number = opened()
     sync.receive_update(update(5, 10, 4, bids=[("99", str(MAX_STEPS // 10 + 1))]))
     with pytest.raises(MalformedDecimal):
@@ -712,7 +712,7 @@ def test_an_event_for_which_a_kept_one_would_have_no_room_is_the_one_that_is_ref
     assert kinds(outputs) == ["Keyframe", "Update"]
 
 
-def test_one_odd_text_does_not_keep_ordinary_numbers_out_for_ever() -> None:
+def test_one_odd_text_does_not_shut_out_ordinary_numbers() -> None:
     sync = in_sync()
     odd = "0.000000000000000001"
     sync.receive_update(update(21, 30, 20, bids=[("98.0", odd)]))
@@ -731,7 +731,7 @@ def test_one_odd_text_does_not_keep_ordinary_numbers_out_for_ever() -> None:
     assert [sync.book.quantity(Price(price)) for price in (970, 975)] == [600_000_000_000, 15]
 
 
-def test_a_snapshot_that_does_not_fit_keeps_the_scales_of_the_events_that_wait() -> None:
+def test_an_unfit_snapshot_keeps_the_scales_of_waiting_events() -> None:
     sync, number = opened()
     sync.receive_update(update(5, 10, 4, bids=[("99", "0.000000000000000001")]))
     outputs = sync.receive_snapshot(number, snapshot(8, bids=[("98", "60000000000")]))
@@ -742,7 +742,7 @@ def test_a_snapshot_that_does_not_fit_keeps_the_scales_of_the_events_that_wait()
     assert sync.book.instrument == Instrument("X", 1, 18)
 
 
-def test_a_snapshot_that_moves_the_scale_is_compared_in_the_new_steps() -> None:
+def test_a_snapshot_that_moves_the_scale_is_compared_in_it() -> None:
     sync, number = checking()
     sync.receive_update(update(21, 30, 20, bids=[("99.0", "7.00")]))
     sync.receive_snapshot(number, snapshot(20, bids=[("99.0", "2.00")], asks=[("101.00", "1.00")]))

@@ -41,7 +41,7 @@ def doubting(*others: DepthUpdate, bids: Pairs | None = None) -> tuple[Synchroni
 
 
 @pytest.mark.parametrize("others", [[], [update(31, 40, 30, time=FAR + 10, received=30)]])
-def test_a_snapshot_inside_the_first_event_in_doubt_is_its_witness(others: list[DepthUpdate]) -> None:
+def test_a_snapshot_inside_the_first_doubtful_event_confirms_it(others: list[DepthUpdate]) -> None:
     """The others are then judged by that event."""
     sync, number = doubting(*others)
     outputs = sync.receive_snapshot(number, snapshot(25, bids=BID, time=FAR, received=50))
@@ -49,7 +49,7 @@ def test_a_snapshot_inside_the_first_event_in_doubt_is_its_witness(others: list[
     assert (sync.update_id, sync.is_checking) == (30 + 10 * len(others), False)
 
 
-def test_a_witness_tells_of_all_the_events_in_doubt_that_it_holds_and_of_no_others() -> None:
+def test_a_witness_confirms_exactly_the_doubtful_events_it_holds() -> None:
     sync, number = doubting(
         update(31, 40, 30, time=3 * FAR, received=30),
         update(41, 50, 40, time=9 * FAR, received=40),
@@ -60,14 +60,14 @@ def test_a_witness_tells_of_all_the_events_in_doubt_that_it_holds_and_of_no_othe
     assert (sync.state, sync.kept) == (State.RESUMING, 1)
 
 
-def test_an_event_believed_that_crosses_the_book_keeps_those_after_it() -> None:
+def test_a_believed_event_that_crosses_the_book_keeps_later_ones() -> None:
     sync, number = doubting(update(31, 40, 30, time=FAR + 10, received=30), bids=[("101.0", "1.00")])
     outputs = sync.receive_snapshot(number, snapshot(40, time=FAR + 10, received=50))
     assert kinds(outputs) == ["Resumed", "Gap", "SnapshotWanted"]
     assert (sync.state, sync.kept) == (State.BUFFERING, 2)
 
 
-def test_the_next_event_is_a_witness_of_a_short_jump_and_both_are_applied() -> None:
+def test_the_next_event_confirms_a_short_jump_and_both_apply() -> None:
     sync = in_sync()
     sync.receive_update(update(21, 30, 20, bids=NEW_PRICE, time=2_000, received=20))
     outputs = sync.receive_update(update(31, 40, 30, time=2_010, received=30))
@@ -82,7 +82,7 @@ def test_an_event_of_a_time_that_cannot_be_is_not_kept() -> None:
     assert (sync.state, sync.kept) == (State.BUFFERING, 0)
 
 
-def test_a_later_snapshot_of_a_lower_update_id_is_the_book_of_a_new_count() -> None:
+def test_a_later_snapshot_of_a_lower_id_is_a_new_counts_book() -> None:
     sync = in_sync()
     sync.check(Urgency.AUDIT)
     outputs = sync.receive_snapshot(2, snapshot(3, time=21))
@@ -94,7 +94,7 @@ def test_a_later_snapshot_of_a_lower_update_id_is_the_book_of_a_new_count() -> N
 # --- the book and the requests in each position
 
 
-def test_without_a_book_there_is_no_update_id_and_nothing_is_compared() -> None:
+def test_without_a_book_there_is_no_update_id_to_compare() -> None:
     sync, _ = opened()
     assert (sync.update_id, sync.held_update_id, sync.is_checking, sync.is_ahead_of_stream) == (0, 0, False, False)
 
@@ -124,7 +124,7 @@ def test_a_doubt_forgets_the_comparison(doubt: Callable[[Synchroniser], list[Out
     assert sync.awaits(3) == ("SnapshotWanted" in kinds(outputs)) == (sync.state is State.RESUMING)
 
 
-def test_a_stream_that_is_lost_again_forgets_the_snapshot_and_the_request() -> None:
+def test_a_stream_lost_again_forgets_snapshot_and_request() -> None:
     sync = in_sync()
     sync.closed()
     sync.opened()
@@ -138,7 +138,7 @@ def test_a_stream_that_is_lost_again_forgets_the_snapshot_and_the_request() -> N
     assert (sync.held_update_id, sync.lose_patience()) == (0, [])
 
 
-def test_a_stream_that_is_lost_before_there_is_a_book_forgets_the_request() -> None:
+def test_a_stream_lost_before_a_book_forgets_the_request() -> None:
     sync, number = opened()
     sync.closed()
     assert not sync.awaits(number)
@@ -180,7 +180,7 @@ def test_losses_that_follow_each_other_soon_are_paced(pauses: tuple[int, ...], a
         (Synchroniser.unreadable, Cause.CHAIN_BREAK, [1, 1, 2]),  # the next event tells sooner
     ],
 )
-def test_a_snapshot_is_asked_for_at_once_where_no_event_will_tell(
+def test_a_snapshot_is_fetched_at_once_if_no_event_will_decide(
     doubt: Callable[[Synchroniser], list[Output]], cause: Cause, attempts: list[int]
 ) -> None:
     sync = in_sync()
@@ -257,7 +257,7 @@ def test_new_scales_hold_the_snapshot_and_the_events_that_wait(place: str) -> No
     assert outputs[0].instrument == Instrument("X", 0, 3)
 
 
-def test_a_crossed_snapshot_leaves_the_scales_that_hold_the_events_that_wait() -> None:
+def test_a_crossed_snapshot_keeps_the_scales_of_waiting_events() -> None:
     sync, number = opened()
     sync.receive_update(update(5, 5_000, 4, bids=[("98.0", "0.000000000000000001")], time=900))
     huge: Pairs = [("99.0", "60000000000")]
@@ -279,7 +279,7 @@ def test_no_keyframe_goes_back_behind_the_stored_history() -> None:
     assert (keyframe.transaction_time, keyframe.event_time) == (5_000, 4_501)
 
 
-def test_a_keyframe_comes_no_earlier_than_the_events_that_waited_for_it() -> None:
+def test_a_keyframe_is_no_earlier_than_the_events_waiting_for_it() -> None:
     """Our clock was set back between the two: the time between them must not date the epoch back."""
     sync, number = opened()
     sync.receive_update(update(13, 20, 12, time=100, received=3_600_000))
@@ -288,7 +288,7 @@ def test_a_keyframe_comes_no_earlier_than_the_events_that_waited_for_it() -> Non
     assert keyframe.receive_time == 3_600_000 * 1_000_000
 
 
-def test_a_keyframe_and_an_update_carry_all_that_their_messages_say() -> None:
+def test_keyframe_and_update_carry_all_of_their_messages() -> None:
     sync, number = opened()
     sync.receive_update(update(11, 20, 10, bids=BID, time=100, received=300))
     keyframe, applied = sync.receive_snapshot(number, snapshot(12, time=90, received=400))

@@ -126,7 +126,7 @@ class Course:
 
 @settings(max_examples=150)
 @given(st.integers(0, 2**32), st.integers(3, 30))
-def test_whatever_happens_the_book_is_the_exchanges_or_there_is_none(seed: int, limit: int) -> None:
+def test_in_any_interleaving_the_book_is_right_or_absent(seed: int, limit: int) -> None:
     course = Course(Random(seed), limit)
     for _ in range(150):
         course.step()

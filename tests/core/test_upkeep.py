@@ -36,7 +36,7 @@ def test_a_book_from_a_full_snapshot_wants_nothing() -> None:
     assert all(upkeep.wanted(WIDE, 100.0 + seconds) is None for seconds in range(10_000))
 
 
-def test_a_book_from_a_cheap_snapshot_wants_a_full_one_at_once_and_not_again_and_again() -> None:
+def test_a_book_of_a_cheap_snapshot_wants_a_full_one_just_once() -> None:
     upkeep = began(WIDE, 50)
     asked = [seconds for seconds in range(1000) if upkeep.wanted(WIDE, 100.0 + seconds) is Urgency.WIDEN]
     assert asked == [0, 10, 30, 70, 150, 310, 610, 910]
@@ -44,7 +44,7 @@ def test_a_book_from_a_cheap_snapshot_wants_a_full_one_at_once_and_not_again_and
     assert upkeep.wanted(WIDE, 2000.0) is None
 
 
-def test_an_edge_that_no_snapshot_moves_is_asked_about_more_and_more_seldom() -> None:
+def test_an_edge_no_snapshot_moves_is_asked_about_ever_less() -> None:
     outside = book(800, 801, 900, 1100)
     upkeep = began(outside, FULL_LIMIT)
     asked = []
@@ -67,7 +67,7 @@ def test_a_side_that_had_no_levels_had_no_room(bid: int | None, ask: int | None)
     assert upkeep.wanted(book(1000, 1001, 1000, 1001), 110.0) is None
 
 
-def test_a_reply_that_reaches_all_best_prices_ends_the_growth_of_the_pause() -> None:
+def test_a_reply_that_reaches_all_best_prices_resets_the_pause() -> None:
     upkeep = began(BIDS_ONLY, 50)
     assert upkeep.wanted(BIDS_ONLY, 100.0) is Urgency.WIDEN
     upkeep.compared(BIDS_ONLY, 50, 101.0)
@@ -96,7 +96,7 @@ def test_a_book_is_audited_in_its_time_whatever_told_of_it_last() -> None:
     assert upkeep.wanted(WIDE, 225.0) is Urgency.AUDIT
 
 
-def test_a_named_symbol_wants_more_when_25_basis_points_are_left_on_a_side() -> None:
+def test_a_named_symbol_wants_more_at_25_known_basis_points() -> None:
     wide = book(100_000, 100_001, 99_500, 100_500)  # 50 basis points a side
     upkeep = near(wide)
     assert not upkeep.is_near(book(100_249, 100_250, 99_500, 100_500), 110.0)
@@ -106,7 +106,7 @@ def test_a_named_symbol_wants_more_when_25_basis_points_are_left_on_a_side() -> 
     assert not Upkeep(None).is_near(book(99_749, 99_750, 99_500, 100_500), 110.0)
 
 
-def test_a_named_symbol_with_a_dense_book_wants_more_when_a_snapshot_brings_more() -> None:
+def test_a_named_dense_book_wants_more_if_snapshots_bring_more() -> None:
     dense = book(100_000, 100_001, 99_880, 100_121)  # 12 basis points a side
     upkeep = near(dense)
     assert not upkeep.is_near(book(100_005, 100_006, 99_880, 100_121), 110.0)
@@ -122,7 +122,7 @@ def test_without_a_reply_the_next_request_waits_ever_longer() -> None:
     assert asked == [0, 1, 3, 7, 15, 31, 61, 91]
 
 
-def test_a_reply_that_brings_no_more_is_enough_until_the_price_moves() -> None:
+def test_a_reply_without_more_is_enough_until_the_price_moves() -> None:
     short = book(100_240, 100_241, 99_500, 100_300)
     upkeep = near(book(100_000, 100_001, 99_500, 100_300))
     assert upkeep.is_near(short, 110.0)
@@ -148,14 +148,14 @@ def test_a_reply_that_brings_no_more_leaves_the_pause_as_it_is() -> None:
         (101_501, 101_502, True),
     ],
 )
-def test_a_price_that_moves_far_during_a_request_is_asked_about_earlier(bid: int, ask: int, is_near: bool) -> None:
+def test_a_far_price_move_during_a_request_hastens_the_next(bid: int, ask: int, is_near: bool) -> None:
     upkeep = near(book(100_000, 100_001, 99_800, 100_201))
     assert upkeep.is_near(book(99_980, 99_981, 99_800, 100_201), 110.0)
     upkeep.compared(book(99_780, 99_831, 98_000, 101_800), FULL_LIMIT, 110.2)
     assert upkeep.is_near(book(bid, ask, 98_000, 101_800), 110.3) is is_near
 
 
-def test_a_price_that_moved_since_a_request_did_not_move_during_the_next_one() -> None:
+def test_a_move_since_one_request_does_not_count_for_the_next() -> None:
     upkeep = near(book(100_000, 100_001, 99_800, 100_201))
     assert upkeep.is_near(book(99_980, 99_981, 99_800, 100_201), 110.0)
     upkeep.compared(book(99_980, 99_981, 98_000, 101_800), FULL_LIMIT, 110.2)
@@ -164,7 +164,7 @@ def test_a_price_that_moved_since_a_request_did_not_move_during_the_next_one() -
     assert [upkeep.is_near(book(bid, bid + 1, 98_000, 101_800), 210.0) for bid in (98_247, 98_246)] == [False, True]
 
 
-def test_a_cheap_snapshot_near_the_market_is_followed_by_a_full_one_at_once() -> None:
+def test_a_cheap_snapshot_near_the_market_precedes_a_full_one() -> None:
     dense = book(100_000, 100_001, 99_880, 100_121)
     assert not near(dense).is_near(dense, 100.0)
     assert near(dense, FULL_LIMIT - 1).is_near(dense, 100.0)
@@ -184,7 +184,5 @@ def test_a_cheap_snapshot_near_the_market_is_followed_by_a_full_one_at_once() ->
         (book(1000, None, NOTHING_KNOWN.lowest, NOTHING_KNOWN.highest), (0.0, None)),  # by events alone
     ],
 )
-def test_known_basis_points_are_of_the_prices_that_follow_the_best_ones(
-    made: OrderBook, bps: tuple[float | None, float | None]
-) -> None:
+def test_known_basis_points_follow_the_best_prices(made: OrderBook, bps: tuple[float | None, float | None]) -> None:
     assert known_bps(made) == bps

@@ -38,7 +38,7 @@ SIDES = [None, Side.BID, Side.ASK]
 
 
 @given(st.dictionaries(st.integers(1, 60), st.sampled_from([1, -1])), st.integers(1, 70), st.sampled_from(SIDES))
-def test_nearest_is_the_least_distance_and_of_two_the_lower_price(
+def test_nearest_is_the_least_distance_and_the_lower_of_two(
     levels: dict[int, int], target: int, side: Side | None
 ) -> None:
     found = view(levels).nearest(Price(target), side)
@@ -51,7 +51,7 @@ def test_nearest_is_the_least_distance_and_of_two_the_lower_price(
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_nearest_is_proven_unless_a_level_that_is_not_seen_could_win(side: Side | None) -> None:
+def test_nearest_is_proven_unless_an_unseen_level_could_win(side: Side | None) -> None:
     for price, target, low, high in product(range(1, 6), range(1, 6), range(9), range(9)):
         found = nearest_found(Price(target), price, SignedQuantity(5), KnownRange(low, high), side)
         # Only bids rest unseen below the range, and only asks above it.
@@ -64,7 +64,7 @@ def test_nearest_is_proven_unless_a_level_that_is_not_seen_could_win(side: Side 
         assert found == Nearest(Price(price), SignedQuantity(5), is_proven=not rivals)
 
 
-def test_a_bid_is_proven_nearest_where_only_asks_are_unknown_and_an_ask_where_only_bids_are() -> None:
+def test_a_side_is_proven_nearest_if_only_the_other_is_unknown() -> None:
     made = view({5: 1, 15: -1}, KnownRange(5, 15))
     assert [made.nearest(Price(18), side) for side in SIDES] == [
         Nearest(Price(15), SignedQuantity(-1), is_proven=False),
@@ -124,7 +124,7 @@ def test_finer_steps_are_exact_beyond_64_bits() -> None:
         ([1], 10**18, [10**18], True),
     ],
 )
-def test_numbers_in_finer_steps_leave_64_bits_only_where_they_have_no_room(
+def test_finer_steps_leave_64_bits_only_without_room(
     steps: list[int], factor: int, finest: list[int], is_narrow: bool
 ) -> None:
     given, twice = np.array(steps, np.int64), np.array(steps, np.object_)

@@ -60,7 +60,7 @@ def test_a_time_follows_within_what_has_passed_and_a_second(
 
 
 @pytest.mark.parametrize(("elapsed", "most"), [(0, 1000), (500, 1500), (-500, 1500), (None, 1000)])
-def test_two_messages_agree_within_what_passed_between_them_in_any_order(elapsed: int | None, most: int) -> None:
+def test_two_messages_agree_within_the_time_between_them(elapsed: int | None, most: int) -> None:
     def is_same(moved: int) -> bool:
         return agree(at(0), at(moved, elapsed))
 
@@ -71,7 +71,7 @@ def test_two_messages_agree_within_what_passed_between_them_in_any_order(elapsed
 # --- the newest time
 
 
-def test_before_the_first_message_no_time_is_believed_and_none_is_next() -> None:
+def test_before_the_first_message_no_time_is_believed_or_next() -> None:
     belief = Belief(None)
     assert (belief.time, belief.last, belief.is_next(Millis(0)), belief.is_next(Millis(500))) == (0, None, False, False)
     assert Belief(at(5, 7)).last == at(5, 7)
@@ -94,7 +94,7 @@ def test_an_event_up_to_a_second_back_is_believed() -> None:
     ]  # fmt: skip
 
 
-def test_an_event_before_its_snapshot_refutes_that_unless_the_event_is_odd_itself() -> None:
+def test_an_earlier_event_refutes_its_snapshot_unless_odd_itself() -> None:
     keyframe = at(50_000)
     assert [Belief(None).judge(at(moved), keyframe) for moved in (48_999, 49_000)] == [REFUTES, BELIEVED]
     stored = Belief(at(40_000))
@@ -104,11 +104,11 @@ def test_an_event_before_its_snapshot_refutes_that_unless_the_event_is_odd_itsel
     assert stored.judge(at(49_000), keyframe) is BELIEVED, "the snapshot is its witness"
 
 
-def test_an_event_before_what_is_stored_is_refused_whatever_its_snapshot_says() -> None:
+def test_an_event_before_the_stored_time_is_always_refused() -> None:
     assert Belief(at(60_000)).judge(at(50_000), at(50_000)) is REFUSED
 
 
-def test_the_first_event_after_a_snapshot_needs_the_snapshot_as_its_witness() -> None:
+def test_the_first_event_after_a_snapshot_needs_its_witness() -> None:
     stored = Belief(at(0))
     assert [stored.judge(at(moved), at(50_000)) for moved in (51_000, 51_001)] == [BELIEVED, DOUBTED]
     assert [Belief(None).judge(at(53_000, -elapsed), at(50_000)) for elapsed in (1999, 2000)] == [DOUBTED, BELIEVED]
@@ -125,9 +125,7 @@ def test_the_first_event_after_a_snapshot_needs_the_snapshot_as_its_witness() ->
         (-1001, DAY, DOUBTED),
     ],
 )
-def test_the_first_event_of_a_live_symbol_is_believed_after_a_day_of_quiet(
-    lag: float, quiet: int, verdict: Verdict
-) -> None:
+def test_a_first_live_event_is_believed_after_a_quiet_day(lag: float, quiet: int, verdict: Verdict) -> None:
     event, keyframe = live(0, lag), live(-quiet, 0)
     assert Belief(None).judge(event, keyframe) is verdict
     assert Belief(live(-quiet, 0)).judge(event, keyframe) is DOUBTED, "where history is held, that tells"
@@ -144,7 +142,7 @@ def settled(belief: Belief, time: int, received: int) -> Verdict:
 
 
 @pytest.mark.parametrize(("late", "verdict"), [(120_000, BELIEVED), (120_001, DOUBTED)])
-def test_the_event_after_a_late_one_is_compared_with_a_prompt_one(late: int, verdict: Verdict) -> None:
+def test_an_event_after_a_late_one_is_compared_with_a_prompt_one(late: int, verdict: Verdict) -> None:
     belief = fed((0, 0), (1, 1 + late / 1000))
     on_time = 1000 + late
     assert settled(belief, on_time + 1000, on_time) is verdict
@@ -172,13 +170,13 @@ def test_a_clock_that_was_set_back_begins_a_new_stretch() -> None:
     assert belief.judge(at(45_000, -3_557_000), None) is DOUBTED
 
 
-def test_a_clock_that_was_set_back_to_the_start_of_a_stretch_goes_on_with_it() -> None:
+def test_a_clock_set_back_to_a_stretchs_start_continues_with_it() -> None:
     belief = fed((60, 0), (110, 150), (111, 151), (112, 150))
     assert settled(belief, 212_000, 151_000) is BELIEVED, "the first message was prompt"
 
 
 @pytest.mark.parametrize(("ahead", "verdict"), [(61_100, BELIEVED), (61_101, DOUBTED), (86_400_000, DOUBTED)])
-def test_an_event_that_jumps_itself_is_no_witness_of_the_one_before_it(ahead: int, verdict: Verdict) -> None:
+def test_a_jumping_event_is_no_witness_of_the_one_before_it(ahead: int, verdict: Verdict) -> None:
     belief = fed((0, 0), (1, 1))
     wild = at(18_000, 1000)
     assert belief.settle(wild, wild, at(18_000 + ahead - 1000, 1100), None) is verdict
@@ -208,14 +206,14 @@ def test_two_pauses_that_were_left_out_are_no_fast_replay() -> None:
     assert stalled.judge(at(181_101, 2100), None) is BELIEVED
 
 
-def test_a_replay_that_slows_down_to_the_speed_of_our_clock_is_live() -> None:
+def test_a_replay_that_slows_down_to_our_clock_is_live() -> None:
     belief = fed(
         *((4 * number, number / 2) for number in range(6)), *((20 + number / 2, number / 2) for number in range(6, 12))
     )
     assert belief.judge(at(25_500 + 1101, 5600), None) is DOUBTED
 
 
-def test_the_speed_is_forgotten_when_the_clock_is_set_back_until_it_is_known_anew() -> None:
+def test_a_clock_set_back_makes_the_speed_unknown() -> None:
     moments = [(8 * number, 1 + number) for number in range(3)]
     moments += [(24 + 8 * number, -100 + number) for number in range(4)]
     assert fed(*moments).judge(at(48_000 + 2000, -97_000 + 100), None) is DOUBTED
@@ -233,7 +231,7 @@ def test_an_event_that_goes_on_from_those_in_doubt_confirms_them() -> None:
     ]  # fmt: skip
 
 
-def test_an_event_that_goes_on_from_what_is_believed_refutes_those_in_doubt() -> None:
+def test_an_event_in_line_with_belief_refutes_those_in_doubt() -> None:
     belief, first = Belief(at(0)), at(30_000, 500)
     verdicts = [belief.settle(first, first, at(time, 700), None) for time in (-1001, -1000, 0, 28_999)]
     assert verdicts == [REFUSED, REFUTES, REFUTES, REFUTES]

@@ -99,9 +99,7 @@ async def test_each_damage_costs_its_own_part_and_is_told(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("start_ms", [None, START])
-async def test_one_event_ten_minutes_ahead_in_an_old_directory_costs_no_book(
-    tmp_path: Path, start_ms: int | None
-) -> None:
+async def test_an_old_event_ten_minutes_ahead_costs_no_book(tmp_path: Path, start_ms: int | None) -> None:
     simulator = Simulator(symbols=["BTCUSDT"], seed=4, start_ms=start_ms)
     await simulator.start()
     try:

@@ -179,7 +179,7 @@ async def test_old_versions_of_tls_are_refused(edge: Edge, version: ssl.TLSVersi
         await asyncio.open_connection("localhost", edge.settings.listen.port, ssl=old)
 
 
-async def test_with_an_authority_for_clients_only_its_own_get_past_the_handshake(tmp_path: Path) -> None:
+async def test_a_client_authority_lets_only_its_own_shake_hands(tmp_path: Path) -> None:
     ours, others = make_authority(tmp_path, "clients"), make_authority(tmp_path, "others")
     async with fake_server(FakeService()) as port:
         settings, authority, _ = edge_settings(tmp_path, [Address("127.0.0.1", port)], tokens=None)

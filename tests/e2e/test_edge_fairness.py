@@ -49,7 +49,7 @@ async def status_of(http: aiohttp.ClientSession, edge: Edge, path: str, **header
         return reply.status
 
 
-async def test_seventy_batches_of_one_token_refuse_nothing_to_another_one(tmp_path: Path) -> None:
+async def test_seventy_batches_of_one_token_refuse_nothing_to_another(tmp_path: Path) -> None:
     async with behind_a_socket(tmp_path) as (_, edge), aiohttp.ClientSession() as http:
 
         async def batch() -> int:
@@ -81,7 +81,7 @@ async def open_streams(channel: grpc.aio.Channel, edge: Edge, subject: str, coun
     return [each for each, message in zip(streams, first, strict=True) if not isinstance(message, BaseException)]
 
 
-async def test_thousands_of_streams_of_one_token_take_no_place_from_another_one(
+async def test_thousands_of_streams_of_one_token_leave_anothers_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "MOST_STREAMS", STREAMS)
@@ -113,7 +113,7 @@ async def test_thousands_of_streams_of_one_token_take_no_place_from_another_one(
         await until(lambda: len(running.streams) <= 1)
 
 
-async def test_without_tokens_callers_are_told_apart_by_address_and_cannot_say_another_one(
+async def test_without_tokens_callers_are_told_apart_by_true_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "MOST_STREAMS", 4)

@@ -117,7 +117,7 @@ async def test_headers_that_mean_nothing_here_harm_nothing(through: Through, nam
         assert (code, len(messages)) == ("0", 1), method
 
 
-async def test_an_encoding_that_is_none_is_the_callers_fault_and_means_nothing_by_rest(through: Through) -> None:
+async def test_an_unknown_encoding_is_refused_and_ignored_by_rest(through: Through) -> None:
     assert (await through.get("/status", grpc_encoding="zip", grpc_accept_encoding="gzip"))[0] == 200
     for kind in ("application/grpc", "application/grpc-web+proto"):
         code, headers, _ = await through.call("GetStatus", b"", kind, grpc_encoding="zip")
@@ -129,7 +129,7 @@ async def test_an_encoding_that_is_none_is_the_callers_fault_and_means_nothing_b
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
-async def test_a_stream_by_rest_ends_at_its_deadline_with_a_message_that_says_so(through: Through, accept: str) -> None:
+async def test_a_rest_stream_tells_its_deadline_at_its_end(through: Through, accept: str) -> None:
     headers = {"accept": accept, "grpc-timeout": "1S"}
     async with through.http.get(through.base + "/watch-level/99", headers=headers) as reply:
         assert reply.status == 200
@@ -138,7 +138,7 @@ async def test_a_stream_by_rest_ends_at_its_deadline_with_a_message_that_says_so
     assert (last["kind"], last["cause"]) == ("END", "DEADLINE_EXCEEDED")
 
 
-async def test_a_stream_by_grpc_web_ends_at_its_deadline_with_the_right_status(through: Through) -> None:
+async def test_a_grpc_web_stream_ends_at_its_deadline_with_its_status(through: Through) -> None:
     code, headers, messages = await through.call("WatchLevel", LEVEL, "application/grpc-web+proto", grpc_timeout="1S")
     kinds = [pb.WatchLevelResponse.FromString(each) for each in messages]
     assert kinds[0].kind == pb.WatchLevelResponse.STATE
@@ -147,9 +147,7 @@ async def test_a_stream_by_grpc_web_ends_at_its_deadline_with_the_right_status(t
 
 
 @pytest.mark.parametrize("deadline", ["0S", "0n", "1n", "1u"])
-async def test_a_deadline_that_passes_at_once_is_told_as_such_and_to_nobody_else(
-    through: Through, deadline: str
-) -> None:
+async def test_an_immediate_deadline_is_told_to_its_caller_only(through: Through, deadline: str) -> None:
     async with through.http.get(through.base + "/watch-level/99") as other:
         await other.content.readline()
         for _ in range(5):

@@ -115,7 +115,7 @@ def assert_shaped(hostile: Hostile, head: bytes, body: bytes) -> None:
     assert not re.search(rb"traceback|exception|google.protobuf|python", body, re.IGNORECASE), hostile.name
 
 
-async def test_what_follows_a_refused_request_is_not_taken_for_another_one(edge: Edge) -> None:
+async def test_bytes_after_a_refused_request_are_no_other_request(edge: Edge) -> None:
     smuggled = [each for each in REQUESTS if b"transfer-encoding: chunked\r\n\r\n0" in each.request]
     assert smuggled
     for hostile in smuggled:
@@ -237,7 +237,7 @@ def _config_of(folder: Path) -> str:
     return Path(arguments[arguments.index(b"-c") + 1].decode()).read_text() if b"--drain-time-s" in arguments else ""
 
 
-async def test_ten_thousand_idle_connections_are_held_or_refused_within_the_memory_there_is(tmp_path: Path) -> None:
+async def test_ten_thousand_idle_connections_stay_within_the_memory(tmp_path: Path) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most < IDLE + 1000:
         pytest.skip(f"this machine allows {most} open files")
@@ -277,7 +277,7 @@ async def test_ten_thousand_idle_connections_are_held_or_refused_within_the_memo
                         break
 
 
-async def test_an_address_that_asks_too_much_is_told_so_and_others_are_not(tmp_path: Path) -> None:
+async def test_a_greedy_address_is_told_so_and_others_are_not(tmp_path: Path) -> None:
     fed = HandFed()
     fed.sync()
     async with served(fed) as server:

@@ -221,7 +221,7 @@ async def test_no_page_of_another_site_is_let_in(base: str, service: FakeService
         ("INTERNAL", 500),
     ],
 )
-async def test_the_servers_errors_pass_with_their_details_and_are_not_tried_again(
+async def test_server_errors_pass_with_details_and_are_not_retried(
     *, base: str, service: FakeService, http: aiohttp.ClientSession, name: str, http_status: int
 ) -> None:
     expected = {"code": grpc.StatusCode[name].value[0], "message": "as asked", "details": DETAILS_JSON}

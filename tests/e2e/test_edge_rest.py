@@ -39,7 +39,7 @@ async def test_the_printed_configuration_is_valid_in_any_folder(tmp_path: Path, 
     assert process.returncode == 0, output.decode()
 
 
-async def test_status_prints_zeros_false_and_numbers_and_leaves_out_the_absent(
+async def test_status_prints_zeros_and_false_and_leaves_out_the_absent(
     base: str, service: FakeService, http: aiohttp.ClientSession
 ) -> None:
     assert await get(http, f"{base}/status") == (

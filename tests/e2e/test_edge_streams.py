@@ -162,7 +162,7 @@ async def test_grpc_web_errors_stay_grpc_errors(base: str, service: FakeService,
     assert "grpc-status-details-bin" in headers
 
 
-async def test_without_a_server_everyone_gets_unavailable_and_a_server_that_comes_is_found(
+async def test_without_a_server_calls_are_unavailable_until_one_comes(
     http: aiohttp.ClientSession,
 ) -> None:
     listen, port = Address("127.0.0.1", free_port()), free_port()
@@ -207,7 +207,7 @@ async def test_the_names_localhost_work_on_both_sides(http: aiohttp.ClientSessio
             await until_available(f"http://{listen}")
 
 
-async def test_two_gateways_run_beside_each_other_and_end_with_open_streams(
+async def test_two_gateways_run_side_by_side_and_end_with_open_streams(
     base: str, service: FakeService, http: aiohttp.ClientSession
 ) -> None:
     async with fake_server(FakeService()) as port:

@@ -79,7 +79,7 @@ async def test_server_and_gateway_prove_themselves_to_each_other(tmp_path: Path)
     await server.stop(0)
 
 
-async def test_a_server_with_an_authority_for_clients_answers_nobody_else(tmp_path: Path) -> None:
+async def test_a_server_with_a_client_authority_answers_no_one_else(tmp_path: Path) -> None:
     authority = make_authority(tmp_path)
     server = Server({})
     await server.start("127.0.0.1:0", Tls(*authority.issue("server", hosts=LOOPBACK), authority.ca))

@@ -79,7 +79,7 @@ async def messages_of(stream: Any) -> list[Any]:
 
 
 @pytest.mark.usefixtures("pairs")
-async def test_two_events_of_one_instant_change_nothing_that_was_told_as_final(tmp_path: Path) -> None:
+async def test_two_events_of_one_instant_change_no_final_answer(tmp_path: Path) -> None:
     folder, address = tmp_path / "data", f"127.0.0.1:{free_port()}"
     simulator = Simulator(seed=5, speed=0, start_ms=START_MS)
     told: dict[float, Any] = {}

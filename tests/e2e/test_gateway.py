@@ -146,7 +146,7 @@ async def test_a_port_in_use_is_refused_before_anything_starts() -> None:
             await run_gateway(GatewaySettings(taken, (taken,)), stopping=asyncio.Event())
 
 
-async def test_the_gateway_ends_when_told_and_says_so_when_envoy_ends_by_itself(
+async def test_the_gateway_ends_when_told_and_reports_envoys_own_end(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     stopping = asyncio.Event()

@@ -149,7 +149,7 @@ async def test_a_port_in_use_is_one_line_and_exit_code_1(tmp_path: Path) -> None
                     assert str(port) in line
 
 
-async def test_an_exchange_out_of_reach_is_one_line_and_the_server_stays(tmp_path: Path) -> None:
+async def test_an_unreachable_exchange_is_one_line_and_no_exit(tmp_path: Path) -> None:
     port, nobody = free_port(), free_port()
     async with simulated(Simulator(seed=1, port=nobody)) as gone:
         arguments = serve_arguments(gone, port)
@@ -174,7 +174,7 @@ async def test_an_exchange_out_of_reach_is_one_line_and_the_server_stays(tmp_pat
                 await client.status()
 
 
-async def test_a_symbol_that_the_exchange_does_not_list_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+async def test_an_unlisted_symbol_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     async with simulated(Simulator(seed=1)) as simulator:
         arguments = [*serve_arguments(simulator, free_port()), "--symbols", "ETHUSDT,NOPEUSDT"]
         async with process(*arguments, cwd=tmp_path) as running:
@@ -182,7 +182,7 @@ async def test_a_symbol_that_the_exchange_does_not_list_is_one_line_and_exit_cod
     assert (code, errors) == (1, "chronobook-server: the exchange does not list NOPEUSDT\n")
 
 
-async def test_a_data_directory_that_cannot_be_used_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+async def test_an_unusable_data_directory_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file, not a directory")
     async with simulated(Simulator(seed=1)) as simulator:
         async with process(*serve_arguments(simulator, free_port()), cwd=tmp_path) as running:

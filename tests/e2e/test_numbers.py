@@ -73,7 +73,7 @@ async def answered(running: Command, until: int) -> None:
         assert shown == {float(price): float(quantity) for price, quantity in state.items() if quantity}
 
 
-async def test_large_and_fine_numbers_are_exact_and_growth_changes_no_answer(tmp_path: Path) -> None:
+async def test_large_and_fine_numbers_are_exact_and_growth_is_harmless(tmp_path: Path) -> None:
     simulator = Simulator(replay=recording(tmp_path / "lines.jsonl", EVENTS), speed=None)
     await simulator.start()
     try:
@@ -97,7 +97,7 @@ async def test_large_and_fine_numbers_are_exact_and_growth_changes_no_answer(tmp
         await simulator.stop()
 
 
-async def test_a_price_between_the_steps_of_old_segments_is_zero_or_unknown(tmp_path: Path) -> None:
+async def test_a_price_between_old_steps_is_zero_or_unknown(tmp_path: Path) -> None:
     simulator = Simulator(replay=recording(tmp_path / "lines.jsonl", EVENTS), speed=None)
     await simulator.start()
     try:

@@ -38,7 +38,7 @@ def test_the_description_is_valid_and_has_every_call() -> None:
         assert all(each["description"] for each in schema.get("properties", {}).values()), name
 
 
-def test_a_request_says_which_fields_it_must_have_and_nothing_is_told_to_linters() -> None:
+def test_a_request_lists_required_fields_and_no_linter_hints() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     assert schemas["GetQuantityRequest"]["required"] == ["price"]
     assert schemas["BatchGetQuantityRequest"]["required"] == ["prices", "timestamps"]

@@ -92,7 +92,7 @@ async def compare_some_books(running: System, judge: Judge, random: Random, symb
 
 
 @captures.needs_captures
-async def test_the_real_capture_from_socket_to_rest_equals_a_reading_of_the_file(tmp_path: Path) -> None:
+async def test_the_real_capture_over_rest_equals_a_reading_of_its_file(tmp_path: Path) -> None:
     random = Random(SEED)
     bodies = list(captures.bodies())
     snapshot = next(body for body in bodies if "lastUpdateId" in body)
@@ -112,7 +112,7 @@ async def test_the_real_capture_from_socket_to_rest_equals_a_reading_of_the_file
         await compare_some_books(running, judge, random, "ETHUSDT")
 
 
-async def test_a_synthetic_market_from_socket_to_rest_equals_a_reading_of_its_journal(tmp_path: Path) -> None:
+async def test_a_synthetic_market_over_rest_equals_its_journal(tmp_path: Path) -> None:
     random = Random(SEED)
     simulator = Simulator(
         symbols=("ETHUSDT", "SMALLUSDT"), seed=SEED, speed=0, keep_journal=True, start_ms=1_800_000_000_000

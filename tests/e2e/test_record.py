@@ -116,7 +116,7 @@ async def test_what_a_killed_recorder_had_written_is_there(tmp_path: Path) -> No
     assert (found.symbols, found.unfinished) == (("ETHUSDT",), 1)
 
 
-async def test_a_full_disk_is_one_line_and_exit_code_1_and_loses_nothing(tmp_path: Path) -> None:
+async def test_a_full_disk_is_one_line_and_exit_code_1_without_loss(tmp_path: Path) -> None:
     async with simulated(Simulator(seed=1, speed=10)) as simulator:
         async with process(*arguments(simulator, "lines.jsonl.zst"), cwd=tmp_path) as running:
             assert running.stderr is not None
@@ -137,7 +137,7 @@ async def test_a_full_disk_is_one_line_and_exit_code_1_and_loses_nothing(tmp_pat
     assert survey(path).symbols == ("ETHUSDT",)
 
 
-async def test_what_keeps_a_recorder_from_starting_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+async def test_a_recorders_failed_start_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     (tmp_path / "taken.jsonl").write_text("somebody's")
     async with simulated(Simulator(seed=1)) as simulator:
         for given, said in (

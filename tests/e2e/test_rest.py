@@ -124,7 +124,7 @@ async def test_every_answer_has_the_documented_names_and_types(tmp_path: Path) -
         assert symbols["default_symbol"] == next(iter(simulator.symbols))
 
 
-async def test_before_the_exchange_was_ever_reached_zeros_and_false_are_printed(tmp_path: Path) -> None:
+async def test_before_the_first_contact_zeros_and_false_are_printed(tmp_path: Path) -> None:
     simulator = stepped()
     simulator.refuse_status = 503
     async with system_on(simulator, tmp_path) as running:
@@ -186,7 +186,7 @@ def query(fields: Mapping[str, Any]) -> str:
     return "&".join(f"{name}={str(value).lower() if value is True else value}" for name, value in fields.items())
 
 
-async def test_every_row_of_the_error_table_is_the_same_over_rest_and_grpc(tmp_path: Path) -> None:
+async def test_every_row_of_the_error_table_is_alike_by_rest_and_grpc(tmp_path: Path) -> None:
     simulator = stepped()
     async with system_on(simulator, tmp_path) as running:
         status = await running.synced()
@@ -248,7 +248,7 @@ async def test_every_row_of_the_error_table_is_the_same_over_rest_and_grpc(tmp_p
         )
 
 
-async def test_what_the_exchange_does_wrong_ends_in_a_book_that_is_right(tmp_path: Path) -> None:
+async def test_wrong_input_of_the_exchange_ends_in_a_right_book(tmp_path: Path) -> None:
     """Lost, repeated and malformed events, a cut stream and refused snapshots: each is survived, none is hidden."""
     simulator = Simulator(symbols=("ETHUSDT",), seed=11, speed=0, keep_journal=True, start_ms=1_800_000_000_000)
     async with system_on(simulator, tmp_path) as running:

@@ -298,7 +298,7 @@ async def test_a_directory_in_use_is_one_line_and_exit_code_1(tmp_path: Path) ->
         assert (await first.ended())[0] == 0
 
 
-async def test_the_history_of_another_exchange_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+async def test_another_exchanges_history_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     async with simulated(Simulator(seed=SEED)) as one, simulated(Simulator(seed=SEED)) as other:
         async with command(one, tmp_path / "data") as running:
             await listening(running)
@@ -311,7 +311,7 @@ async def test_the_history_of_another_exchange_is_one_line_and_exit_code_1(tmp_p
             await running.reached(1)
 
 
-async def test_an_exchange_whose_time_is_before_the_history_changes_nothing_and_is_told(tmp_path: Path) -> None:
+async def test_an_exchange_time_before_the_history_is_only_told(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     async with simulated(Simulator(seed=SEED, speed=0, start_ms=LINE)) as simulator:
         port, truth = simulator.port, simulator.symbols["ETHUSDT"].truth

@@ -49,7 +49,7 @@ async def run(folder: Path, base: str, bearer: str, ca: Path) -> tuple[dict[str,
     return loaded, said.decode()
 
 
-async def test_nothing_made_up_brings_out_a_fault_or_an_answer_that_is_not_described(tmp_path: Path) -> None:
+async def test_no_made_up_request_brings_a_fault_or_undescribed_answer(tmp_path: Path) -> None:
     simulator = Simulator(seed=SEED)
     await simulator.start()
     try:

@@ -131,7 +131,7 @@ async def best_prices(address: str) -> list[float]:
         return [level.price for level in (*book.bids, *book.asks)]
 
 
-async def test_servers_are_killed_in_mid_stream_and_readers_lose_and_repeat_nothing(tmp_path: Path) -> None:
+async def test_readers_of_killed_servers_lose_and_repeat_nothing(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     simulator = Simulator(seed=SEED, speed=20.0, start_ms=START, keep_journal=True)
     await simulator.start()
@@ -191,7 +191,7 @@ async def sse(lines: Any, count: int | None = None) -> list[dict[str, Any]]:
 
 
 @captures.needs_captures
-async def test_the_busiest_levels_of_the_real_capture_equal_the_file_through_grpc_and_sse(tmp_path: Path) -> None:
+async def test_the_busiest_real_levels_equal_the_file_by_grpc_and_sse(tmp_path: Path) -> None:
     # All reading by brute force comes first: it would hold up the server, which runs in this very loop.
     snapshot, events = captures.book_and_events()
     journal = Journal(events)

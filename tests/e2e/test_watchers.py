@@ -66,7 +66,7 @@ class Follower:
         self.call.cancel()
 
 
-async def test_a_thousand_streams_are_told_the_same_and_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_a_thousand_streams_hear_the_same_and_leave_nothing(tmp_path: Path) -> None:
     simulator = Simulator(seed=SEED, speed=0)
     async with system_on(simulator, tmp_path) as running, contextlib.AsyncExitStack() as stack:
         await simulator.step(5)
@@ -128,7 +128,7 @@ async def frames_of(reply: aiohttp.ClientResponse, count: int) -> list[pb.WatchO
     return found
 
 
-async def test_a_book_is_watched_in_every_way_and_who_leaves_is_noticed_at_once(tmp_path: Path) -> None:
+async def test_a_book_is_watched_in_every_way_and_leavers_are_noticed(tmp_path: Path) -> None:
     simulator = Simulator(seed=SEED, speed=0)
     async with system_on(simulator, tmp_path) as running:
         await simulator.step(5)

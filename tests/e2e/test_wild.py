@@ -240,7 +240,7 @@ async def test_dropped_frames_make_no_answer_younger(tmp_path: Path) -> None:
         assert status.age >= before + 0.3
 
 
-async def test_a_frame_that_cannot_be_read_suspends_the_book_until_the_next_event(tmp_path: Path) -> None:
+async def test_an_unreadable_frame_suspends_the_book_to_the_next_event(tmp_path: Path) -> None:
     frames = ("{", "null", '{"stream":"ethusdt@depth@100ms","data":{"e":"depthUpdate"}}')
     async with course(tmp_path) as made:
         for number, frame in enumerate(frames, 1):

@@ -90,7 +90,7 @@ def test_what_others_on_the_same_address_use_counts_for_a_minute() -> None:
     assert budget.used == 20
 
 
-def test_the_weight_of_others_comes_back_after_ours_where_that_is_older() -> None:
+def test_others_older_weight_comes_back_after_ours() -> None:
     budget = WeightBudget(limit=2400)
     budget.spend(20, 590.0)
     budget.observe(2390, 610.0)

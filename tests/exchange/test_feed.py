@@ -94,7 +94,7 @@ async def test_a_cut_that_nothing_was_lost_in_leaves_no_gap() -> None:
         assert (market.counts.suspensions, market.counts.resyncs, market.history.gaps()) == (1, 0, [])
 
 
-async def test_malformed_frames_are_counted_logged_once_a_kind_and_cost_a_resync_at_most() -> None:
+async def test_malformed_frames_log_once_a_kind_and_cost_one_resync() -> None:
     simulator = stepped(faults=Faults(junk=0.5, malform=0.05))
     with capture_logs() as logs:
         async with fed(simulator) as markets:
@@ -113,7 +113,7 @@ async def test_malformed_frames_are_counted_logged_once_a_kind_and_cost_a_resync
     assert len(said) >= 3
 
 
-async def test_refused_snapshots_are_asked_for_again_and_not_before_they_may_be() -> None:
+async def test_refused_snapshots_are_fetched_again_when_allowed() -> None:
     simulator = stepped()
     simulator.refuse_status, simulator.refuse_retry_after = 429, 1
     async with fed(simulator) as markets:
@@ -126,7 +126,7 @@ async def test_refused_snapshots_are_asked_for_again_and_not_before_they_may_be(
         await until(lambda: market.is_synced)
 
 
-async def test_late_stale_and_straddling_snapshots_end_in_the_right_book() -> None:
+async def test_late_stale_or_straddling_snapshots_end_in_a_right_book() -> None:
     simulator = Simulator(
         symbols=("ETHUSDT", "SMALLUSDT"), seed=9, speed=5.0,
         faults=Faults(stale=0.4, straddle=0.5, refuse=0.2, refuse_status=503, drop=0.03, repeat=0.1, disconnect=0.004),
@@ -147,7 +147,7 @@ async def test_late_stale_and_straddling_snapshots_end_in_the_right_book() -> No
                 await asyncio.sleep(0.01)
 
 
-async def test_a_symbol_that_is_not_listed_is_the_one_thing_that_ends_a_feed() -> None:
+async def test_only_an_unlisted_symbol_ends_a_feed() -> None:
     with pytest.raises(SymbolNotListed, match="does not list NOPEUSDT"):
         async with fed(stepped(), "ETHUSDT", "NOPEUSDT"):
             await asyncio.sleep(0.5)
@@ -158,7 +158,7 @@ async def test_what_the_exchange_says_of_a_symbol_reaches_its_market() -> None:
         await until(lambda: markets["ETHUSDT"].contract.is_trading)
 
 
-async def test_a_fault_of_ours_costs_a_resync_is_logged_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_ours_costs_a_resync_and_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     simulator = stepped()
     with capture_logs() as logs:
         async with fed(simulator) as markets:
@@ -197,7 +197,7 @@ async def test_a_symbol_that_is_not_ascii_is_a_symbol_like_any_other() -> None:
         assert market.history.level_changes > 0
 
 
-async def test_a_stream_that_falls_silent_is_subscribed_to_again_over_real_sockets(
+async def test_a_silent_stream_is_resubscribed_over_real_sockets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("chronobook_server.simulator.server._TICKER_SECONDS", 0.2)

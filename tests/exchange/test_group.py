@@ -71,7 +71,7 @@ def commands(socket: SendingSocket) -> list[tuple[str, list[str]]]:
 
 
 @virtually
-async def test_a_connection_is_replaced_before_its_time_is_over_and_the_two_overlap() -> None:
+async def test_a_connection_is_replaced_in_time_by_an_overlapping_one() -> None:
     async with running("A", "B") as run:
         await run.go_on(HOUR + 10)
         first, second = run.network.opened
@@ -92,7 +92,7 @@ async def test_a_connection_of_a_quiet_market_is_replaced_all_the_same() -> None
 
 
 @virtually
-async def test_a_replacement_that_cannot_be_had_is_tried_for_while_the_old_one_stays() -> None:
+async def test_a_failed_replacement_is_retried_beside_the_old_one() -> None:
     async with running("A") as run:
         run.network.refused_connects = 3
         await run.go_on(HOUR + 60)
@@ -101,7 +101,7 @@ async def test_a_replacement_that_cannot_be_had_is_tried_for_while_the_old_one_s
 
 
 @virtually
-async def test_a_lost_connection_is_told_with_its_cause_and_opened_again() -> None:
+async def test_a_lost_connection_is_told_with_its_cause_and_reopened() -> None:
     async with running("A", "B") as run:
         await run.go_on(5)
         run.around.cause = Cause.OVERLOAD
@@ -149,7 +149,7 @@ async def test_symbols_come_and_go_on_a_connection_that_is_up() -> None:
 
 
 @virtually
-async def test_a_stream_that_brings_nothing_is_subscribed_to_again_by_itself() -> None:
+async def test_a_silent_stream_is_resubscribed_by_itself() -> None:
     async with running("A", "MUTE") as run:
         sinks, socket = run.sinks, run.network.opened[0]
         run.sinks["MUTE"].is_owed = True
@@ -164,7 +164,7 @@ async def test_a_stream_that_brings_nothing_is_subscribed_to_again_by_itself() -
 
 
 @virtually
-async def test_a_connection_that_owes_and_brings_nothing_at_all_is_given_up() -> None:
+async def test_an_owing_connection_that_brings_nothing_is_given_up() -> None:
     async with running("A") as run:
         run.sinks["A"].is_owed = True
         for _ in range(35):
@@ -175,7 +175,7 @@ async def test_a_connection_that_owes_and_brings_nothing_at_all_is_given_up() ->
 
 
 @virtually
-async def test_bad_frames_are_counted_where_they_belong_and_a_fault_of_ours_starts_over() -> None:
+async def test_bad_frames_count_in_place_and_our_fault_starts_over() -> None:
     async with running("A", "B") as run:
         socket = run.network.opened[0]
         socket.frames.put_nowait(b"{")
@@ -223,7 +223,7 @@ async def test_what_cannot_be_read_proves_no_life() -> None:
 
 
 @virtually
-async def test_a_stream_that_is_cut_after_every_frame_makes_few_connections() -> None:
+async def test_a_stream_cut_after_every_frame_makes_few_connections() -> None:
     async with running("A", "B", lanes=2) as run:
         for number in range(1, 3000):
             for socket in run.network.opened:
@@ -257,7 +257,7 @@ async def test_many_lanes_share_one_number_of_connections() -> None:
 
 
 @virtually
-async def test_a_connection_that_worked_for_a_while_is_replaced_at_once() -> None:
+async def test_a_connection_that_worked_long_is_replaced_at_once() -> None:
     async with running("A") as run:
         await run.go_on(90)
         for _ in range(3):

@@ -34,7 +34,7 @@ def fail(*_: object) -> Any:
     raise RuntimeError("a fault of ours")
 
 
-def test_what_a_step_wants_waits_for_its_turn_and_a_symbol_that_is_gone_takes_no_step() -> None:
+def test_wishes_of_a_step_wait_and_a_symbol_gone_takes_no_step() -> None:
     made = Guarded()
     made.guard.do("A", "opened", lambda sink: sink.opened(1))
     made.guard.do("GONE", "opened", lambda sink: sink.opened(1))
@@ -43,7 +43,7 @@ def test_what_a_step_wants_waits_for_its_turn_and_a_symbol_that_is_gone_takes_no
     assert made.guard.ask("A", lambda sink: sink.awaits(1))
 
 
-def test_faults_in_a_row_are_logged_once_and_make_snapshots_wait_ever_longer() -> None:
+def test_faults_in_a_row_log_once_and_delay_snapshots_ever_more() -> None:
     made = Guarded()
     with capture_logs() as logs:
         for _ in range(5):
@@ -57,7 +57,7 @@ def test_faults_in_a_row_are_logged_once_and_make_snapshots_wait_ever_longer() -
     assert made.guard.faults == 6
 
 
-def test_where_starting_over_fails_nothing_goes_in_until_it_succeeds() -> None:
+def test_after_a_failed_restart_no_event_goes_in_until_success() -> None:
     made = Guarded()
     start_over = made.sink.start_over
     made.sink.start_over = fail  # type: ignore[method-assign]
@@ -82,7 +82,7 @@ STEPS = (
 
 @pytest.mark.parametrize("step", STEPS)
 @virtually
-async def test_a_fault_in_a_step_leaves_the_feed_and_the_other_symbol_alone(step: str) -> None:
+async def test_a_fault_in_a_step_leaves_feed_and_other_symbols_alone(step: str) -> None:
     stage = Stage(*NAMES, lifetime_seconds=40.0)
     await stage.go_on(3)
     await stage.synced()

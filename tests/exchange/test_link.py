@@ -36,7 +36,7 @@ async def test_frames_are_handed_on_until_the_connection_ends() -> None:
 
 
 @virtually
-async def test_commands_go_in_order_several_of_a_kind_as_one_and_no_faster_than_allowed() -> None:
+async def test_commands_go_in_order_merged_by_kind_and_within_the_rate() -> None:
     network = TimedNetwork()
     socket = await network.connect("/stream?streams=a")
     link = Link(7, socket, network.monotonic)

@@ -69,7 +69,7 @@ def test_what_is_no_decimal_text_is_no_size(filters: Any) -> None:
     assert info.contracts["ETHUSDT"] == Contract("TRADING", "", "")
 
 
-def test_two_entries_of_a_symbol_that_differ_are_both_not_believed() -> None:
+def test_two_differing_entries_of_a_symbol_are_both_rejected() -> None:
     info = decode_exchange_info(listed(GOOD, {**GOOD, "status": "CLOSE"}, GOOD))
     assert "ETHUSDT" not in info.contracts
     assert info.odd == {"ETHUSDT"}
@@ -154,7 +154,7 @@ def test_nothing_in_an_entry_costs_the_others(entry: dict[str, Any], limits: Any
     assert all(valid_symbol(symbol) for symbol in info.contracts)
 
 
-def test_a_contract_has_ended_when_a_second_list_says_so_and_no_event_came() -> None:
+def test_a_contract_ends_at_a_second_list_if_no_event_came() -> None:
     doubts = Doubts()
     assert not doubts.is_ended("A", 5, 100.0)
     assert doubts

@@ -83,7 +83,7 @@ async def test_what_is_no_list_ends_not_even_a_quiet_book(kind: str) -> None:
 
 
 @virtually
-async def test_a_contract_ends_at_a_second_list_without_events_in_between_and_comes_back() -> None:
+async def test_a_contract_ends_at_a_second_list_and_comes_back() -> None:
     stage = OddStage(*NAMES)
     await stage.go_on(3)
     await stage.synced()
@@ -119,7 +119,7 @@ async def test_an_odd_list_at_the_start_is_asked_for_again() -> None:
 
 @pytest.mark.parametrize("word", ["trading", "Trading", "OPEN"])
 @virtually
-async def test_an_unknown_word_from_the_start_on_keeps_no_book_from_a_stream_with_events(word: str) -> None:
+async def test_an_unknown_first_status_keeps_a_live_streams_book(word: str) -> None:
     stage = OddStage(*NAMES)
     stage.list = entries(AAAUSDT=word, BBBUSDT="TRADING")
     await stage.go_on(100)
@@ -143,7 +143,7 @@ async def test_an_unknown_word_ends_a_contract_without_events_once() -> None:
 
 
 @virtually
-async def test_a_list_that_is_mostly_odd_serves_what_it_has_and_ends_nothing() -> None:
+async def test_a_mostly_odd_list_serves_its_good_part_and_ends_nothing() -> None:
     stage = OddStage(*NAMES)
     stage.list = [*entries(AAAUSDT="TRADING"), {}, None, {"symbol": "\0", "status": "TRADING"}]
     await stage.go_on(20)
@@ -159,7 +159,7 @@ async def test_a_list_that_is_mostly_odd_serves_what_it_has_and_ends_nothing() -
 
 
 @virtually
-async def test_a_wild_server_time_dates_no_change_of_a_contract_that_has_a_book() -> None:
+async def test_a_wild_server_time_dates_no_change_of_a_booked_contract() -> None:
     stage = OddStage(*NAMES)
     await stage.go_on(3)
     await stage.synced()

@@ -15,7 +15,7 @@ def order(queue: SnapshotQueue, now: float = 10.0) -> list[str]:
     return found
 
 
-def test_what_is_urgent_goes_first_then_the_preferred_then_who_came_first() -> None:
+def test_urgent_goes_first_then_preferred_then_first_come() -> None:
     queue = SnapshotQueue(("E", "B"))
     queue.put("A", wanted(Urgency.AUDIT), 0)
     queue.put("C", wanted(), 0)
@@ -51,7 +51,7 @@ def test_what_has_to_wait_does_not_hold_up_the_others() -> None:
     assert queue.delay(20.0) == 0
 
 
-def test_books_that_are_not_there_do_with_cheap_snapshots_where_many_wait() -> None:
+def test_absent_books_take_cheap_snapshots_where_many_wait() -> None:
     assert limit_for(wanted(), 1, 2000) == FULL_LIMIT
     assert limit_for(wanted(), 100, 2000) == FULL_LIMIT
     assert limit_for(wanted(), 101, 2000) == CHEAP_LIMIT

@@ -3,7 +3,7 @@ from random import Random
 from chronobook_server.exchange.reconnect import FIRST_DELAY, MAX_DELAY, retry_delay
 
 
-def test_the_first_try_is_at_once_and_the_first_retry_within_half_a_second() -> None:
+def test_the_first_try_is_at_once_the_next_within_half_a_second() -> None:
     random = Random(1)
     assert retry_delay(0, random.random) == 0
     assert all(0 < retry_delay(1, random.random) <= FIRST_DELAY for _ in range(100))

@@ -38,7 +38,7 @@ async def test_the_limit_is_the_exchange_s_own() -> None:
 
 
 @virtually
-async def test_the_first_exchange_info_is_waited_for_and_the_trouble_is_told_once() -> None:
+async def test_the_first_list_is_awaited_and_its_trouble_told_once() -> None:
     network = TimedNetwork(exchangeInfo=[Reply(503, {}, b""), ok(b"nonsense"), ok(info_body("A"))])
     requests = Requests(network, Random(1), held=lambda _: None)
     with capture_logs() as logs:
@@ -91,7 +91,7 @@ class SteppedNetwork(TimedNetwork):
 
 @pytest.mark.parametrize("step", [-3600.0, 3600.0, 365 * 86_400.0, -30 * 365 * 86_400.0])
 @virtually
-async def test_a_step_of_the_wall_clock_neither_stops_requests_nor_lets_them_burst(step: float) -> None:
+async def test_a_wall_clock_step_neither_stops_nor_bursts_requests(step: float) -> None:
     network = SteppedNetwork(depth=[Reply(429, {"retry-after": "20"}, b"")])
     requests = Requests(network, Random(1), held=lambda _: None)
     sent: list[float] = []

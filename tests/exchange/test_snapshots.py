@@ -106,7 +106,7 @@ async def test_a_fault_of_ours_starts_over_and_ends_nothing() -> None:
 
 
 @virtually
-async def test_prices_near_the_market_leave_weight_for_books_that_are_lost() -> None:
+async def test_near_market_prices_leave_weight_for_lost_books() -> None:
     network = TimedNetwork(depth=[ok(snapshot_body(10))])
     async with fetching(network, "A", "LOST") as (snapshots, requests, sinks):
         await asyncio.sleep(1)

@@ -8,7 +8,7 @@ from tests.simulation.loop import virtually
 
 
 @virtually
-async def test_work_that_fails_or_ends_is_begun_again_ever_later_and_counted() -> None:
+async def test_work_that_fails_or_ends_restarts_ever_later_and_counts() -> None:
     begun: list[float] = []
     failures = 0
 
@@ -31,7 +31,7 @@ async def test_work_that_fails_or_ends_is_begun_again_ever_later_and_counted() -
 
 
 @virtually
-async def test_a_task_that_fails_is_noticed_and_all_are_cancelled_at_the_end() -> None:
+async def test_a_failed_task_is_noticed_and_the_end_cancels_all() -> None:
     tasks = Tasks()
 
     async def fail() -> None:

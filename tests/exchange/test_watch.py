@@ -1,7 +1,7 @@
 from chronobook_server.exchange.watch import BEHIND_SECONDS, FIRST_FRAME_SECONDS, StreamWatch
 
 
-def test_a_stream_without_a_first_frame_is_subscribed_again_ever_more_rarely() -> None:
+def test_a_stream_without_any_frame_is_resubscribed_ever_less() -> None:
     watch = StreamWatch(0.0)
     due = [second for second in range(1000) if watch.is_due(float(second), is_owing=False)]
     assert due == [10, 30, 70, 150, 310, 610, 910]
@@ -14,7 +14,7 @@ def test_a_served_stream_may_be_quiet_for_ever() -> None:
     assert not any(watch.is_due(float(second), is_owing=False) for second in range(10_000))
 
 
-def test_a_stream_that_is_behind_what_is_known_elsewhere_is_subscribed_again() -> None:
+def test_a_stream_behind_other_knowledge_is_resubscribed() -> None:
     watch = StreamWatch(0.0)
     watch.frame(1)
     assert not watch.is_due(100.0, is_owing=True)

@@ -115,7 +115,7 @@ def test_a_snapshot_that_cannot_be_meant_is_malformed(body: bytes) -> None:
         decode_snapshot(body, limit=1000, receive_time=NOW)
 
 
-def test_stream_names_are_lower_case_and_the_default_speed_has_no_suffix() -> None:
+def test_stream_names_are_lower_case_without_a_default_speed() -> None:
     assert depth_stream("ETHUSDT", "100ms") == "ethusdt@depth@100ms"
     assert depth_stream("ETHUSDT", "250ms") == "ethusdt@depth"
 

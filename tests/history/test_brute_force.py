@@ -145,7 +145,7 @@ def check_book(answers: Answers, judge: NaiveArchive, random: Random, prices: li
 @pytest.mark.slow
 @settings(max_examples=60)
 @given(st.integers(0, 2**32))
-def test_every_question_at_every_instant_is_answered_as_by_brute_force(seed: int) -> None:
+def test_every_question_at_every_instant_equals_brute_force(seed: int) -> None:
     line = Line(seed)
     line.live()
     check(line)

@@ -94,7 +94,7 @@ def places_of(whole: Disk) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_wherever_the_process_dies_nothing_acknowledged_is_lost_and_nothing_wrong_is_said(tmp_path: Path) -> None:
+def test_death_at_any_step_loses_no_promised_event_nor_adds_any(tmp_path: Path) -> None:
     whole = Disk()
     assert run(tmp_path / "whole", whole) == len(STREAM)
     places = places_of(whole)
@@ -132,7 +132,7 @@ def ends(folder: Path, whole: Disk) -> Iterator[tuple[Path, int, list[str]]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_wherever_the_next_process_dies_while_it_clears_up_nothing_is_lost_either(tmp_path: Path) -> None:
+def test_death_at_any_step_of_clearing_up_loses_nothing_either(tmp_path: Path) -> None:
     whole = Disk()
     run(tmp_path / "whole", whole)
     known: dict[int, tuple[object, ...]] = {}

@@ -39,7 +39,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seal, "CHUNK_ROWS", 12)
 
 
-def test_a_flipped_bit_in_a_sealed_header_costs_that_segment_and_no_other() -> None:
+def test_a_flipped_bit_in_a_sealed_header_costs_one_segment() -> None:
     folder = Folder()
     start, end = folder.bounds(folder.victim)
     name = folder.victim
@@ -136,7 +136,7 @@ def test_a_flipped_bit_in_a_chunk_costs_its_levels_and_no_others() -> None:
     assert finish(history.book_at(Millis(end))).transaction_time >= start
 
 
-def test_changes_of_a_level_leave_out_the_stretch_where_its_chunk_is_damaged() -> None:
+def test_changes_of_a_level_leave_out_a_damaged_chunks_stretch() -> None:
     folder = Folder()
     name = folder.victim
     start, end = folder.bounds(name)
@@ -160,7 +160,7 @@ def test_a_flipped_bit_in_the_best_prices_costs_best_prices() -> None:
     assert answers(history, folder.times) == folder.before
 
 
-def test_a_flipped_bit_in_the_known_zeros_costs_prices_that_only_they_speak_of() -> None:
+def test_a_flipped_bit_in_known_zeros_costs_only_their_prices() -> None:
     folder = Folder()
     name = folder.victim
     start, end = folder.bounds(name)
@@ -180,7 +180,7 @@ def test_a_flipped_bit_in_the_known_zeros_costs_prices_that_only_they_speak_of()
 
 
 @pytest.mark.parametrize("kind", [Kind.RECEIVE_TIMES, Kind.EVENT_TIMES, Kind.FIRST_UPDATE_IDS], ids=lambda it: it.name)
-def test_a_flipped_bit_in_a_column_that_no_question_needs_costs_no_answer(kind: Kind) -> None:
+def test_a_flipped_bit_in_an_unread_column_costs_no_answer(kind: Kind) -> None:
     folder = Folder()
     name = folder.victim
     folder.damage(name, folder.section(name, kind).offset)
@@ -228,7 +228,7 @@ def test_the_newest_segment_missing_is_a_gap_that_is_open() -> None:
     assert opened(folder.files).gaps() == [gap(start - 1, None)]
 
 
-def test_the_oldest_segment_damaged_is_before_the_history_once_that_is_known() -> None:
+def test_a_damaged_oldest_segment_is_before_the_history() -> None:
     folder = Folder()
     name = folder.segments[0]
     start, end = folder.bounds(name)
@@ -264,7 +264,7 @@ def test_files_of_somebody_else_are_left_alone() -> None:
     assert history.recorder.damaged_files == []
 
 
-def test_a_segment_of_a_version_that_is_not_known_costs_its_part_and_nothing_is_removed() -> None:
+def test_a_segment_of_unknown_version_costs_its_part_and_stays() -> None:
     folder = Folder()
     name = folder.victim
     start, end = folder.bounds(name)
@@ -280,7 +280,7 @@ def test_a_segment_of_a_version_that_is_not_known_costs_its_part_and_nothing_is_
     assert folder.files.names() == held
 
 
-def test_a_log_of_a_version_that_is_not_known_costs_its_part_and_nothing_is_removed() -> None:
+def test_a_log_of_an_unknown_version_costs_its_part_and_stays() -> None:
     folder = Folder()
     name, (_, end) = folder.logs[-1], folder.bounds(folder.segments[-1])
     folder.log[: len(FILE_HEADER)] = log_header(9)
@@ -295,9 +295,7 @@ def test_a_log_of_a_version_that_is_not_known_costs_its_part_and_nothing_is_remo
 
 
 @pytest.mark.parametrize("suffix", [".seg", ".wal"])
-def test_a_file_that_cannot_be_read_costs_its_part_and_nothing_is_removed(
-    suffix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_file_costs_its_part_and_stays(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folder()
     name = folder.victim if suffix == ".seg" else folder.logs[-1]
     read = folder.files.read
@@ -315,7 +313,7 @@ def test_a_file_that_cannot_be_read_costs_its_part_and_nothing_is_removed(
 
 
 @pytest.mark.parametrize("is_log", [False, True])
-def test_files_of_another_symbol_or_exchange_are_not_answered_from(is_log: bool) -> None:
+def test_files_of_another_symbol_or_exchange_give_no_answers(is_log: bool) -> None:
     for symbol, exchange in (("Y", "here"), ("X", "elsewhere")):
         other = MemoryFiles()
         theirs = HistoryStore(
@@ -337,7 +335,7 @@ def renamed(record: Record, symbol: str) -> Record:
     return replace(record, instrument=Instrument(symbol)) if isinstance(record, Keyframe) else record
 
 
-def test_a_file_of_the_version_before_that_contradicts_its_neighbours_is_not_answered_from() -> None:
+def test_an_old_version_file_that_contradicts_gives_no_answers() -> None:
     folder, stranger = Folder(seed=5), Folder(seed=6)
     name = folder.victim
     start, end = folder.bounds(name)
@@ -349,7 +347,7 @@ def test_a_file_of_the_version_before_that_contradicts_its_neighbours_is_not_ans
     assert name in folder.files.names()
 
 
-def test_a_log_of_the_version_before_that_contradicts_its_neighbours_is_not_answered_from() -> None:
+def test_an_old_version_log_that_contradicts_gives_no_answers() -> None:
     folder, stranger = Folder(seed=5), Folder(seed=6)
     name, last = folder.logs[-1], folder.segments[-1]
     _, end = folder.bounds(last)

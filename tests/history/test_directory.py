@@ -81,7 +81,7 @@ def test_a_second_server_is_refused_until_the_first_one_lets_go(tmp_path: Path) 
     DataDirectory(tmp_path, EXCHANGE).close()
 
 
-def test_a_lock_that_was_removed_by_hand_lets_nobody_in_and_is_taken_anew(tmp_path: Path) -> None:
+def test_a_lock_removed_by_hand_lets_no_one_in_and_is_retaken(tmp_path: Path) -> None:
     first = DataDirectory(tmp_path, EXCHANGE)
     (tmp_path / "lock").unlink()
     assert refused(tmp_path) == f"the data directory {tmp_path} is in use by another server"
@@ -155,7 +155,7 @@ def test_only_folders_with_files_of_ours_are_symbols(tmp_path: Path) -> None:
     directory.close()
 
 
-def test_another_exchange_s_history_is_refused_and_the_directory_let_go(tmp_path: Path) -> None:
+def test_another_exchanges_history_is_refused_and_let_go(tmp_path: Path) -> None:
     DataDirectory(tmp_path, EXCHANGE).close()
     line = refused(tmp_path, "http://127.0.0.1:9001")
     assert line == f"the data directory {tmp_path} holds the history of {EXCHANGE}, not of http://127.0.0.1:9001"
@@ -165,7 +165,7 @@ def test_another_exchange_s_history_is_refused_and_the_directory_let_go(tmp_path
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"3", b"null", b'{"version": 1}', b'{"exchange": "x"}', b"\xff\xfe", b'"text"']
 )
-def test_an_origin_that_cannot_be_read_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_origin_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "origin.json").write_bytes(content)
     assert refused(tmp_path) == f"{tmp_path / 'origin.json'} cannot be read, so nobody knows whose history this is"
     assert (tmp_path / "origin.json").read_bytes() == content
@@ -224,7 +224,7 @@ def shifted(record: object, by: int) -> Keyframe | Update:
     return replace(record, transaction_time=Millis(record.transaction_time + by))
 
 
-def test_the_oldest_segments_go_first_of_whichever_symbol_until_all_take_few_enough_bytes() -> None:
+def test_the_oldest_segments_of_any_symbol_are_dropped_first() -> None:
     stores = [filled(1), filled(2, later=2500)]
     starts = [store.oldest_start() for store in stores]
     ends = [store.complete_to for store in stores]
@@ -305,7 +305,7 @@ def test_by_age_whole_segments_go_and_what_is_young_enough_stays() -> None:
 
 
 @pytest.mark.parametrize("is_by_age", [True, False])
-def test_an_answer_in_the_middle_of_being_made_survives_the_drop_of_its_segment(
+def test_an_answer_in_the_making_survives_its_segments_drop(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_by_age: bool
 ) -> None:
     monkeypatch.setattr(seal, "CHUNK_ROWS", 4)
@@ -426,7 +426,7 @@ def test_only_folders_with_a_symbol_s_history_are_symbols(tmp_path: Path) -> Non
     directory.close()
 
 
-def test_what_cannot_be_removed_or_read_keeps_no_other_file_of_a_leftover(tmp_path: Path) -> None:
+def test_an_undeletable_file_keeps_no_other_file_of_a_leftover(tmp_path: Path) -> None:
     files = DiskFiles(tmp_path / "ETHUSDT")
     (files.folder / "000000000000001.seg").mkdir()
     (files.folder / "000000000000002.wal").symlink_to(tmp_path / "nowhere")

@@ -156,9 +156,7 @@ def test_a_log_that_could_not_be_made_durable_is_tried_again(files: DiskFiles, m
     log.close()
 
 
-def test_closing_does_not_wait_for_a_sync_and_does_not_pull_the_file_from_under_it(
-    files: DiskFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closing_neither_waits_for_a_sync_nor_pulls_its_file(files: DiskFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     log = files.grow("1.log")
     log.append(b"one")
     begun, may_end = threading.Event(), threading.Event()
@@ -183,7 +181,7 @@ def test_closing_does_not_wait_for_a_sync_and_does_not_pull_the_file_from_under_
         os.fstat(descriptor)
 
 
-def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_an_error_and_never_waited_for(files: DiskFiles) -> None:
+def test_a_pipe_or_folder_in_a_files_place_fails_at_once(files: DiskFiles) -> None:
     os.mkfifo(files.folder / "1.seg")
     (files.folder / "2.seg").mkdir()
     for name in files.names():

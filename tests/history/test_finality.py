@@ -152,7 +152,7 @@ def test_a_widening_at_the_last_instant_changes_no_final_answer() -> None:
 
 
 @pytest.mark.parametrize("earlier", [1, 5, 500])
-def test_a_record_dated_before_what_is_final_is_held_at_the_last_instant(earlier: int) -> None:
+def test_a_record_dated_before_final_time_is_held_at_that_time(earlier: int) -> None:
     """The core dates events; the recorder checks finality itself nevertheless."""
     made, source = begun()
     final = [answer(made, question, 99, 1009) for question in QUESTIONS]
@@ -163,7 +163,7 @@ def test_a_record_dated_before_what_is_final_is_held_at_the_last_instant(earlier
     assert (answer(made, "level", 99, 1010)[0], answer(made, "level", 96, 1010)[0]) == (7, 3)
 
 
-def test_an_event_dated_before_a_widening_is_held_at_the_instant_of_the_widening() -> None:
+def test_an_event_dated_before_a_widening_is_held_at_it() -> None:
     files = MemoryFiles()
     made, source = begun(files)
     made.append(replace(source.widening(95, 105, {96: 3}), transaction_time=Millis(1020)))
@@ -190,7 +190,7 @@ def test_a_gap_starts_at_the_last_final_instant(is_suspended: bool) -> None:
     assert finish(made.last_book()).transaction_time == 1010, "the last good book has the last event in it"
 
 
-def test_an_epoch_never_begins_at_the_last_instant_of_the_one_before() -> None:
+def test_an_epoch_never_begins_at_the_last_ones_last_instant() -> None:
     made, source = begun()
     made.append(source.gap())
     source.update_id += 5

@@ -18,7 +18,7 @@ from tests.support.served import HandFed, served
 Kind = pb.WatchLevelResponse.Kind
 
 
-async def test_the_live_book_and_streams_go_on_while_history_cannot_be_written() -> None:
+async def test_book_and_streams_go_on_while_history_cannot_be_written() -> None:
     files = MemoryFiles()
     fed = HandFed(files=files)
     fed.sync()

@@ -83,7 +83,7 @@ def test_however_an_epoch_is_cut_it_answers_the_same(seed: int, segment_events: 
             assert best.best.tolist() == expected.best.tolist()
 
 
-def test_what_is_asked_while_it_grows_does_not_change_what_is_answered_later() -> None:
+def test_a_question_during_growth_changes_no_later_answer() -> None:
     stream = [record for record in records(3, events=80) if isinstance(record, Keyframe | Update)]
     asked = HotSegment(start_of(stream[0]))  # type: ignore[arg-type]
     untouched = hot_of(stream)
@@ -130,7 +130,7 @@ def test_a_gap_in_a_log_ends_its_segment_before_the_last_event() -> None:
 
 
 @pytest.mark.parametrize("levels", [{MAX_STEPS // 5: 1}, {100: MAX_STEPS // 5}])
-def test_steps_too_fine_for_64_bits_are_refused_and_change_nothing(levels: dict[int, int]) -> None:
+def test_steps_too_fine_for_64_bits_are_refused_harmlessly(levels: dict[int, int]) -> None:
     hot = hot_of([keyframe({100: 5, **levels}), change(2, 1010, {101: 2})])
     before = finish(hot.view_at(Millis(1010)))
     with pytest.raises(OverflowError):
@@ -141,7 +141,7 @@ def test_steps_too_fine_for_64_bits_are_refused_and_change_nothing(levels: dict[
     assert hot.instrument == Instrument("X", 1, 0)
 
 
-def test_changes_of_a_level_are_those_of_the_interval_with_both_its_ends() -> None:
+def test_changes_of_a_level_include_both_ends_of_the_interval() -> None:
     hot = hot_of(
         [keyframe({100: 5}), *(change(number, 1000 + 10 * number, {100: number, 99: 0}) for number in range(2, 6))]
     )

@@ -60,7 +60,7 @@ def test_every_end_comes_back(cause: Cause | None) -> None:
     assert parsed(write(replace(HEADER, ended_by=cause), {}))[0].ended_by is cause
 
 
-def test_every_cause_of_a_gap_has_a_number_of_its_own_that_never_changes() -> None:
+def test_every_cause_of_a_gap_has_a_fixed_number_of_its_own() -> None:
     assert {number: cause.value for number, cause in CAUSES.items()} == {
         1: "DISCONNECT",
         2: "CHAIN_BREAK",
@@ -88,7 +88,7 @@ def test_a_file_that_is_cut_short_anywhere_is_damage() -> None:
             parsed(FILE[:length])
 
 
-def test_a_sound_file_of_another_version_is_refused_and_not_guessed_at() -> None:
+def test_a_sound_file_of_another_version_is_refused_not_guessed() -> None:
     other = sealed_again(FILE[:8] + struct.pack("<H", 9) + FILE[10:])
     with pytest.raises(UnknownFormat, match=r"^1\.seg has format version 9; this server reads version 2$"):
         parsed(other)
@@ -127,7 +127,7 @@ def test_a_cause_that_is_not_known_is_damage() -> None:
     assert parsed(sealed_again(FILE[:21] + struct.pack("<H", 99) + FILE[23:]))[0].ended_by is Cause.DAMAGED
 
 
-def test_the_content_hash_is_of_all_that_was_received_and_not_of_when() -> None:
+def test_the_content_hash_covers_the_events_not_their_arrival() -> None:
     def hashed(**changed: tuple[int, bytes]) -> bytes:
         return content_hash(write(HEADER, SECTIONS | {Kind[name]: section for name, section in changed.items()}))
 

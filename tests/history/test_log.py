@@ -142,7 +142,7 @@ def test_the_order_of_levels_survives() -> None:
     assert list(found.changes.items()) == list(changes.items())
 
 
-def test_a_log_cut_at_any_byte_says_what_was_whole_and_is_no_damage() -> None:
+def test_a_log_cut_at_any_byte_yields_its_whole_part_undamaged() -> None:
     assert contents(LOG).entries == ENTRIES
     for length in range(len(LOG)):
         read = read_log("1.log", "X", LOG[:length])
@@ -156,7 +156,7 @@ def test_a_log_cut_at_any_byte_says_what_was_whole_and_is_no_damage() -> None:
         assert not read.damaged, length
 
 
-def test_a_flipped_bit_anywhere_never_makes_a_record_and_leaves_those_before_it_whole() -> None:
+def test_a_flipped_bit_makes_no_record_and_spares_earlier_ones() -> None:
     begin, _ = next(frames(LOG))
     for place in range(begin, len(LOG)):
         for bit in (place % 8, (place + 5) % 8):
@@ -250,7 +250,7 @@ def test_a_log_of_another_symbol_or_exchange_is_refused(symbol: str, exchange: s
     assert read_log("1.wal", "X", LOG, "here") is not None
 
 
-def test_a_flipped_bit_where_a_log_says_whose_it_is_makes_it_nobody_s() -> None:
+def test_a_flipped_bit_in_a_logs_owner_leaves_it_without_one() -> None:
     begin, _ = next(frames(LOG))
     for place in range(len(FILE_HEADER), begin):
         assert read_log("1.wal", "X", bytes(flipped(LOG, place, place % 8)), "here") is None

@@ -77,7 +77,7 @@ def test_what_is_taken_out_makes_room_and_is_not_forgotten_again() -> None:
     assert memory.size == 90
 
 
-def test_what_was_forgotten_is_unpacked_again_and_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forgotten_part_is_unpacked_again_and_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seal, "CHUNK_ROWS", 12)
     files = MemoryFiles()
     history = opened(files)

@@ -43,7 +43,7 @@ def test_what_fits_is_one_page_without_a_next() -> None:
     )
 
 
-def test_stretches_of_segments_that_go_over_into_each_other_are_one() -> None:
+def test_stretches_of_adjoining_segments_are_one() -> None:
     maker: PageMaker[ChangeRows] = PageMaker(5)
     maker.add(FIRST, stretch(120, 199), rows())
     maker.add(SECOND, stretch(200, 250), rows())
@@ -58,7 +58,7 @@ def test_what_is_left_out_in_between_keeps_stretches_apart() -> None:
     assert spans(maker) == [(120, 199), (210, 250)]
 
 
-def test_a_full_page_ends_at_its_last_row_and_speaks_for_nothing_later() -> None:
+def test_a_full_page_ends_at_its_last_row_and_claims_no_more() -> None:
     maker: PageMaker[ChangeRows] = PageMaker(2)
     assert maker.add(FIRST, stretch(100, 199), rows(110, 120, 130))
     assert (times(maker), spans(maker), maker.next) == ([110, 120], [(100, 120)], 120)
@@ -73,7 +73,7 @@ def test_rows_of_one_instant_stay_together() -> None:
     assert (times(last), spans(last), last.next) == ([110, 120, 120], [(100, 199)], None)
 
 
-def test_a_page_that_was_filled_exactly_goes_on_where_more_follows() -> None:
+def test_a_page_filled_exactly_goes_on_where_more_follows() -> None:
     maker: PageMaker[ChangeRows] = PageMaker(2)
     assert not maker.add(FIRST, stretch(100, 199), rows(110, 120))
     assert not maker.add(SECOND, stretch(200, 250), rows())  # nothing to leave out

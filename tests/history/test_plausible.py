@@ -57,9 +57,7 @@ def test_what_an_exchange_really_sends_is_possible(
 
 
 @given(EVENTS, st.sampled_from([1, NOW - DAY, NOW + DAY, NOW + YEAR]))
-def test_of_a_live_stream_whose_e_is_wrong_all_the_time_every_t_is_possible(
-    events: list[tuple[int, int, int]], wrong: int
-) -> None:
+def test_a_live_stream_of_always_wrong_e_has_only_possible_t(events: list[tuple[int, int, int]], wrong: int) -> None:
     times, _, received = ordinary(events, 0)
     assert judged(times, [wrong] * len(times), received, 0) is None
 
@@ -70,7 +68,7 @@ def test_a_live_stream_after_a_replay_is_possible(events: list[tuple[int, int, i
 
 
 @given(EVENTS, DISTANCES, st.data())
-def test_from_the_first_time_on_that_no_clock_can_tell_nothing_is_possible(
+def test_after_a_time_no_clock_can_tell_nothing_is_possible(
     events: list[tuple[int, int, int]], distance: int, data: st.DataObject
 ) -> None:
     times, event_times, received = ordinary(events, distance)
@@ -82,7 +80,7 @@ def test_from_the_first_time_on_that_no_clock_can_tell_nothing_is_possible(
 
 
 @given(EVENTS, st.integers(MOST_AHEAD_MS + 100_000, YEAR), st.data())
-def test_a_leap_within_a_replay_is_impossible_though_it_stays_in_the_past(
+def test_a_leap_within_a_replay_is_impossible_even_in_the_past(
     events: list[tuple[int, int, int]], leap: int, data: st.DataObject
 ) -> None:
     times, event_times, received = ordinary(events, -2 * YEAR)
@@ -96,7 +94,7 @@ def test_a_leap_within_a_replay_is_impossible_though_it_stays_in_the_past(
 
 
 @given(EVENTS, st.integers(MOST_AHEAD_MS + 100_000, 50 * YEAR), st.data())
-def test_a_time_that_leaps_ahead_of_the_receive_time_is_impossible(
+def test_a_time_that_leaps_past_the_receive_time_is_impossible(
     events: list[tuple[int, int, int]], leap: int, data: st.DataObject
 ) -> None:
     times, event_times, received = ordinary(events, 0)
@@ -107,7 +105,7 @@ def test_a_time_that_leaps_ahead_of_the_receive_time_is_impossible(
 
 
 @given(EVENTS, DISTANCES, st.integers(2 * MOST_APART_MS, 2 * YEAR), st.data())
-def test_events_that_an_older_server_raised_to_a_wild_time_are_impossible_with_it(
+def test_events_raised_to_a_wild_time_are_impossible_with_it(
     events: list[tuple[int, int, int]], distance: int, leap: int, data: st.DataObject
 ) -> None:
     times, event_times, received = ordinary([(later % 1000, apart, way) for later, apart, way in events], distance)
@@ -124,7 +122,7 @@ def test_events_that_an_older_server_raised_to_a_wild_time_are_impossible_with_i
 
 
 @given(EVENTS, st.sampled_from([0, -2 * YEAR]), st.integers(2 * MOST_APART_MS, 3_600_000), st.integers(1, 20))
-def test_a_wild_time_that_the_stream_has_caught_up_with_is_impossible_all_the_same(
+def test_a_wild_time_the_stream_has_reached_is_still_impossible(
     events: list[tuple[int, int, int]], distance: int, leap: int, raised: int
 ) -> None:
     # One event a second: `leap` later the stream is past the wild time, and goes on.
@@ -139,7 +137,7 @@ def test_a_wild_time_that_the_stream_has_caught_up_with_is_impossible_all_the_sa
 
 
 @given(EVENTS, DISTANCES, st.integers(2 * MOST_APART_MS, 3_600_000))
-def test_a_snapshot_that_is_ahead_costs_the_events_that_were_raised_to_it(
+def test_a_snapshot_ahead_costs_the_events_raised_to_it(
     events: list[tuple[int, int, int]], distance: int, leap: int
 ) -> None:
     times, event_times, received = ordinary([(later % 1000, apart, way) for later, apart, way in events], distance)
@@ -148,7 +146,7 @@ def test_a_snapshot_that_is_ahead_costs_the_events_that_were_raised_to_it(
 
 
 @given(st.lists(st.integers(MOST_APART_MS, 3_600_000), min_size=1, max_size=30), st.sampled_from([0, -YEAR, 3 * YEAR]))
-def test_a_pause_is_possible_however_long_and_where_a_replay_leaves_it_out(pauses: list[int], distance: int) -> None:
+def test_any_pause_is_possible_also_where_a_replay_omits_it(pauses: list[int], distance: int) -> None:
     times, event_times, received = ordinary([(pause, 3, 40) for pause in pauses], distance)
     assert judged(times, event_times, received, distance, continued=True) is None
     assert judged(times, event_times, received, None) is None
@@ -165,7 +163,7 @@ def test_a_clock_that_is_set_back_makes_no_time_impossible(step: int) -> None:
 
 
 @given(EVENTS, DISTANCES, st.integers(2 * MOST_APART_MS, MOST_AHEAD_MS))
-def test_a_jump_of_the_very_last_event_needs_another_witness_where_it_is_not_of_now(
+def test_a_jump_of_the_last_event_needs_a_witness_unless_recent(
     events: list[tuple[int, int, int]], distance: int, leap: int
 ) -> None:
     times, event_times, received = ordinary([(100, 3, 40), *events, (100, 3, 40)], distance)
@@ -266,7 +264,7 @@ def stamped(stream: list[Record]) -> Iterator[Keyframe | Update]:
 
 @pytest.mark.parametrize("is_log", [False, True])
 @pytest.mark.parametrize("wild", [2 * DAY, YEAR, 1_795_000_000_000_000, MOST_MS, 2**62])
-def test_a_folder_with_times_that_cannot_be_opens_and_the_rest_answers(wild: int, is_log: bool) -> None:
+def test_a_folder_with_impossible_times_opens_without_them(wild: int, is_log: bool) -> None:
     folder = wild_folder(60, wild, is_log=is_log)
     history = opened(folder.files)
     last = history.last_time
@@ -293,7 +291,7 @@ def test_a_folder_with_times_that_cannot_be_opens_and_the_rest_answers(wild: int
     assert again.gaps()[:-1] == history.gaps()
 
 
-def test_a_folder_that_begins_with_times_that_cannot_be_holds_nothing_and_opens() -> None:
+def test_a_folder_that_begins_with_impossible_times_opens_empty() -> None:
     for is_log in (False, True):
         folder = wild_folder(1, YEAR, is_log=is_log)
         history = opened(folder.files)
@@ -314,7 +312,7 @@ def wide_folder(wild: int) -> MemoryFiles:
 
 
 @pytest.mark.parametrize("wild", [2 * DAY, 1_300_000])
-def test_of_a_log_what_comes_before_the_first_impossible_event_is_kept(wild: int) -> None:
+def test_of_a_log_the_part_before_an_impossible_event_is_kept(wild: int) -> None:
     folder = wild_folder(60, wild, is_log=True)
     files = wide_folder(wild)
     (name,) = files.names()
@@ -326,7 +324,7 @@ def test_of_a_log_what_comes_before_the_first_impossible_event_is_kept(wild: int
     assert answers(opened(files), folder.times) == folder.before
 
 
-def test_a_write_that_fails_while_a_log_is_cut_costs_the_log_and_destroys_nothing() -> None:
+def test_a_failed_cut_costs_the_log_and_destroys_nothing() -> None:
     files = wide_folder(2 * DAY)
     held = {name: bytes(data) for name, data in files.contents.items()}
     files.room = 10
@@ -357,7 +355,7 @@ def test_one_event_that_is_at_most_an_hour_ahead_is_set_aside(
 
 
 @pytest.mark.parametrize("is_log", [False, True])
-def test_times_of_a_file_of_this_version_had_a_witness_and_are_not_judged(is_log: bool) -> None:
+def test_times_of_this_versions_files_are_not_judged_again(is_log: bool) -> None:
     files, patient = MemoryFiles(), PatientSealer()
     history = opened(files, sealer=patient, retention_ms=10**20)
     # Every `E` is wrong, and the clock of the machine has been set back to 1970.

@@ -57,7 +57,7 @@ def quantity(made: HistoryStore, price: int, time: int) -> int | None:
     return made.level_at(Price(price), Millis(time)).quantity
 
 
-def test_a_segment_with_very_many_events_is_cut_between_two_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_of_very_many_events_is_cut_at_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "SEGMENT_EVENTS", 3)
     made = memory_history(segment_ms=10**9)
     made.append(keyframe(1, 100))
@@ -71,7 +71,7 @@ def test_a_segment_with_very_many_events_is_cut_between_two_milliseconds(monkeyp
     assert [each.events for each in made.timeline.segments] == [5, 3, 2]
 
 
-def test_a_segment_that_waits_to_be_sealed_answers_from_memory_and_keeps_its_log() -> None:
+def test_a_segment_to_be_sealed_answers_and_keeps_its_log() -> None:
     files, sealer = MemoryFiles(), PatientSealer()
     made = HistoryStore("X", files, sealer, retention_ms=10**9, segment_ms=1000)
     made.append(keyframe(1, 500))
@@ -102,7 +102,7 @@ def test_a_seal_that_fails_is_told_and_tried_again() -> None:
     assert made.recorder.unsealed == 0
 
 
-def test_the_cause_of_a_gap_is_written_down_as_soon_as_there_is_room() -> None:
+def test_the_cause_of_a_gap_is_written_once_there_is_room() -> None:
     files, sealer = MemoryFiles(), PatientSealer()
     made = HistoryStore("X", files, sealer, retention_ms=10**9, segment_ms=10**6)
     made.append(keyframe(1, 500))
@@ -117,7 +117,7 @@ def test_the_cause_of_a_gap_is_written_down_as_soon_as_there_is_room() -> None:
     assert memory_history(files=copy.deepcopy(files)).gaps()[0].cause is Cause.DISK
 
 
-def test_when_too_many_segments_wait_to_be_sealed_history_stops_until_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_stops_while_too_many_segments_wait_for_the_seal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unsealed, "MAX_UNSEALED", 2)
     files, sealer = MemoryFiles(), PatientSealer()
     made = HistoryStore("X", files, sealer, retention_ms=10**9, segment_ms=1000)
@@ -154,7 +154,7 @@ def test_epochs_that_end_soon_meet_the_bound_on_what_is_unsealed(monkeypatch: py
     assert error_of(made) is None
 
 
-def test_what_is_unsealed_of_all_symbols_together_has_a_bound_in_bytes() -> None:
+def test_unsealed_bytes_of_all_symbols_have_a_bound() -> None:
     memories = Memories(unsealed_bytes=2000)
     sealer = PatientSealer()
     stores = [
@@ -191,7 +191,7 @@ def test_a_log_of_many_bytes_is_cut_as_well(monkeypatch: pytest.MonkeyPatch) -> 
     assert [quantity(made, 100, time) for time in range(110, 400, 10)] == list(range(2, 31))
 
 
-def test_damage_of_a_file_is_told_of_by_the_server_that_wrote_it_too() -> None:
+def test_damage_of_a_file_is_told_by_its_own_writer_too() -> None:
     files = MemoryFiles()
     made = memory_history(files=files, segment_ms=1000)
     for record in (keyframe(1, 500), change(2, 600), change(3, 1600)):
@@ -204,7 +204,7 @@ def test_damage_of_a_file_is_told_of_by_the_server_that_wrote_it_too() -> None:
     assert made.recorder.damaged_files == [name]
 
 
-def test_the_event_after_a_log_has_its_most_bytes_begins_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_after_a_full_log_begins_the_next_log(monkeypatch: pytest.MonkeyPatch) -> None:
     made = memory_history(segment_ms=10**9)
     made.append(keyframe(1, 100))
     made.append(change(2, 110))
@@ -226,7 +226,7 @@ def test_a_log_that_cannot_be_read_is_not_written_over() -> None:
     assert quantity(made, 100, 550) == 5
 
 
-def test_a_keyframe_is_wanted_a_second_after_a_failed_write_and_then_once_a_second() -> None:
+def test_a_keyframe_is_wanted_once_a_second_after_a_failed_write() -> None:
     made = memory_history()
     made.append(keyframe(1, 500))
     made.append(change(2, 600))
@@ -245,7 +245,7 @@ def test_a_keyframe_is_wanted_a_second_after_a_failed_write_and_then_once_a_seco
     assert [(gap.start, gap.end, gap.cause) for gap in made.gaps()] == [(599, 2600, Cause.DISK)]
 
 
-def test_while_nothing_can_be_written_a_keyframe_is_wanted_once_a_second_at_most() -> None:
+def test_a_keyframe_is_wanted_once_a_second_while_writing_fails() -> None:
     files = MemoryFiles()
     made = memory_history(files=files)
     made.append(keyframe(1, 500))
@@ -260,7 +260,7 @@ def test_while_nothing_can_be_written_a_keyframe_is_wanted_once_a_second_at_most
     assert wanted == [1600, 2600, 3600, 4600, 5600]
 
 
-def test_an_old_number_that_finer_steps_have_no_room_for_begins_a_segment_of_its_own_scale() -> None:
+def test_an_old_number_without_room_starts_a_coarser_segment() -> None:
     files = MemoryFiles()
     made = memory_history(files=files)
     huge = MAX_STEPS // 5
@@ -284,7 +284,7 @@ def test_an_old_number_that_finer_steps_have_no_room_for_begins_a_segment_of_its
     assert made.gaps() == []
 
 
-def test_finer_steps_within_the_same_millisecond_cost_a_gap_where_an_old_number_has_no_room() -> None:
+def test_finer_steps_in_a_millisecond_cost_a_gap_without_room() -> None:
     made = memory_history()
     for record in (keyframe(1, 500, {100: MAX_STEPS // 5}), change(2, 600, {100: 4})):
         made.append(record)
@@ -298,7 +298,7 @@ def test_finer_steps_within_the_same_millisecond_cost_a_gap_where_an_old_number_
     assert (error_of(made), quantity(made, 100, 1600)) == (None, 45)
 
 
-def test_an_epoch_in_coarser_steps_is_answered_in_the_finest_ones() -> None:
+def test_an_epoch_in_coarser_steps_is_answered_in_the_finest() -> None:
     files = MemoryFiles()
     made = memory_history(files=files)
     for record in (replace(keyframe(1, 500, {100: 5}), instrument=Instrument("X", 1, 3)), change(2, 600, {100: 4})):

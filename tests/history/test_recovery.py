@@ -38,7 +38,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- no damage
 
 
-def test_killed_and_opened_again_everything_is_there_up_to_the_last_event() -> None:
+def test_after_a_kill_everything_up_to_the_last_event_is_there() -> None:
     folder = Folder()
     history = opened(folder.files)
     assert answers(history, folder.times) == folder.before
@@ -81,7 +81,7 @@ def test_a_torn_tail_costs_the_event_that_was_torn() -> None:
         folder.files.contents = {name: bytearray(data) for name, data in held.items()}
 
 
-def test_a_flipped_bit_in_the_middle_of_the_log_costs_what_follows() -> None:
+def test_a_flipped_bit_within_the_log_costs_the_rest_of_it() -> None:
     for part in ("length", "checksum", "kind", "body"):
         folder = Folder()
         records = list(frames(folder.log))
@@ -100,7 +100,7 @@ def test_a_flipped_bit_in_the_middle_of_the_log_costs_what_follows() -> None:
             history.level_at(Price(PRICES[0]), Millis(last + 1))
 
 
-def test_a_log_that_was_damaged_is_still_so_after_the_next_restart() -> None:
+def test_a_damaged_log_stays_damaged_after_the_next_restart() -> None:
     folder = Folder()
     records = list(frames(folder.log))
     folder.damage(folder.logs[-1], records[len(records) // 2][0] + 20)
@@ -111,7 +111,7 @@ def test_a_log_that_was_damaged_is_still_so_after_the_next_restart() -> None:
     assert answers(again, folder.times) == answers(first, folder.times)
 
 
-def test_a_log_without_its_beginning_goes_and_leaves_a_gap_to_what_follows() -> None:
+def test_a_log_without_its_beginning_goes_and_leaves_a_gap() -> None:
     folder = Folder()
     _, end = folder.bounds(folder.segments[-1])
     folder.damage(folder.logs[-1], 30)
@@ -143,7 +143,7 @@ def test_a_log_that_is_none_is_set_aside_and_not_destroyed(data: bytes) -> None:
     assert history.recorder.damaged_files == ["000000000000007.log"]
 
 
-def test_a_log_beside_its_finished_segment_is_removed_and_the_segment_answers() -> None:
+def test_a_log_beside_its_finished_segment_is_removed() -> None:
     patient = PatientSealer()
     folder = Folder(sealer=patient)
     logs = {name: bytes(folder.files.contents[name]) for name in folder.logs}
@@ -159,7 +159,7 @@ def test_a_log_beside_its_finished_segment_is_removed_and_the_segment_answers() 
     assert len(history.coverage()) == 1
 
 
-def test_two_logs_of_an_interrupted_cut_are_one_epoch_without_a_hole() -> None:
+def test_two_logs_of_an_interrupted_cut_are_one_whole_epoch() -> None:
     folder = Folder(sealer=PatientSealer())
     assert len(folder.logs) > 2
     assert folder.segments == []
@@ -182,7 +182,7 @@ def test_a_torn_tail_before_another_log_is_a_gap_up_to_that() -> None:
     folder.assert_unhurt_outside(history, last - 1, next_start, cause="RESTART")
 
 
-def test_a_log_in_the_middle_that_is_damaged_is_a_gap_up_to_the_next_one() -> None:
+def test_a_damaged_log_in_the_middle_is_a_gap_up_to_the_next() -> None:
     folder = Folder(sealer=PatientSealer())
     first, second = folder.logs[1:3]
     records = list(frames(folder.files.contents[first]))
@@ -249,7 +249,7 @@ def test_files_that_are_no_use_go_when_their_time_is_over() -> None:
         assert (name in folder.files.names()) == kept, age
 
 
-def test_a_segment_that_is_damaged_counts_as_long_as_it_is_not_looked_at() -> None:
+def test_a_damaged_segment_counts_until_it_is_looked_at() -> None:
     # Opening reads only headers: a day of files opens at once, and damage inside is found at first use.
     folder = Folder()
     start, end = folder.bounds(folder.victim)

@@ -30,9 +30,7 @@ def receive_places(data: bytes) -> dict[Kind, tuple[int, int]]:
 
 @settings(max_examples=15)
 @given(st.integers(0, 2**32), st.integers(1, 10**12))
-def test_two_servers_that_saw_the_same_stream_make_the_same_file_but_for_when_they_saw_it(
-    seed: int, delay: int
-) -> None:
+def test_two_servers_of_one_stream_make_one_file_but_for_arrival(seed: int, delay: int) -> None:
     stream = records(seed, events=40)
     one = sealed_bytes(hot_of(stream), "X")
     other = sealed_bytes(hot_of([received_later(record, delay) for record in stream]), "X")
@@ -60,7 +58,7 @@ def waiting(patient: PatientSealer) -> tuple[MemoryFiles, SealJob]:
     return files, job
 
 
-def test_a_segment_becomes_its_file_whoever_does_it_and_however_often() -> None:
+def test_a_segment_becomes_the_same_file_by_anyone_at_any_time() -> None:
     files, job = waiting(PatientSealer())
     assert seal_segment(files, job) is None
     first = files.read(job.segment)
@@ -79,7 +77,7 @@ def test_the_file_that_another_process_makes_is_the_same() -> None:
     assert files.read(job.segment) == sealed_bytes(job.hot, "X")
 
 
-def test_the_file_of_a_replayed_log_is_the_file_of_the_segment_in_memory() -> None:
+def test_a_replayed_logs_file_is_that_of_the_segment_in_memory() -> None:
     files, job = waiting(PatientSealer())
     contents = read_log(job.log, "X", files.read(job.log))
     assert contents is not None
@@ -89,7 +87,7 @@ def test_the_file_of_a_replayed_log_is_the_file_of_the_segment_in_memory() -> No
     assert sealed_bytes(hot, "X") == sealed_bytes(job.hot, "X")
 
 
-def test_whatever_became_of_the_log_the_file_is_what_memory_says_and_the_difference_is_told() -> None:
+def test_the_file_follows_memory_and_a_differing_log_is_told() -> None:
     for place in range(0, 2500, 97):
         files, job = waiting(PatientSealer())
         files.contents[job.log] = flipped(files.contents[job.log], place, place % 8)
@@ -99,7 +97,7 @@ def test_whatever_became_of_the_log_the_file_is_what_memory_says_and_the_differe
     assert seal_segment(files, job) == f"{job.log} cannot be read: [Errno 2] No such file or directory: '{job.log}'"
 
 
-def test_a_log_whose_checksums_are_right_and_whose_numbers_are_not_is_told_of() -> None:
+def test_a_log_of_right_checksums_and_wrong_numbers_is_told() -> None:
     files, job = waiting(PatientSealer())
     contents = read_log(job.log, "X", files.read(job.log))
     assert contents is not None
@@ -112,7 +110,7 @@ def test_a_log_whose_checksums_are_right_and_whose_numbers_are_not_is_told_of() 
     assert files.read(job.segment) == sealed_bytes(job.hot, "X")
 
 
-def test_a_different_file_of_that_name_is_set_aside_and_never_lost() -> None:
+def test_a_different_file_of_that_name_is_set_aside_not_lost() -> None:
     files, job = waiting(PatientSealer())
     for number in range(3):
         files.contents[job.segment] = bytearray(b"somebody wrote this %d" % number)
@@ -128,7 +126,7 @@ def test_what_an_earlier_process_left_half_written_goes() -> None:
     assert not [name for name in files.names() if name.endswith(".tmp")]
 
 
-def test_a_file_that_reads_back_otherwise_is_an_error_and_memory_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_reads_back_otherwise_fails_and_memory_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     patient = PatientSealer()
     files = MemoryFiles()
     history = opened(files, sealer=patient)
@@ -155,7 +153,7 @@ def test_a_file_that_reads_back_otherwise_is_an_error_and_memory_stays(monkeypat
     assert answers(history, times) == before == answers(opened(files), times)
 
 
-def test_a_chunk_holds_whole_levels_and_no_more_rows_than_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_holds_whole_levels_and_no_needless_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seal, "CHUNK_ROWS", 20)
     files = MemoryFiles()
     hot = hot_of(records(2, events=150))

@@ -71,7 +71,7 @@ def test_the_whole_book_is_unpacked_in_slices() -> None:
     assert list(sealed.load()) == []  # it is all there now
 
 
-def test_who_is_reading_when_a_segment_is_dropped_gets_the_whole_answer() -> None:
+def test_a_reader_of_a_dropped_segment_gets_the_whole_answer() -> None:
     hot = hot_of(records(6, events=150))
     files = MemoryFiles()
     sealed = sealed_of(hot, files)
@@ -130,7 +130,7 @@ def test_only_so_many_files_are_open_at_once() -> None:
     assert memories.files.size == 0
 
 
-def test_a_file_that_cannot_be_opened_for_a_moment_is_not_called_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_fails_to_open_for_a_moment_is_not_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     hot = hot_of(records(6))
     files = MemoryFiles()
     sealed = sealed_of(hot, files)
@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_opened_for_a_moment_is_not_called_damaged(monkeyp
 
 
 @pytest.mark.parametrize("length", [0, 100, -1])
-def test_a_file_that_is_cut_short_after_it_was_opened_is_damaged_and_no_signal(tmp_path: Path, length: int) -> None:
+def test_an_open_file_cut_short_is_damaged_and_raises_no_signal(tmp_path: Path, length: int) -> None:
     hot = hot_of(records(6))
     files = DiskFiles(tmp_path)
     files.write("1.seg", sealed_bytes(hot, "X"))
@@ -165,7 +165,7 @@ def test_a_file_that_is_cut_short_after_it_was_opened_is_damaged_and_no_signal(t
         sealed.level_at(Price(max(hot.level_prices)), Millis(hot.last_time))
 
 
-def test_the_receive_time_of_the_last_event_is_read_from_the_file() -> None:
+def test_the_last_receive_time_is_read_from_the_file() -> None:
     hot = hot_of(records(6))
     assert hot.last_received() == hot.receive_times[-1] > 0
     files = MemoryFiles()

@@ -40,7 +40,7 @@ def causes(made: HistoryStore) -> list[Cause]:
     return [gap.cause for gap in made.gaps()]
 
 
-def test_a_history_that_is_closed_ends_as_at_a_restart_and_is_sealed() -> None:
+def test_a_closed_history_ends_as_at_a_restart_and_is_sealed() -> None:
     files = MemoryFiles()
     made = running(files)
     made.recorder.close()
@@ -59,7 +59,7 @@ def test_closing_before_the_first_event_leaves_nothing_behind() -> None:
     assert (files.names(), made.gaps()) == ([], [])
 
 
-def test_before_its_first_keyframe_a_history_takes_nothing_in_and_loses_nothing() -> None:
+def test_before_its_first_keyframe_a_history_takes_nothing_in() -> None:
     files = MemoryFiles()
     running(files).recorder.close()
     again = memory_history(files=files, segment_ms=1000)
@@ -72,7 +72,7 @@ def test_before_its_first_keyframe_a_history_takes_nothing_in_and_loses_nothing(
     assert again.segments == 0
 
 
-def test_what_comes_between_a_keyframe_and_its_first_event_is_written_with_that_event() -> None:
+def test_records_before_the_first_event_are_written_with_it() -> None:
     files = MemoryFiles()
     made = memory_history(files=files)
     made.append(keyframe(1, 500))
@@ -86,7 +86,7 @@ def test_what_comes_between_a_keyframe_and_its_first_event_is_written_with_that_
         assert quantity(history, 100, 600) == 45
 
 
-def test_of_a_symbol_without_events_all_goes_that_was_over_by_an_instant() -> None:
+def test_of_a_symbol_without_events_all_that_was_over_goes() -> None:
     files = MemoryFiles()
     made = running(files)
     made.expire(Millis(10**6))
@@ -102,7 +102,7 @@ def test_of_a_symbol_without_events_all_goes_that_was_over_by_an_instant() -> No
     assert (made.segments, files.names()) == (0, [])
 
 
-def test_a_keyframe_is_wanted_only_where_writing_had_to_stop_and_none_has_come() -> None:
+def test_a_keyframe_is_wanted_only_after_a_stop_without_one() -> None:
     made = memory_history()
     assert not made.recorder.wants_keyframe(Millis(10_000))
     made.append(keyframe(1, 500))
@@ -147,7 +147,7 @@ def test_an_epoch_whose_log_cannot_be_begun_leaves_no_log(is_removable: bool) ->
     assert quantity(memory_history(files=files), 100, 600) == 6
 
 
-def test_a_widening_in_steps_that_the_segment_has_no_room_for_ends_the_epoch() -> None:
+def test_a_widening_without_room_in_the_segment_ends_the_epoch() -> None:
     made = memory_history()
     for record in (keyframe(1, 500, {100: HUGE}), change(2, 600), FINER):
         made.append(record)
@@ -158,7 +158,7 @@ def test_a_widening_in_steps_that_the_segment_has_no_room_for_ends_the_epoch() -
     assert quantity(made, 100, 599) == HUGE * 10
 
 
-def test_a_keyframe_that_outgrows_its_steps_before_its_first_event_is_no_epoch() -> None:
+def test_a_keyframe_too_fine_for_its_first_event_is_no_epoch() -> None:
     made = memory_history()
     made.append(keyframe(1, 500, {100: HUGE}))
     made.append(FINER)

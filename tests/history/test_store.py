@@ -79,7 +79,7 @@ def rows_of(made: HistoryStore, price: int, start: int, end: int) -> list[tuple[
     return list(zip(*(column.tolist() for column in page.rows), strict=True))
 
 
-def test_the_state_at_an_instant_is_the_state_after_the_last_event_up_to_it() -> None:
+def test_the_state_at_an_instant_follows_its_last_event() -> None:
     made = store(keyframe(1, 100), change(2, 110, {100: 6}), change(3, 120, {100: 0}), change(4, 120, {99: 2}))
     assert [quantity(made, 100, time) for time in (100, 109, 110, 119, 120, 500)] == [5, 5, 6, 6, 0, 0]
     assert [quantity(made, 99, time) for time in (119, 120)] == [0, 2]
@@ -96,12 +96,12 @@ def test_a_level_is_unknown_until_named_and_stays_known() -> None:
     assert quantity(made, 79, 2600) is None
 
 
-def test_an_epoch_starts_at_the_snapshot_where_the_first_event_continues_it() -> None:
+def test_an_epoch_starts_at_a_snapshot_that_its_event_continues() -> None:
     made = store(keyframe(1, 100), change(2, 110))
     assert made.coverage() == [Interval(Millis(100), Millis(109))]
 
 
-def test_an_epoch_starts_at_the_first_event_where_that_holds_the_snapshot() -> None:
+def test_an_epoch_starts_at_an_event_that_holds_its_snapshot() -> None:
     made = store(keyframe(5, 100), change(6, 110, previous=3))
     assert (made.coverage(), quantity(made, 100, 110)) == ([], 5)  # not final: another event may share the `T`
     with pytest.raises(BeforeHistory):
@@ -134,7 +134,7 @@ def test_a_gap_is_open_between_two_epochs_and_its_ends_are_known() -> None:
             finish(made.nearest_at(Price(100), Millis(time)))[0]
 
 
-def test_an_open_gap_has_no_end_until_an_event_confirms_the_next_epoch() -> None:
+def test_an_open_gap_ends_when_an_event_confirms_the_next_epoch() -> None:
     made = store(keyframe(1, 100), change(2, 110), gap(110, Cause.DISCONNECT))
     assert made.gaps() == [GapInterval(Millis(109), None, Cause.DISCONNECT)]
     made.append(keyframe(9, 150))
@@ -154,7 +154,7 @@ def test_the_wait_for_the_first_sync_is_no_gap() -> None:
     assert (made.gaps(), made.coverage(), made.newest_state(), made.last_received) == ([], [], None, None)
 
 
-def test_a_new_epoch_begins_after_the_last_event_of_the_one_before() -> None:
+def test_a_new_epoch_begins_after_the_last_ones_last_event() -> None:
     made = store(keyframe(1, 100), change(2, 110, {80: 4}), gap(110), keyframe(2, 110), change(3, 110, {80: 9}))
     with pytest.raises(HistoryGap):
         quantity(made, 80, 110)
@@ -163,7 +163,7 @@ def test_a_new_epoch_begins_after_the_last_event_of_the_one_before() -> None:
     assert (made.last_time, made.complete_to) == (111, 110), "an event of the gap's `T` is dated to its epoch's start"
 
 
-def test_after_a_resync_levels_outside_the_new_range_are_unknown_again() -> None:
+def test_after_a_resync_levels_outside_the_range_are_unknown() -> None:
     made = store(keyframe(1, 100), change(2, 110, {80: 4}), change(3, 120), gap(120))
     for record in (keyframe(9, 150), change(10, 160)):
         made.append(record)
@@ -180,7 +180,7 @@ def test_segments_are_cut_on_the_grid_and_no_answer_shows_it() -> None:
     assert finish(made.book_at(Millis(3050))).transaction_time == 990
 
 
-def test_retention_counts_back_from_the_newest_event_and_drops_whole_segments() -> None:
+def test_retention_counts_from_the_newest_event_by_segments() -> None:
     made = store(keyframe(1, 500), retention_ms=2000)
     for number, time in enumerate(range(600, 9000, 100), start=2):
         made.append(change(number, time, {100: number}))
@@ -247,7 +247,7 @@ def test_widening_is_known_from_then_on_and_not_before() -> None:
     assert finish(made.book_at(Millis(125))).known_range == KnownRange(80, 120)
 
 
-def test_finer_steps_from_an_instant_on_leave_every_older_answer_exact() -> None:
+def test_finer_steps_leave_every_older_answer_exact() -> None:
     made = store(keyframe(1, 100), change(2, 110, {80: 4}))
     made.append(InstrumentChanged(Instrument("X", 3, 2)))
     made.append(change(3, 120, {9_825: 50}))
@@ -261,7 +261,7 @@ def test_finer_steps_from_an_instant_on_leave_every_older_answer_exact() -> None
     assert [quantity for _, _, quantity in rows_of(made, 8_000, 0, 999)] == [400]
 
 
-def test_the_quantity_a_second_before_is_what_the_answer_was_then() -> None:
+def test_the_quantity_a_second_before_is_the_answer_of_then() -> None:
     made = store(keyframe(1, 100), change(2, 110, {80: 4}), change(3, 1500, {80: 0, 100: 9}), gap(1500))
     for record in (keyframe(7, 2200), change(8, 2250, {80: 3}), InstrumentChanged(Instrument("X", 3, 2))):
         made.append(record)
@@ -300,7 +300,7 @@ def test_what_is_held_is_counted() -> None:
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(3, 30))
-def test_every_instant_of_any_stream_equals_what_was_written_down(seed: int, limit: int) -> None:
+def test_every_instant_of_any_stream_equals_its_journal(seed: int, limit: int) -> None:
     exchange = SmallExchange(Random(seed))
     sync = Synchroniser("X")
     wanted = sync.opened()[0]

@@ -32,7 +32,7 @@ def walked(made: Timeline, start: int, end: int, *, is_told: bool = False) -> li
     return [(each.start, low, high) for each, low, high in islice(walk, 20)]
 
 
-def test_the_segment_that_answers_is_the_one_whose_interval_holds_the_instant() -> None:
+def test_the_segment_whose_interval_holds_the_instant_answers() -> None:
     made = timeline(FIRST, SECOND, THIRD)
     for time, expected in ((100, FIRST), (199, FIRST), (200, SECOND), (250, SECOND), (300, THIRD), (9999, THIRD)):
         assert made.at(Millis(time)) is expected
@@ -52,7 +52,7 @@ def test_before_the_first_and_between_two_nothing_answers() -> None:
     assert empty.value.oldest is None
 
 
-def test_coverage_joins_what_goes_on_and_gaps_are_what_lies_between() -> None:
+def test_coverage_joins_continuations_and_gaps_lie_between() -> None:
     made = timeline(FIRST, SECOND, THIRD)
     assert made.coverage() == [Interval(Millis(100), Millis(250)), Interval(Millis(300), Millis(350))]
     assert made.gaps() == [GapInterval(Millis(250), Millis(300), Cause.DISCONNECT)]
@@ -65,7 +65,7 @@ def test_an_epoch_of_one_final_instant_covers_that_instant() -> None:
     assert made.gaps() == [GapInterval(Millis(100), Millis(300), Cause.DISCONNECT)]
 
 
-def test_while_nobody_knows_whether_the_last_one_goes_on_only_what_was_final_answers() -> None:
+def test_while_the_last_epoch_is_open_only_final_parts_answer() -> None:
     made = timeline(FIRST, SECOND, THIRD)
     made.doubt = Suspended(Millis(351), UpdateId(2), Cause.CHAIN_BREAK)
     before, doubted = made.losses()
@@ -85,7 +85,7 @@ def test_a_doubt_adds_no_gap_to_an_epoch_that_has_ended() -> None:
         assert made.gaps() == gaps
 
 
-def test_where_a_segment_should_follow_and_none_does_something_was_lost() -> None:
+def test_a_missing_segment_between_others_is_a_loss() -> None:
     assert timeline(FIRST, THIRD).gaps() == [GapInterval(Millis(199), Millis(300), Cause.DAMAGED)]
     assert spans(timeline(FIRST, THIRD)) == [(100, 199), (300, 350)]
     assert timeline(FIRST).gaps() == [GapInterval(Millis(199), None, Cause.DAMAGED)]
@@ -164,13 +164,13 @@ def test_a_walk_yields_what_is_known_for_good_of_an_interval(
         (352, 400, []),
     ],
 )
-def test_a_walk_of_what_streams_read_has_the_last_event_of_each_epoch(
+def test_a_walk_for_streams_has_the_last_event_of_each_epoch(
     start: int, end: int, expected: list[tuple[int, int, int]]
 ) -> None:
     assert walked(timeline(FIRST, SECOND, THIRD), start, end, is_told=True) == expected
 
 
-def test_streams_read_the_last_event_of_an_epoch_where_no_other_question_is_answered() -> None:
+def test_only_streams_read_the_last_event_of_an_epoch() -> None:
     made = timeline(FIRST, SECOND, THIRD)
     for time, expected in ((100, FIRST), (199, FIRST), (200, SECOND), (251, SECOND), (300, THIRD), (9999, THIRD)):
         assert made.told_at(Millis(time)) is expected
@@ -200,7 +200,7 @@ def test_the_last_segment_is_that_of_the_last_event_that_counts() -> None:
         Timeline().last_segment()
 
 
-def test_an_epoch_has_the_name_of_its_oldest_segment_that_is_held() -> None:
+def test_an_epoch_has_the_name_of_its_oldest_held_segment() -> None:
     old, first, second, third = (segment(start, start + 50, start + 100) for start in (100, 200, 300, 400))
     made = timeline(old, first, second, third)
     for number, each in enumerate((old, first, second, third)):

@@ -120,7 +120,7 @@ async def test_a_level_outside_the_known_range_is_unknown_until_named() -> None:
     assert (change.kind, change.quantity, change.change, change.difference) == (Kind.CHANGE, 3, None, None)
 
 
-async def test_a_gap_is_told_at_once_and_closed_with_its_bounds_and_a_new_state() -> None:
+async def test_a_gap_is_told_at_once_and_closed_with_its_bounds() -> None:
     line = running()
     near, far = line.hub.watch_level(Price(100)), line.hub.watch_level(Price(50))
     await drain(near)
@@ -172,7 +172,7 @@ async def test_an_epoch_in_coarser_steps_is_told_in_the_finest_ones() -> None:
     assert (await books.next(100))[-1].changes == {10_000: 900}
 
 
-async def test_a_reader_that_does_not_read_falls_behind_and_misses_nothing() -> None:
+async def test_a_reader_that_does_not_read_lags_and_misses_nothing() -> None:
     line = running(queue_limit=3)
     slow, quick = line.hub.watch_level(Price(100)), line.hub.watch_level(Price(100))
     told = [*await drain(slow), *await drain(quick)]
@@ -219,7 +219,7 @@ async def test_a_stream_begins_at_an_instant_with_the_state_then() -> None:
         line.hub.watch_level(Price(100), Position(Millis(1), UpdateId(0)))
 
 
-async def test_a_resumed_stream_goes_on_with_what_came_next_also_within_a_millisecond() -> None:
+async def test_a_resumed_stream_goes_on_within_a_millisecond_too() -> None:
     line = running()
     first, second = line.change(11_500, {100: 9}), line.change(11_500, {100: 8})
     second.final_update_id = UpdateId(11_501)
@@ -271,7 +271,7 @@ async def test_a_watch_that_is_left_leaves_nothing_behind() -> None:
     line.feed(line.change(11_500, {100: 1}))
 
 
-async def test_waiting_ends_with_a_message_with_a_heartbeat_or_with_the_end() -> None:
+async def test_waiting_ends_with_a_message_a_heartbeat_or_the_end() -> None:
     line = running()
     watch = line.hub.watch_level(Price(100))
     await drain(watch)

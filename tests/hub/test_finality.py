@@ -42,14 +42,14 @@ def short(messages: list[Any]) -> list[tuple[Kind, int, int | None]]:
     return [(each.kind, each.time, each.complete_to) for each in messages]
 
 
-async def test_state_and_heartbeat_say_that_the_last_event_is_not_final() -> None:
+async def test_state_and_heartbeat_say_the_last_event_is_not_final() -> None:
     line = running()
     for watch in (line.hub.watch_level(Price(100)), line.hub.watch_book()):
         assert short(await read(watch)) == [(Kind.STATE, 11_000, 10_999), (Kind.HEARTBEAT, 11_000, 10_999)]
         assert watch._position == (11_000, 11_000), "the resume position is the event's"
 
 
-async def test_a_second_event_of_one_instant_comes_after_a_heartbeat_of_that_instant() -> None:
+async def test_a_second_event_of_an_instant_may_follow_its_heartbeat() -> None:
     line = running()
     watch = line.hub.watch_level(Price(100))
     first, second, third = at_once(line, 11_500, 9, 8, 7)
@@ -72,7 +72,7 @@ async def test_a_state_of_the_past_is_complete_up_to_its_own_event() -> None:
         assert (heartbeat.time, heartbeat.complete_to) == (13_000, 12_999)
 
 
-async def test_a_reader_that_resumes_at_the_first_of_two_events_of_an_epochs_first_instant_is_told_the_second() -> None:
+async def test_a_reader_resumed_at_the_first_of_two_events_hears_both() -> None:
     line = Line()
     first, second = at_once(line, 11_000, 6, 8)
     line.feed(line.keyframe(10_000))
@@ -88,7 +88,7 @@ async def test_a_reader_that_resumes_at_the_first_of_two_events_of_an_epochs_fir
 
 
 @pytest.mark.parametrize("is_suspended", [True, False])
-async def test_the_last_event_is_told_once_before_its_gap_live_and_in_replay(is_suspended: bool) -> None:
+async def test_the_last_event_is_told_once_before_its_gap(is_suspended: bool) -> None:
     line = running()
     live = line.hub.watch_level(Price(100)), line.hub.watch_book()
     line.feed(*at_once(line, 12_000, 7, 8))
@@ -115,7 +115,7 @@ async def test_the_last_event_is_told_once_before_its_gap_live_and_in_replay(is_
     assert told[-1].gap == resynced.gap
 
 
-async def test_a_connection_that_lost_nothing_is_told_as_a_gap_without_an_instant() -> None:
+async def test_a_connection_without_loss_is_a_gap_without_an_instant() -> None:
     line = running()
     watch = line.hub.watch_level(Price(100))
     line.feed(Suspended(Millis(11_000), UpdateId(11_000), Cause.DISCONNECT))
@@ -126,7 +126,7 @@ async def test_a_connection_that_lost_nothing_is_told_as_a_gap_without_an_instan
     assert (state.kind, state.time, change.kind) == (Kind.STATE, 11_000, Kind.CHANGE)
 
 
-async def test_an_epoch_within_one_instant_is_told_alike_live_and_in_replay() -> None:
+async def test_an_epoch_within_one_instant_is_alike_live_and_in_replay() -> None:
     """It has no final instant; the gaps before and after it touch."""
     line = running()
     live = line.hub.watch_level(Price(100))
@@ -167,7 +167,7 @@ async def test_the_end_of_an_interval_claims_no_more_than_was_told() -> None:
         assert (end.kind, end.time, end.complete_to, end.cause) == (Kind.END, 11_500, 11_700, Cause.INTERVAL_OVER)
 
 
-async def test_an_interval_that_ends_at_the_newest_event_ends_and_says_that_this_event_is_not_final() -> None:
+async def test_an_interval_up_to_the_newest_event_says_it_is_not_final() -> None:
     line = running()
     line.feed(*at_once(line, 12_000, 7, 8))
     for watch in (
@@ -193,7 +193,7 @@ async def test_a_live_stream_ends_with_the_event_of_its_last_instant() -> None:
     assert await watch.next() == [], "nothing follows END"
 
 
-async def test_an_end_before_now_without_a_start_tells_nothing_and_claims_nothing() -> None:
+async def test_an_end_before_now_without_a_start_tells_nothing() -> None:
     line = running()
     (end,) = await read(line.hub.watch_level(Price(100), end=Millis(10_500)))
     assert (end.kind, end.time, end.complete_to) == (Kind.END, 10_500, None)
@@ -201,7 +201,7 @@ async def test_an_end_before_now_without_a_start_tells_nothing_and_claims_nothin
     assert short([state, end]) == [(Kind.STATE, 11_000, 10_999), (Kind.END, 11_000, 10_999)]
 
 
-async def test_a_slow_reader_of_an_interval_gets_all_of_it_before_the_end() -> None:
+async def test_a_slow_reader_of_an_interval_gets_all_before_the_end() -> None:
     line = running(queue_limit=2)
     watch = line.hub.watch_level(Price(100), end=Millis(12_000))
     await read(watch)
@@ -224,7 +224,7 @@ async def test_an_interval_that_ends_within_a_gap_is_told_of_the_gap() -> None:
     assert short([end]) == [(Kind.END, 12_000, 15_000)]
 
 
-async def test_a_shutdown_claims_of_a_reader_that_is_behind_only_what_was_told() -> None:
+async def test_a_shutdown_claims_only_the_told_part_to_a_slow_reader() -> None:
     line = running(queue_limit=1)
     behind, live = line.hub.watch_level(Price(100)), line.hub.watch_level(Price(99))
     await read(behind)

@@ -85,7 +85,7 @@ async def test_a_pair_is_answered_as_get_quantity_answers() -> None:
                 assert math.isnan(answer.differences[place])
 
 
-async def test_before_anything_is_held_every_pair_is_before_the_history() -> None:
+async def test_before_any_history_every_pair_is_before_the_history() -> None:
     async with served(HandFed()) as running:
         answer = await running.stub.BatchGetQuantity(pb.BatchGetQuantityRequest(prices=[1.0], timestamps=[5.0]))
         assert list(answer.outcomes) == [Outcome.BEFORE_HISTORY]

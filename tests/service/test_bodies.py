@@ -116,7 +116,7 @@ def test_what_the_query_says_counts_once() -> None:
     assert refused(b'{"prices": [5]}', pb.BatchGetQuantityRequest, prices=[6]) == ["prices"]
 
 
-def test_a_refusal_repeats_few_names_and_none_that_could_say_something_else() -> None:
+def test_a_refusal_repeats_few_names_and_only_harmless_ones() -> None:
     body = {"\x1b[2J" + "x" * 10_000: 1, **{f"field{number}": 1 for number in range(100)}}
     fields = refused(json.dumps(body).encode())
     assert len(fields) == 8

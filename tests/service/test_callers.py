@@ -45,7 +45,7 @@ def test_what_a_peer_says_of_itself_is_not_believed(peer: str, gateway_name: str
     assert caller(Context(peer, SAID), gateway_name) == caller(Context(peer), gateway_name)
 
 
-def test_a_certificate_is_a_caller_and_only_that_of_the_gateway_is_believed() -> None:
+def test_a_certificate_is_a_caller_and_the_gateways_is_trusted() -> None:
     other = {**CERTIFICATES, "x509_common_name": [b"somebody"]}
     peer = "ipv4:10.0.0.7:5000"
     plain = caller(Context(peer, {}, CERTIFICATES))
@@ -57,7 +57,7 @@ def test_a_certificate_is_a_caller_and_only_that_of_the_gateway_is_believed() ->
     assert caller(Context(peer, SAID, alternative), "gateway").startswith("subject ")
 
 
-def test_on_a_socket_envoy_is_believed_from_the_token_to_the_address() -> None:
+def test_on_a_socket_envoy_is_believed_from_token_to_address() -> None:
     def of(**said: str) -> str:
         names = {"address": ADDRESS, "certificate": CERTIFICATE, "token": TOKEN}
         return caller(Context("unix:", {names[name]: value for name, value in said.items()}))

@@ -33,7 +33,7 @@ def fed() -> HandFed:
     return made
 
 
-async def test_a_fault_of_ours_is_logged_under_the_request_id_and_not_told(
+async def test_a_fault_of_ours_is_logged_by_request_id_and_not_told(
     fed: HandFed, log: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> None:
@@ -57,7 +57,7 @@ async def test_a_fault_of_ours_is_logged_under_the_request_id_and_not_told(
 
 
 @pytest.mark.parametrize("bad", ['" level=error', "a" * 65, "two words"])
-async def test_an_id_that_could_say_something_else_in_the_log_is_not_taken(
+async def test_a_request_id_that_could_forge_the_log_is_not_taken(
     fed: HandFed, log: LogCapture, bad: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "SLOW_SECONDS", -1.0)
@@ -68,7 +68,7 @@ async def test_an_id_that_could_say_something_else_in_the_log_is_not_taken(
     assert len(line["request_id"]) == 36
 
 
-async def test_questions_that_are_slow_are_logged_and_others_only_on_demand(
+async def test_slow_questions_are_logged_and_others_only_on_demand(
     fed: HandFed, log: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with served(fed) as running:

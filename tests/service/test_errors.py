@@ -20,7 +20,7 @@ REFUSALS = {
 }
 
 
-def test_every_refusal_has_a_row_and_every_reason_of_the_contract_a_refusal() -> None:
+def test_every_refusal_has_a_row_and_every_reason_a_refusal() -> None:
     subclasses = set(errors.Refusal.__subclasses__())
     assert set(TABLE) == subclasses == {type(refusal) for refusal in REFUSALS.values()}
     assert set(REFUSALS) | {"ERROR_REASON_UNSPECIFIED", "SERVER_FAULT"} == set(ErrorReason.keys())

@@ -75,9 +75,7 @@ async def ended(stream: Any) -> tuple[int, Refused]:
     return message.cause, await refused(stream)
 
 
-async def test_seventy_batches_of_one_caller_do_not_refuse_anothers_book(
-    fed: HandFed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_seventy_batches_of_one_caller_spare_anothers_book(fed: HandFed, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on, under_way = asyncio.Event(), 0
 
     async def held_up(*_: Any) -> pb.BatchGetQuantityResponse:
@@ -134,7 +132,7 @@ async def test_the_next_turn_is_another_callers(fed: HandFed, monkeypatch: pytes
     assert order.index(2) <= 2
 
 
-async def test_one_caller_may_hold_all_streams_until_another_one_wants_some(
+async def test_a_caller_may_hold_all_streams_until_another_wants_some(
     fed: HandFed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "MOST_STREAMS", 6)
@@ -177,7 +175,7 @@ def token(subject: str) -> str:
     return urlsafe_b64encode(json.dumps({"sub": subject}).encode()).decode().rstrip("=")
 
 
-async def test_on_a_socket_of_envoys_own_shares_are_those_of_the_callers_behind_it(
+async def test_on_envoys_own_socket_shares_are_of_the_callers_behind(
     fed: HandFed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(server, "MOST_STREAMS", 4)
@@ -298,7 +296,7 @@ async def frames_of(address: str, deadline: bytes, method: bytes, request: bytes
     return got
 
 
-async def test_a_stream_with_a_deadline_ends_with_a_message_and_a_status_that_say_so(fed: HandFed) -> None:
+async def test_a_stream_with_a_deadline_ends_with_message_and_status(fed: HandFed) -> None:
     async with served(fed) as running:
         got = await frames_of(running.address, b"1S", b"WatchLevel", LEVEL.SerializeToString())
         await until(lambda: running.server.calls["WatchLevel"].codes == {"DEADLINE_EXCEEDED": 1})

@@ -91,7 +91,7 @@ async def test_a_fault_in_one_symbol_costs_the_list_that_symbols_entry(monkeypat
     assert [entry.state for entry in found.symbols] == [pb.SYNC_STATE_UNSPECIFIED, pb.IN_SYNC]
 
 
-async def test_a_quantity_now_is_the_nearest_levels_and_says_how_proven_that_is() -> None:
+async def test_a_quantity_now_is_the_nearest_levels_with_its_proof() -> None:
     fed = HandFed()
     fed.sync()
     fed.change(time=11_000, bids=[("99.00", "2.00")])
@@ -139,7 +139,7 @@ async def test_the_nearest_level_of_a_side_and_of_an_instant() -> None:
         ).reason == "LEVEL_UNKNOWN"
 
 
-async def test_a_quantity_at_an_instant_is_exact_a_true_zero_or_unknown() -> None:
+async def test_a_quantity_at_an_instant_is_exact_zero_or_unknown() -> None:
     fed = HandFed()
     fed.sync()
     fed.change(time=11_000, bids=[("99.00", "0.00"), ("50.00", "7.00")], asks=[("99.00", "1.00"), ("101.00", "0")])
@@ -222,7 +222,7 @@ def questions(stub: Any, **fields: Any) -> list[Callable[[], Awaitable[Any]]]:
     ]
 
 
-async def test_without_a_book_in_sync_only_what_is_past_or_allowed_stale_is_answered() -> None:
+async def test_without_a_book_only_past_or_stale_answers_are_given() -> None:
     fed = HandFed()
     async with served(fed) as running:
         for ask in questions(running.stub, allow_stale=True):

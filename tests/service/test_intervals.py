@@ -34,7 +34,7 @@ async def refused(call: Awaitable[Any]) -> Refused:
     return from_rpc(caught.value)
 
 
-async def test_the_changes_of_a_level_come_with_the_state_before_them_and_the_gaps_between() -> None:
+async def test_changes_of_a_level_come_with_state_before_and_gaps() -> None:
     async with served(busy()) as running:
         page = await running.stub.ListLevelChanges(pb.ListLevelChangesRequest(price=99, symbol="ethusdt"))
         assert (page.symbol, page.price, page.complete_to, page.next_page_token) == ("ETHUSDT", 99.0, 15.0, "")
@@ -49,7 +49,7 @@ async def test_the_changes_of_a_level_come_with_the_state_before_them_and_the_ga
         assert [(gap.start, gap.end, gap.cause) for gap in page.gaps] == [(12.0, 13.999, pb.DISCONNECT)]
 
 
-async def test_an_interval_has_its_ends_in_it_and_a_level_that_is_not_known_says_so() -> None:
+async def test_an_interval_holds_its_ends_and_marks_unknown_levels() -> None:
     async with served(busy()) as running:
         page = await running.stub.ListLevelChanges(
             pb.ListLevelChangesRequest(price=99, start_timestamp=11, end_timestamp=12)
@@ -114,7 +114,7 @@ async def test_best_prices_are_the_state_at_the_start_and_every_move() -> None:
         assert [gap.cause for gap in page.gaps] == [pb.DISCONNECT]
 
 
-async def test_a_page_of_best_prices_begins_with_the_state_that_the_one_before_ended_with() -> None:
+async def test_a_page_of_best_prices_begins_with_the_last_ones_end() -> None:
     async with served(busy()) as running:
         first = await running.stub.ListBestPrices(pb.ListBestPricesRequest(page_size=1))
         assert list(first.timestamps) == [9.999]
@@ -149,7 +149,7 @@ async def test_before_anything_is_held_pages_are_empty() -> None:
         assert not changes.HasField("complete_to")
 
 
-async def test_a_page_names_the_gaps_that_retention_drops_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_names_the_gaps_that_retention_makes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     fed = busy()
     (gap,) = fed.market.history.gaps()
     answers = iter([[gap], []])

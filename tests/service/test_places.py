@@ -10,7 +10,7 @@ from tests.support.waiting import PATIENCE
 A, B, C = (Caller(name, "") for name in "ABC")
 
 
-def test_a_place_that_another_caller_gets_is_lost_and_its_call_is_told() -> None:
+def test_a_place_given_to_another_caller_is_lost_with_notice() -> None:
     places, told = Places(2), []
     kept = places.enter(A, lambda: told.append("first"))
     lost = places.enter(A, lambda: told.append("second"))

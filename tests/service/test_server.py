@@ -24,7 +24,7 @@ async def health(running: Served, service: str) -> int:
     return int((await stub.Check(health_pb2.HealthCheckRequest(service=service))).status)
 
 
-async def test_health_says_at_once_that_questions_are_answered_and_later_that_a_symbol_is_in_sync() -> None:
+async def test_health_is_serving_at_once_and_in_sync_later() -> None:
     async with served(HandFed()) as running:
         assert await health(running, "") == SERVING
         assert await health(running, SERVICE) == NOT_SERVING
@@ -99,7 +99,7 @@ async def test_no_more_calls_are_under_way_than_there_is_room_for(monkeypatch: p
             stream.cancel()
 
 
-async def test_it_says_that_it_ends_and_goes_on_for_those_who_ask_about_health(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_draining_server_says_so_and_still_answers_health(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
 
     async def sleep(seconds: float) -> None:

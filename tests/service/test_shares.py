@@ -82,7 +82,7 @@ def test_others_get_what_they_want_or_as_much_as_the_flooder(
         assert shares.held(name) == count or shares.held(name) >= shares.held("A") - 1
 
 
-def test_a_caller_alone_holds_everything_and_one_more_of_it_is_refused() -> None:
+def test_a_lone_caller_holds_everything_and_one_more_is_refused() -> None:
     shares, one, other = Shares[int](3), Caller("A", "1"), Caller("B", "1")
     for number in range(3):
         assert shares.enter(one, number) is None

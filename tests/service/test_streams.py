@@ -80,7 +80,7 @@ async def test_a_quiet_level_has_a_heartbeat() -> None:
         stream.cancel()
 
 
-async def test_before_the_first_event_a_heartbeat_goes_as_far_as_the_snapshot() -> None:
+async def test_a_heartbeat_before_the_first_event_reaches_the_snapshot() -> None:
     fed = HandFed()
     wanted = fed.market.opened()
     assert wanted is not None
@@ -112,7 +112,7 @@ async def test_a_client_that_leaves_is_forgotten() -> None:
                 await asyncio.sleep(0.001)
 
 
-async def test_a_reader_that_reads_nothing_for_2000_events_costs_100_others_nothing_and_gets_them_all() -> None:
+async def test_a_stalled_reader_costs_others_nothing_and_gets_all() -> None:
     fed = HandFed()
     fed.sync()
     fed.market.hub.queue_limit = 16
@@ -135,7 +135,7 @@ async def test_a_reader_that_reads_nothing_for_2000_events_costs_100_others_noth
         assert {message.kind for message in messages} == {Kind.CHANGE}
 
 
-async def test_a_reader_slower_than_history_is_long_is_ended_with_the_reason() -> None:
+async def test_a_reader_slower_than_the_history_is_ended_with_a_reason() -> None:
     fed = HandFed()
     fed.sync()
     fed.market.hub.queue_limit = 1
@@ -179,7 +179,7 @@ async def test_a_level_is_replayed_and_goes_over_into_live() -> None:
         assert [(each.timestamp, each.change) for each in (await take(large, 3))[1:]] == [(11.0, 3), (11.1, 4)]
 
 
-async def test_a_book_is_told_whole_then_by_its_changes_and_can_be_replayed() -> None:
+async def test_a_book_comes_whole_then_by_changes_and_can_be_replayed() -> None:
     fed = HandFed()
     fed.sync()
     fed.change(time=10_500, bids=[("99.50", "4.00"), ("98.00", "0.00")], asks=[("101.00", "2.00")])
@@ -264,7 +264,7 @@ async def test_a_reader_that_is_gone_without_a_word_is_noticed(monkeypatch: pyte
         await process.wait()
 
 
-async def test_the_state_after_a_resync_says_what_it_was_a_second_before_also_by_events_that_were_kept() -> None:
+async def test_a_state_after_a_resync_knows_a_second_before() -> None:
     fed = HandFed()
     fed.sync()
     async with served(fed) as running:

@@ -9,7 +9,7 @@ from tests.support.command import COMMAND
 from tests.support.waiting import PATIENCE
 
 
-async def test_the_command_cuts_streams_without_a_word_where_disconnect_says_so() -> None:
+async def test_the_command_cuts_streams_silently_at_a_disconnect() -> None:
     process = await asyncio.create_subprocess_exec(
         str(COMMAND), "simulate", "--port", "0", "--symbols", "SMALLUSDT", "--disconnect", "1",
         env=dict(os.environ), stdout=asyncio.subprocess.PIPE,

@@ -22,7 +22,7 @@ def test_rates_are_kept_and_counted_and_one_seed_is_one_run() -> None:
     assert not any(Injector(Faults(), Random(1)).strikes("drop") for _ in range(100))
 
 
-def test_every_unreadable_frame_is_refused_and_every_kind_of_it_occurs() -> None:
+def test_every_unreadable_frame_is_refused_and_every_kind_occurs() -> None:
     injector = Injector(Faults(), Random(1))
     market = SyntheticMarket("ETHUSDT", random=Random(1), start_ms=1_800_000_000_000)
     frame = {"stream": "ethusdt@depth@100ms", "data": market.next_event()}

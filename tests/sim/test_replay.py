@@ -84,7 +84,7 @@ def reply(path: str, data: object, status: int = 200) -> dict[str, object]:
     return {"request": path, "status": status, "data": data}
 
 
-def test_recorded_replies_say_whose_they_are_and_the_first_snapshot_that_does_is_taken(tmp_path: Path) -> None:
+def test_the_first_recorded_reply_that_names_its_symbol_is_taken(tmp_path: Path) -> None:
     body = {"bids": [["5.0", "1"]], "asks": [], "T": 1, "E": 1}
     path = recording(
         tmp_path / "replies.jsonl",
@@ -107,7 +107,7 @@ def test_recorded_replies_say_whose_they_are_and_the_first_snapshot_that_does_is
         assert snapshots == held
 
 
-def test_what_could_not_be_read_when_it_came_is_passed_over_and_counted(tmp_path: Path) -> None:
+def test_unreadable_recorded_frames_are_passed_over_and_counted(tmp_path: Path) -> None:
     good = event("A", 1)
     bad: list[object] = [
         {"unreadable": "AA=="},

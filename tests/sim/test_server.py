@@ -90,7 +90,7 @@ async def test_streams_by_path_combined_and_raw(prefix: str) -> None:
             assert ticker["data"]["B"] == truth.bids[ticker["data"]["b"]]
 
 
-async def test_subscriptions_by_message_and_names_that_are_taken_and_stay_silent() -> None:
+async def test_subscriptions_by_message_and_names_that_stay_silent() -> None:
     simulator = stepped()
     async with running(simulator) as http, http.ws_connect("/public/ws") as socket:
 
@@ -136,7 +136,7 @@ async def test_a_snapshot_and_the_events_after_it_make_the_truth() -> None:
         assert (book.bids, book.asks, book.update_id) == (truth.bids, truth.asks, truth.update_id)
 
 
-async def test_a_straddling_snapshot_becomes_the_truth_with_the_event_that_it_lies_in() -> None:
+async def test_a_straddling_snapshot_is_true_from_its_event_on() -> None:
     simulator = stepped(symbols=("SMALLUSDT",), faults=Faults(straddle=1.0))
     async with running(simulator) as http, http.ws_connect("/ws/smallusdt@depth") as socket:
         await simulator.step(3)
@@ -194,7 +194,7 @@ async def test_refused_and_delayed_snapshots() -> None:
             assert (reply.status, "Retry-After" in reply.headers) == (503, False)
 
 
-async def test_a_replay_waits_for_its_subscriber_and_for_its_snapshot_to_be_fetched(tmp_path: Path) -> None:
+async def test_a_replay_waits_for_subscriber_and_snapshot_request(tmp_path: Path) -> None:
     snapshot = {"lastUpdateId": 2, "E": 9, "T": 9, "bids": [["5.0", "1"]], "asks": [["6.0", "1"]]}
     named = event("ETHUSDT", 3) | {"b": [["4.0", "2"]]}
     path = recording(tmp_path / "lines", event("ETHUSDT", 1), event("ETHUSDT", 2), snapshot, named, event("ETHUSDT", 4))

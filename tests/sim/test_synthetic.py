@@ -54,7 +54,7 @@ def test_rates_are_like_the_real_ones() -> None:
     assert max(changes) > 200
 
 
-def test_a_symbol_nobody_knows_has_fewer_levels_than_a_snapshot_holds() -> None:
+def test_an_unlisted_symbol_has_fewer_levels_than_a_snapshot() -> None:
     snapshot = market("WHATEVERUSDT").snapshot()
     assert 0 < len(snapshot["bids"]) < 1000
     assert 0 < len(snapshot["asks"]) < 1000
@@ -70,7 +70,7 @@ def test_a_book_does_not_grow_for_ever(symbol: str, most: int) -> None:
     assert 100 < len(snapshot["asks"]) <= most
 
 
-def test_the_best_prices_are_those_of_the_whole_book_after_every_event() -> None:
+def test_the_best_prices_are_right_after_every_event() -> None:
     made, truth = market(seed=5), Truth()
     truth.load(made.snapshot())
     for _ in range(500):
@@ -81,7 +81,7 @@ def test_the_best_prices_are_those_of_the_whole_book_after_every_event() -> None
         assert ticker["a"] == min(truth.asks, key=Decimal)
 
 
-def test_the_best_prices_are_looked_for_again_where_the_book_was_written_anew() -> None:
+def test_the_best_prices_are_searched_again_after_a_rewrite() -> None:
     truth = Truth()
     truth.load(market().snapshot())
     before = truth.ticker("ETHUSDT")

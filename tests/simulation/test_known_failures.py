@@ -69,7 +69,7 @@ async def test_one_lost_event_costs_a_resync_and_no_reconnect() -> None:
 
 
 @virtually
-async def test_one_of_two_hundred_symbols_gaps_and_the_others_notice_nothing() -> None:
+async def test_one_gap_among_two_hundred_symbols_disturbs_no_other() -> None:
     stage = Stage(*MANY)
     for _ in range(12):
         await stage.go_on(0.1)
@@ -101,7 +101,7 @@ async def test_an_acknowledged_but_silent_subscription_is_made_again() -> None:
 
 
 @virtually
-async def test_a_stream_that_falls_silent_is_found_out_and_the_gap_starts_at_its_last_event() -> None:
+async def test_a_silent_stream_is_found_and_gaps_from_its_last_event() -> None:
     stage = Stage(ONE)
     await stage.go_on(6)
     await stage.synced()
@@ -171,7 +171,7 @@ async def test_a_cut_in_which_nothing_happened_leaves_no_gap() -> None:
 
 
 @virtually
-async def test_the_price_moves_through_a_small_limit_and_answers_stay_proven(monkeypatch: Any) -> None:
+async def test_the_price_crosses_a_small_limit_and_answers_stay_proven(monkeypatch: Any) -> None:
     monkeypatch.setattr("chronobook_server.exchange.queue.FULL_LIMIT", 5)
     monkeypatch.setattr("chronobook_server.core.upkeep.FULL_LIMIT", 5)
     stage = Stage(ONE, middle=2000)
@@ -225,7 +225,7 @@ async def test_a_429_in_a_resync_is_waited_out_and_not_much_longer() -> None:
 
 
 @virtually
-async def test_a_question_inside_a_gap_and_one_outside_the_known_range_are_no_zeros(monkeypatch: Any) -> None:
+async def test_questions_in_a_gap_or_beyond_the_range_give_no_zeros(monkeypatch: Any) -> None:
     monkeypatch.setattr("chronobook_server.exchange.queue.FULL_LIMIT", 5)
     monkeypatch.setattr("chronobook_server.core.upkeep.FULL_LIMIT", 5)
     stage = Stage(ONE, middle=3000)
@@ -247,7 +247,7 @@ async def test_a_question_inside_a_gap_and_one_outside_the_known_range_are_no_ze
 
 
 @virtually
-async def test_a_question_while_the_stream_is_gone_is_refused_or_marked_as_stale() -> None:
+async def test_a_question_without_a_stream_is_refused_or_marked_stale() -> None:
     stage = Stage(ONE)
     await stage.go_on(3)
     await stage.synced()
@@ -327,7 +327,7 @@ async def test_with_two_connections_what_one_loses_the_other_brings() -> None:
 
 
 @virtually
-async def test_a_tick_size_halved_in_mid_history_changes_no_answer_about_before() -> None:
+async def test_a_tick_size_halved_in_history_changes_no_older_answer() -> None:
     stage = Stage(ONE, audit_seconds=5.0)
     await stage.go_on(5)
     await stage.synced()
@@ -364,7 +364,7 @@ def said(market: Market, price: int, time: int) -> float | str | None:
 
 
 @virtually
-async def test_a_contract_that_stops_trading_is_closed_and_taken_up_again() -> None:
+async def test_a_contract_that_stops_trading_is_closed_and_reopened() -> None:
     stage = Stage(ONE, "BBBUSDT", all_symbols=True)
     stage.network.unlisted.add("BBBUSDT")
     await asyncio.sleep(1)
@@ -389,7 +389,7 @@ async def test_a_contract_that_stops_trading_is_closed_and_taken_up_again() -> N
 
 
 @virtually
-async def test_a_muted_stream_is_found_out_where_the_book_has_an_id_that_is_never_reached() -> None:
+async def test_a_muted_stream_is_found_beside_an_unreachable_book_id() -> None:
     """Ids began anew while the stream was silent, and the book stands at an id of the old count."""
     stage = Stage(ONE)
     await stage.go_on(12)

@@ -172,7 +172,7 @@ def test_what_was_told_of_is_not_unknown() -> None:
 
 
 @pytest.mark.parametrize(("grown", "is_flat"), [(BOUND_BYTES // 2, True), (2 * BOUND_BYTES, False)])
-def test_memory_that_grows_is_found_beside_what_every_segment_takes(grown: int, is_flat: bool) -> None:
+def test_growing_memory_is_found_beside_the_needs_of_segments(grown: int, is_flat: bool) -> None:
     period, count = 300_000, 40
     samples = [
         Sample(period * number // 4, 100 * MB + (number % 4) * 20 * MB + grown * number // (4 * count), 30, 10)

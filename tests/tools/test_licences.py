@@ -69,7 +69,7 @@ def test_check_fails_and_writes_nothing(
     assert path.read_text() == page(uses, read)
 
 
-def test_requirements_are_followed_through_extras_for_all_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requirements_are_followed_through_extras_of_all_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
     needs = {
         "a": ["b[fast] >= 1", "windows; sys_platform == 'win32'", "old; python_version < '3.12'"],
         "b": ["plain", "quick; extra == 'fast'", "slow; extra == 'slow'", "a"],

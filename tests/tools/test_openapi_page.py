@@ -98,7 +98,7 @@ def plain(markdown: str) -> str:
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_every_schema_is_there_once_with_its_properties_and_values(read: Read, name: str) -> None:
+def test_every_schema_is_there_once_with_properties_and_values(read: Read, name: str) -> None:
     assert read.values("id").count(f"schema-{name}") == 1
     text, schema = read.text(within=f"schema-{name}"), SCHEMAS[name]
     for block in blocks(schema["description"]):
@@ -135,7 +135,7 @@ def test_it_is_well_formed_and_every_link_leads_somewhere(read: Read) -> None:
     assert {f"#{name}" for name in told} <= set(contents)
 
 
-def test_its_headings_go_down_one_by_one_and_its_parts_are_landmarks(read: Read) -> None:
+def test_headings_descend_one_by_one_and_parts_are_landmarks(read: Read) -> None:
     levels = [int(tag[1]) for tag, _ in read.elements if tag in {"h1", "h2", "h3", "h4"}]
     assert levels.count(1) == 1
     assert levels[0] == 1
@@ -145,7 +145,7 @@ def test_its_headings_go_down_one_by_one_and_its_parts_are_landmarks(read: Read)
     assert ("html", {"lang": "en"}) in read.elements
 
 
-def test_nothing_comes_from_elsewhere_and_only_its_own_style_may_act(made: str, read: Read) -> None:
+def test_all_parts_are_its_own_and_only_its_style_may_act(made: str, read: Read) -> None:
     assert {tag for tag, _ in read.elements} & {"script", "link", "img", "iframe", "object", "base", "form"} == set()
     assert [link for link in read.values("href") if not link.startswith("#")] == ["openapi.json"]
     attributes = {name for _, given in read.elements for name in given}
