@@ -126,6 +126,7 @@ def a_trend(bps_a_round_trip: float, round_trip: float, seconds: float) -> list[
     return [after - before for before, after in pairwise(sums)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", [1, -1])
 @pytest.mark.parametrize("round_trip", [0.23, 0.39, 0.99])
 @pytest.mark.parametrize("bps", [1.0, 5.0, 8.0, 10.0])

@@ -373,6 +373,7 @@ class Course:
             assert covered + lost == 1, time
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(("event",) * 8 + (
     "widen", "widen", "lose", "suspend", "grow", "fail", "restart")), max_size=40))  # fmt: skip

@@ -112,6 +112,7 @@ async def test_a_client_that_leaves_is_forgotten() -> None:
                 await asyncio.sleep(0.001)
 
 
+@pytest.mark.slow
 async def test_a_stalled_reader_costs_others_nothing_and_gets_all() -> None:
     fed = HandFed()
     fed.sync()

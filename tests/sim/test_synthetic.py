@@ -19,6 +19,7 @@ def test_one_seed_is_one_market() -> None:
     assert events != [other.next_event() for _ in range(50)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symbol", ["ETHUSDT", "BTCUSDT", "SMALLUSDT"])
 def test_events_are_a_chain_in_time_and_the_book_never_crosses(symbol: str) -> None:
     made, truth = market(symbol), Truth()
