@@ -57,6 +57,7 @@ $(PROTOS): $(INSTALLED)
 lint: $(INSTALLED) $(PROTOS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/english.py --check
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/buf breaking proto --against proto/released.binpb

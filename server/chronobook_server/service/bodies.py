@@ -1,7 +1,7 @@
 """JSON bodies of REST requests, read into the fields of a request.
 
 Envoy's transcoder drops unknown fields of a body, so it passes each body on as it came (`http_body`), and this module
-reads it: proto3 JSON, without what a misspelt request could hide in.
+reads it: proto3 JSON that refuses unknown and repeated names, in which a misspelt request could hide.
 """
 
 import re
@@ -15,7 +15,8 @@ from google.protobuf.message import Message
 from chronobook_server.core.errors import InvalidField
 
 BODY = "http_body"
-# Names that a refusal repeats: it travels in headers, which have room for little.
+# At most so many names, each of so many characters, are repeated by a refusal: it travels in headers, and those are
+# small.
 _NAMED, _LONGEST = 8, 64
 _NUMBER_TEXT = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|Infinity)|NaN", re.ASCII)
 _NUMBERS = {int, float}
@@ -81,7 +82,7 @@ def _read(request: Any, fields: Mapping[str, _Field]) -> None:
 
 
 def _set(request: Any, field: _Field, value: Any) -> str | None:
-    """Set a field to a value of JSON; return what is wrong with it, None where nothing is."""
+    """Set a field to a value of JSON; return the fault of the value, None if it is valid."""
     name, kind, is_repeated, has_presence = field
     if value is None:
         return None  # the same as absent

@@ -1,8 +1,9 @@
-"""Who calls, as a name that fair shares count by.
+"""Names of callers, by which fair shares are counted.
 
-Envoy says of each request where it comes from, and removes what callers say about that themselves. The server believes
-it only on a connection that proves to be Envoy's: one through a socket in the file system, whose mode lets in the
-server's own user and group, or one with the certificate of the gateway. On any other connection a caller is its peer.
+Envoy states the origin of each request in headers, and removes such headers of the callers themselves. The server
+believes them only on a connection that proves to be Envoy's: one through a socket in the file system, whose mode lets
+in the server's own user and group, or one with the certificate of the gateway. On any other connection the caller is
+the peer.
 """
 
 import ipaddress
@@ -19,14 +20,15 @@ from .shares import Caller
 
 ADDRESS, CERTIFICATE, TOKEN = (f"x-chronobook-caller-{what}" for what in ("address", "certificate", "token"))
 _UNIX = "unix:"
-_NETWORK_BITS = 64  # of an IPv6 address, which one site has
+_NETWORK_BITS = 64  # of an IPv6 address: one site has at least a /64
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Callers:
-    """Names of callers. `gateway_name` is a name in the gateway's certificate; None: no certificate is its own.
+    """Names of callers. `gateway_name` is a name in the gateway's certificate; with None, no certificate is the
+    gateway's.
 
-    Without TLS no peer has a certificate, so `is_tls` = False saves a look for one at each call.
+    Without TLS no peer has a certificate: `is_tls` = False saves looking for one at each call.
     """
 
     def __init__(self, gateway_name: str | None = None) -> None:
@@ -34,7 +36,7 @@ class Callers:
         self.is_tls = True
 
     def of(self, context: _Context) -> Caller:
-        """Return whoever makes a call."""
+        """Return the caller that makes a call."""
         peer = context.peer()
         if peer.startswith(_UNIX):
             return _asserted(context) or Caller(peer)
@@ -58,7 +60,7 @@ def _of_peer(peer: str) -> Caller:
 
 
 def _asserted(context: _Context) -> Caller | None:
-    """Return the caller that Envoy asks for; None where it asks for itself."""
+    """Return the caller on whose behalf Envoy calls; None if Envoy calls on its own."""
     said: dict[str, Any] = {
         key: value for key, value in context.invocation_metadata() or () if key in (ADDRESS, CERTIFICATE, TOKEN)
     }
@@ -71,7 +73,7 @@ def _asserted(context: _Context) -> Caller | None:
 
 
 def subject_of(token: Any) -> str | None:
-    """Return whom a token is about, from its payload as Envoy passes it on; None where it does not say."""
+    """Return the subject of a token, from its payload as Envoy passes it on; None if it names none."""
     if not token:
         return None
     try:
@@ -84,7 +86,7 @@ def subject_of(token: Any) -> str | None:
 
 @lru_cache(1024)
 def of_address(address: str) -> Caller:
-    """Return the caller at HOST:PORT, whose name is the host, or its /64 of IPv6."""
+    """Return the caller at HOST:PORT, named by the host, or by the /64 network of an IPv6 host."""
     host = address.rpartition(":")[0].removeprefix("[").removesuffix("]").partition("%")[0]
     try:
         ip = ipaddress.ip_address(host)

@@ -1,4 +1,4 @@
-"""What is counted of the calls, for metrics, and what the log says of them: under the request id of whoever asked."""
+"""Counts of the calls, for metrics, and their lines in the log, under the request ids of the callers."""
 
 import asyncio
 import re
@@ -18,25 +18,25 @@ from chronobook_server.core.errors import InvalidField, Refusal
 
 from .errors import abort, abort_by_fault, code_of
 
-# Upper bounds in seconds; what takes longer is in the last bucket.
+# Upper bounds in seconds; longer calls are in the last bucket.
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
-# A question that takes as long is worth a line in the log.
+# A question that takes so long gets a line in the log. A choice: far above the usual milliseconds, so it stays rare.
 SLOW_SECONDS = 1.0
 _REQUEST_ID = "x-request-id"
-# What a caller says goes into the log, so it must not be able to say anything else.
+# The id comes from the caller and goes into the log, so it must not contain anything that could forge a line.
 _GOOD_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 log = structlog.get_logger(__name__)
 
 UNREADABLE = InvalidField(("request", "is not a message of this method, or has text that is none"))
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Run: TypeAlias = Callable[[Any, _Context], Awaitable[bytes | None]]
-"""What makes a call: it is given the request as bytes, or reads it from the context itself."""
+"""The work of a call: it is given the request as bytes, or reads it from the context itself."""
 
 
 @dataclass
 class MethodCounts:
-    """What is counted of one method; `open` are the calls under way."""
+    """Counts of one method; `open` are the calls under way."""
 
     codes: Counter[str] = field(default_factory=Counter)
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
@@ -44,13 +44,13 @@ class MethodCounts:
     open: int = 0
 
     def took(self, seconds: float) -> None:
-        """Count how long a call took."""
+        """Count a call of this duration."""
         self.buckets[bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
 
 
 def request_id(context: _Context) -> str:
-    """Return the id that Envoy or the client gave to a call; one of ours where they gave none that is good."""
+    """Return the id that Envoy or the client gave to a call; a new one if they gave no acceptable one."""
     for key, value in context.invocation_metadata() or ():
         if key == _REQUEST_ID and isinstance(value, str) and _GOOD_ID.fullmatch(value):
             return value
@@ -58,9 +58,9 @@ def request_id(context: _Context) -> str:
 
 
 def counted(counts: MethodCounts, run: Run, *, method: str, is_stream: bool = False, log_calls: bool) -> Run:
-    """Make a handler that counts its calls, tells refusals, and logs those that are slow or fail by a fault.
+    """Make a handler that counts its calls, answers refusals, and logs calls that are slow or fail by a fault.
 
-    How long a stream lives is of no interest to metrics. With `log_calls` every call is logged.
+    The duration of a stream is not counted. With `log_calls` every call is logged.
     """
 
     async def counting(given: Any, context: _Context) -> bytes | None:
@@ -69,11 +69,11 @@ def counted(counts: MethodCounts, run: Run, *, method: str, is_stream: bool = Fa
         try:
             return await run(given, context)
         except asyncio.CancelledError:
-            # Whoever asked has left, or has waited for long enough.
+            # The caller has left, or its deadline has passed.
             code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
             raise
         except grpc.aio.InternalError:
-            # What could not be written any more, since the reader has left: no fault of ours.
+            # An answer could not be written because the reader has left: this is no fault of the server.
             code = "CANCELLED"
             raise asyncio.CancelledError from None
         except Refusal as refusal:

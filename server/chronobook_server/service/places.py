@@ -1,4 +1,4 @@
-"""Places that calls hold while they are under way, shared fairly among callers, and turns to be worked on."""
+"""Places that calls hold while they are under way, shared fairly among callers, and turns for long work."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from .shares import Caller, Full, Shares, Turns
 
 
 class Place:
-    """One call's place. `is_lost` once another caller has got it, of which `lose` tells the call."""
+    """One call's place. Once another caller has got it, `is_lost` is true and `lose` has told the call."""
 
     __slots__ = ("caller", "is_lost", "lose")
 
@@ -20,7 +20,7 @@ class Place:
 
 
 class Places:
-    """So many places for calls of one kind."""
+    """At most `most` places for calls of one kind."""
 
     def __init__(self, most: int) -> None:
         self._shares = Shares[Place](most)
@@ -46,14 +46,14 @@ class Places:
 
 
 class Desk:
-    """Works on so many calls at once; of those that wait, callers get their turns one after the other."""
+    """Lets `at_once` calls work at the same time; the others wait, and their callers get turns one after the other."""
 
     def __init__(self, at_once: int) -> None:
         self._free = at_once
         self._turns = Turns[asyncio.Future[None]]()
 
     async def begin(self, caller: Caller) -> None:
-        """Wait for one's turn, which `end` ends."""
+        """Wait for a turn, which `end` ends."""
         if self._free:
             self._free -= 1
             return
@@ -63,7 +63,7 @@ class Desk:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.end()  # the turn came, and nobody is there for it
+                self.end()  # the turn came, but its call has been cancelled
             self._turns.discard(caller, turn)
             raise
 

@@ -28,43 +28,43 @@ SERVICE = pb.DESCRIPTOR.services_by_name["OrderBookService"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _OPTIONS = (
-    # Two servers on one port would each get half of the calls; the second one is to fail instead.
+    # With SO_REUSEPORT, two servers on one port would each get half of the calls; the second one has to fail instead.
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 10_000),
-    # By default some of the calls that come while a thousand wait to be begun are thrown away, by chance, as CANCELLED.
+    # By default gRPC randomly cancels new calls while a thousand wait to be begun.
     ("grpc.server.max_pending_requests", 10_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
-    # No header is remembered between calls: gRPC would take one caller's bad one for that of others who come after. The
-    # peer is told so here, and not Envoy in its own settings: what gRPC sends of a call that fails early ignores those.
+    # No header is remembered between calls: gRPC would take one caller's bad header for that of later callers. The
+    # option is here and not in Envoy's settings, because gRPC ignores those in its answer to a call that fails early.
     ("grpc.http2.hpack_table_size.decoder", 0),
     ("grpc.max_receive_message_length", 1 << 20),
-    # Envoy passes headers on that are 16 kB large, a path twice. By default some above 8 kB are refused by chance.
+    # Envoy passes on headers of up to 16 kB, and a path twice. By default gRPC randomly refuses some above 8 kB.
     ("grpc.max_metadata_size", 48 << 10),
     ("grpc.absolute_max_metadata_size", 64 << 10),
-    # Clients may ask as often as every ten seconds whether we are still there.
+    # Clients may send a ping as often as every ten seconds.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
-# A reader that is gone without a word (its machine has stopped, its network is cut) is noticed after these two.
+# A reader that is gone silently (its machine has stopped, its network is cut) is noticed after the sum of these two.
 _PING_MS, _PONG_MS = 30_000, 20_000
-# Calls under way at once, nearly all of them streams; more are refused, whoever asks.
+# Calls under way at once, nearly all of them streams; any more are refused.
 MOST_CALLS = 15_000
-# Streams under way at once, shared fairly among callers. Envoy lets more through, so that this share decides.
+# Streams under way at once, shared fairly among callers. Envoy lets more through, so that this limit decides.
 MOST_STREAMS = 10_000
-# Long questions under way at once, shared fairly among callers: so many are worked on, others wait or are sent.
+# Long questions under way at once, shared fairly among callers: AT_ONCE are worked on, others wait or are being sent.
 MOST_LONG, AT_ONCE = 68, 4
 # Methods whose answers are bytes already.
 _BYTES = ("GetQuantity",)
-# Questions whose answers are long: together they could take all there is of time and memory.
+# Questions with long answers: together they could take all time and memory.
 _LONG = ("GetOrderBook", "BatchGetQuantity", "ListLevelChanges", "ListBestPrices")
 
 
-# Requests that may be larger than others: JSON as large as Envoy lets through, and 10,000 pairs.
+# Requests that may be larger than others, in bytes: JSON as large as Envoy lets through, and 10,000 pairs.
 _MOST_BYTES = {"GetQuantity": 68 << 10, "BatchGetQuantity": 800 << 10}
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """What callers have fair shares of."""
+    """Parts that callers share fairly."""
 
     callers: Callers
     streams: Places
@@ -75,9 +75,9 @@ class _Shared:
 def _methods(
     handlers: OrderBookHandlers, calls: dict[str, MethodCounts], shared: _Shared, *, log_calls: bool
 ) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
-    """Return the service's methods by name, of bytes: what cannot be read is refused as everything else is.
+    """Return the service's methods by name. They take bytes, so an unreadable request is refused like any other.
 
-    Streams are to gRPC streams of requests too, so that they read the only one themselves.
+    gRPC takes streaming methods for streams of requests too, so that they read their only request themselves.
     """
     methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method in pb.DESCRIPTOR.services_by_name["OrderBookService"].methods:
@@ -106,15 +106,15 @@ def _methods(
 class _Unregistered:
     """A server to which generated code adds a service that it looks up by name.
 
-    Of each method that is registered grpc.aio waits for the next call by itself, and at every call goes through them
-    all: with sixteen of them, that is a twentieth of what a question costs.
+    grpc.aio waits for each registered method separately, and scans all of them at every call: with sixteen methods,
+    that is a twentieth of a question's cost.
     """
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
 
     def add_registered_method_handlers(self, service: str, methods: object) -> None:
-        """Leave them to the generic handler, which has been added just before."""
+        """Do nothing: the generic handler, added just before, serves these methods."""
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
@@ -166,7 +166,7 @@ class Server:
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, unregistered)  # type: ignore[no-untyped-call]
 
     async def start(self, address: str, tls: Tls | None = None, *, is_ready: bool = True) -> None:
-        """Listen, and say whether questions can be answered. Raises PortInUse."""
+        """Listen, and report readiness in the health service. Raises PortInUse."""
         self._callers.is_tls = tls is not None
         # A socket in the file system is for this user and its group.
         before = os.umask(0o117)
@@ -186,21 +186,21 @@ class Server:
         await self._server.start()
 
     async def ready(self) -> None:
-        """Say that questions can be answered."""
+        """Report that questions can be answered."""
         await self._health.set("", _SERVING)
 
     async def synced(self) -> None:
-        """Say that a first symbol is in sync."""
+        """Report that a first symbol is in sync."""
         await self._health.set(SERVICE, _SERVING)
 
     async def drain(self, seconds: float) -> None:
-        """Turn health, and go on for as long as those who ask about it may take to see that. At once if nobody asks."""
+        """Fail health, and serve for `seconds` more, in which its callers can see that; return at once without any."""
         await self._health.enter_graceful_shutdown()
         if self._health.is_asked:
             await asyncio.sleep(seconds)
 
     async def stop(self, grace: float) -> None:
-        """Turn health, end the streams with a reason, and let calls finish for up to `grace` seconds."""
+        """Fail health, end the streams with a reason, and let calls finish for up to `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         for market in self._markets.values():
             market.hub.end_all(Cause.SHUTDOWN)
