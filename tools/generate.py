@@ -1,4 +1,4 @@
-"""Generator of the files made from the contract: stubs, Envoy's descriptor set, the OpenAPI description and its page.
+"""Generator of the files made from the contract: stubs, Envoy's descriptor set and the OpenAPI description.
 
 `python tools/generate.py` writes into the tree. `--check` writes nothing and exits 1 when the tree differs.
 """
@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tools import openapi, openapi_page
+from tools import openapi
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOGLE = ROOT / ".build" / "googleapis"
@@ -31,7 +31,6 @@ GOOGLE_PROTOS = (
 STUBS = Path("clients/python/chronobook/v1")
 DESCRIPTOR = Path("envoy/descriptor.binpb")
 OPENAPI = Path("envoy/openapi.json")
-PAGE = Path("envoy/docs.html")
 
 
 def copy_google_protos() -> None:
@@ -78,7 +77,6 @@ def generate(target: Path) -> None:
         run_protoc(f"--descriptor_set_out={described}", "--include_imports", "--include_source_info", *protos)
         made = openapi.document(FileDescriptorSet.FromString(described.read_bytes()), "v1")
     (target / OPENAPI).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    (target / PAGE).write_text(openapi_page.page(made), encoding="utf-8")
 
 
 def differences(fresh: Path) -> list[str]:

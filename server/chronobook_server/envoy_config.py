@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from swagger_ui_bundle import swagger_ui_path
 
 from chronobook_server.settings import Address, Endpoint, GatewaySettings, Tls, UnixSocket, is_loopback
 
@@ -32,6 +33,7 @@ def envoy_config(settings: GatewaySettings, *, admin: Path) -> str:
         settings=settings,
         admin=admin,
         folder=folder,
+        swagger_ui=swagger_ui_path,
         has_names=any(isinstance(each, Address) for each in settings.upstreams),
         upstream_is_ip=_is_ip(settings.upstream_name),
         domains=LOCAL_NAMES if is_local else ["*"],

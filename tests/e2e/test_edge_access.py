@@ -39,6 +39,8 @@ PATHS = [
     ("POST", "/quantities"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
+    ("GET", "/docs/start.js"),
+    ("GET", "/docs/swagger-ui-bundle.js"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),

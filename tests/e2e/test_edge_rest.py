@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import pytest
 from click.testing import CliRunner
 
 from chronobook_server.cli import main
-from chronobook_server.envoy_config import config_folder
 from chronobook_server.gateway import envoy_path, gateway
 from chronobook_server.settings import Address, GatewaySettings
 from tests.support.fake_service import LEVELS, FakeService, assert_edge, fake_server, get
@@ -227,15 +227,32 @@ async def test_small_buffers_let_a_large_book_pass(
         assert (status, len(body["asks"])) == (200, LEVELS)
 
 
-async def test_the_page_is_served_and_may_load_nothing(
+async def test_the_page_loads_only_files_of_the_gateway(
     base: str, service: FakeService, http: aiohttp.ClientSession
 ) -> None:
     async with http.get(f"{base}/docs") as reply:
         assert (reply.status, reply.content_type, reply.charset) == (200, "text/html", "utf-8")
-        assert reply.headers["content-security-policy"].startswith("default-src 'none';")
-        assert await reply.text() == (config_folder() / "docs.html").read_text(encoding="utf-8")
-    async with http.post(f"{base}/docs") as reply:
-        assert (reply.status, reply.headers["allow"]) == (405, "GET")
+        assert reply.headers["content-security-policy"] == (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self';"
+            " frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+        )
+        page = await reply.text()
+    loaded = re.findall(r'(?:href|src)="([^"]*)"', page)
+    assert sorted(loaded) == ["docs/start.js", "docs/swagger-ui-bundle.js", "docs/swagger-ui.css", "openapi.json"]
+    kinds = {"js": "text/javascript", "css": "text/css", "json": "application/json"}
+    texts = {}
+    for name in loaded:
+        async with http.get(f"{base}/{name}") as reply:
+            assert (reply.status, reply.content_type) == (200, kinds[name.rpartition(".")[2]])
+            texts[name] = await reply.text()
+        async with http.post(f"{base}/{name}") as reply:
+            assert (reply.status, reply.headers["allow"]) == (405, "GET")
+    # The page works without internet: its own files name no other host, and Swagger UI validates nothing elsewhere.
+    assert "//" not in page + texts["docs/start.js"].partition("\n")[2]
+    assert 'url: "openapi.json"' in texts["docs/start.js"]
+    assert "validatorUrl: null" in texts["docs/start.js"]
+    assert "SwaggerUIBundle" in texts["docs/swagger-ui-bundle.js"]
+    assert (await get(http, f"{base}/docs/other.js"))[0] == 404
 
 
 async def test_liveness_and_readiness_are_told_apart(

@@ -32,6 +32,7 @@ def test_the_description_is_valid_and_has_every_call() -> None:
     assert sorted(each["operationId"] for each in operations) == sorted(method.name for method in METHODS)
     for operation in operations:
         assert operation["summary"]
+        assert set(operation["tags"]) < {"book", "history", "quantity", "stream", "symbols"}
         assert all(parameter["description"] for parameter in operation.get("parameters", []))
     for name, schema in DOCUMENT["components"]["schemas"].items():
         assert schema["description"], name
