@@ -57,8 +57,8 @@ _STREAM = (
 )
 _REFUSALS = {
     "400": "A field is missing or out of bounds, or no such instant is held.",
-    "401": "This edge wants a token, and there is none, or not a good one.",
-    "403": "The token is for somebody else, or the name in the address is not of this machine.",
+    "401": "The edge needs a token, and the request has none, or an invalid one.",
+    "403": "The token is for another audience, or the host name is not one of this machine.",
     "404": "The symbol is not served, the instant lies in a gap, or the level is unknown.",
     "413": "The body is too large.",
     "415": "The content type is not application/json.",
