@@ -13,13 +13,14 @@ from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Record, Update
 from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, Price, Side, UpdateId
-from chronobook_server.history import seal
+from chronobook_server.history import ordering, seal
 from chronobook_server.history.answers import finish
 from chronobook_server.history.hot import HotSegment
 from chronobook_server.history.layout import Kind
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.segment import Segment
 from tests.support.plain_segment import PlainSegment, State, best_of, stream_of
+from tests.support.scanned import Scanned, assert_rows
 from tests.support.stored import hot_of, records, sealed_of, segments_of, start_of
 
 SIGNS = {None: 0, Side.BID: 1, Side.ASK: -1}
@@ -29,6 +30,7 @@ Form = Callable[[HotSegment], Segment]
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seal, "CHUNK_ROWS", 12)
+    monkeypatch.setattr(ordering, "STEP_ROWS", 30)
 
 
 def hot(segment: HotSegment) -> Segment:
@@ -119,6 +121,8 @@ def check_interval(segment: Segment, plain: PlainSegment, low: Millis, high: Mil
     for price in prices:
         columns = (column.tolist() for column in segment.changes_of(price, low, high))
         assert list(zip(*columns, strict=True)) == plain.changes_of(price, low, high)
+    states = [plain.at(low), *(state for state in plain.events(0, low, high) if state.time > low)]
+    assert_rows(Scanned(segment.rows_between(low, high)), low, states, prices)
     middle = plain.at((low + high) // 2)
     for after in (0, middle.update_id, plain.states[-1].update_id):
         check_events(segment, plain.events(after, low, high), UpdateId(after), low, high)
@@ -174,7 +178,7 @@ def test_all_answers_are_those_of_brute_force(seed: int, segment_events: int) ->
         factors = each.instrument.factors_to(finest)
         if factors != (1, 1):
             # Its own steps are coarser: compare by the exchange's numbers.
-            plain = coarser(plain, *factors)
+            plain = plain.coarser(*factors)
         prices = {
             1,
             *random.sample(sorted(plain.prices), min(12, len(plain.prices))),
@@ -182,25 +186,6 @@ def test_all_answers_are_those_of_brute_force(seed: int, segment_events: int) ->
         }
         times = instants(plain, each.end)
         check(segment, plain, random.sample(sorted(times), min(10, len(times))), prices)
-
-
-def coarser(plain: PlainSegment, prices: int, quantities: int) -> PlainSegment:
-    """Return a part in coarser steps, in which all of its numbers are whole."""
-
-    def steps(state: State) -> State:
-        levels = {price // prices: quantity // quantities for price, quantity in state.levels.items()}
-        changes = {price // prices: quantity // quantities for price, quantity in state.changes.items()}
-        bid, bid_quantity, ask, ask_quantity = state.best
-        return replace(
-            state,
-            levels=levels,
-            changes=changes,
-            lowest=state.lowest // prices,
-            highest=state.highest // prices,
-            best=(bid // prices, bid_quantity // quantities, ask // prices, ask_quantity // quantities),
-        )
-
-    return PlainSegment([steps(state) for state in plain.states], plain.start)
 
 
 @settings(max_examples=10)
@@ -376,7 +361,6 @@ def test_an_empty_side_is_empty(form: Form, levels: dict[int, int]) -> None:
 
 
 def test_the_nearest_level_is_found_however_far_it_is(form: Form) -> None:
-    # Far more levels than are looked at one by one are empty at the instant asked about.
     bids = dict.fromkeys(range(1000, 1400), 1)
     stream = events(
         keyframe({500: 3, **bids, 1500: -2}, known_range=KnownRange(400, 1600)),

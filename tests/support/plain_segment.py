@@ -51,6 +51,18 @@ class State:
             best=(self.best[0] * prices, self.best[1] * quantities, self.best[2] * prices, self.best[3] * quantities),
         )
 
+    def coarser(self, prices: int, quantities: int) -> "State":
+        """Return the same state in coarser steps, in which all of its numbers are whole."""
+        bid, bid_quantity, ask, ask_quantity = self.best
+        return replace(
+            self,
+            levels={price // prices: quantity // quantities for price, quantity in self.levels.items()},
+            changes={price // prices: quantity // quantities for price, quantity in self.changes.items()},
+            lowest=self.lowest // prices if self.lowest != MAX_STEPS else self.lowest,
+            highest=self.highest // prices if self.highest != MAX_STEPS else self.highest,
+            best=(bid // prices, bid_quantity // quantities, ask // prices, ask_quantity // quantities),
+        )
+
     def nearest(self, target: int, sign: int) -> tuple[int, int, bool] | None:
         """Return price, quantity and proof of the nearest level (sign 1: bids, -1: asks, 0: both)."""
         levels = {price: quantity for price, quantity in self.resting().items() if sign * quantity >= 0}
@@ -109,8 +121,8 @@ class PlainSegment:
         before = [state for state in events if state.time < start]
         return PlainSegment([[self.states[0], *before][-1], *events[len(before) :]], start)
 
-    def finer(self, prices: int, quantities: int) -> "PlainSegment":
-        return PlainSegment([state.finer(prices, quantities) for state in self.states], self.start)
+    def coarser(self, prices: int, quantities: int) -> "PlainSegment":
+        return PlainSegment([state.coarser(prices, quantities) for state in self.states], self.start)
 
     @property
     def prices(self) -> set[int]:
@@ -181,17 +193,17 @@ def _after(before: State, record: Update | RangeWidened) -> State:
     )
 
 
-def stream_of(seed: int, *, events: int = 60) -> list[Record]:
+def stream_of(seed: int, *, events: int = 60, time: int = 1000, update_id: int = 1) -> list[Record]:
     """Return an epoch with everything that an epoch can have: several events of an instant, wider ranges, finer steps.
 
-    Prices lie around 1000 times the number of fine steps in a step, bids below and asks above.
+    It begins at a `T` and an update id. Prices lie around 1000 times the number of fine steps in a step, bids below and
+    asks above.
     """
-    return list(_stream(Random(seed), events))
+    return list(_stream(Random(seed), events, time, update_id))
 
 
-def _stream(random: Random, events: int) -> Iterator[Record]:
+def _stream(random: Random, events: int, time: int, update_id: int) -> Iterator[Record]:
     unit, middle = 1, 1000
-    time, update_id = 1000, 1
     lowest, highest = middle - random.randrange(3, 15), middle + random.randrange(3, 15)
     levels = {
         price: random.randrange(1, 50) * (1 if price < middle else -1)

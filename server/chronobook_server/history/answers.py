@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.errors import Refusal
@@ -89,6 +90,27 @@ class EventRows(NamedTuple):
     ends: Steps
     prices: Steps
     quantities: Steps  # signed
+
+
+class LevelRows(NamedTuple):
+    """Levels with their rows, level by level and of a level in order of time.
+
+    `prices`, int64 of shape (levels,), ascend. `ends`, int64 of shape (levels + 1,): level n has the rows from
+    `ends[n]` up to `ends[n + 1]`, at least one. `events`, int32 of shape (rows,): the row is in force after this event
+    of the interval. A row of event 0 is the state at the start, and a level has none if its quantity was unknown there.
+    `quantities`, int64 of shape (rows,), are signed. Prices and quantities are in steps of the segment.
+    """
+
+    prices: Steps
+    ends: Steps
+    events: npt.NDArray[np.int32]
+    quantities: Steps
+
+    @classmethod
+    def named(cls, prices: Steps, counts: Steps, events: npt.NDArray[np.int32], quantities: Steps) -> "LevelRows":
+        """Return the rows of the levels that have some; `counts` are the numbers of rows of all `prices`."""
+        has_rows = counts > 0
+        return cls(prices[has_rows], np.append(0, np.cumsum(counts[has_rows])), events, quantities)
 
 
 def _concatenated(columns: Sequence[Steps]) -> Steps:

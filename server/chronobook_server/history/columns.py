@@ -62,7 +62,11 @@ def _planes(values: npt.NDArray[np.uint64], width: int) -> bytes:
 def _joined(planes: Buffer, width: int, count: int) -> Numbers:
     """Return the values of byte planes, `width` bytes each."""
     by_weight = np.frombuffer(planes, np.uint8).reshape(width, count)
-    return np.ascontiguousarray(by_weight.T).view(f"<u{width}").reshape(-1)
+    values: Numbers = by_weight[-1].astype(f"<u{width}")
+    for plane in by_weight[-2::-1]:
+        values <<= 8
+        values |= plane
+    return values
 
 
 def _width(values: npt.NDArray[np.uint64]) -> int:
@@ -129,28 +133,18 @@ def unpack_rows(data: Buffer, events: Numbers, quantities: Numbers, widths: tupl
     flags_at, literals_at = event_width * count, event_width * count + (count + 7) // 8
     raw = memoryview(_expand(data, literals_at, literals_at + width * count))
     np.cumsum(_joined(raw[:flags_at], event_width, count), dtype=events.dtype, out=events)
-    repeated = np.unpackbits(np.frombuffer(raw[flags_at:literals_at], np.uint8), count=count).view(np.bool_)
-    literals = count - int(np.count_nonzero(repeated))
+    is_literal = np.unpackbits(~np.frombuffer(raw[flags_at:literals_at], np.uint8), count=count)
+    # The literal that a row shows, counted from 1: its own, or for a repetition the last one of the row's parity.
+    shown = np.cumsum(is_literal, dtype=np.int32)
+    literals = int(shown[-1]) if count else 0
     if len(raw) != literals_at + width * literals:
         raise DamagedBytes("the literals do not fit the rows")
-    if repeated[:2].any():
+    if not is_literal[:2].all():
         raise DamagedBytes("a row repeats one before the first")
+    shown *= is_literal
+    for parity in (shown[0::2], shown[1::2]):
+        np.maximum.accumulate(parity, out=parity)
     coded = _joined(raw[literals_at:], width, literals)
     one = coded.dtype.type(1)
     values = np.cumsum((coded >> one) ^ (~(coded & one) + one), dtype=coded.dtype)
-    # The row whose literal a row shows: itself, or for a repetition the last literal row of its parity.
-    shown = np.where(repeated, 0, np.arange(count))
-    shown[0::2] = np.maximum.accumulate(shown[0::2])
-    shown[1::2] = np.maximum.accumulate(shown[1::2])
-    literal_of = np.cumsum(~repeated) - 1
-    quantities[:] = values[literal_of[shown]].view(f"<i{width}")
-
-
-def in_order(numbers: Numbers, first: int, last: int) -> tuple[Integers, Integers]:
-    """Return the rows of the events after number `first` up to `last`, event by event, and the end of each event.
-
-    `numbers` are the rows' events; the second array begins with a 0.
-    """
-    rows = np.flatnonzero((numbers > first) & (numbers <= last))
-    rows = rows[np.argsort(numbers[rows], kind="stable")]
-    return rows, np.searchsorted(numbers[rows], np.arange(first, last + 1), side="right").astype(np.int64)
+    quantities[:] = values.take(shown - 1, mode="clip").view(f"<i{width}")

@@ -26,11 +26,9 @@ from chronobook_server.core.view import BookView, Nearest, Steps
 
 from .answers import BestRows, ChangeRows, EventRows, LevelState, PointState, Work
 from .columns import Flags
+from .hot_rows import UNKNOWN, HotRows
 from .level_ids import LevelIds
 from .log import Entry, Start, TooFine, pack_integers
-
-# Marks an unknown quantity in a column. No quantity reaches it (see values.MAX_STEPS).
-UNKNOWN = -(2**63)
 
 # Marks the number before a level's first change.
 _NONE = -1
@@ -327,14 +325,13 @@ class HotSegment:
             np.array(self.change_quantities, np.int64)[numbers],
         )
 
+    def rows_between(self, start: Millis, end: Millis) -> HotRows:
+        """Return the rows from the state at `start` to the last event up to `end`."""
+        return HotRows(self, start, bisect_right(self.times, start), bisect_right(self.times, end))
+
     def best_between(self, start: Millis, end: Millis) -> BestRows:
         """Return the best prices at `start`, and after every event after it up to `end`."""
-        first, last = bisect_right(self.times, start), bisect_right(self.times, end)
-        return BestRows(
-            np.array((start, *self.times[first:last]), np.int64),
-            np.array((self._state(first)[1], *self.update_ids[first:last]), np.int64),
-            np.array(self.best_prices[4 * first : 4 * last + 4], np.int64).reshape(-1, 4),
-        )
+        return self.rows_between(start, end).states()
 
     def learned_between(self, start: Millis, end: Millis) -> list[Millis]:
         """Return the instants after `start`, up to `end`, at which the known range moved."""
@@ -347,18 +344,9 @@ class HotSegment:
 
     def events_between(self, after: UpdateId, start: Millis, end: Millis) -> Work[EventRows]:
         """Return the events from `start` to `end`, both included, that come after an update id."""
-        yield from ()
         first = max(bisect_left(self.times, start), bisect_right(self.update_ids, after))
         last = max(bisect_right(self.times, end), first)
-        low, high = self.ends[first], self.ends[last]
-        # Slices are copies: a view would keep the columns from growing.
-        return EventRows(
-            np.array(self.times[first:last], np.int64),
-            np.array(self.update_ids[first:last], np.int64),
-            np.array(self.ends[first : last + 1], np.int64) - low,
-            np.array(self.level_prices, np.int64)[np.array(self.change_levels[low:high], np.int64)],
-            np.array(self.change_quantities[low:high], np.int64),
-        )
+        return (yield from HotRows(self, start, first, last).changes())
 
     def view_at(self, time: Millis) -> Work[BookView]:
         """Return the whole known book at an instant."""

@@ -14,7 +14,8 @@ from chronobook_server.core.values import Millis
 from . import columns, layout
 from .columns import Integers
 from .files import TEMPORARY, Files
-from .hot import UNKNOWN, HotSegment
+from .hot import HotSegment
+from .hot_rows import UNKNOWN
 from .layout import Kind
 from .log import read_log
 from .origin import DamagedFile, UnknownFormat

@@ -14,11 +14,10 @@ from chronobook_server.core.values import Millis, Nanos, Price, Side, SignedQuan
 from chronobook_server.core.view import BookView, Nearest, nearest_found
 
 from .answers import BestRows, ChangeRows, DamagedSegment, EventRows, LevelState, PointState, Work
-from .columns import in_order
 from .damage import Damage
 from .files import Files
-from .layout import Kind
 from .memory import Memories
+from .sealed_rows import SealedRows
 from .segment_file import SegmentFile
 from .unpacked import Chunk, Columns, DecodedSegment
 
@@ -142,19 +141,15 @@ class SealedSegment:
             np.asarray(chunk.quantities)[low:high].astype(np.int64),
         )
 
-    def best_between(self, start: Millis, end: Millis) -> BestRows:
-        """Return the best prices at `start`, and after every event after it up to `end`."""
+    def rows_between(self, start: Millis, end: Millis) -> SealedRows:
+        """Return the rows from the state at `start` to the last event up to `end`."""
         index = self._decoded.columns()
         first, last = bisect_right(index.times, start - index.start), bisect_right(index.times, end - index.start)
-        prices = self.file.column(Kind.BEST_PRICES)
-        if len(prices) != 4 * (self.file.header.events + 1):
-            raise self.file.damaged(f"{self.file.name} has no best prices of some events")
-        best = prices.reshape(4, -1).T
-        return BestRows(
-            np.append(np.int64(start), index.times_of(slice(first, last))),
-            np.append(np.int64(index.state(first)[1]), index.update_ids_of(slice(first, last))),
-            best[first : last + 1],
-        )
+        return SealedRows(self.instrument, self._decoded, index, start, first, last)
+
+    def best_between(self, start: Millis, end: Millis) -> BestRows:
+        """Return the best prices at `start`, and after every event after it up to `end`."""
+        return self.rows_between(start, end).states()
 
     def learned_between(self, start: Millis, end: Millis) -> list[Millis]:
         """Return the instants after `start`, up to `end`, at which the known range moved."""
@@ -169,23 +164,13 @@ class SealedSegment:
 
     def events_between(self, after: UpdateId, start: Millis, end: Millis) -> Work[EventRows]:
         """Return the events from `start` to `end`, both included, that come after an update id."""
-        index, chunks = yield from self._decoded.load_rows()
+        index = self._decoded.columns()
         after_id = after - index.baseline_update_id
         first = max(bisect_left(index.times, start - index.start), bisect_right(index.update_ids, after_id))
         last = max(bisect_right(index.times, end - index.start), first)
-        numbers = np.concatenate([np.empty(0, np.uint16), *(np.asarray(chunk.events) for chunk in chunks)])
-        signed = np.concatenate([np.empty(0, np.int8), *(np.asarray(chunk.quantities) for chunk in chunks)])
-        yield
-        rows, ends = in_order(numbers, first, last)
-        yield
-        levels = np.repeat(np.arange(self.file.header.levels, dtype=np.int32), np.diff(np.asarray(index.row_ends)))
-        return EventRows(
-            index.times_of(slice(first, last)),
-            index.update_ids_of(slice(first, last)),
-            ends,
-            np.asarray(index.prices).astype(np.int64)[levels[rows]],
-            signed[rows].astype(np.int64),
-        )
+        rows = SealedRows(self.instrument, self._decoded, index, start, first, last)
+        # Readers of a stream ask about a segment several times.
+        return (yield from rows.changes(keeps_rows=True))
 
     def view_at(self, time: Millis) -> Work[BookView]:
         """Return the whole known book at an instant."""

@@ -10,9 +10,47 @@ from typing import Protocol
 from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
-from chronobook_server.core.view import BookView, Nearest
+from chronobook_server.core.view import BookView, Nearest, Steps
 
-from .answers import BestRows, ChangeRows, EventRows, LevelState, PointState, Work
+from .answers import BestRows, ChangeRows, EventRows, LevelRows, LevelState, PointState, Work
+
+
+class IntervalRows(Protocol):
+    """All rows of an interval of one segment. Its events are fixed when it is made: later ones are not among them.
+
+    Events have the numbers 1, 2, …, and 0 stands for the state at the start of the interval. Prices and quantities are
+    in steps of `instrument`. Every method raises DamagedSegment where the bytes that it needs are damaged, and
+    ScaleGrew where the segment has moved to finer steps since.
+    """
+
+    @property
+    def instrument(self) -> Instrument:
+        """Scales of all prices and quantities."""
+
+    def states(self) -> BestRows:
+        """Return times, update ids and best prices: row n after event n, row 0 at the start of the interval.
+
+        The time of row 0 is the start itself.
+        """
+
+    def known_ranges(self) -> list[tuple[int, KnownRange]]:
+        """Return the known ranges, each with the number of the event after which it is in force; the first has 0."""
+
+    def known_zeros(self, lowest: int, highest: int) -> Work[Steps]:
+        """Return prices from `lowest` to `highest` that are known to be empty until they have a row.
+
+        They ascend, int64 of shape (prices,). Prices that have rows may be among them. Prices inside the range that the
+        segment began with are not.
+        """
+
+    def levels(self, lowest: int, highest: int) -> Work[LevelRows]:
+        """Return the rows of the levels from price `lowest` to `highest`, both included, level by level.
+
+        A price without a row in force is empty if the known range holds it or `known_zeros` names it, else unknown.
+        """
+
+    def changes(self) -> Work[EventRows]:
+        """Return the changes of each event, event by event; row n of the answer is event n + 1."""
 
 
 class Segment(Protocol):
@@ -80,6 +118,9 @@ class Segment(Protocol):
         """Return the level (of a side) nearest to a price at an instant; None where no level is known."""
 
     # --- an interval
+
+    def rows_between(self, start: Millis, end: Millis) -> IntervalRows:
+        """Return the rows from the state at `start` to the last event up to `end`."""
 
     def changes_of(self, price: int, start: Millis, end: Millis) -> ChangeRows:
         """Return a price's changes from `start` to `end`, both included."""

@@ -8,12 +8,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from chronobook_server.core.coverage import KnownRange
 from chronobook_server.core.values import Millis, UpdateId
 
+from . import ordering
 from .answers import DamagedSegment, Work
 from .columns import DamagedBytes, Integers, Numbers, unpack_rows
 from .layout import Header, Kind
@@ -127,6 +129,15 @@ class Chunk:
     first: int
     events: memoryview
     quantities: memoryview
+
+
+class Block(NamedTuple):
+    """Event numbers and signed quantities of the rows of the levels from number `low` to before `high`."""
+
+    low: int
+    high: int
+    events: Numbers
+    quantities: Numbers
 
 
 class Rows(Held):
@@ -244,7 +255,44 @@ class DecodedSegment:
             unpack_rows(data, events, quantities, self.header.row_widths)
         except DamagedBytes as error:
             raise self.file.damaged(f"{self.file.name}: chunk {number}: {error}") from error
+        if count and events.max() > self.header.events:
+            raise self.file.damaged(f"{self.file.name}: chunk {number} has rows of events that are not there")
         return Chunk(first, events.data, quantities.data)
+
+    def blocks(self, low: int, high: int, *, keeps_rows: bool = False) -> Iterator[Block]:
+        """Yield the rows of the levels from number `low` to before `high`, in blocks of whole levels.
+
+        A block has at most STEP_ROWS rows, or those of a single chunk. Chunks that the cache lacks are decoded;
+        `keeps_rows` caches them too.
+        """
+        index = self.columns()
+        number = bisect_right(index.chunk_levels, low) - 1
+        while low < high:
+            begin, events, quantities = low, list[Numbers](), list[Numbers]()
+            while low < high and (low == begin or self._fits(index, begin, number)):
+                chunk = self._chunk(index, number, keeps_rows=keeps_rows)
+                stop = min(index.chunk_levels[number + 1], high)
+                rows = slice(index.row_ends[low] - chunk.first, index.row_ends[stop] - chunk.first)
+                events.append(np.asarray(chunk.events)[rows])
+                quantities.append(np.asarray(chunk.quantities)[rows])
+                low, number = stop, number + 1
+            yield Block(begin, low, np.concatenate(events), np.concatenate(quantities))
+
+    def _fits(self, index: Columns, begin: int, number: int) -> bool:
+        """Return whether a block from level `begin` on has room for a chunk."""
+        return index.row_ends[index.chunk_levels[number + 1]] - index.row_ends[begin] <= ordering.STEP_ROWS
+
+    def _chunk(self, index: Columns, number: int, *, keeps_rows: bool) -> Chunk:
+        rows = self._rows
+        cached = rows.chunks[number] if rows is not None else None
+        if cached is not None:
+            return cached
+        chunk = self._unpack(index, number)
+        if keeps_rows:
+            if rows is None:
+                rows = self._rows = Rows(self, self.chunks)
+            self._keep(rows, number, chunk)
+        return chunk
 
     def load_rows(self) -> Work[tuple[Columns, list[Chunk]]]:
         """Decode all rows, and return them even if the cache evicts some meanwhile."""
