@@ -288,7 +288,7 @@ def test_a_lost_stream_and_a_hole_explain_the_missing_book() -> None:
     made = synced(Monotonic())
     made.update(update(1101, 1110, 1100, time=1100))
     said.append(made.sync_error)
-    lost = "the stream was lost, and no event or snapshot has told yet what was missed"
+    lost = "the stream was lost, and no event or snapshot has shown yet which events are missing"
     assert said == [lost, lost, "an event is missing, and no snapshot has become the book yet"]
 
 

@@ -195,7 +195,7 @@ async def test_a_lost_folder_ends_the_recording_with_a_reason(tmp_path: Path) ->
             async with asyncio.timeout(PATIENCE):
                 await recording.ended()
 
-    with pytest.raises(RecordingFailed, match="No such file or directory; what was recorded until then is there"):
+    with pytest.raises(RecordingFailed, match="No such file or directory; the recording up to then is there"):
         await lose_it()
     assert read_lines(*files_in(tmp_path / "elsewhere")) == [(START_NS, frame(1))]
 

@@ -154,7 +154,7 @@ class Application:
         try:
             self._add_market(symbol, self._archive.open(symbol))
         except DirectoryRefused as error:
-            log.error("a symbol cannot be served", symbol=symbol, error=str(error))
+            log.error("symbol_not_served", symbol=symbol, error=str(error))
 
     async def start(self) -> None:
         """Listen, and begin to feed the markets. Raises StartFailed."""

@@ -100,20 +100,20 @@ serve_options = options(
         "--retention-bytes",
         type=SIZE,
         default=None,
-        help="How many bytes of history are kept at most, of all symbols together (500MB, 20GB); else no bound.",
+        help="Most bytes of history to keep, of all symbols together (500MB, 20GB); no bound by default.",
     ),
     option(
         "--sync-interval",
         "sync_interval_ms",
         type=DURATION,
         default="1s",
-        help="How often what was written is made to outlast a loss of power, which can cost that much.",
+        help="Interval at which written history is synced to the disk; a loss of power can cost that much.",
     ),
     option(
         "--connections",
         type=click.IntRange(1, 2),
         default=1,
-        help="Connections that bring each stream; with 2, what one loses the other one brings.",
+        help="Connections that bring each stream; with 2, each fills the gaps of the other.",
     ),
     option(
         "--audit-interval",
@@ -134,7 +134,7 @@ def open_options(option: Callable[..., Callable[[_Command], _Command]]) -> Calla
         option("--tls-key", type=FILE, default=None, help="PEM file of its key."),
         option("--client-ca", type=FILE, default=None, help="PEM file: only clients with a certificate of this CA."),
         option("--metrics", type=ADDRESS, default=None, help="Where Prometheus finds metrics; nowhere if not given."),
-        option("--insecure", is_flag=True, help="Listen beyond this machine without asking who calls."),
+        option("--insecure", is_flag=True, help="Listen beyond this machine without authenticating callers."),
     )
 
 
@@ -155,7 +155,7 @@ def _check_open(address: settings.Endpoint | None, *, is_protected: bool, insecu
     if address is not None and not (is_protected or insecure or settings.is_loopback(address)):
         raise BadSetting(
             f"listening on {address} lets anyone in: it needs TLS and authentication (see --help),"
-            " or say --insecure to do it all the same"
+            " or --insecure to listen without them"
         )
 
 
@@ -178,10 +178,10 @@ def main() -> None:
 @main.command()
 @serve_options
 @open_options(option)
-@option("--drain", "drain_ms", type=DURATION, default="2s", help="How long to go on when told to end, for those who"
-        " ask about health to see it; not at all if nobody does.")  # fmt: skip
+@option("--drain", "drain_ms", type=DURATION, default="2s", help="How long to serve on when told to end, so that"
+        " clients of the health service can see it; not at all without such clients.")  # fmt: skip
 @option("--gateway-name", default=None, help="The name in the gateway's certificate (common name, or alternative name):"
-        " what it says of who calls is believed. Needs --client-ca.")  # fmt: skip
+        " the server believes its headers about callers. Needs --client-ca.")  # fmt: skip
 @option("--log-calls", is_flag=True, help="Log every call with its request id, not only those that fail or are slow.")
 def serve(
     *,
@@ -194,7 +194,7 @@ def serve(
     """Keep order books and their history, and answer over gRPC."""
     made = _serve_settings(tls=_tls(tls_certificate, tls_key, client_ca), **given)
     if made.gateway_name is not None and client_ca is None:
-        raise BadSetting("--gateway-name needs --client-ca: without it nobody proves a name")
+        raise BadSetting("--gateway-name needs --client-ca: without it no client proves its name")
     for address in (made.listen, made.metrics):
         _check_open(address, is_protected=made.is_protected, insecure=insecure)
     run(app.serve(made))
@@ -212,8 +212,8 @@ def _serve_settings(*, symbols: tuple[str, ...], **given: Any) -> settings.Serve
 )
 @open_options(gateway_option)
 @gateway_option("--jwt-keys", type=FILE, default=None, help="JWKS file: only callers with a token signed by its keys.")
-@gateway_option("--jwt-issuer", default=None, help="Who must have issued it (iss).")
-@gateway_option("--jwt-audience", default=None, help="For whom it must be (aud).")
+@gateway_option("--jwt-issuer", default=None, help="Issuer that the token must name (iss).")
+@gateway_option("--jwt-audience", default=None, help="Audience that the token must name (aud).")
 @gateway_option("--rate-limit", type=click.IntRange(1, 10**6), default=100,
                 help="At the edge: requests a second of one address, twice as many at once.")  # fmt: skip
 @gateway_option("--upstream-ca", type=FILE, default=None, help="PEM file: ask the servers over TLS, of this CA.")
@@ -258,7 +258,7 @@ def gateway_settings(
             raise BadSetting("--upstream-ca, --upstream-certificate and --upstream-key belong together")
         upstream_tls = settings.Tls(upstream_certificate, upstream_key, upstream_ca)
     if given["listen"].port == 0:
-        raise BadSetting("--listen needs a port of its own: nobody would be told which one it got")
+        raise BadSetting("--listen needs a port other than 0: the gateway reports no chosen port")
     if len({type(each) for each in upstreams}) > 1:
         raise BadSetting("--upstream takes addresses or unix sockets, not both at once")
     return settings.GatewaySettings(
@@ -352,7 +352,7 @@ fault_options = options(
     click.option("--straddle", type=RATE, default=0.0, help="Part of the snapshots whose id lies inside an event."),
     click.option("--stale", type=RATE, default=0.0, help="Part of the snapshots that are too old."),
     click.option("--refuse", type=RATE, default=0.0, help="Part of the snapshot requests that is refused."),
-    click.option("--refuse-status", type=click.IntRange(400, 599), default=429, help="What they are refused with."),
+    click.option("--refuse-status", type=click.IntRange(400, 599), default=429, help="HTTP status of these refusals."),
     click.option("--retry-after", type=click.IntRange(0), default=1, help="Seconds that a 429 or 418 asks to wait."),
     click.option("--snapshot-delay", type=SECONDS, default=0.0, help="Seconds before every snapshot."),
 )

@@ -56,10 +56,10 @@ _LOG_AGAIN_SECONDS = 60.0
 
 # The status' reason for a lost book when no message was faulty.
 _LOST = {
-    Cause.DISCONNECT: "the stream was lost, and no event or snapshot has told yet what was missed",
+    Cause.DISCONNECT: "the stream was lost, and no event or snapshot has shown yet which events are missing",
     Cause.CHAIN_BREAK: "an event is missing, and no snapshot has become the book yet",
     Cause.CROSSED_BOOK: "an event crossed the book, and no snapshot has become the book yet",
-    Cause.OVERLOAD: "the server could not keep up, and no event or snapshot has told yet what was missed",
+    Cause.OVERLOAD: "the server could not keep up, and no event or snapshot has shown yet which events are missing",
     Cause.EXCHANGE_SILENT: "the stream brings nothing while the best prices move",
     Cause.NOT_TRADING: "the contract is not traded",
     Cause.AUDIT_MISMATCH: "the exchange's book was another one, and no snapshot has become the book yet",
@@ -400,7 +400,7 @@ class Market:
         if not comparison.is_right:
             counts.audit_mismatches += 1
             log.error(
-                "the book differs from the exchange's; synchronising anew",
+                "audit_mismatch",
                 symbol=self.symbol, missing=comparison.missing, extra=comparison.extra, wrong=comparison.wrong,
                 of=comparison.compared,
             )  # fmt: skip
@@ -412,9 +412,9 @@ class Market:
             return
         self._history_error = error
         if error is None:
-            log.info("history is being written again", symbol=self.symbol)
+            log.info("history_writing_resumed", symbol=self.symbol)
         else:
-            log.error("history is in trouble", symbol=self.symbol, error=error)
+            log.error("history_writing_failed", symbol=self.symbol, error=error)
 
     # --- out: questions
 

@@ -188,7 +188,7 @@ class Counted(Collector):
             "chronobook_unsealed_limit_bytes", "Above so many unsealed bytes, history is not written.", waiting.limit
         )
         lag = time.monotonic() - archive.durable_at
-        yield GaugeMetricFamily("chronobook_log_lag_seconds", "What a loss of power would cost now.", lag)
+        yield GaugeMetricFamily("chronobook_log_lag_seconds", "Time whose events a loss of power would cost now.", lag)
 
     def _of_calls(self) -> Iterator[Metric]:
         made = CounterMetricFamily("chronobook_calls", "Calls that have ended.", labels=("method", "code"))

@@ -91,7 +91,7 @@ class Recorder:
         finally:
             silent = [symbol for symbol in self._symbols if symbol not in self._reach]
             if silent:
-                log.warning("no event has come of some symbols", symbols=silent)
+                log.warning("symbols_silent", symbols=silent)
 
     # --- streams
 
@@ -106,9 +106,9 @@ class Recorder:
                 socket = await self._connector.open(path)
             except Unreachable as error:
                 if attempt == 1:
-                    log.warning("no stream; trying again", error=str(error))
+                    log.warning("stream_not_opened", error=str(error))
                 continue
-            log.info("stream is up", symbols=len(symbols))
+            log.info("stream_opened", symbols=len(symbols))
             opened_at = self._network.monotonic()
             try:
                 while True:
@@ -116,7 +116,7 @@ class Recorder:
                     if self._network.monotonic() - opened_at >= STRETCH_SECONDS:
                         attempt = 1
             except Disconnected as error:
-                log.warning("stream has ended; what comes meanwhile is missing", reason=str(error))
+                log.warning("stream_ended", reason=str(error))
             finally:
                 await socket.close()
             self._await_events(symbols)
@@ -171,7 +171,7 @@ class Recorder:
             elif symbol is not None:
                 await self._snapshot(symbol)
         except (Unreachable, Refused, MalformedFrame) as error:
-            log.warning("a request brought nothing; asking again", symbol=symbol, error=str(error))
+            log.warning("request_failed", symbol=symbol, error=str(error))
             # A lost connection may have made it needless meanwhile; otherwise it goes to the end of the queue.
             if symbol is not None and symbol not in self._awaited:
                 self._due.pop(symbol, None)

@@ -135,7 +135,7 @@ class Recording:
         try:
             await asyncio.wait([self._writing, overflown], return_when=asyncio.FIRST_COMPLETED)
             if not self._writing.done():
-                raise RecordingFailed("the disk does not take what there is to record: it is too slow")
+                raise RecordingFailed("the disk is too slow for the recording")
             self._writing.result()
         finally:
             overflown.cancel()

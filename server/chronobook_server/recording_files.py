@@ -183,7 +183,7 @@ class RecordingFiles:
             self.size += file.finish()
 
     def _failure(self, error: OSError) -> RecordingFailed:
-        kept = "; what was recorded until then is there" if self.size else ""
+        kept = "; the recording up to then is there" if self.size else ""
         return RecordingFailed(f"cannot record to {self._output}: {error.strerror}{kept}")
 
 

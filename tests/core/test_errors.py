@@ -99,7 +99,7 @@ GAP = "nothing is known of that instant: a gap starts at 1700000000.123"
         (lambda: errors.DeadlineExceeded(), "the deadline of the call has passed", {}),
         (
             lambda: errors.SlowConsumer(NOW),
-            "what comes next was read so late that it is not held any more",
+            "the reader was so slow that the next message has left the history",
             {"read_to": NOW},
         ),
     ],

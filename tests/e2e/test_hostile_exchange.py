@@ -209,7 +209,7 @@ async def test_a_large_frame_is_harmless_and_a_huge_one_reconnects(tmp_path: Pat
             code, errors = await running.ended()
             assert code == 0, errors
             assert "Traceback" not in errors
-            assert errors.count("stream has ended") == 2  # the huge frame, and the end
+            assert errors.count("stream_ended") == 2  # the huge frame, and the end
     finally:
         await simulator.stop()
 

@@ -131,7 +131,7 @@ async def test_a_full_disk_is_one_line_and_exit_code_1_without_loss(tmp_path: Pa
                 await running.wait()
             assert running.returncode == 1
     assert last == (
-        "chronobook-server: cannot record to lines.jsonl.zst: File too large; what was recorded until then is there"
+        "chronobook-server: cannot record to lines.jsonl.zst: File too large; the recording up to then is there"
     )
     assert path.stat().st_size > 20_000
     assert survey(path).symbols == ("ETHUSDT",)

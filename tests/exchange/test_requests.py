@@ -43,7 +43,7 @@ async def test_the_first_list_is_awaited_and_its_trouble_told_once() -> None:
     requests = Requests(network, Random(1), held=lambda _: None)
     with capture_logs() as logs:
         assert set((await requests.first_exchange_info()).contracts) == {"A"}
-    assert [log["event"] for log in logs] == ["the exchange cannot be reached; trying again"]
+    assert [log["event"] for log in logs] == ["exchange_unreachable"]
     network.replies["exchangeInfo"] = [Reply(503, {}, b"")]
     with pytest.raises(Refused):
         await requests.exchange_info()

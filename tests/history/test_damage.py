@@ -342,7 +342,7 @@ def test_an_old_version_file_that_contradicts_gives_no_answers() -> None:
     assert name in stranger.segments
     folder.files.contents[name] = stranger.files.contents[name]
     history = opened(folder.files)
-    assert history.recorder.damage.files == {name: f"{name} does not continue what comes before it"}
+    assert history.recorder.damage.files == {name: f"{name} does not continue the file before it"}
     folder.assert_unhurt_outside(history, start - 1, end)
     assert name in folder.files.names()
 
@@ -357,7 +357,7 @@ def test_an_old_version_log_that_contradicts_gives_no_answers() -> None:
     foreign = replace(contents.start, start=Millis(end), baseline_update_id=UpdateId(1))
     folder.log = encoded_log(foreign, contents.entries, "X")
     history = opened(folder.files, sealer=PatientSealer())
-    assert history.recorder.damage.files == {name: f"{name} does not continue what comes before it"}
+    assert history.recorder.damage.files == {name: f"{name} does not continue the file before it"}
     assert history.coverage()[-1].end < end
     assert name in folder.files.names()
 

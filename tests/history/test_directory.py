@@ -167,7 +167,7 @@ def test_another_exchanges_history_is_refused_and_let_go(tmp_path: Path) -> None
 )
 def test_an_unreadable_origin_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "origin.json").write_bytes(content)
-    assert refused(tmp_path) == f"{tmp_path / 'origin.json'} cannot be read, so nobody knows whose history this is"
+    assert refused(tmp_path) == f"{tmp_path / 'origin.json'} cannot be read, so the exchange of this history is unknown"
     assert (tmp_path / "origin.json").read_bytes() == content
 
 

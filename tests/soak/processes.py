@@ -24,7 +24,7 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 8.0
 _MOST_LINES = 60
 # Other load of the machine can cause this too; it is counted.
-_STALL = "the event loop stood still"
+_STALL = "event_loop_stalled"
 _PROC = Path("/proc")
 
 

@@ -106,5 +106,5 @@ class SlowConsumer(Refusal):
     """A subscriber reads so slowly that its next event has left the history."""
 
     def __init__(self, read_to: Millis) -> None:
-        super().__init__("what comes next was read so late that it is not held any more")
+        super().__init__("the reader was so slow that the next message has left the history")
         self.read_to = read_to

@@ -126,7 +126,7 @@ class Feed:
             try:
                 self._follow(await self.requests.exchange_info())
             except (Unreachable, Refused, MalformedFrame) as error:
-                log.warning("the exchange's list of contracts did not come", error=str(error))
+                log.warning("contract_list_failed", error=str(error))
 
     def _follow(self, info: ExchangeInfo) -> None:
         """Begin to serve traded contracts, and end contracts that are no longer traded."""
@@ -159,7 +159,7 @@ class Feed:
         elif group is not None:
             if not self._doubts.is_ended(symbol, group.symbols[symbol], self._network.monotonic()):
                 return
-            log.info("a contract is not traded any more", symbol=symbol, status=contract.trading_status)
+            log.info("contract_ended", symbol=symbol, status=contract.trading_status)
             group.remove(symbol)
             self._ended.add(symbol)
         self._list(symbol, contract, time)
@@ -238,7 +238,7 @@ class Feed:
             if late >= _STALL_SECONDS:
                 stalled_at = now
                 self.counts.stalls += 1
-                log.error("the event loop stood still", seconds=round(late, 3))
+                log.error("event_loop_stalled", seconds=round(late, 3))
             is_stalled = stalled_at is not None and now - stalled_at < _STALL_EFFECT_SECONDS
             self._around.cause = Cause.OVERLOAD if is_stalled else Cause.DISCONNECT
             for group in self.groups:

@@ -149,7 +149,7 @@ class Group:
             socket = await around.connector.open(f"/stream?streams={names}")
         except Unreachable as error:
             if attempt == 1:
-                log.warning("no stream; trying again", error=str(error))
+                log.warning("stream_not_opened", error=str(error))
             return None
         link = Link(next(around.sources), socket, around.network.monotonic)
         around.counts.connects += 1
@@ -163,7 +163,7 @@ class Group:
             for symbol in self.symbols.keys() - link.watches.keys():
                 self._begin(link, symbol)
         self._reading.start(self._read(link))
-        log.info("stream is up", symbols=len(link.watches), connection=link.source)
+        log.info("stream_opened", symbols=len(link.watches), connection=link.source)
         return link
 
     async def _read(self, link: Link) -> None:
@@ -175,7 +175,7 @@ class Group:
             del self.links[link.source]
             for symbol in link.watches:
                 self._end(link, symbol, self._around.cause)
-            log.info("stream has ended", connection=link.source, reason=reason)
+            log.info("stream_ended", connection=link.source, reason=reason)
 
     async def _hold(self, link: Link) -> bool:
         """Keep a connection and its replacements until one is lost; return whether the lost one had worked."""
@@ -256,8 +256,9 @@ class Group:
             self._around.snapshots.guard.do(symbol, "malformed", lambda sink: sink.malformed(link.source))
         if error.kind not in self._around.malformed_seen:
             self._around.malformed_seen.add(error.kind)
+            # Only the first frame of each kind is logged; the metrics count all of them.
             log.warning(
-                "a frame was dropped; more of this kind are only counted",
+                "frame_dropped",
                 reason=error.kind.value, symbols=tuple(touched)[:10],
             )  # fmt: skip
 
@@ -273,12 +274,12 @@ class Group:
             owing = {symbol for symbol in link.watches if self._owes(link, symbol)}
             if owing and now - link.last_frame_at >= _DEAD_SECONDS:
                 counts.silent_connections += 1
-                log.warning("a connection brings nothing; giving it up", connection=link.source, symbols=len(owing))
+                log.warning("connection_silent", connection=link.source, symbols=len(owing))
                 link.give_up()
                 continue
             due = [symbol for symbol, watch in link.watches.items() if watch.is_due(now, is_owing=symbol in owing)]
             if due:
                 counts.resubscriptions += len(due)
-                log.info("streams bring nothing; subscribing again", connection=link.source, symbols=due[:10])
+                log.info("streams_silent", connection=link.source, symbols=due[:10])
                 link.unsubscribe(map(self._stream, due))
                 link.subscribe(map(self._stream, due))

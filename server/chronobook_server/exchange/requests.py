@@ -94,7 +94,7 @@ class Requests:
         # Jitter after the given time, so that clients refused together do not return together.
         self.budget.hold(seconds + _JITTER_SECONDS * (0.25 + 0.75 * self._random.random()), self.now())
         self._held(self.held_until())
-        log.warning("the exchange refuses requests; none is sent for a while", status=reply.status, seconds=seconds)
+        log.warning("requests_refused", status=reply.status, seconds=seconds)
 
     async def exchange_info(self) -> ExchangeInfo:
         """Return the exchange's list of contracts, and adopt the weight limit in it.
@@ -116,5 +116,5 @@ class Requests:
                 return await self.exchange_info()
             except (Unreachable, Refused, MalformedFrame) as error:
                 if attempt == 1:
-                    log.warning("the exchange cannot be reached; trying again", error=str(error))
+                    log.warning("exchange_unreachable", error=str(error))
             await asyncio.sleep(retry_delay(attempt, self._random.random))

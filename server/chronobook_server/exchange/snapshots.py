@@ -109,7 +109,7 @@ class Snapshots:
             self._changed.set()
         if isinstance(snapshot, str):
             self.failed += 1
-            self.guard.do(symbol, "snapshot_failed", lambda sink: sink.snapshot_failed(wanted.number, snapshot))
+            self.guard.do(symbol, "snapshot_not_received", lambda sink: sink.snapshot_failed(wanted.number, snapshot))
         else:
             self.fetched += 1
             self.guard.do(symbol, "snapshot", lambda sink: sink.snapshot(wanted.number, snapshot))
@@ -120,7 +120,7 @@ class Snapshots:
             body = await self._requests.get(f"/fapi/v1/depth?symbol={quote(symbol)}&limit={limit}")
             return decode_snapshot(body, limit=limit, receive_time=self._requests.time())
         except (Unreachable, Refused, MalformedFrame) as error:
-            log.warning("no snapshot; asking again", symbol=symbol, error=str(error))
+            log.warning("snapshot_not_received", symbol=symbol, error=str(error))
             return f"no snapshot came: {error}"
         except Exception:
             log.exception("snapshot_fetch_failed", symbol=symbol)

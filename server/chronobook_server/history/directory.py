@@ -118,7 +118,7 @@ class DataDirectory:
             raise DirectoryRefused(f"the data directory {self._path} cannot be used: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise DirectoryRefused(
-                f"{self._path / _ORIGIN} cannot be read, so nobody knows whose history this is"
+                f"{self._path / _ORIGIN} cannot be read, so the exchange of this history is unknown"
             ) from error
         if version != VERSION:
             raise DirectoryRefused(f"{self._path / _ORIGIN} has version {version}; this server reads version {VERSION}")

@@ -205,10 +205,10 @@ def read(name: str, symbol: str, data: bytes, size: int, exchange: str = "") -> 
 
 def _check_origin(name: str, section: Section | None, data: bytes, exchange: str, symbol: str) -> None:
     if section is None:
-        raise DamagedFile(f"{name} does not say whose it is")
+        raise DamagedFile(f"{name} does not name its symbol and exchange")
     said = data[section.offset : section.offset + section.length]
     if len(said) != section.length or crc32(said) != section.checksum:
-        raise DamagedFile(f"{name} is damaged where it says whose it is")
+        raise DamagedFile(f"{name} is damaged where it names its symbol and exchange")
     check_origin(name, said, exchange, symbol)
 
 

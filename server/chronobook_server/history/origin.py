@@ -28,6 +28,6 @@ def check_origin(name: str, said: bytes, exchange: str, symbol: str) -> None:
     try:
         its_exchange, its_symbol = json.loads(said)
     except (ValueError, TypeError) as error:
-        raise DamagedFile(f"{name} does not say whose it is") from error
+        raise DamagedFile(f"{name} does not name its symbol and exchange") from error
     if its_symbol != symbol or (exchange and its_exchange and its_exchange != exchange):
         raise ForeignFile(f"{name} is of {its_symbol} on {its_exchange or 'an exchange without a name'}")

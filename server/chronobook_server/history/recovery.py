@@ -230,7 +230,7 @@ class Recovery:
         try:
             self._files.write(kept, data)
         except OSError as error:
-            self._damage.found(name, f"{name} {_WILD}, and what is good of it cannot be written: {_words(error)}")
+            self._damage.found(name, f"{name} {_WILD}, and its good part cannot be written: {_words(error)}")
             return
         self._set_aside(name, _WILD)
         self._logs[start] = kept, LogContents(contents.start, entries, len(data), damaged=True)
@@ -253,7 +253,7 @@ class Recovery:
             else:
                 del hot[segment.start]
                 name, _ = self._logs.pop(segment.start)
-            self._damage.found(name, f"{name} does not continue what comes before it")
+            self._damage.found(name, f"{name} does not continue the file before it")
 
     def _ended(self, hot: HotSegment, name: str, contents: LogContents, segments: list[Segment]) -> GrowingFile:
         """Set the end of a segment that only has a log, and cut the log to its good part."""

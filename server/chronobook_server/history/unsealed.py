@@ -119,7 +119,7 @@ class Unsealed:
                 self._files, name, self._symbol, self._memories, exchange=self._exchange, damage=self._damage
             )
             if not _is_same(hot, sealed):
-                raise DamagedFile(f"{name} does not hold what memory does")
+                raise DamagedFile(f"{name} differs from memory")
         except (DamagedFile, UnknownFormat, OSError) as reason:
             words = reason.strerror if isinstance(reason, OSError) else None
             self.error = f"history cannot be sealed: {words or reason}"

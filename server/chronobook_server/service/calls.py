@@ -84,7 +84,7 @@ def counted(counts: MethodCounts, run: Run, *, method: str, is_stream: bool = Fa
             await abort(context, UNREADABLE)
         except Exception:
             code, named = "INTERNAL", request_id(context)
-            log.exception("a call failed by a fault of ours", method=method, request_id=named)
+            log.exception("call_failed", method=method, request_id=named)
             await abort_by_fault(context, named)
         finally:
             counts.open -= 1

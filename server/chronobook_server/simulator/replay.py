@@ -36,7 +36,7 @@ class Skipped(Enum):
     """Reason why a line has nothing to replay."""
 
     UNREADABLE = "nothing in it could be read"
-    UNFINISHED = "it is the end of a file that nobody finished"
+    UNFINISHED = "it is the end of an unfinished file"
     REFUSED = "a request was refused"
 
 
