@@ -180,7 +180,7 @@ def test_widening_teaches_levels_and_proves_the_rest_empty() -> None:
         )
     )
     assert [target.quantity(Price(price)) for price in (85, 84, 118, 79, 70)] == [3, 0, -2, None, 0]
-    assert (target.named, target.best) == ({70}, BestPrices(100, 5, 102, 7))
+    assert (target.named, target.best) == ({70, 84}, BestPrices(100, 5, 102, 7))
 
 
 def test_a_removed_level_of_an_earlier_range_is_not_taught_again() -> None:
@@ -192,6 +192,15 @@ def test_a_removed_level_of_an_earlier_range_is_not_taught_again() -> None:
     taught = learned(target, {95: 9, 100: -3}, KnownRange(92, 106), Millis(2))
     assert taught is not None
     assert taught.levels == {}
+
+
+def test_a_named_price_stays_known_where_a_range_comes_and_goes() -> None:
+    target = book({95: 9, 100: -3})
+    apply(target, {80: 0}, {})
+    target.widen(RangeWidened(Millis(1), target.update_id, {}, KnownRange(75, 105)))
+    target.widen(RangeWidened(Millis(2), target.update_id, {}, KnownRange(200, 210)))
+    assert target.quantity(Price(80)) == 0
+    assert target.quantity(Price(81)) is None
 
 
 def test_finer_steps_keep_every_value() -> None:

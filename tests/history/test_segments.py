@@ -323,6 +323,44 @@ def test_a_wider_range_is_known_from_its_instant_on(form: Form) -> None:
     assert [segment.quantity_at(84, Millis(time)) for time in (1019, 1020)] == [None, 0]
 
 
+def moved(time: int, lowest: int, highest: int) -> RangeWidened:
+    """Return a range that lies apart from the one before: the market has left that."""
+    return RangeWidened(Millis(time), UpdateId(2), {}, KnownRange(lowest, highest))
+
+
+def test_a_price_that_the_range_left_is_unknown_until_named(form: Form) -> None:
+    stream = events(keyframe({100: 5}), (1010, {}), moved(1020, 200, 210), (1030, {95: 4}))
+    segment = check_all(stream, form, (94, 95, 200))
+    assert [segment.quantity_at(95, Millis(time)) for time in (1019, 1020, 1029, 1030)] == [0, None, None, 4]
+
+
+def test_no_later_event_changes_what_a_moved_range_left_unknown() -> None:
+    *before, last = events(keyframe({100: 5}), (1010, {}), moved(1020, 200, 210), (1030, {95: 4}))
+    growing = segments_of(before)[0]
+    assert growing.quantity_at(95, Millis(1025)) is None
+    assert isinstance(last, Update)
+    growing.append(last)
+    assert growing.quantity_at(95, Millis(1025)) is None
+
+
+def test_a_named_price_stays_known_where_a_range_comes_and_goes(form: Form) -> None:
+    stream = events(
+        keyframe({100: 5}),
+        (1010, {80: 4}),
+        (1020, {80: 0}),
+        replace(moved(1030, 75, 110), update_id=UpdateId(3)),
+        (1040, {100: 6}),
+        replace(moved(1050, 200, 210), update_id=UpdateId(4)),
+        (1060, {100: 7}),
+    )
+    segments = segments_of(stream, segment_events=3)
+    segments[-1].finish(Millis(segments[-1].last_time + 1), None)
+    last = form(segments[-1])
+    assert len(segments) == 2
+    assert [last.quantity_at(80, Millis(time)) for time in (1040, 1050, 1060)] == [0, 0, 0]
+    assert [last.quantity_at(81, Millis(time)) for time in (1040, 1050, 1060)] == [0, None, None]
+
+
 def test_finer_steps_leave_every_answer_exact(form: Form) -> None:
     stream = events(keyframe({100: 5, 102: -7}), (1010, {80: 4}), InstrumentChanged(Instrument("X", 3, 2)))
     (fine,) = (each for each in events(keyframe({}), (1020, {9825: 50, 10_000: 0})) if isinstance(each, Update))

@@ -50,6 +50,20 @@ def test_a_closed_history_ends_as_at_a_restart_and_is_sealed() -> None:
     assert files.names() == ["000000000000500.seg", "000000000001000.seg"]
 
 
+def test_a_closed_history_takes_no_event_and_begins_no_epoch() -> None:
+    """Connections that a stop closes let go of events that they held back."""
+    files = MemoryFiles()
+    made = running(files)
+    made.append(Gap(Millis(1600), UpdateId(3), Cause.CHAIN_BREAK))
+    made.append(keyframe(9, 1700))
+    made.recorder.close()
+    for record in (change(10, 1800), Gap(Millis(1800), UpdateId(10), Cause.DISCONNECT), keyframe(20, 1900)):
+        made.append(record)
+    made.append(change(21, 2000))
+    assert causes(memory_history(files=files, segment_ms=1000)) == [Cause.CHAIN_BREAK]
+    assert files.names() == ["000000000000500.seg", "000000000001000.seg"]
+
+
 def test_closing_before_the_first_event_leaves_nothing_behind() -> None:
     files = MemoryFiles()
     made = memory_history(files=files)

@@ -67,7 +67,7 @@ class Judge:
 
     def remember(self, server: SimServer) -> None:
         """Keep some final answers, to compare them with later ones."""
-        for name in server.markets.keys() & self._truth.keys():
+        for name in sorted(server.markets.keys() & self._truth.keys()):
             self._ask(server, name, _ASKED // len(self._truth))
 
     def _ask(self, server: SimServer, name: str, count: int) -> None:

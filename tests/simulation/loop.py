@@ -1,8 +1,9 @@
 """An event loop whose clock jumps to the next timer whenever nothing is left to do: a minute passes in no time."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from functools import wraps
+from itertools import count
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -15,14 +16,36 @@ class NothingLeft(RuntimeError):
     """Deadlock: all tasks wait for each other."""
 
 
+class _NumberedTask(asyncio.Task[Any]):
+    """Task whose hash is its number: a set of tasks, as of a TaskGroup, then has the same order in each run."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], *, number: int, **options: Any) -> None:
+        self._number = number  # the loop keeps a set of its tasks
+        super().__init__(coroutine, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """No sockets, no threads, no real waiting. The same program does the same things in the same order."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._numbers = count()
         self._virtual_now = 0.0
+        self.set_task_factory(self._make_task)
         self._selector = self
         self._clock_resolution = _RESOLUTION
+
+    def _make_task(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+        **options: Any,
+    ) -> asyncio.Task[Any]:
+        assert isinstance(coroutine, Coroutine)
+        return _NumberedTask(coroutine, number=next(self._numbers), loop=loop, **options)
 
     def time(self) -> float:
         """Return the virtual time in seconds, from 0 on."""

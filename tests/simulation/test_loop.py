@@ -52,3 +52,28 @@ def test_who_waits_for_nothing_is_told() -> None:
 
     with pytest.raises(NothingLeft):
         run(main())
+
+
+def test_a_cancelled_group_ends_its_tasks_in_the_same_order() -> None:
+    async def main() -> list[int]:
+        ended: list[int] = []
+
+        async def wait(number: int) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(number)
+
+        async def group() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(50):
+                    tasks.create_task(wait(number))
+
+        running = asyncio.create_task(group())
+        await asyncio.sleep(1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        return ended
+
+    assert run(main()) == list(range(50))

@@ -160,7 +160,7 @@ class Group:
         late = [self._stream(symbol) for symbol in self.symbols if symbol not in symbols]
         if late:
             link.subscribe(late)
-            for symbol in self.symbols.keys() - link.watches.keys():
+            for symbol in sorted(self.symbols.keys() - link.watches.keys()):
                 self._begin(link, symbol)
         self._reading.start(self._read(link))
         log.info("stream_opened", symbols=len(link.watches), connection=link.source)

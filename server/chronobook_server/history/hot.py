@@ -177,7 +177,7 @@ class HotSegment:
     def _add_levels(self) -> None:
         """Begin the levels of the prices that are new."""
         for price in self._level_ids.new:
-            inside = price in self.ranges[0][1]
+            inside = self.is_always_in_range(price)
             known = inside or self._was_named(price)
             if not inside:
                 self.named.setdefault(price, self.number)
@@ -186,6 +186,10 @@ class HotSegment:
         self._level_ids.new.clear()
         while len(self.level_prices) > len(self._level_last):
             self._level_last = np.append(self._level_last, np.full_like(self._level_last, _NONE))
+
+    def is_always_in_range(self, price: int) -> bool:
+        """Return whether a price was in the known range all the time: a range can move away from a price."""
+        return all(price in known_range for _, known_range in self.ranges)
 
     def _was_named(self, price: int) -> bool:
         """Return whether a price outside the known range was named before this segment."""

@@ -19,7 +19,7 @@
     RANGES                 events before it | lowest | highest               3 × ranges
     LEVEL_PRICES           price, ascending                                  one value a level
     LEVEL_ROWS             number of rows of the level                       ″
-    KNOWN_ZEROS            other prices outside the known range that are known to be empty all the time, ascending
+    KNOWN_ZEROS            other prices known to be empty all the time, not always in the range, ascending
     CHUNK_LEVELS           first level of a chunk                            one value a chunk
     CHUNK_LENGTHS          bytes of a chunk                                  ″
     CHUNK_CHECKSUMS        crc32 of a chunk                                  ″

@@ -80,6 +80,7 @@ class Recorder:
         self._hot: HotSegment | None = None
         self._log: GrowingFile | None = None
         self._pending: tuple[Keyframe, list[bytes]] | None = None  # a keyframe, and records before its event
+        self._is_closed = False
         self._tried_at = Millis(0)  # time of the last attempt while writing fails
         self.write_error: str | None = None
         self.contracts = ContractLog(files)
@@ -167,6 +168,8 @@ class Recorder:
             self.retry_seals()
 
     def _begin_epoch(self, keyframe: Keyframe) -> None:
+        if self._is_closed:
+            return  # connections that are closed let go of events that they held back
         self._measure_in(keyframe.instrument)
         self._pending = (keyframe, [])
         start = keyframe.transaction_time
@@ -344,8 +347,10 @@ class Recorder:
 
     def close(self) -> None:
         """End the epoch with cause RESTART, and begin to seal it; the last records are in the log when this returns."""
+        self._is_closed = True
         if self._pending is None and self._hot is not None:
             self._finish_epoch(Cause.RESTART)
+        self._hot = None  # an epoch without an event still answers, and no event is added
         self.retry_seals()
 
     # --- sealing

@@ -101,7 +101,7 @@ def sealed_bytes(hot: HotSegment, symbol: str, exchange: str = "") -> bytes:
     known_zeros = sorted(
         price
         for price, number in hot.named.items()
-        if number < hot.number and price not in rows.seen and price not in hot.ranges[0][1]
+        if number < hot.number and price not in rows.seen and not hot.is_always_in_range(price)
     )
     plain: dict[Kind, Integers] = {
         Kind.TIMES: times - hot.start,
