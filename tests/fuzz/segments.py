@@ -102,13 +102,25 @@ def questions(hot: HotSegment) -> list[Question]:
     asked += [("changes_of", price, start, end) for price in (990, 1000, 1001, 1010)]
     asked += [("best_between", start, end), ("best_between", middle, middle), ("learned_between", start, end)]
     asked += [("events_between", 0, start, end), ("events_between", hot.baseline_update_id, middle, end), ("load",)]
-    return [partial(_ask, name, *arguments) for name, *arguments in asked]
+    scans: list[Question] = [
+        partial(_scan, first, last, column)
+        for first, last in ((start, end), (middle, end))
+        for column in ("states", "known_ranges", "known_zeros", "levels", "changes")
+    ]
+    return [*(partial(_ask, name, *arguments) for name, *arguments in asked), *scans]
 
 
 def _ask(name: str, *arguments: Any) -> Any:
     """Ask a segment, the last argument, something; do all of the work that this is."""
     *given, segment = arguments
     found = getattr(segment, name)(*given)
+    return finish(found) if isinstance(found, Generator) else found
+
+
+def _scan(first: Millis, last: Millis, column: str, segment: Any) -> Any:
+    """Ask a segment for columns of the rows of an interval."""
+    bounds = (985, 1015) if column in ("known_zeros", "levels") else ()
+    found = getattr(segment.rows_between(first, last), column)(*bounds)
     return finish(found) if isinstance(found, Generator) else found
 
 

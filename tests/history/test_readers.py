@@ -9,8 +9,10 @@ import pytest
 
 from chronobook_server.core.errors import BeforeHistory
 from chronobook_server.core.values import Millis, Price
+from chronobook_server.history.answers import EventRows
 from chronobook_server.history.files import DiskFiles
 from chronobook_server.history.memory import Memories
+from chronobook_server.history.scan import scan
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.sealer import ProcessSealer
 from chronobook_server.slices import in_slices
@@ -72,7 +74,30 @@ class Reader:
         if page.stretches:
             low, high = page.stretches[0].start, min(page.stretches[-1].end, listed.stretches[-1].end)
             assert between(page.rows.times.tolist(), low, high) == between(listed.rows.times.tolist(), low, high)
+        await self.scan(time)
         self.answered += 1
+
+    async def scan(self, start: Millis) -> None:
+        """Scan some segments, and compare every event of every part."""
+        for part in scan(self.history, start, Millis(start + 2500)):
+            changes = await in_slices(part.rows.changes())
+            levels = await in_slices(part.rows.levels(0, 10**9))
+            (known,) = scan(self.reference, part.first, part.last)
+            expected = await in_slices(known.rows.changes())
+            # The seam's own instant is in the state of a part that continues no other.
+            assert events_after(part.first, changes) == events_after(part.first, expected)
+            assert len(levels.events) >= len(changes.prices), "a level has a row for each of its changes"
+
+
+def events_after(time: int, rows: EventRows) -> list[tuple[int, int, list[int], list[int]]]:
+    """Return `T`, update id, prices and quantities of each event, the prices in order."""
+    found = []
+    for number, (at, update_id) in enumerate(zip(rows.times.tolist(), rows.update_ids.tolist(), strict=True)):
+        if at > time:
+            part = slice(rows.ends[number], rows.ends[number + 1])
+            changes = dict(zip(rows.prices[part].tolist(), rows.quantities[part].tolist(), strict=True))
+            found.append((at, update_id, sorted(changes), [changes[price] for price in sorted(changes)]))
+    return found
 
 
 def between(times: list[int], low: int, high: int) -> list[int]:

@@ -13,7 +13,7 @@ from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Record, Update
 from chronobook_server.core.values import Millis, Nanos, UpdateId
-from chronobook_server.history import hot_rows, ordering, seal, unpacked
+from chronobook_server.history import ordering, seal
 from chronobook_server.history.answers import DamagedSegment, ScaleGrew, Work, finish
 from chronobook_server.history.hot import HotSegment
 from chronobook_server.history.layout import Kind
@@ -361,51 +361,3 @@ def test_a_segment_with_a_broken_index_is_a_gap() -> None:
     assert parts[1].first == segments[2].start
     (gap,) = gaps_in(history, parts[0].first, parts[1].first)
     assert (gap.start, gap.end, gap.cause) == (parts[0].last, parts[1].first, Cause.DAMAGED)
-
-
-# --- steps
-
-
-class Counted:
-    """Counts the rows that pass through some functions, until it is asked."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.most = 0
-
-    def patch(self, patched: pytest.MonkeyPatch, owner: object, name: str, size: Callable[..., int]) -> None:
-        original = getattr(owner, name)
-
-        def counting(*args: object) -> object:
-            self.rows += size(*args)
-            return original(*args)
-
-        patched.setattr(owner, name, counting)
-
-    def step(self) -> None:
-        self.most, self.rows = max(self.most, self.rows), 0
-
-
-@pytest.mark.parametrize("column", ["levels", "changes"])
-@pytest.mark.parametrize("form", [lambda hot: hot, sealed_of], ids=["hot", "sealed"])
-def test_no_step_handles_more_rows_than_it_may(
-    monkeypatch: pytest.MonkeyPatch, form: Callable[[HotSegment], HotSegment], column: str
-) -> None:
-    hot = hot_of(records(6, events=400))
-    segment = form(hot)
-    rows = segment.rows_between(hot.start, hot.last_time)
-    decoded, placed, copied = Counted(), Counted(), Counted()
-    decoded.patch(monkeypatch, unpacked, "unpack_rows", lambda _data, events, *_: len(events))
-    placed.patch(monkeypatch, ordering.Placement, "place", lambda _self, keys: len(keys))
-    copied.patch(monkeypatch, hot_rows.HotRows, "_levels", lambda _self, part: part.stop - part.start)
-    work: Work[object] = getattr(rows, column)(*(() if column == "changes" else ALL))
-    steps = 0
-    for _ in work:
-        steps += 1
-        for each in (decoded, placed, copied):
-            each.step()
-    assert hot.changes > 20 * ordering.STEP_ROWS
-    assert steps >= hot.changes / ordering.STEP_ROWS
-    assert max(each.most for each in (decoded, placed, copied)) <= ordering.STEP_ROWS
-    assert max(each.most for each in (decoded, placed, copied)) > ordering.STEP_ROWS / 2
-    assert max(each.rows for each in (decoded, placed, copied)) <= ordering.STEP_ROWS, "the step that returns"
