@@ -30,11 +30,14 @@ from chronobook_server.service.server import PortInUse, Server
 from chronobook_server.settings import ALL_SYMBOLS, DEFAULT_SYMBOL, Address, ServeSettings, is_loopback
 from chronobook_server.tasks import Tasks
 
+# Seconds for calls under way at the end. A choice: an answer takes milliseconds, and an end takes at most five seconds.
 GRACE_SECONDS = 2.0
 # A starting server reports unhealthy until its books are in sync, or for this long, so that other servers get the
 # calls.
 HOLD_SECONDS = 3.0
+# Seconds between two looks at the thread of the metrics. A choice: scrapes are usually 15 s apart or more.
 _LOOK_SECONDS = 10.0
+# Characters of a text in the log. A choice: more than any text of the server, less than a reply of the exchange.
 _LONGEST_LOG_LINE = 2000
 
 log = structlog.get_logger(__name__)

@@ -17,9 +17,11 @@ from chronobook_server.sealer import ProcessSealer
 from chronobook_server.settings import ServeSettings
 from chronobook_server.tasks import Tasks
 
+# Seconds between attempts to seal segments whose seal has failed. A choice: their logs are durable meanwhile.
 _RETRY_SECONDS = 10.0
 # Seconds between checks for expired segments of histories without a running stream.
 _AGE_SECONDS = 30.0
+# Seconds between two looks at the lock. A choice: for so long two servers may write to one directory.
 _LOOK_SECONDS = 5.0
 # Threads that make files durable.
 _SYNCERS = 4

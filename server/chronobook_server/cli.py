@@ -24,7 +24,7 @@ from chronobook_server.simulator import BadRecording, Faults, run_simulator
 
 _Value = TypeVar("_Value")
 _Command = Callable[..., None]
-_LONGEST_ERROR = 2000
+_LONGEST_ERROR = 2000  # characters, as in the log (`app`)
 DEFAULT_LISTEN = "127.0.0.1:50051"
 DEFAULT_GATEWAY = "127.0.0.1:8000"
 

@@ -17,7 +17,7 @@ from chronobook_server.settings import Address, GatewaySettings, ServeSettings
 from chronobook_server.simulator import Simulator
 
 SYMBOLS = ("ETHUSDT", "BTCUSDT")
-SYNC_SECONDS = 30.0
+SYNC_SECONDS = 30.0  # a choice: the simulator gives a book and two seconds of history within a few seconds
 # The ports that the README's examples name, where they are free.
 GRPC_PORT, REST_PORT = 50051, 8000
 

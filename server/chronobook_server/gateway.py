@@ -17,6 +17,7 @@ from chronobook_server.net import check_files, resolve_free
 from chronobook_server.process import end_with_parent, use_all_descriptors
 from chronobook_server.settings import Address, GatewaySettings
 
+# Choices: far longer than Envoy takes to start and to end; a load balancer asks about readiness within the drain.
 START_SECONDS = 20.0
 STOP_SECONDS = 2.0
 DRAIN_SECONDS = 2

@@ -13,7 +13,7 @@ from .values import MAX_STEPS, Price
 
 MAX_SCALE = 18
 """Decimals that a scale has at most: 10^18 is the largest power of ten below MAX_STEPS."""
-MAX_EXACT = 2**53
+MAX_EXACT = 2**53  # the largest integer up to which a double holds every integer
 # Digits of a decimal that its nearest double always brings back (`DBL_DIG` of IEEE 754).
 _EXACT_DIGITS = 15
 # Characters of a number; every number within bounds is shorter, with all the zeros that the exchange writes.

@@ -7,6 +7,7 @@ from .depth import DepthUpdate
 
 # Rough memory of an event: its own fields, and for each level a list and two texts.
 _EVENT_BYTES, _LEVEL_BYTES = 400, 200
+# A choice: the part of the memory that buffered events may take while many books synchronise at once.
 DEFAULT_BYTES = 256 * 2**20
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .depth import DepthUpdate
 
+# Events of a symbol: seven minutes of a 100 ms stream in 32 kB. A choice.
 REMEMBERED = 4096
 _LOW, _HALF = 2**32 - 1, 2**31
 

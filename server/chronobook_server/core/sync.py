@@ -40,6 +40,7 @@ from .sync_table import TABLE, Action, Input, State
 from .trouble import Trouble, TroubleKind
 from .values import Millis, Nanos, UpdateId
 
+# Events that may wait for a snapshot: 17 minutes of a 100 ms stream, far longer than a snapshot takes. A choice.
 DEFAULT_BUFFER_LIMIT = 10_000
 # A book that was in sync for this long has recovered: its next loss is paced like a first one.
 _CALM_NS = 10 * 10**9

@@ -7,6 +7,7 @@ from .book import OrderBook
 from .depth import Urgency
 from .values import MAX_STEPS
 
+# Levels of a side in the largest snapshot of the exchange.
 FULL_LIMIT = 1000
 # The best price nears an edge when this part of the distance at the last snapshot is left. A choice: a larger part
 # costs more requests, a smaller one leaves prices unknown in a fast move.

@@ -8,11 +8,13 @@ too fast, 418: banned) holds every request until it has passed.
 
 from collections import deque
 
+# The weight a minute that the exchange documents; its list of contracts has the limit in force.
 DEFAULT_WEIGHT_LIMIT = 2400
 # Ten times the exchange's limit. A larger limit is a mistake, and using it would bring a ban.
 MAX_WEIGHT_LIMIT = 10 * DEFAULT_WEIGHT_LIMIT
 # Two snapshots a minute. A smaller limit is a mistake too, and using it would leave books out of sync for minutes.
 MIN_WEIGHT_LIMIT = 40
+# The weights of requests in the exchange's documentation: of a snapshot by its limit, and of the list of contracts.
 DEPTH_WEIGHTS = ((50, 2), (100, 5), (500, 10), (1000, 20))
 EXCHANGE_INFO_WEIGHT = 1
 # Part of the limit that is left to other programs on the same address and to errors of the estimate.
@@ -20,7 +22,8 @@ _RESERVE = 0.05
 _MINUTE_SECONDS = 60.0
 # The shortest wait in seconds: within a shorter one the clock may not advance.
 SHORTEST_WAIT = 0.001
-# Bounds in seconds on a request's way until the exchange counts it. The last replies give the value between them.
+# Bounds in seconds on a request's way until the exchange counts it; the last `_WAYS` replies give the value between
+# them. A choice: a longer way makes the window of the budget longer, so that it allows less weight.
 _LONGEST_WAY_SECONDS = 3.0
 _LEAST_WAY_SECONDS = 0.2
 _WAYS = 100

@@ -30,13 +30,15 @@ from .wire import TICKER_STREAM, MalformedFrame, decode_ticker
 
 # The exchange cuts every connection after 24 hours.
 LIFETIME_SECONDS = 23.5 * 3600
+# Seconds between two lists of contracts. A choice: a new contract is served that late, and a list costs a weight of 1.
 INFO_SECONDS = 300.0
 NOT_LISTED = Contract("NOT_LISTED")
 _TICK_SECONDS = 1.0
 # The exchange sends the best prices every five seconds, if any of them moves; this is two of its intervals and a
 # margin.
 _TICKER_PATIENCE_SECONDS = 12.0
-# A delay of the event loop that counts as a stall; frames and pings have waited meanwhile.
+# A delay of the event loop that counts as a stall; frames and pings have waited meanwhile. A choice: less than a pong
+# may take (`network.PONG_SECONDS`).
 _STALL_SECONDS = 2.0
 # Connections that end this soon after a stall ended because of it.
 _STALL_EFFECT_SECONDS = 60.0

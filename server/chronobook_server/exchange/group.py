@@ -27,11 +27,13 @@ from .tasks import Tasks, keep
 from .watch import StreamWatch
 from .wire import MalformedFrame, MalformedKind, decode_frame, depth_stream
 
+# The exchange ends a connection with more than 1,024 streams. A choice: fewer streams lose less with one connection.
 STREAMS_PER_CONNECTION = 200
 # A quiet symbol brings nothing on the new connection; the old one is closed after this time nevertheless.
 _OVERLAP_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
-# A connection is given up when it is silent for this long while other messages show missing events.
+# A connection is given up when it is silent for this long while other messages show missing events. A choice: after
+# one new subscription of its streams, at least.
 _DEAD_SECONDS = 30.0
 # Part of the lifetime by which connections differ, so that they are not all replaced at once.
 _STAGGER = 0.04

@@ -13,7 +13,7 @@ import websockets
 from chronobook_server.core.names import one_line
 
 _REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
-_CONNECT_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0  # a choice, like the timeouts above: far longer than a connection takes
 # The exchange pings about every three minutes; the client's own pings find a dead connection long before.
 PING_SECONDS = 5.0
 # Seconds for a pong, which also waits in the queue while the event loop stands still.

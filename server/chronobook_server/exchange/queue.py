@@ -9,6 +9,7 @@ from chronobook_server.core.depth import SnapshotWanted, Urgency
 
 from .budget import SHORTEST_WAIT, depth_weight
 
+# Levels of a side in the largest snapshot of the exchange.
 FULL_LIMIT = 1000
 # The largest limit at the smallest weight (`budget.DEPTH_WEIGHTS`).
 CHEAP_LIMIT = 50

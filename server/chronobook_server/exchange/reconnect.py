@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+# Seconds before the first retry; doubled each time. A choice: most lost connections come back at once.
 FIRST_DELAY = 0.5
 # The budget below bounds the number of connections; a longer wait would only keep books out of sync.
 MAX_DELAY = 5.0
@@ -10,6 +11,7 @@ STRETCH_SECONDS = 60.0
 # The exchange allows an address 300 connections in five minutes. Half of them are left to other programs.
 CONNECTIONS = 150
 CONNECTIONS_SECONDS = 300.0
+# Connections that may be opened at once. A choice: more than a server with all symbols needs.
 _BURST = 50
 # The shortest wait in seconds: within a shorter one the clock may not advance.
 _SHORTEST_WAIT = 0.001

@@ -15,6 +15,7 @@ from .reconnect import retry_delay
 from .retry_after import LONGEST_SECONDS, seconds_to_wait
 from .wire import MalformedFrame
 
+# At most so much is added to a wait that the exchange demands. A choice: it spreads the servers of one address.
 _JITTER_SECONDS = 0.2
 # Digits of the longest weight that is read.
 _DIGITS = 15

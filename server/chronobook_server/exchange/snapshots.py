@@ -25,6 +25,7 @@ from .wire import MalformedFrame, decode_snapshot
 _AT_ONCE = 8
 # The longest back-off in seconds before a book's next request, where weight allows.
 LONGEST_DELAY = 10.0
+# Part of the weight that snapshots near the market leave to lost books; a choice.
 _KEPT_FOR_RESYNCS = 0.2
 
 log = structlog.get_logger(__name__)

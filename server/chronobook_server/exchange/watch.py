@@ -5,6 +5,8 @@ nothing, because symbols can be quiet. A missing first frame, or a newer update 
 subscription. A needless one has no effect.
 """
 
+# Wait for a first frame before another subscription, doubled each time up to the longest. A choice: an active symbol
+# brings its first frame within a second.
 FIRST_FRAME_SECONDS = 10.0
 # An update id in another message reaches this stream within half a second; this is ten times as long.
 BEHIND_SECONDS = 5.0

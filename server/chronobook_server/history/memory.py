@@ -9,6 +9,7 @@ from heapq import nsmallest
 from typing import Protocol
 from weakref import ref
 
+# Bytes of decoded indexes and rows. Choices: less memory decodes more often, and answers stay the same.
 INDEX_BYTES = 64 << 20
 ROWS_BYTES = 96 << 20
 OPEN_FILES = 320  # a day of one symbol has 288 segments of five minutes

@@ -38,6 +38,7 @@ from .seal import Sealer
 from .segment import Segment
 from .timeline import Timeline
 
+# Length of a segment. A choice: a longer one compresses better, and takes longer to replay after a kill.
 SEGMENT_MS = 300_000
 # The newest hour, which most questions ask about, is decoded ahead.
 WARM_MS = 3_600_000

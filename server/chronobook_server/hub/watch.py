@@ -25,6 +25,7 @@ from .messages import Kind, Message
 
 _Message = TypeVar("_Message", bound=Message)
 FAR = Millis(MAX_STEPS)
+# A choice: a reader notices a dead connection after a missed heartbeat or two.
 HEARTBEAT_SECONDS = 10.0
 
 # Messages handed to a reader at once, so that a backlog costs little for each.

@@ -16,7 +16,7 @@ from chronobook_server.slices import in_slices
 
 from . import convert
 
-MAX_PAIRS = 10_000
+MAX_PAIRS = 10_000  # of the contract, which names this bound
 
 Outcome = pb.BatchGetQuantityResponse.Outcome
 Doubles = npt.NDArray[np.float64]

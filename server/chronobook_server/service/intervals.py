@@ -15,7 +15,7 @@ from chronobook_server.slices import in_slices
 
 from . import convert
 
-DEFAULT_PAGE = 1000
+DEFAULT_PAGE = 1000  # of the contract, which names this default
 CHECKS = (
     ("start_timestamp", convert.a_timestamp),
     ("end_timestamp", convert.a_timestamp),

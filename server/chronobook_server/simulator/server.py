@@ -18,6 +18,7 @@ from .market import LIMITS
 from .replay import survey
 from .synthetic import SyntheticMarket
 
+# The limits of the exchange: request weight a minute, and streams of a connection.
 WEIGHT_LIMIT = 2400
 MAX_STREAMS = 1024
 # The best prices of all symbols that moved since the last message.
