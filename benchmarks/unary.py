@@ -1,9 +1,9 @@
 """Cost of a question: `python -m benchmarks.unary`.
 
-The question is GetQuantity at random instants and prices: over gRPC beside an empty handler that answers with as many
-bytes, and over REST through Envoy beside a small FastAPI service that keeps a dict of the book per second. The figures
-are requests a second, and CPU a request of all serving processes, with Envoy's listed apart. Servers and askers are
-separate processes. They use TCP on loopback, except Envoy, which uses a unix socket to the server, as
+The question is GetQuantity at random instants and prices. Over gRPC it runs beside an empty handler that answers with
+as many bytes. Over REST through Envoy it runs beside a small FastAPI service that keeps a dict of the book per second.
+The figures are requests a second, and CPU a request of all serving processes, with Envoy's listed apart. Servers and
+askers are separate processes. They use TCP on loopback, except Envoy, which uses a unix socket to the server, as
 docs/operations.md recommends. Each round asks every server, and ratios are within a round; the median round counts. The
 empty handler behind Envoy shows the part that no server can save.
 """

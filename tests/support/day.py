@@ -1,7 +1,7 @@
 """A day of one symbol's stream as the exchange would send it, in batches: the real capture over and over, or made up.
 
-The real capture lasts six minutes. Between two rounds of it the book is taken from where the capture ends to where it
-begins, and its part near the market is moved by some ticks, so that prices walk as they do within a day.
+The real capture lasts six minutes. Between two rounds, events take the book from the capture's end to its beginning.
+Its part near the market moves by some ticks, so that prices walk as they do within a day.
 """
 
 from collections.abc import Iterator, Mapping

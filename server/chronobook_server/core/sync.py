@@ -1,8 +1,8 @@
 """Synchronisation of one symbol's book with the exchange, as a state machine without I/O.
 
-The exchange's procedure: open the stream and keep its events; fetch a snapshot (`lastUpdateId` L); drop the events that
-end before L; the first one applied must hold L, or continue it (`pu == L`); from then on every event's `pu` must be the
-`u` of the one before, otherwise all starts again. Some consequences are easy to miss:
+The exchange's procedure: open the stream and keep its events. Fetch a snapshot (`lastUpdateId` L), and drop the events
+that end before L. The first one applied must hold L, or continue it (`pu == L`). From then on every event's `pu` must
+be the `u` of the one before, otherwise all starts again. Some consequences are easy to miss:
 
 - A snapshot older than the first kept event is useless: another one is fetched, and the events are kept meanwhile.
 - A snapshot that no kept event reaches already is the book: a quiet symbol need not wait for its next event.

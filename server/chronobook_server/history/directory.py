@@ -1,9 +1,9 @@
 """A server's data directory: one server at a time, always the same exchange, a folder for each symbol.
 
 lock           held, with the directory itself, by the server that uses it
-origin.json    which exchange the history is of, and the version of this layout
-held.json      until when the exchange wants no request, where it ever said so, and when that was written (Unix seconds)
-ETHUSDT/       one folder a symbol: sealed segments (*.seg) and the logs of those that are not sealed (*.wal)
+origin.json    the exchange of the history, and the version of this layout
+held.json      the end of the exchange's last demand to wait, and when that was written (Unix seconds), if there was one
+ETHUSDT/       one folder a symbol: sealed segments (*.seg) and the logs of unsealed ones (*.wal)
 """
 
 import contextlib

@@ -58,7 +58,7 @@ class SealedSegment:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether the file answers no question any more, which the first question finds out."""
+        """Whether the file is known to be damaged; the first question that reads it finds out."""
         return self._decoded.is_damaged
 
     def last_received(self) -> Nanos | None:

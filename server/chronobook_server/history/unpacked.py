@@ -152,7 +152,7 @@ class DecodedSegment:
     """The decoded parts of one segment. Every method raises DamagedSegment where the bytes that it needs are damaged.
 
     `is_recent`: the segment is of the newest part of the history, whose parts go last when memory is short.
-    `is_damaged`: the index cannot be used, which the first use of it finds out.
+    `is_damaged`: the index is known to be unusable; its first use finds out.
     """
 
     def __init__(self, file: SegmentFile, memories: Memories) -> None:

@@ -1,9 +1,9 @@
 """Names of callers, by which fair shares are counted.
 
 Envoy states the origin of each request in headers, and removes such headers of the callers themselves. The server
-believes them only on a connection that proves to be Envoy's: one through a socket in the file system, whose mode lets
-in the server's own user and group, or one with the certificate of the gateway. On any other connection the caller is
-the peer.
+believes them only on a connection that proves to be Envoy's. Such a connection has the certificate of the gateway, or
+goes through a socket in the file system, whose mode lets in the server's own user and group. On any other connection
+the caller is the peer.
 """
 
 import ipaddress
