@@ -79,15 +79,10 @@ class HotRows:
         """Return prices without a row at the start that are known to be empty there."""
         # Later segments of the epoch share the dict and add to it.
         named: Mapping[int, int] = self._segment.named.copy()
-        known_range = self._segment.ranges[0][1]
         found = []
         entries = iter(named.items())
         while part := list(islice(entries, ordering.STEP_ROWS // 8)):
-            found += [
-                price
-                for price, number in part
-                if lowest <= price <= highest and number < self._segment.number and price not in known_range
-            ]
+            found += [price for price, number in part if lowest <= price <= highest and number < self._segment.number]
             yield
         self._check_scale()
         return np.sort(np.array(found, np.int64))

@@ -39,8 +39,7 @@ class IntervalRows(Protocol):
     def known_zeros(self, lowest: int, highest: int) -> Work[Steps]:
         """Return prices from `lowest` to `highest` that are known to be empty until they have a row.
 
-        They ascend, int64 of shape (prices,). Prices that have rows may be among them. Prices inside the range that the
-        segment began with are not.
+        They ascend, int64 of shape (prices,). Prices that have rows, or that a known range holds, may be among them.
         """
 
     def levels(self, lowest: int, highest: int) -> Work[LevelRows]:
