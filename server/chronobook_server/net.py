@@ -29,7 +29,7 @@ def check_files(tls: Tls) -> None:
 
 
 def resolve_free(address: Address) -> Address:
-    """Return an address to listen on with its name resolved. Raises AddressTaken where it cannot be had."""
+    """Return an address to listen on with its name resolved. Raises AddressTaken if it cannot be had."""
     try:
         family, _, _, _, found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:

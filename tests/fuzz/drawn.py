@@ -18,7 +18,7 @@ class Drawn:
         return self._at < len(self._data)
 
     def take(self, count: int) -> bytes:
-        """Return the next bytes, fewer where there are not so many."""
+        """Return the next bytes, fewer if there are not so many."""
         taken = self._data[self._at : self._at + count]
         self._at += count
         return taken

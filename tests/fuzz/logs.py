@@ -88,7 +88,7 @@ def _read(log: bytes) -> LogContents | None:
 
 
 def _open(log: bytes) -> HistoryStore | None:
-    """Return the history of a folder with this log in it; None where it is refused."""
+    """Return the history of a folder with this log in it; None if it is refused."""
     folder, files = _world().folder, MemoryFiles()
     files.contents = {name: bytearray(data) for name, data in folder.files.contents.items()}
     files.contents[folder.logs[-1]] = bytearray(log)

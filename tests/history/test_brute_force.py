@@ -42,7 +42,7 @@ class Answers:
             return None
 
     def point(self, price: Decimal, time: int) -> tuple[Decimal | None, Decimal | None] | None:
-        """Return the quantities at a price and a second before; None where the instant is unknown."""
+        """Return the quantities at a price and a second before; None if the instant is unknown."""
         try:
             quantity, before, *event = self.history.point_at(self.price(price), Millis(time))
         except (BeforeHistory, HistoryGap):

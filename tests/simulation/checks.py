@@ -23,7 +23,7 @@ _MOST_WAITING = 2000
 _MOST_ROWS = 10_000
 
 Answer = int | str | None
-"""A signed quantity in 10^-9, why there is none, or None where the level is unknown."""
+"""A signed quantity in 10^-9, why there is none, or None if the level is unknown."""
 
 
 class Steps(NamedTuple):

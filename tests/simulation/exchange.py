@@ -153,7 +153,7 @@ class Symbol:
         return [[text(price, price_pad), text(quantity, quantity_pad)] for price, quantity in levels]
 
     def ticker(self) -> dict[str, Any] | None:
-        """Return the best prices; None where a side is empty."""
+        """Return the best prices; None if a side is empty."""
         if not self.bids or not self.asks:
             return None
         bid, ask, time = max(self.bids), min(self.asks), self.times[-1]

@@ -139,7 +139,7 @@ class World:
                 symbol.pads = (random.randint(1, 9), random.randint(0, 9))
 
     def _wild(self, symbol: Symbol, kind: str, frame: dict[str, Any]) -> dict[str, Any] | None:
-        """Return an event as the exchange tells it wrongly; None where it does not."""
+        """Return an event as the exchange tells it wrongly; None if it does not."""
         if kind in TIME_FAULTS:
             symbol.doubt()
             time = wild_time(kind.removeprefix("event_"), frame["T"], self.random, self.clock.speed)

@@ -30,7 +30,7 @@ def is_final(answer: Answer) -> bool:
 
 
 def event_of(truth: Truth, answer: Answer, asked_for: int | None) -> int | None:
-    """Return the event that an answer is the state after; None where a snapshot cut one into two.
+    """Return the event that an answer is the state after; None if a snapshot cut one into two.
 
     `asked_for` is the instant of the question, None for now: an answer about the very moment of the last event has an
     age nevertheless.
@@ -89,7 +89,7 @@ def quantity(truth: Truth, judge: Judge, answer: Answer, *, price: float, time: 
 
 
 def _is_nearest(truth: Truth, target: float, found: float, *, number: int, side: str | None) -> None:
-    """Raise Wrong where another level is nearer, or as near and lower."""
+    """Raise Wrong if another level is nearer, or as near and lower."""
 
     def distance(price: float) -> tuple[int, float]:
         return abs(round(price * UNIT) - round(target * UNIT)), price

@@ -19,7 +19,7 @@ def ms(seconds: float | str) -> int:
 
 
 def same(what: str, said: object, right: object) -> None:
-    """Raise Wrong where two things are not the same."""
+    """Raise Wrong if two things are not the same."""
     if said != right:
         raise Wrong(f"{what} is {said}, and not {right}")
 

@@ -97,7 +97,7 @@ class Load:
         return await over_grpc(self.client, asked)
 
     async def answered(self, way: str, asked: Question) -> Answer | Refused | None:
-        """Ask one of the ways, and judge the answer; None where there was no server."""
+        """Ask one of the ways, and judge the answer; None if there was no server."""
         outages, was_down, told = self.outages, self.is_down, self.judge.standing[asked.symbol].newest
         begun = time.perf_counter()
         answer = await WAYS[way](self, asked)

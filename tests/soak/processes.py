@@ -39,7 +39,7 @@ class Sample:
 
 
 def sample(pid: int, time: int) -> Sample:
-    """Return how a process stands. Raises OSError where there is none."""
+    """Return how a process stands. Raises OSError if there is none."""
     folder = _PROC / str(pid)
     rolled = re.search(r"^Anonymous:\s+(\d+) kB", (folder / "smaps_rollup").read_text(), re.MULTILINE)
     threads = re.search(r"^Threads:\s+(\d+)", (folder / "status").read_text(), re.MULTILINE)
@@ -120,7 +120,7 @@ class Served:
             return await self._process.wait()
 
     async def kill(self) -> None:
-        """End the server at once, where it still runs."""
+        """End the server at once, if it still runs."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()

@@ -158,7 +158,7 @@ class Truth:
         return self.first + index
 
     def number_of(self, update_id: int) -> int | None:
-        """Return the event that ends with an update id; None where none does. Raises Forgotten, and Wrong before it."""
+        """Return the event that ends with an update id; None if none does. Raises Forgotten, and Wrong before it."""
         index = bisect_left(self._finals, update_id)
         if index == len(self._finals):
             raise Wrong(f"update id {update_id} has not been yet")

@@ -34,7 +34,7 @@ class Trouble:
         return struck
 
     def step(self, kind: str) -> None:
-        """Count an operation. Raises OSError where it is refused."""
+        """Count an operation. Raises OSError if it is refused."""
         if self.strikes(kind):
             raise self.error()
 

@@ -123,7 +123,7 @@ class NaiveArchive:
         )
 
     def quantity(self, price: Decimal, time: int) -> Signed:
-        """Return the signed quantity; None where it is unknown for any reason."""
+        """Return the signed quantity; None if it is unknown for any reason."""
         epoch = self.epoch_at(time)
         return None if epoch is None else epoch.at(time).book.quantity(price)
 

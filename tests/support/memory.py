@@ -18,7 +18,7 @@ class MemoryFiles:
         self.written_at = 4e9  # in Unix seconds, of all files
 
     def take(self, count: int) -> None:
-        """Use up room. Raises OSError where there is not enough."""
+        """Use up room. Raises OSError if there is not enough."""
         if self.room is not None:
             if count > self.room:
                 raise OSError(errno.ENOSPC, "No space left on device")

@@ -50,7 +50,7 @@ class NaiveBook:
                     self.told.add(price)
 
     def quantity(self, price: Decimal) -> Decimal | None:
-        """Return the signed quantity at a price (asks negative); None where it is unknown."""
+        """Return the signed quantity at a price (asks negative); None if it is unknown."""
         if price in self.bids:
             return self.bids[price]
         if price in self.asks:
@@ -82,11 +82,11 @@ class NaiveHistory:
         return self._times[-1]
 
     def quantity(self, price: Decimal, time: int) -> Decimal | None:
-        """Return the signed quantity at a price at an instant (ms); None where unknown or before the start."""
+        """Return the signed quantity at a price at an instant (ms); None if unknown or before the start."""
         index = bisect_right(self._times, time) - 1
         return self._rows[price][index] if index >= 0 else None
 
     def difference(self, price: Decimal, time: int) -> Decimal | None:
-        """Return the change of the plain quantity over the second before an instant; None where unknown."""
+        """Return the change of the plain quantity over the second before an instant; None if unknown."""
         now, before = self.quantity(price, time), self.quantity(price, time - 1000)
         return None if now is None or before is None else abs(now) - abs(before)

@@ -31,7 +31,7 @@ class State:
         return KnownRange(self.lowest, self.highest)
 
     def quantity(self, price: int) -> int | None:
-        """Return the signed quantity; None where it is unknown."""
+        """Return the signed quantity; None if it is unknown."""
         if price in self.levels:
             return self.levels[price]
         is_inside = self.lowest <= price and (price <= self.highest or self.highest == MAX_STEPS)

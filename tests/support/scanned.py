@@ -29,7 +29,7 @@ class Scanned:
         self.changes = changes_of(rows, self.times, self.update_ids)
 
     def quantity(self, price: int, event: int) -> int | None:
-        """Return the signed quantity after an event; None where it is unknown."""
+        """Return the signed quantity after an event; None if it is unknown."""
         held = [quantity for number, quantity in self.levels.get(price, []) if number <= event]
         if held:
             return held[-1]

@@ -58,7 +58,7 @@ def outcome_codes(numbers: Iterable[int]) -> Integers:
 
 # The generated classes type each optional field, so a function for all messages takes Any.
 def present(message: Any, field: str) -> Any:
-    """Return an optional field; None where it is absent."""
+    """Return an optional field; None if it is absent."""
     return getattr(message, field) if message.HasField(field) else None
 
 

@@ -125,7 +125,7 @@ _TOKEN_FILE = (
 
 
 def _number(text: str) -> float | None:
-    """Read a number; None where the text is not one."""
+    """Read a number; None if the text is not one."""
     try:
         return float(text)
     except ValueError:

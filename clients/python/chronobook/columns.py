@@ -76,8 +76,8 @@ def _categories(pd: Any, codes: "npt.NDArray[Any]", names: dict[int, str]) -> An
 class Stretch:
     """Covered instants of a level, both ends included: it had only the listed changes.
 
-    quantity  the quantity at `start`; None where it was unknown, which ends with the first change
-    side      None where the quantity is 0 or unknown
+    quantity  the quantity at `start`; None if it was unknown, which ends with the first change
+    side      None if the quantity is 0 or unknown
     """
 
     start: float
@@ -92,7 +92,7 @@ class LevelChanges(Columns):
 
     timestamps   times of the events, in order
     quantities   the new quantities; 0.0 means that the level was emptied
-    sides        their sides; 0 where the quantity is 0
+    sides        their sides; 0 if the quantity is 0
     update_ids   final update ids of the events
     stretches    the covered instants, in order of time; the rest of the interval is unknown, or not final yet
     gaps         the gaps in the interval, in order of time
@@ -115,8 +115,8 @@ class BestPrices(Columns):
     """The best prices over an interval: a row for the start of every stretch, and one for every event that moved them.
 
     timestamps                      times of the events, in order; in the first row of a stretch its start
-    bid_prices, bid_quantities      NaN where there was no bid
-    ask_prices, ask_quantities      NaN where there was no ask
+    bid_prices, bid_quantities      NaN if there was no bid
+    ask_prices, ask_quantities      NaN if there was no ask
     update_ids                      final update ids of the events that led to these states
     stretches                       the covered instants, in order of time; the rest is unknown, or not final yet
     gaps                            the gaps in the interval, in order of time
@@ -140,12 +140,12 @@ class Quantities(Columns):
     """Quantities at pairs of a price and an instant, in the order of the question.
 
     outcomes        the outcome of each pair, as numbers of `Outcome`
-    quantities      0.0 means that the exchange had nothing there; NaN where the pair is not ANSWERED
-    sides           0 where the quantity is 0 or not known
-    differences     the quantities minus those one second before; NaN where one of the two is not known
-    previous_sides  the sides one second before; 0 where the quantity was 0 or is not known
-    as_of           times of the events that led to these states; NaN where there is none
-    update_ids      final update ids of those events, exact; floats, because of NaN where there is none
+    quantities      0.0 means that the exchange had nothing there; NaN if the pair is not ANSWERED
+    sides           0 if the quantity is 0 or not known
+    differences     the quantities minus those one second before; NaN if one of the two is not known
+    previous_sides  the sides one second before; 0 if the quantity was 0 or is not known
+    as_of           times of the events that led to these states; NaN if there is none
+    update_ids      final update ids of those events, exact; floats, because of NaN if there is none
     complete_to     answers up to this instant are final; None before the first event, and for no pairs
     """
 

@@ -34,7 +34,7 @@ class ChronobookError(Exception):
     code         the gRPC status
     metadata     details of the reason, as text; the contract lists the keys
     violations   of INVALID_FIELD: the fields
-    retry_delay  seconds to wait before asking again, as advised by the server; None where it advises nothing
+    retry_delay  seconds to wait before asking again, as advised by the server; None if it advises nothing
     request_id   the request's id in the logs of the edge and the server; "" where there was none
 
     >>> try:
@@ -69,7 +69,7 @@ class ChronobookError(Exception):
         return self.code in passing or isinstance(self, ConnectionFailed)
 
     def _seconds(self, key: str) -> float | None:
-        """Return a number of the metadata; None where it is missing or not one."""
+        """Return a number of the metadata; None if it is missing or not one."""
         try:
             return float(self.metadata[key])
         except (KeyError, ValueError):
@@ -94,7 +94,7 @@ class HistoryGap(ChronobookError):
 
     @property
     def start(self) -> float | None:
-        """The last instant known before the gap, in Unix seconds; None where the server did not say."""
+        """The last instant known before the gap, in Unix seconds; None if the server did not say."""
         return self._seconds("gap_start")
 
     @property
@@ -142,7 +142,7 @@ _TYPES: dict[str, type[ChronobookError]] = {
 
 
 def _details(trailing_metadata: Iterable[tuple[str, str | bytes]]) -> tuple[ErrorInfo, BadRequest, RetryInfo]:
-    """Return the details of a failed call, empty where they are missing or unreadable.
+    """Return the details of a failed call, empty if they are missing or unreadable.
 
     grpc_status.rpc_status would raise where status and details disagree, and hide the failure itself.
     """
@@ -153,7 +153,7 @@ def _details(trailing_metadata: Iterable[tuple[str, str | bytes]]) -> tuple[Erro
                 status.ParseFromString(value)
         for detail in status.details:
             for part in (info, bad_request, retry):
-                detail.Unpack(part)  # nothing happens where the type is another
+                detail.Unpack(part)  # nothing happens if the type is another
     except DecodeError:
         return ErrorInfo(), BadRequest(), RetryInfo()
     return (info if info.domain == DOMAIN else ErrorInfo()), bad_request, retry

@@ -62,13 +62,13 @@ class LocalOrderBook:
 
     @property
     def best_bid(self) -> PriceLevel | None:
-        """The highest bid; None where there is none."""
+        """The highest bid; None if there is none."""
         price = max(self.bids, default=None)
         return None if price is None else PriceLevel(price, self.bids[price])
 
     @property
     def best_ask(self) -> PriceLevel | None:
-        """The lowest ask; None where there is none."""
+        """The lowest ask; None if there is none."""
         price = min(self.asks, default=None)
         return None if price is None else PriceLevel(price, self.asks[price])
 
@@ -78,7 +78,7 @@ class LocalOrderBook:
         return [PriceLevel(price, held[price]) for price in sorted(held, reverse=side is Side.BID)[:limit]]
 
     def quantity(self, price: float) -> float | None:
-        """Return the quantity at a price, on either side; None where it is unknown."""
+        """Return the quantity at a price, on either side; None if it is unknown."""
         held = self.bids.get(price, self.asks.get(price))
         if held is not None:
             return held

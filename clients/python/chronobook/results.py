@@ -141,7 +141,7 @@ class Status:
     complete_to             answers up to this instant are final; None before the first event
     age                     seconds since the book moved on or was confirmed; None before the first time
     known_range             None while no book is in sync
-    best_bid, best_ask      None where there is none, or no book in sync
+    best_bid, best_ask      None if there is none, or no book in sync
     resyncs_count           number of times that the book was lost since the server started
     malformed_frames_count  frames that could not be read since the server started
     trading_status          the exchange's word, TRADING in the ordinary case; None while it has not been read
@@ -152,7 +152,7 @@ class Status:
     sync_error              why no book is in sync, in words; None while one is
     rejected_events_count   events whose time or update ids contradicted those around them
     redated_events_count    events up to a second back in time, dated to the event before them
-    bid_known_bps           known distance below the best bid, in basis points; None where it has no end
+    bid_known_bps           known distance below the best bid, in basis points; None if it has no end
     ask_known_bps           known distance above the best ask, in basis points
     """
 
@@ -225,11 +225,11 @@ class Quantity:
     target_price       the price asked about
     actual_price       the price answered about: the same, or without a timestamp the nearest level's
     timestamp          the instant that this is an answer about
-    difference         quantity minus previous_quantity; None where that is unknown
+    difference         quantity minus previous_quantity; None if that is unknown
     is_nearest_level   the level answered about is not the price asked about
-    side               None where the quantity is 0
-    previous_side      the side one second before; None where the quantity was 0 or is unknown
-    previous_quantity  the quantity at the same price one second before; None where it is unknown
+    side               None if the quantity is 0
+    previous_side      the side one second before; None if the quantity was 0 or is unknown
+    previous_quantity  the quantity at the same price one second before; None if it is unknown
     is_proven          no unknown price could hold a nearer level; always true with a timestamp
     as_of, update_id   time and update id of the event that this is the state after
     complete_to        answers up to this instant are final; None before the first event
@@ -361,9 +361,9 @@ class LevelMessage:
     timestamp   time of the event that this is about; of the last event applied in STATE and HEARTBEAT, of the last
                 event before the gap in GAP, and of the last event or message told in END
     quantity    in STATE and CHANGE
-    difference  quantity minus the one a second before `timestamp`, in STATE and CHANGE; None where that is unknown
-    change      quantity minus that of the message before, in CHANGE; None where that was unknown
-    side        in STATE and CHANGE; None where the quantity is 0
+    difference  quantity minus the one a second before `timestamp`, in STATE and CHANGE; None if that is unknown
+    change      quantity minus that of the message before, in CHANGE; None if that was unknown
+    side        in STATE and CHANGE; None if the quantity is 0
     update_id   in STATE and CHANGE
     gap_start   the last final instant before the gap, in GAP and RESYNCED
     gap_end     the first instant known after the gap, in RESYNCED

@@ -38,7 +38,7 @@ _UNEVEN = 2.0
 
 
 class Witness(NamedTuple):
-    """A transaction time with the receive time of its message; `received` is None where it is unknown."""
+    """A transaction time with the receive time of its message; `received` is None if it is unknown."""
 
     time: Millis
     received: Nanos | None
@@ -59,7 +59,7 @@ def witness(message: DepthUpdate | DepthSnapshot) -> Witness:
 
 
 def _elapsed_ms(one: Witness, other: Witness) -> int:
-    """Return the ms of the local clock between two messages; 0 where they are unknown."""
+    """Return the ms of the local clock between two messages; 0 if they are unknown."""
     if one.received is None or other.received is None:
         return 0
     return max((other.received - one.received) // _NS, 0)

@@ -26,7 +26,7 @@ class CrossedBook(ValueError):
 class OrderBook:
     """The book after one event; `apply` takes it to the next.
 
-    `best_bid` is 0 and `best_ask` MAX_STEPS where that side is empty.
+    `best_bid` is 0 and `best_ask` MAX_STEPS if that side is empty.
     """
 
     def __init__(self, keyframe: Keyframe) -> None:
@@ -35,7 +35,7 @@ class OrderBook:
         self.transaction_time: Millis = keyframe.transaction_time
         self.known_range: KnownRange = keyframe.known_range
         self.levels: dict[int, int] = dict(keyframe.levels)
-        # Prices outside the known range that events have named. Such a price is empty where it has no level.
+        # Prices outside the known range that events have named. Such a price is empty if it has no level.
         self.named: set[int] = set(keyframe.named)
         self.best_bid = max((price for price, quantity in self.levels.items() if quantity > 0), default=0)
         self.best_ask = min((price for price, quantity in self.levels.items() if quantity < 0), default=MAX_STEPS)
@@ -139,7 +139,7 @@ class OrderBook:
             raise CrossedBook(f"{self.instrument.symbol}: best bid {self.best_bid} >= best ask {self.best_ask}")
 
     def quantity(self, price: Price) -> SignedQuantity | None:
-        """Return the signed quantity at a price; None where it is unknown."""
+        """Return the signed quantity at a price; None if it is unknown."""
         quantity = self.levels.get(price)
         if quantity is None:
             return SignedQuantity(0) if price in self.known_range or price in self.named else None
@@ -190,7 +190,7 @@ class OrderBook:
         self._view = None  # the names stay: the range may move away again
 
     def rescale(self, instrument: Instrument) -> None:
-        """Move to an instrument's finer steps. Raises MalformedDecimal where a level outgrows them."""
+        """Move to an instrument's finer steps. Raises MalformedDecimal if a level outgrows them."""
         price_factor, quantity_factor = self.instrument.factors_to(instrument)
         levels = {price * price_factor: quantity * quantity_factor for price, quantity in self.levels.items()}
         for price, quantity in levels.items():

@@ -15,7 +15,7 @@ from .values import SLACK_MS, UpdateId
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """The events that continue a snapshot; `objection` says why it cannot be the book, None where it can."""
+    """The events that continue a snapshot; `objection` says why it cannot be the book, None if it can."""
 
     events: list[DepthUpdate]
     objection: str | None

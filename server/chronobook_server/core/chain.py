@@ -223,7 +223,7 @@ class Chain:
         return Input.SNAPSHOT_HELD
 
     def events_after(self, snapshot: DepthSnapshot) -> list[DepthUpdate] | None:
-        """Return the kept events that continue a snapshot as the book; None where it cannot be the book."""
+        """Return the kept events that continue a snapshot as the book; None if it cannot be the book."""
         newest = self.kept[-1] if self.kept else None
         is_silent = newest is self._newest_refused
         found = consider(snapshot, self.kept, self._belief, self._newest_id, self._refused, is_silent=is_silent)

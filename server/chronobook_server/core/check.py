@@ -71,7 +71,7 @@ class Recent:
             self._events.clear()
 
     def named_after(self, update_id: UpdateId) -> set[int] | None:
-        """Return the prices that events named which end after this update id; None where some are forgotten."""
+        """Return the prices that events named which end after this update id; None if some are forgotten."""
         if update_id < self._start:
             return None
         named: set[int] = set()
@@ -118,7 +118,7 @@ def compare(book: OrderBook, levels: Mapping[int, int], window: KnownRange, name
 
 
 def learned(book: OrderBook, levels: Mapping[int, int], window: KnownRange, time: Millis) -> RangeWidened | None:
-    """Return the unknown levels that a snapshot proving `window` adds to the book; None where it adds none."""
+    """Return the unknown levels that a snapshot proving `window` adds to the book; None if it adds none."""
     own = book.known_range
     if window == NOTHING_KNOWN:
         return None

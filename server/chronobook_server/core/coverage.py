@@ -43,12 +43,12 @@ class KnownRange:
 
     @property
     def lowest_or_none(self) -> int | None:
-        """The lowest price proven; None where every bid is known."""
+        """The lowest price proven; None if every bid is known."""
         return self.lowest or None
 
     @property
     def highest_or_none(self) -> int | None:
-        """The highest price proven; None where every ask is known."""
+        """The highest price proven; None if every ask is known."""
         return self.highest if self.highest < MAX_STEPS else None
 
     def rescaled(self, factor: int) -> "KnownRange":

@@ -58,7 +58,7 @@ class HistoryGap(Refusal):
 
 
 class LevelUnknown(Refusal):
-    """No snapshot covered the price and no event has named it; the known range is in doubles, None where open."""
+    """No snapshot covered the price and no event has named it; the known range is in doubles, None if open."""
 
     def __init__(self, what: str, *, lowest: float | None, highest: float | None) -> None:
         low = "the lowest bid" if lowest is None else f"{lowest:.15g}"

@@ -21,7 +21,7 @@ class Keyframe:
     """A whole book at an update id, with the range of prices that it proves: the start of an epoch.
 
     `levels` maps a price to its signed quantity (positive bid, negative ask). `named` are known prices outside the
-    range: empty where they have no level. Where the first Update does not say `previous_final_update_id == update_id`,
+    range: empty if they have no level. Where the first Update does not say `previous_final_update_id == update_id`,
     it holds the keyframe's update id itself, and the epoch's first instant is that Update's; until there is an Update,
     the epoch is not confirmed.
     """
@@ -37,7 +37,7 @@ class Keyframe:
 
 
 class BestPrices(NamedTuple):
-    """The best bid and ask with their quantities, in steps; both 0 where that side is empty."""
+    """The best bid and ask with their quantities, in steps; both 0 if that side is empty."""
 
     bid: int
     bid_quantity: int
@@ -122,7 +122,7 @@ class InstrumentChanged:
 class Contract:
     """Contract as the exchange lists it: its word for the state (usually TRADING), and its rules.
 
-    Tick and step size are decimal text as on the wire, empty where the list has none; old orders keep the old tick.
+    Tick and step size are decimal text as on the wire, empty if the list has none; old orders keep the old tick.
     """
 
     trading_status: str

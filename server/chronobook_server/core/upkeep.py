@@ -110,7 +110,7 @@ class Upkeep:
         return True
 
     def wanted(self, book: OrderBook, now: float) -> Urgency | None:
-        """Return why another snapshot is wanted now; None where none is. The caller asks for it."""
+        """Return why another snapshot is wanted now; None if none is. The caller asks for it."""
         if self.is_near(book, now):
             return Urgency.NEAR
         if now - self._asked < self._pause:
@@ -136,7 +136,7 @@ class Upkeep:
 def known_bps(book: OrderBook) -> tuple[float | None, float | None]:
     """Return how far all prices are known below the best bid and above the best ask, in basis points of these.
 
-    None for a side without levels, and 0 where the best price lies outside the known range.
+    None for a side without levels, and 0 if the best price lies outside the known range.
     """
     known, bid, ask = book.known_range, book.best_bid, book.best_ask
     below = bid - known.lowest if bid in known else 0

@@ -77,7 +77,7 @@ class BookView:
         return self.prices[mask][:limit], -self.quantities[mask][:limit]
 
     def nearest(self, target: Price, side: Side | None = None) -> Nearest | None:
-        """Return the level (of a side) nearest to a price, of two equally near the lower; None where none is known."""
+        """Return the level (of a side) nearest to a price, of two equally near the lower; None if none is known."""
         prices, quantities = self.prices, self.quantities
         if side is not None:
             of_side = quantities > 0 if side is Side.BID else quantities < 0

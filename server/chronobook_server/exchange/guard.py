@@ -52,7 +52,7 @@ class Guard:
                 self._want(symbol, wanted)
 
     def ask(self, symbol: str, question: Callable[[Sink], bool]) -> bool:
-        """Return the answer of a symbol's sink; False where there is none. Raises nothing."""
+        """Return the answer of a symbol's sink; False if there is none. Raises nothing."""
         sink = self._sinks.get(symbol)
         if sink is None or symbol in self._broken:
             return False

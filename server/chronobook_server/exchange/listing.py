@@ -33,7 +33,7 @@ _SIZE = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 class ExchangeInfo:
     """The exchange's contracts by symbol, its time, and the request weight that it allows a minute.
 
-    Time and weight are None where the reply has none. `odd` has the symbols with unreadable entries. `is_partial`: most
+    Time and weight are None if the reply has none. `odd` has the symbols with unreadable entries. `is_partial`: most
     entries are odd, so an absent symbol may still be listed.
     """
 
@@ -103,7 +103,7 @@ def _body(data: bytes) -> dict[str, Any]:
 
 
 def _contract(entry: Mapping[str, Any]) -> Contract | None:
-    """Return the contract of an entry; None where its status is missing."""
+    """Return the contract of an entry; None if its status is missing."""
     status = entry.get("status")
     if type(status) is not str or not status:
         return None
@@ -115,7 +115,7 @@ def _contract(entry: Mapping[str, Any]) -> Contract | None:
 
 
 def _size(filters: object, kind: str, name: str) -> str:
-    """Return a size as decimal text; empty where there is none."""
+    """Return a size as decimal text; empty if there is none."""
     for rule in filters if isinstance(filters, list) else ():
         if isinstance(rule, dict) and rule.get("filterType") == kind:
             size = rule.get(name)

@@ -176,7 +176,7 @@ class RealNetwork:
 
 
 async def _body(reply: aiohttp.ClientResponse, most: int) -> bytes:
-    """Return the body of a reply, unpacked. Raises Unreachable where it has more bytes than `most`."""
+    """Return the body of a reply, unpacked. Raises Unreachable if it has more bytes than `most`."""
     coding = one_line(reply.headers.get("Content-Encoding", "identity").lower())
     if coding not in ("identity", "gzip"):
         raise Unreachable(f"the reply is packed with {coding}, which the request did not ask for")

@@ -46,7 +46,7 @@ class SnapshotQueue:
         self._waiting.pop(symbol, None)
 
     def first(self, now: float) -> tuple[str, SnapshotWanted] | None:
-        """Return the request whose turn it is; None where none is ready."""
+        """Return the request whose turn it is; None if none is ready."""
         ready = [(symbol, waiting) for symbol, waiting in self._waiting.items() if waiting.not_before <= now]
         if not ready:
             return None
@@ -54,7 +54,7 @@ class SnapshotQueue:
         return symbol, waiting.wanted
 
     def delay(self, now: float) -> float | None:
-        """Return the seconds until a request is ready; None where none waits."""
+        """Return the seconds until a request is ready; None if none waits."""
         soonest = min((waiting.not_before for waiting in self._waiting.values()), default=None)
         if soonest is None:
             return None

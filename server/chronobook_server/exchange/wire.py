@@ -30,7 +30,7 @@ class MalformedKind(Enum):
 
 
 class MalformedFrame(ValueError):
-    """Bytes that are not a valid message; `symbol` is None where it cannot be read either."""
+    """Bytes that are not a valid message; `symbol` is None if it cannot be read either."""
 
     def __init__(self, kind: MalformedKind, symbol: str | None = None) -> None:
         super().__init__(kind.value)

@@ -28,7 +28,7 @@ def finish(work: Work[_Answer]) -> _Answer:
 
 
 class LevelState(NamedTuple):
-    """State of a price at an instant; `quantity` is None where it is unknown."""
+    """State of a price at an instant; `quantity` is None if it is unknown."""
 
     quantity: SignedQuantity | None
     as_of: Millis

@@ -238,7 +238,7 @@ def _read_small(path: Path) -> bytes:
 
 
 def _seconds(value: object) -> float:
-    """Return Unix seconds read from a file. Raises ValueError where they are none."""
+    """Return Unix seconds read from a file. Raises ValueError if they are none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= float(value) < math.inf:
         raise ValueError("no time")
     return float(value)

@@ -37,7 +37,7 @@ class OpenFile(Protocol):
     """A file that is read in parts."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return so many bytes from an offset; fewer where the file ends before. Raises OSError."""
+        """Return so many bytes from an offset; fewer if the file ends before. Raises OSError."""
 
 
 class Files(Protocol):
@@ -56,7 +56,7 @@ class Files(Protocol):
         """Return a file to read parts of. It stays readable when the file is removed."""
 
     def grow(self, name: str, size: int = 0) -> GrowingFile:
-        """Return a file to append to, cut to `size` bytes first; made where there is none."""
+        """Return a file to append to, cut to `size` bytes first; made if there is none."""
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file, durably, or none."""

@@ -133,7 +133,7 @@ class HotSegment:
         return UpdateId(self.update_ids[-1]) if self.times else self.baseline_update_id
 
     def last_received(self) -> Nanos | None:
-        """Return the receive time of the last event; None where there is none."""
+        """Return the receive time of the last event; None if there is none."""
         return Nanos(self.receive_times[-1]) if self.receive_times and self.receive_times[-1] else None
 
     # --- in
@@ -196,7 +196,7 @@ class HotSegment:
         return self.named.get(price, self.number) < self.number
 
     def rescale(self, instrument: Instrument) -> None:
-        """Move to an instrument's finer steps. Raises OverflowError, changing nothing, where a number outgrows them."""
+        """Move to an instrument's finer steps. Raises OverflowError, changing nothing, if a number outgrows them."""
         price_factor, quantity_factor = self.instrument.factors_to(instrument)
         baseline = np.asarray(self.baseline_quantities)
         ranges = [(events, known_range.rescaled(price_factor)) for events, known_range in self.ranges]
@@ -231,7 +231,7 @@ class HotSegment:
     def following(self, start: Millis, instrument: Instrument | None = None) -> tuple[Start, "HotSegment"]:
         """Return the start of the segment that continues this one, and that segment, empty.
 
-        With an instrument, the segment has its steps. Raises OverflowError where a level outgrows them.
+        With an instrument, the segment has its steps. Raises OverflowError if a level outgrows them.
         """
         view = self._view(self.events)
         following = Start(
@@ -254,7 +254,7 @@ class HotSegment:
     def _numbers_of(self, price: int) -> "array[int] | None":
         """Return the numbers of a price's changes, in order; the walk adds those since the last call.
 
-        None where the price is no level.
+        None if the price is no level.
         """
         level = self._level_ids.get(price)
         if level is None:

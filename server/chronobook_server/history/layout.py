@@ -153,7 +153,7 @@ def _packed(header: Header, content_hash: bytes, sections: int) -> bytes:
 def read(name: str, symbol: str, data: bytes, size: int, exchange: str = "") -> tuple[Header, dict[Kind, Section]]:
     """Return header and table of sections from the first bytes of a file of `size` bytes.
 
-    Raises DamagedFile; ForeignFile where the file is of another exchange or symbol than these; UnknownFormat where the
+    Raises DamagedFile; ForeignFile if the file is of another exchange or symbol than these; UnknownFormat if the
     header is sound and of a version that is not known. An exchange that is empty may be any.
     """
     if len(data) < _PREFIX.size:

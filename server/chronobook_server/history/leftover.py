@@ -10,7 +10,7 @@ from .recovery import start_of
 
 
 class Leftover:
-    """Files of such a folder. Raises OSError where it is unreadable."""
+    """Files of such a folder. Raises OSError if it is unreadable."""
 
     def __init__(self, files: Files, segment_ms: int) -> None:
         self._files = files

@@ -88,7 +88,7 @@ class Start:
         )
 
     def rescaled(self, instrument: Instrument) -> "Start":
-        """Return the same state in finer steps. Raises OverflowError where a level outgrows them.
+        """Return the same state in finer steps. Raises OverflowError if a level outgrows them.
 
         A known range and named prices beyond the bound are left out: they are unknown from here on.
         """
@@ -240,7 +240,7 @@ def _decode_update(body: memoryview) -> Update:
 
 
 def _decode(start: Start, last: tuple[Millis, UpdateId], kind: bytes, body: memoryview) -> Entry:
-    """Return the entry in a record. Raises ValueError where it makes no sense although its checksum is right."""
+    """Return the entry in a record. Raises ValueError if it makes no sense although its checksum is right."""
     match kind:
         case _ if kind == _UPDATE:
             return _decode_update(body)
@@ -262,9 +262,9 @@ def _decode(start: Start, last: tuple[Millis, UpdateId], kind: bytes, body: memo
 
 
 def read_log(name: str, symbol: str, data: bytes, exchange: str = "") -> LogContents | None:
-    """Return the good part of a log; None where even its beginning is damaged.
+    """Return the good part of a log; None if even its beginning is damaged.
 
-    Raises UnknownFormat; ForeignFile where it is of another exchange or symbol than these.
+    Raises UnknownFormat; ForeignFile if it is of another exchange or symbol than these.
     """
     if len(data) < _FILE.size:
         return None

@@ -37,10 +37,10 @@ def first_impossible(
     continued: bool = False,
     is_newest: bool = False,
 ) -> int | None:
-    """Return the number of the first event with an impossible `T`; None where all are possible.
+    """Return the number of the first event with an impossible `T`; None if all are possible.
 
     `times` never decrease. Receive times are in ns; 0 means unknown. `baseline` is the `T` before the first event.
-    `ahead` is the lead of `T` over the receive time in ms at the last event before; None where it is unknown.
+    `ahead` is the lead of `T` over the receive time in ms at the last event before; None if it is unknown.
     `continued`: no gap lies in between. `is_newest`: no event follows that could confirm a jump of the last one.
     """
     if not len(times):

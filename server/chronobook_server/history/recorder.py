@@ -50,7 +50,7 @@ RETRY_MS = 1000
 class Recorder:
     """Writer of a symbol's records. `instrument`: the newest scales; `last_time`: `T` of the last event held.
 
-    `last_received`: receive time of the newest event held; None where the folder lacks it.
+    `last_received`: receive time of the newest event held; None if the folder lacks it.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Recorder:
 
     @property
     def seal_error(self) -> str | None:
-        """Why the last seal failed, in words; None where it did not."""
+        """Why the last seal failed, in words; None if it did not."""
         return self._unsealed.error
 
     @property

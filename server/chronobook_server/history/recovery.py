@@ -69,7 +69,7 @@ class Recovery:
     """Scan of a folder: `sealed` are the files that answer, `unsealed` the segments with only a log so far."""
 
     def __init__(self, files: Files, symbol: str, exchange: str, memories: Memories, damage: Damage) -> None:
-        """Scan the folder. Raises OSError where the folder itself is unreadable or not writable."""
+        """Scan the folder. Raises OSError if the folder itself is unreadable or not writable."""
         self._files = files
         self._symbol = symbol
         self._exchange = exchange
@@ -140,7 +140,7 @@ class Recovery:
         return True
 
     def _read_log(self, name: str) -> LogContents | None:
-        """Return the contents of a log, None where it has none; a torn beginning is removed."""
+        """Return the contents of a log, None if it has none; a torn beginning is removed."""
         try:
             data = self._files.read(name)
             contents = read_log(name, self._symbol, data, self._exchange)
@@ -292,7 +292,7 @@ def _is_old(segment: SealedSegment) -> bool:
 
 
 def _times(segment: SealedSegment) -> Columns | None:
-    """Return the times of a file's events; None where they are damaged, or there are none."""
+    """Return the times of a file's events; None if they are damaged, or there are none."""
     try:
         times, apart, received = map(segment.file.column, (Kind.TIMES, Kind.EVENT_TIMES, Kind.RECEIVE_TIMES))
     except DamagedSegment:
@@ -311,7 +311,7 @@ def _ahead(columns: Columns) -> int | None:
 
 
 def _fits(before: Segment, after: Segment) -> bool | None:
-    """Return whether a segment continues the one before it; None where it does not claim to."""
+    """Return whether a segment continues the one before it; None if it does not claim to."""
     if before.end is None:  # only its log is there, and may have lost its tail
         if after.start <= before.last_time or (after.continued and after.baseline_update_id < before.last_update_id):
             return False

@@ -31,7 +31,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LevelStep:
-    """Quantity at a price from an event on; None where it is unknown.
+    """Quantity at a price from an event on; None if it is unknown.
 
     `is_change`: the event changed it. Otherwise it is the requested state, or has become known without an event.
     """
@@ -93,7 +93,7 @@ def _gap_after(segment: Segment, gap: GapInterval) -> GapStep:
 class _Reading(ABC, Generic[_Known, _Step]):
     """Reader from a position on; `damage` is the gap that began with a damaged stretch, still without an end.
 
-    The subscriber's knowledge at the position, `known`, is None where the state comes first.
+    The subscriber's knowledge at the position, `known`, is None if the state comes first.
     """
 
     def __init__(self, store: HistoryStore, after: Position, end: Millis) -> None:
@@ -175,7 +175,7 @@ def level_steps(
 ) -> Work[LevelSteps]:
     """Return a price's next steps up to `end`, about `limit` of them; empty after the last one.
 
-    `is_known`: whether the subscriber knows the quantity at the position; None where the state comes first.
+    `is_known`: whether the subscriber knows the quantity at the position; None if the state comes first.
     `is_in_gap`: the subscriber knows of the gap at the position. Raises BeforeHistory and ScaleGrew.
     """
     reading = _LevelReading(store, after, end, price)
@@ -227,7 +227,7 @@ def book_steps(
     """Return the book's next steps up to `end`, those of one segment; empty after the last one.
 
     A whole book comes where a stretch begins, and where the known range has moved. `known_range` is the subscriber's at
-    the position; None where the book comes first. Raises BeforeHistory and ScaleGrew.
+    the position; None if the book comes first. Raises BeforeHistory and ScaleGrew.
     """
     reading = _BookReading(store, after, end)
     return (yield from reading.read(known_range, is_in_gap=is_in_gap, limit=1))
@@ -271,7 +271,7 @@ def is_certain_after(store: HistoryStore, position: Position) -> bool:
 
 
 def quantity_after(store: HistoryStore, price: Price, position: Position) -> SignedQuantity | None:
-    """Return the quantity at a price after the event of a position; None where it is unknown."""
+    """Return the quantity at a price after the event of a position; None if it is unknown."""
     with suppress(BeforeHistory, HistoryGap):
         segment, time = store.timeline.told_at(position.time), position.time
         rows = store.changes_in(segment, price, time, time)  # several events may be of one instant
@@ -284,7 +284,7 @@ def quantity_after(store: HistoryStore, price: Price, position: Position) -> Sig
 
 
 def known_range_after(store: HistoryStore, position: Position) -> KnownRange | None:
-    """Return the known range at a position; None where there is none."""
+    """Return the known range at a position; None if there is none."""
     with suppress(BeforeHistory, HistoryGap, DamagedSegment):
         return store.range_at(store.timeline.told_at(position.time), position.time)
     return None

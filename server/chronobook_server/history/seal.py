@@ -47,7 +47,7 @@ class Sealer(Protocol):
 
 
 def seal_segment(files: Files, job: SealJob) -> str | None:
-    """Run a job, also one begun before; return how the log differs from memory, None where it does not.
+    """Run a job, also one begun before; return how the log differs from memory, None if it does not.
 
     When this returns, the file reads back byte for byte. A different file of that name is set aside. Raises OSError.
     """
@@ -74,7 +74,7 @@ def _held(files: Files, name: str) -> bytes | None:
 
 
 def log_difference(files: Files, job: SealJob) -> str | None:
-    """Return how a log differs from the segment in memory, in words; None where it does not."""
+    """Return how a log differs from the segment in memory, in words; None if it does not."""
     hot = job.hot
     try:
         contents = read_log(job.log, job.symbol, files.read(job.log), job.exchange)

@@ -19,8 +19,8 @@ class IntervalRows(Protocol):
     """All rows of an interval of one segment. Its events are fixed when it is made: later ones are not among them.
 
     Events have the numbers 1, 2, …, and 0 stands for the state at the start of the interval. Prices and quantities are
-    in steps of `instrument`. Every method raises DamagedSegment where the bytes that it needs are damaged, and
-    ScaleGrew where the segment has moved to finer steps since.
+    in steps of `instrument`. Every method raises DamagedSegment if the bytes that it needs are damaged, and
+    ScaleGrew if the segment has moved to finer steps since.
     """
 
     @property
@@ -56,9 +56,9 @@ class Segment(Protocol):
     """A segment; all prices and quantities are in steps of its own `instrument`.
 
     `start` is the first instant that the segment answers for. `end` is the first instant after it, or None while it
-    grows. `ended_by` is the cause of the gap that follows, or None where the epoch goes on.
+    grows. `ended_by` is the cause of the gap that follows, or None if the epoch goes on.
 
-    Every question raises DamagedSegment where the bytes that it needs are damaged. An instant before `start` gets the
+    Every question raises DamagedSegment if the bytes that it needs are damaged. An instant before `start` gets the
     state before the first event. A Work answers for the state at its first step, also where events are appended or the
     file is removed between two steps.
     """
@@ -94,7 +94,7 @@ class Segment(Protocol):
         """Final update id of the last event; of the state before the first event where there is none."""
 
     def last_received(self) -> Nanos | None:
-        """Return the receive time of the last event; None where it is not known."""
+        """Return the receive time of the last event; None if it is not known."""
 
     # --- one instant
 
@@ -114,7 +114,7 @@ class Segment(Protocol):
         """Return the whole known book at an instant."""
 
     def nearest_at(self, price: Price, time: Millis, side: Side | None) -> Work[Nearest | None]:
-        """Return the level (of a side) nearest to a price at an instant; None where no level is known."""
+        """Return the level (of a side) nearest to a price at an instant; None if no level is known."""
 
     # --- an interval
 

@@ -29,7 +29,7 @@ class Opened(Held):
 
 
 class SegmentFile:
-    """Header and sections of one file. Every read raises DamagedSegment where the part of the file is damaged."""
+    """Header and sections of one file. Every read raises DamagedSegment if the part of the file is damaged."""
 
     is_recent = False
 
@@ -94,7 +94,7 @@ class SegmentFile:
             self.read(section.offset, section.length, section.checksum)
 
     def last_received(self) -> Nanos | None:
-        """Return the receive time of the last event; None where there is no event."""
+        """Return the receive time of the last event; None if there is no event."""
         times, events, received = map(self.column, (Kind.TIMES, Kind.EVENT_TIMES, Kind.RECEIVE_TIMES))
         if not len(times) == len(events) == len(received) == self.header.events:
             raise self.damaged(f"{self.name} has no times of some events")

@@ -134,7 +134,7 @@ class HistoryStore:
 
     @property
     def last_received(self) -> Nanos | None:
-        """Receive time of the last event held, in ns; None where it is unknown."""
+        """Receive time of the last event held, in ns; None if it is unknown."""
         return self.recorder.last_received
 
     def newest_state(self) -> tuple[Millis, UpdateId] | None:
@@ -297,7 +297,7 @@ class HistoryStore:
         return LevelPage(self.instrument, ChangeRows.joined(pages.rows), pages.stretches, pages.next)
 
     def changes_in(self, segment: Segment, price: Price, start: Millis, end: Millis) -> ChangeRows:
-        """Return a price's changes in one segment. Raises HistoryGap where that is damaged."""
+        """Return a price's changes in one segment. Raises HistoryGap if that is damaged."""
         price_factor, quantity_factor = self._factors(segment)
         own_price, rest = divmod(price, price_factor)
         if rest:
@@ -366,7 +366,7 @@ class HistoryStore:
         return states
 
     def quantity_before(self, price: Price, time: Millis) -> SignedQuantity | None:
-        """Return the quantity of a price a second before an instant; None where it is unknown."""
+        """Return the quantity of a price a second before an instant; None if it is unknown."""
         earlier = Millis(time - DIFFERENCE_MS)
         try:
             segment = self.timeline.at(earlier)

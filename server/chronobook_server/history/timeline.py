@@ -86,7 +86,7 @@ class Timeline:
         return segment
 
     def last_segment(self) -> Segment:
-        """Return the segment of the last event held. Raises BeforeHistory where there is none."""
+        """Return the segment of the last event held. Raises BeforeHistory if there is none."""
         counted = self._counted()
         if not counted:
             raise BeforeHistory(0, None)

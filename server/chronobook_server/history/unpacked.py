@@ -149,7 +149,7 @@ class Rows(Held):
 
 
 class DecodedSegment:
-    """The decoded parts of one segment. Every method raises DamagedSegment where the bytes that it needs are damaged.
+    """The decoded parts of one segment. Every method raises DamagedSegment if the bytes that it needs are damaged.
 
     `is_recent`: the segment is of the newest part of the history, whose parts go last when memory is short.
     `is_damaged`: the index is known to be unusable; its first use finds out.
@@ -223,7 +223,7 @@ class DecodedSegment:
         return self.file.section(Kind.CHUNK_LEVELS).count
 
     def rows_of(self, index: Columns, price: int) -> tuple[Chunk, int, int] | None:
-        """Return the rows of a price: a chunk, and the first and end number in it. None where it has none."""
+        """Return the rows of a price: a chunk, and the first and end number in it. None if it has none."""
         prices = index.prices
         level = bisect_left(prices, price)
         if level == len(prices) or prices[level] != price:

@@ -337,7 +337,7 @@ class Hub:
     # --- messages
 
     def difference(self, price: Price, quantity: SignedQuantity, time: Millis) -> int | None:
-        """Return a quantity minus that of a second before; None where the latter is unknown."""
+        """Return a quantity minus that of a second before; None if the latter is unknown."""
         before = self.history.quantity_before(price, time)
         return None if before is None else abs(quantity) - abs(before)
 

@@ -326,7 +326,7 @@ class Watch(ABC, Generic[_Message]):
         )
 
     def _wanted(self, message: _Message) -> _Message | None:
-        """Return a message as its reader wants it; None where it is to be left out."""
+        """Return a message as its reader wants it; None if it is to be left out."""
         # Where several events came at once, the state that was told of may have had this one in it.
         if message.kind is Kind.CHANGE and self._position is not None and message.update_id is not None:
             return message if message.update_id > self._position.update_id else None

@@ -31,7 +31,7 @@ CAUSES = {cause: pb.Cause.Value(cause.value) for cause in Cause}
 
 # The generated classes type each optional field, so a function for all requests takes Any.
 def optional(request: Any, field: str) -> float | None:
-    """Return an optional number of a request; None where it is absent."""
+    """Return an optional number of a request; None if it is absent."""
     return getattr(request, field) if request.HasField(field) else None
 
 
@@ -181,7 +181,7 @@ def best(instrument: Instrument, rows: tuple[Steps, Steps]) -> pb.PriceLevel | N
 
 
 def bounds(known_range: KnownRange, instrument: Instrument) -> tuple[float | None, float | None]:
-    """Return the ends of a known range in doubles; None where it is open."""
+    """Return the ends of a known range in doubles; None if it is open."""
     low, high = known_range.lowest_or_none, known_range.highest_or_none
     return (
         None if low is None else instrument.price_to_float(low),

@@ -29,7 +29,7 @@ class Places:
         return len(self._shares)
 
     def enter(self, caller: Caller, lose: Callable[[], object]) -> Place:
-        """Return a place for a call. Raises TooBusy where its caller has its share."""
+        """Return a place for a call. Raises TooBusy if its caller has its share."""
         place = Place(caller, lose)
         try:
             displaced = self._shares.enter(caller, place)

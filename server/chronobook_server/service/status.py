@@ -126,6 +126,6 @@ def _change(change: ContractChanged) -> pb.GetHistoryResponse.ContractChange:
 
 
 def _size(text: str) -> float | None:
-    """Return a tick or step size; None where the exchange sends none or an invalid one."""
+    """Return a tick or step size; None if the exchange sends none or an invalid one."""
     size = float(text) if _SIZE.fullmatch(text) else 0.0
     return size or None

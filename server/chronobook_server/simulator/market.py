@@ -69,7 +69,7 @@ class Truth:
         }
 
     def ticker(self, symbol: str) -> Event | None:
-        """Return a bookTicker event of the best levels; None where a side is empty."""
+        """Return a bookTicker event of the best levels; None if a side is empty."""
         if not self.bids or not self.asks:
             return None
         bid, ask = self._best

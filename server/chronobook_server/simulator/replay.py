@@ -77,7 +77,7 @@ class _Body:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """Return the files of a recording in order. Raises BadRecording where there are none."""
+    """Return the files of a recording in order. Raises BadRecording if there are none."""
     if not path.is_dir():
         return (path,)
     files = tuple(sorted(entry for entry in path.iterdir() if entry.suffix in _SUFFIXES and entry.is_file()))
@@ -209,7 +209,7 @@ def survey(path: Path) -> Survey:
 def lines_of(path: Path, symbol: str, symbols: Sequence[str]) -> Iterator[Line]:
     """Yield a symbol's lines in order, with at most one snapshot: the first one that the events continue.
 
-    Raises BadRecording where a snapshot could be of several symbols.
+    Raises BadRecording if a snapshot could be of several symbols.
     """
     before: int | None = None  # update id before the first event
     has_snapshot = False

@@ -118,7 +118,7 @@ class Simulator:
         return f"ws://127.0.0.1:{self.port}/public"
 
     async def start(self) -> None:
-        """Listen on 127.0.0.1. Raises OSError where the port is in use."""
+        """Listen on 127.0.0.1. Raises OSError if the port is in use."""
         app = web.Application()
         app.router.add_get("/fapi/v1/depth", self._get_depth)
         app.router.add_get("/fapi/v1/exchangeInfo", self._get_exchange_info)
