@@ -78,7 +78,7 @@ def options(*decorators: Callable[[_Command], _Command]) -> Callable[[_Command],
 exchange_options = options(
     option("--rest-url", type=REST_URL, default=settings.LIVE_REST_URL, help="The base before /fapi/v1."),
     option("--stream-url", type=STREAM_URL, default=settings.LIVE_STREAM_URL, help="The base before /stream."),
-    option("--update-speed", type=click.Choice(UPDATE_SPEEDS), default="100ms", help="How often events come."),
+    option("--update-speed", type=click.Choice(UPDATE_SPEEDS), default="100ms", help="Interval of depth events."),
 )
 serve_options = options(
     option(
@@ -88,14 +88,14 @@ serve_options = options(
         help="Symbols to keep; the first one is the default. ALL: every contract that is traded, the others first.",
     ),
     exchange_options,
-    option("--listen", type=ENDPOINT, default=DEFAULT_LISTEN, help="Where gRPC is served."),
+    option("--listen", type=ENDPOINT, default=DEFAULT_LISTEN, help="Address to serve gRPC on."),
     option(
         "--data-dir",
         type=click.Path(path_type=Path),
         default=Path("data"),
-        help="Directory of this server's own, where history is kept.",
+        help="Directory of the history; no other server may use it.",
     ),
-    option("--retention", "retention_ms", type=DURATION, default="24h", help="How long history is kept."),
+    option("--retention", "retention_ms", type=DURATION, default="24h", help="Age up to which history is kept."),
     option(
         "--retention-bytes",
         type=SIZE,
@@ -120,7 +120,7 @@ serve_options = options(
         "audit_interval_ms",
         type=INTERVAL,
         default="30m",
-        help="How often each book is compared with the exchange's own at least, or never.",
+        help="Longest time between two comparisons of a book with the exchange's own, or never.",
     ),
 )
 # The gateway's options have their own environment variables, because CHRONOBOOK_LISTEN is the server's address.
@@ -130,10 +130,10 @@ gateway_option = partial(option, prefix="CHRONOBOOK_GATEWAY")
 def open_options(option: Callable[..., Callable[[_Command], _Command]]) -> Callable[[_Command], _Command]:
     """Declare the options of a server or a gateway that faces a network."""
     return options(
-        option("--tls-certificate", type=FILE, default=None, help="PEM file of the certificate to show: TLS."),
+        option("--tls-certificate", type=FILE, default=None, help="PEM file of the certificate to show; turns TLS on."),
         option("--tls-key", type=FILE, default=None, help="PEM file of its key."),
         option("--client-ca", type=FILE, default=None, help="PEM file: only clients with a certificate of this CA."),
-        option("--metrics", type=ADDRESS, default=None, help="Where Prometheus finds metrics; nowhere if not given."),
+        option("--metrics", type=ADDRESS, default=None, help="Address of metrics for Prometheus; none by default."),
         option("--insecure", is_flag=True, help="Listen beyond this machine without authenticating callers."),
     )
 
@@ -206,9 +206,9 @@ def _serve_settings(*, symbols: tuple[str, ...], **given: Any) -> settings.Serve
 
 
 @main.command()
-@gateway_option("--listen", type=ADDRESS, default=DEFAULT_GATEWAY, help="Where REST is served.")
+@gateway_option("--listen", type=ADDRESS, default=DEFAULT_GATEWAY, help="Address to serve REST on.")
 @option(
-    "--upstream", "upstreams", type=ENDPOINTS, default=DEFAULT_LISTEN, help="Where the servers are, one or several."
+    "--upstream", "upstreams", type=ENDPOINTS, default=DEFAULT_LISTEN, help="Addresses of the servers, one or several."
 )
 @open_options(gateway_option)
 @gateway_option("--jwt-keys", type=FILE, default=None, help="JWKS file: only callers with a token signed by its keys.")
@@ -290,9 +290,15 @@ def run_both(**given: Any) -> None:
 @exchange_options
 @option("--output", type=click.Path(path_type=Path), required=True,
         help="A folder, or one file: .jsonl.zst, .jsonl.gz or .jsonl.")  # fmt: skip
-@option("--rotate-interval", "rotate_ms", type=DURATION, default="1h", help="In a folder, how often a file begins.")
-@option("--rotate-bytes", type=SIZE, default="1GB", help="In a folder, about how large a file becomes.")
-@option("--max-bytes", type=SIZE, default=None, help="Stop after about so many bytes in files; else at Ctrl+C.")
+@option(
+    "--rotate-interval",
+    "rotate_ms",
+    type=DURATION,
+    default="1h",
+    help="In a folder, the time after which a new file begins.",
+)
+@option("--rotate-bytes", type=SIZE, default="1GB", help="In a folder, the size after which a new file begins.")
+@option("--max-bytes", type=SIZE, default=None, help="Stop after about this many bytes; by default at Ctrl+C.")
 def record_streams(
     *,
     symbols: tuple[str, ...],
@@ -344,14 +350,14 @@ RATE = click.FloatRange(0, 1)
 SECONDS = click.FloatRange(0)
 
 fault_options = options(
-    click.option("--drop", type=RATE, default=0.0, help="Part of the events that is never sent."),
-    click.option("--repeat", type=RATE, default=0.0, help="Part of the events that is sent twice."),
-    click.option("--malform", type=RATE, default=0.0, help="Part of the events sent as something unreadable."),
-    click.option("--junk", type=RATE, default=0.0, help="Part of the events with something unreadable beside them."),
-    click.option("--disconnect", type=RATE, default=0.0, help="Part of the events after which all streams are cut."),
-    click.option("--straddle", type=RATE, default=0.0, help="Part of the snapshots whose id lies inside an event."),
-    click.option("--stale", type=RATE, default=0.0, help="Part of the snapshots that are too old."),
-    click.option("--refuse", type=RATE, default=0.0, help="Part of the snapshot requests that is refused."),
+    click.option("--drop", type=RATE, default=0.0, help="Fraction of events that are never sent."),
+    click.option("--repeat", type=RATE, default=0.0, help="Fraction of events that are sent twice."),
+    click.option("--malform", type=RATE, default=0.0, help="Fraction of events that are sent unreadable."),
+    click.option("--junk", type=RATE, default=0.0, help="Fraction of events with an unreadable frame beside them."),
+    click.option("--disconnect", type=RATE, default=0.0, help="Fraction of events after which all streams are cut."),
+    click.option("--straddle", type=RATE, default=0.0, help="Fraction of snapshots with an id inside an event."),
+    click.option("--stale", type=RATE, default=0.0, help="Fraction of snapshots that are too old."),
+    click.option("--refuse", type=RATE, default=0.0, help="Fraction of snapshot requests that are refused."),
     click.option("--refuse-status", type=click.IntRange(400, 599), default=429, help="HTTP status of these refusals."),
     click.option("--retry-after", type=click.IntRange(0), default=1, help="Seconds that a 429 or 418 asks to wait."),
     click.option("--snapshot-delay", type=SECONDS, default=0.0, help="Seconds before every snapshot."),
@@ -365,7 +371,7 @@ fault_options = options(
 @click.option("--replay", type=click.Path(exists=True, path_type=Path), default=None,
               help="Recorded lines (receive_ns SPACE json): a file, plain, .gz or .zst, or a folder.")  # fmt: skip
 @click.option("--speed", type=Parsed("speed", _speed), default="1", show_default=True,
-              help="How many times as fast as recorded, or max.")  # fmt: skip
+              help="Multiple of the recorded speed, or max.")  # fmt: skip
 @fault_options
 def simulate(
     *,
