@@ -92,7 +92,12 @@ MUTANTS = (
         "if update in self.seen or self._is_from_before(update):",
         "if True:",
     ),
-    Mutant("every time is believed", "core/belief.py", "if follows(last, event, self._speed) else", "if True else"),
+    Mutant(
+        "every time is believed",
+        "core/belief.py",
+        "return Verdict.BELIEVED if is_believed else",
+        "return Verdict.BELIEVED if True else",
+    ),
     Mutant(
         "a time that goes back is believed",
         "core/belief.py",

@@ -292,6 +292,16 @@ def test_a_snapshot_denies_an_event_that_fits_only_a_clock_step() -> None:
     assert belief.judge(at(START + 5_200, START + 5_250 + step), keyframe) is Verdict.BELIEVED
 
 
+@pytest.mark.parametrize("late", [0, LONG_JUMP_MS])
+def test_after_a_pause_an_event_is_of_the_end_of_the_pause(late: int) -> None:
+    belief, pause = Belief(at(START, START)), 3_600_000
+    assert belief.judge(at(START + pause - late, START + pause), None) is Verdict.BELIEVED
+    assert belief.judge(at(START + LONG_JUMP_MS, START + pause), None) is Verdict.BELIEVED
+    # Our clock may have been set ahead: this event may as well be of any time between.
+    assert belief.judge(at(START + LONG_JUMP_MS + 1, START + pause), None) is Verdict.DOUBTED
+    assert belief.judge(at(START + pause - LONG_JUMP_MS - 1, START + pause), None) is Verdict.DOUBTED
+
+
 @pytest.mark.parametrize("quiet", [2_000, 60_000, 3_600_000])
 def test_a_quiet_symbol_resumes_at_its_event_after_a_reconnect(quiet: int) -> None:
     belief = Belief(at(START, START))

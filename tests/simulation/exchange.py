@@ -64,6 +64,7 @@ class Symbol:
     pushed_at: list[float] = field(default_factory=list)
     inside: dict[int, dict[int, int]] = field(default_factory=dict)  # books at ids that lie inside an event
     aliases: dict[int, list[int]] = field(default_factory=dict)  # ids that were told and are wrong
+    was_wild: bool = False  # whether the last event was told with a wild time
     doubtful: set[int] = field(default_factory=set)  # events that a gap may begin or end at, though none was lost
     is_batched: bool = True  # an event is soon after the changes in it, as the exchange's are
     was_untraded: bool = False  # for a time, by the list of contracts

@@ -15,8 +15,8 @@ WILD_TIMES = ("ahead_seconds", "ahead_minutes", "ahead_day", "ahead_years", "mic
 def wild_time(kind: str, time: int, random: Random, speed: float = 1.0) -> int:
     """Return a time that is wrong in this way; the pauses between events, which could hide it, grow with the speed."""
     match kind:
-        case "ahead_seconds":
-            return time + int(random.randint(3000, MINUTE - 1) * speed)
+        case "ahead_seconds":  # more than a burst holds an event back: a late one with a later time looks right
+            return time + int(random.randint(8000, MINUTE - 1) * speed)
         case "ahead_minutes":
             return time + int(random.randint(3 * MINUTE, 59 * MINUTE) * speed)
         case "ahead_a_minute":  # of snapshots, which do not agree with an event by chance

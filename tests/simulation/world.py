@@ -98,6 +98,9 @@ class World:
 
     def _push(self, symbol: Symbol) -> None:
         kind = next((kind for kind, rate in self.rates.items() if self.random.random() < rate), None)
+        if kind in TIME_FAULTS and symbol.was_wild:
+            kind = None  # two wild times in a row may agree, and are two witnesses then
+        symbol.was_wild = kind in TIME_FAULTS
         if kind is not None:
             self.report.faults[kind] += 1
             self._disturb(symbol, kind)

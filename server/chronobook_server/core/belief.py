@@ -163,12 +163,22 @@ class Belief:
         if event.time < last.time - SLACK_MS:
             return Verdict.REFUSED
         if keyframe is None:
-            return Verdict.BELIEVED if follows(last, event, self._speed) else Verdict.DOUBTED
+            is_believed = follows(last, event, self._speed) and self._fits_pause(last, event)
+            return Verdict.BELIEVED if is_believed else Verdict.DOUBTED
         if agree(keyframe, event) or follows(keyframe, event, self._speed):
             return Verdict.BELIEVED
         # The symbol was quiet, or the time is wrong. A clock that was set ahead would make every earlier time fit.
         is_witnessed = _is_live_after_quiet(keyframe, event) if stored is None else self._is_in_step(event)
         return Verdict.BELIEVED if is_witnessed else Verdict.DOUBTED
+
+    @staticmethod
+    def _fits_pause(last: Witness, event: Witness) -> bool:
+        """Return whether an event after a long pause is near the end of it, by our clock.
+
+        A clock that was set ahead during the pause makes every time within the step fit.
+        """
+        moved = event.time - last.time
+        return moved <= LONG_JUMP_MS or _elapsed_ms(last, event) - moved <= LONG_JUMP_MS
 
     def _is_in_step(self, event: Witness) -> bool:
         """Return whether an event's time has moved as far as the local clock since one of the believed messages."""
