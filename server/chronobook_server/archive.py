@@ -132,7 +132,7 @@ class Archive:
             trim((*self.histories.values(), *self._leftovers.values()), self._limit)
 
     async def _age(self) -> None:
-        """Expire the segments of symbols without new events, which would otherwise tell the time."""
+        """Expire the segments of symbols without new events, which would otherwise give the time."""
         while True:
             self.age()
             # A file set aside is dated by its modification time. A thread looks into the folders, because that takes

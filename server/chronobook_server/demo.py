@@ -18,7 +18,7 @@ from chronobook_server.simulator import Simulator
 
 SYMBOLS = ("ETHUSDT", "BTCUSDT")
 SYNC_SECONDS = 30.0  # a choice: the simulator gives a book and two seconds of history within a few seconds
-# The ports that the README's examples name, where they are free.
+# The ports that the README's examples name; used if they are free.
 GRPC_PORT, REST_PORT = 50051, 8000
 
 

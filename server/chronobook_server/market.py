@@ -42,7 +42,7 @@ from chronobook_server.hub.fanout import Hub
 _FUTURE_MS = 1000
 
 # The exchange sends the best prices of a symbol every few seconds, and its depth at least twice a second while they
-# move. This long without depth is therefore no coincidence. A snapshot then tells whether the stream is silent or the
+# move. This long without depth is therefore no coincidence. A snapshot then shows whether the stream is silent or the
 # best price was wrong.
 SILENT_SECONDS = 5.0
 # A live stream delivers every event contained in a snapshot within 0.5 s; stop waiting after this long.
@@ -183,7 +183,7 @@ class Market:
         return wanted
 
     def malformed(self, source: int = 0, *, reason: str = "it cannot be read") -> SnapshotWanted | None:
-        """Count an unreadable event; the next one tells whether it matters."""
+        """Count an unreadable event; the next one shows whether it matters."""
         self.counts.malformed_frames += 1
         self._tell(Trouble(TroubleKind.UNREADABLE, f"an event was dropped: {reason}"))
         if self.state in (State.DISCONNECTED, State.SUSPENDED):
@@ -215,7 +215,7 @@ class Market:
         if self._is_silent(now):
             self._behind_since = None
             wanted = self._take(self._sync.silent()) or wanted
-        # If the best prices are beyond the snapshot, an event must come, which tells whether one was missed.
+        # If the best prices are beyond the snapshot, an event must come, which shows whether one was missed.
         waited = now - self._resuming_since
         if waited >= (_PATIENCE_SECONDS if self._ticker <= self._sync.held_update_id else _LONGEST_PATIENCE_SECONDS):
             wanted = self._take(self._sync.lose_patience()) or wanted

@@ -113,7 +113,7 @@ def best_prices(
 def quantities(
     prices: Collection[Price], timestamps: Collection[Instant], *, symbol: str
 ) -> Generator[pb.BatchGetQuantityRequest, pb.BatchGetQuantityResponse, Quantities]:
-    """Ask about pairs. Raises ValueError for a naive datetime, and where there are not as many of both."""
+    """Ask about pairs. Raises ValueError for a naive datetime, and if the numbers of both differ."""
     asked, instants = convert.floats(prices), convert.instants(timestamps)
     if len(asked) != len(instants):
         raise ValueError(f"{len(asked)} prices and {len(instants)} timestamps: they must be pairs")

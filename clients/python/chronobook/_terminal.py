@@ -1,4 +1,4 @@
-"""Terminal output: lines in colour where the terminal has any, and a book redrawn in place."""
+"""Terminal output: lines in colour if the terminal has any, and a book redrawn in place."""
 
 from collections.abc import Iterable
 from typing import TextIO

@@ -292,7 +292,7 @@ def _failed(error: Exception) -> int:
     """Print one line with the reason of a failure; return the exit code."""
     line = f"chronobook: {error}"
     if isinstance(error, ChronobookError) and error.reason == error.code.name:
-        # The contract has no reason for it, so only the logs of the edge and the server tell more.
+        # The contract has no reason for it, so only the logs of the edge and the server have details.
         line += f" (request {error.request_id})"
     print(_render.printable(line), file=sys.stderr)
     return 1

@@ -50,7 +50,7 @@ class Columns:
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the columns as a frame. Raises ExtraMissing without pandas.
 
-        Instants are in UTC, to the millisecond; `timestamps` is the index where there is one. Sides and outcomes are
+        Instants are in UTC, to the millisecond; `timestamps` is the index if there is one. Sides and outcomes are
         categories by their names, no side is missing.
         """
         pd = extra("pandas", "pandas")

@@ -144,7 +144,7 @@ _TYPES: dict[str, type[ChronobookError]] = {
 def _details(trailing_metadata: Iterable[tuple[str, str | bytes]]) -> tuple[ErrorInfo, BadRequest, RetryInfo]:
     """Return the details of a failed call, empty if they are missing or unreadable.
 
-    grpc_status.rpc_status would raise where status and details disagree, and hide the failure itself.
+    grpc_status.rpc_status would raise if status and details disagree, and hide the failure itself.
     """
     status, info, bad_request, retry = Status(), ErrorInfo(), BadRequest(), RetryInfo()
     try:

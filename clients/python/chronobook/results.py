@@ -25,7 +25,7 @@ class SyncState(StrEnum):
     WAITING_FOR_BRIDGE = "WAITING_FOR_BRIDGE"
     IN_SYNC = "IN_SYNC"
     SUSPENDED = "SUSPENDED"  # the stream is lost; it may have missed events
-    RESUMING = "RESUMING"  # the stream is up again, and the next event tells whether any was missed
+    RESUMING = "RESUMING"  # the stream is up again, and the next event shows whether any was missed
     UNRECOGNIZED = "UNRECOGNIZED"
 
 
@@ -54,7 +54,7 @@ class Cause(StrEnum):
 class Kind(StrEnum):
     """Kind of a message of a watched level; skip UNRECOGNIZED ones."""
 
-    STATE = "STATE"  # the level as it is: first, and again after a gap
+    STATE = "STATE"  # the present level: first, and again after a gap
     CHANGE = "CHANGE"  # the level has changed
     HEARTBEAT = "HEARTBEAT"  # nothing is missing up to the message's timestamp
     GAP = "GAP"  # the book was lost: nothing is known until RESYNCED
@@ -76,7 +76,7 @@ class PriceLevel:
 class KnownRange:
     """Range of known prices, both ends included: a level inside that is not listed is empty.
 
-    Where `lowest` is above `highest`, no price is proven.
+    If `lowest` is above `highest`, no price is proven.
 
     lowest   None, only in history of earlier versions: every bid is known
     highest  None, only in history of earlier versions: every ask is known

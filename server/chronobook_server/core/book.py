@@ -51,15 +51,15 @@ class OrderBook:
         an unchanged price does not. Raises CrossedBook, after which the book is unusable.
         """
         changes: dict[int, int] = {}
-        # Sets before removals: where one event empties a price on one side and fills it on the other, the removal
-        # then finds the other side's level and leaves it alone, and the price changes once.
+        # Sets before removals: if one event empties a price on one side and fills it on the other, the removal then
+        # finds the other side's level and leaves it alone, and the price changes once.
         emptied_bids = self._set_levels(bids, asks, changes, is_bid=True)
         emptied_asks = self._set_levels(asks, bids, changes, is_bid=False)
         doubtful_bids = self._remove_levels(emptied_bids, changes, is_bid=True)
         doubtful_asks = self._remove_levels(emptied_asks, changes, is_bid=False)
         self._find_best()
         self._check_crossed()
-        # Where the market has passed the price, the other side cannot rest there either.
+        # If the market has passed the price, the other side cannot rest there either.
         passed = [price for price in doubtful_bids if price <= self.best_bid]
         passed += [price for price in doubtful_asks if price >= self.best_ask]
         for price in passed:
@@ -114,7 +114,7 @@ class OrderBook:
                         named.add(price)  # an older snapshot may still show the level
             elif not lowest <= price <= highest and price not in named:
                 # Below the range bids rest unseen, above it asks. The exchange also sends "0" for a side that an
-                # aggressive order merely crossed. That tells nothing about the other side.
+                # aggressive order merely crossed. That proves nothing about the other side.
                 if price <= highest if is_bid else price >= lowest:
                     named.add(price)
                     changes[price] = 0
@@ -183,7 +183,7 @@ class OrderBook:
     def widen(self, record: RangeWidened) -> None:
         """Add the levels and the known range that a later snapshot proved."""
         self.levels.update(record.levels)
-        # Where a side had no known level left, its best level is among these.
+        # If a side had no known level left, its best level is among these.
         best = self.best.joined_by(record.levels)
         self.best_bid, self.best_ask = best.bid, best.ask or MAX_STEPS
         self.known_range = record.known_range

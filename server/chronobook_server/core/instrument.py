@@ -103,8 +103,8 @@ class DecimalReader(dict[str, int]):
 
     `reader[text]` raises MalformedDecimal, or FinerThanScale when the text has more decimals than the scale. With
     `sign` -1 the integers are negative, as asks are. Zeros at the end of a text do not count as decimals; with
-    `counts_zeros` they do where there is much room, since the exchange writes prices as fine as its tick.
-    `what` names the number in errors.
+    `counts_zeros` they do if there is much room, because the exchange writes prices as fine as its tick. `what` names
+    the number in errors.
     """
 
     def __init__(

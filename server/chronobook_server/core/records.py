@@ -21,9 +21,9 @@ class Keyframe:
     """A whole book at an update id, with the range of prices that it proves: the start of an epoch.
 
     `levels` maps a price to its signed quantity (positive bid, negative ask). `named` are known prices outside the
-    range: empty if they have no level. Where the first Update does not say `previous_final_update_id == update_id`,
-    it holds the keyframe's update id itself, and the epoch's first instant is that Update's; until there is an Update,
-    the epoch is not confirmed.
+    range: empty if they have no level. If the first Update does not have `previous_final_update_id == update_id`, it
+    holds the keyframe's update id itself, and the epoch's first instant is that Update's. Until there is an Update, the
+    epoch is not confirmed.
     """
 
     instrument: Instrument
@@ -96,9 +96,9 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """The book after `start` is uncertain: the next event tells whether an event was missed.
+    """The book after `start` is uncertain: the next event shows whether an event was missed.
 
-    Resumed follows where none was missed, otherwise a Gap that starts here.
+    Resumed follows if none was missed, otherwise a Gap that starts here.
     """
 
     start: Millis
@@ -146,14 +146,14 @@ class ContractChanged:
 def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) -> Millis:
     """Return the first instant of the epoch that a keyframe and its first event make.
 
-    `complete_to` is the last final instant of the epoch before: no epoch begins on it. Where the event continues the
-    snapshot, the epoch starts when the snapshot was received, or at the snapshot's own time where that is no older.
+    `complete_to` is the last final instant of the epoch before: no epoch begins on it. If the event continues the
+    snapshot, the epoch starts when the snapshot was received, or at the snapshot's own time if that is no older.
     """
     start = update.transaction_time
     if update.previous_final_update_id == keyframe.update_id:
         elapsed = max((update.receive_time - keyframe.receive_time) // 1_000_000, 0)
         received = update.transaction_time - elapsed
-        # A snapshot dated to the end of the history before does not tell when its own state began.
+        # A snapshot dated to the end of the history before does not show when its own state began.
         is_later = complete_to is None or keyframe.transaction_time > complete_to
         is_believed = is_later and keyframe.transaction_time >= received - SLACK_MS
         # An event may take longer than a snapshot to come, so a start from receive times alone is later by that much.

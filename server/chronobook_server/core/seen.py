@@ -18,8 +18,8 @@ _LOW, _HALF = 2**32 - 1, 2**31
 class Seen:
     """The last REMEMBERED events of one symbol, 8 bytes each: 4 for the update ids, 4 for the time.
 
-    An event of the same update ids is a repetition where its time is no later. A count that begins anew has later
-    times; a garbled copy with an earlier time still counts as a repetition.
+    An event of the same update ids is a repetition if its time is no later. A count that begins anew has later times; a
+    garbled copy with an earlier time still counts as a repetition.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Seen:
         self._next = 0
 
     def add(self, update: DepthUpdate) -> None:
-        """Remember an event, in place of the oldest one where there is no room."""
+        """Remember an event, in place of the oldest one if there is no room."""
         event = _key(update) << 32 | update.transaction_time & _LOW
         if self._next < len(self._events):
             self._events[self._next] = event

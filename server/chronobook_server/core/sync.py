@@ -9,7 +9,7 @@ be the `u` of the one before, otherwise all starts again. Some consequences are 
 - An event that begins before the book's end and ends after it is no hole: another connection cuts its batches
   elsewhere, and quantities are absolute.
 - A lost stream need not mean a lost event. The book is kept without answering (SUSPENDED). When the stream is back
-  (RESUMING), the first event, or a snapshot of the same update id, tells whether an event was missed. Only then is
+  (RESUMING), the first event, or a snapshot of the same update id, shows whether an event was missed. Only then is
   there a gap, and it starts before the lost events, not where the loss was noticed.
 - A snapshot that comes while in sync is compared with the book at its update id, and adds prices outside the known
   range (see check.py).
@@ -152,7 +152,7 @@ class Synchroniser:
         return self._drain()
 
     def unreadable(self) -> list[Output]:
-        """Handle an unreadable event; the next one tells whether it matters."""
+        """Handle an unreadable event; the next one shows whether it matters."""
         self._step(Input.UNREADABLE)
         return self._drain()
 
@@ -169,7 +169,7 @@ class Synchroniser:
         return self._drain()
 
     def lose_patience(self) -> list[Output]:
-        """Stop waiting for an event that tells whether one was missed, if a snapshot is there instead."""
+        """Stop waiting for an event that shows whether one was missed, if a snapshot is there instead."""
         if self.state is State.RESUMING and self._held is not None:
             self._step(Input.PATIENCE_OVER)
         return self._drain()
@@ -312,7 +312,7 @@ class Synchroniser:
         if update is not None:
             self._chain.doubted.append(update)
         if self._awaited is None:
-            # The next event of a working stream tells sooner than a snapshot.
+            # The next event of a working stream shows it sooner than a snapshot.
             attempt = self._pace()
             self._ask(attempt=attempt if cause is Cause.EXCHANGE_SILENT else max(attempt, 1))
 

@@ -156,7 +156,7 @@ def relation_to_snapshot(update: DepthUpdate, last_update_id: UpdateId) -> Input
     if update.final_update_id < last_update_id:
         return Input.STALE
     if update.previous_final_update_id > last_update_id:
-        return Input.GAP  # also where its first id lies before the snapshot
+        return Input.GAP  # also if its first id lies before the snapshot
     return Input.BRIDGING if update.first_update_id <= last_update_id else Input.CONTIGUOUS
 
 

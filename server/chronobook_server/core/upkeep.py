@@ -41,7 +41,7 @@ class Upkeep:
         self._audit_seconds = audit_seconds
         self._is_named = is_named
         # `began` sets the others.
-        self._limit: int  # levels a side of the largest snapshot of this epoch; FULL_LIMIT where none brings more
+        self._limit: int  # levels a side of the largest snapshot of this epoch; FULL_LIMIT if none brings more
         self._room: tuple[int, int]  # from the best prices to the edges of the known range, at the last snapshot
         self._told: float  # time of that snapshot
         self._asked: float

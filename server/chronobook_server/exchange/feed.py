@@ -68,8 +68,8 @@ class FeedSettings:
 class Feed:
     """Supplier of every sink until `run` is cancelled. `add` puts the sink of a new symbol into `sinks`.
 
-    The exchange told an earlier feed to send nothing until `held_until` (Unix seconds). `held` is called when this feed
-    is told the same. `run` can be called once, because it closes the network at its end.
+    The exchange told an earlier feed to send nothing until `held_until` (Unix seconds). `held` is called when the
+    exchange demands that again. `run` can be called once, because it closes the network at its end.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Feed:
         self._is_unsure = not unsaid.isdisjoint(self._sinks)
         for symbol in tuple(self._sinks):
             if symbol in info.odd:
-                self._subscribe(symbol)  # it is listed, and its stream tells whether it is traded
+                self._subscribe(symbol)  # it is listed, and its stream shows whether it is traded
             elif symbol not in unsaid:
                 self._follow_one(symbol, info.contracts.get(symbol, NOT_LISTED), time)
 

@@ -17,7 +17,7 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
 def seconds_to_wait(headers: Mapping[str, str], unix_seconds: float) -> float:
     """Return the seconds that a refusal asks to wait, from 1 s to LONGEST_SECONDS.
 
-    A date counts from the reply's own `Date`, where it has one: this machine's clock may be wrong.
+    A date counts from the reply's own `Date`, if it has one: this machine's clock may be wrong.
     """
     after = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(after):

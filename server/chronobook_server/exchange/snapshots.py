@@ -23,7 +23,7 @@ from .wire import MalformedFrame, decode_snapshot
 
 # Requests under way at once; a choice that keeps the reserve of weight small.
 _AT_ONCE = 8
-# The longest back-off in seconds before a book's next request, where weight allows.
+# The longest back-off in seconds before a book's next request, if weight allows.
 LONGEST_DELAY = 10.0
 # Part of the weight that snapshots near the market leave to lost books; a choice.
 _KEPT_FOR_RESYNCS = 0.2

@@ -1,7 +1,7 @@
 """File operations of one symbol's history: its only access to a disk.
 
 A file under its final name is whole: it was written under another name, made durable and renamed. Logs are the
-exception: they grow, and their checksums tell how far they are good.
+exception: they grow, and their checksums show how far they are good.
 """
 
 import contextlib

@@ -124,12 +124,12 @@ class HotSegment:
 
     @property
     def last_time(self) -> Millis:
-        """`T` of the last event; of the baseline where there is none."""
+        """`T` of the last event; of the baseline if there is none."""
         return Millis(self.times[-1]) if self.times else self.baseline_time
 
     @property
     def last_update_id(self) -> UpdateId:
-        """Final update id of the last event; of the baseline where there is none."""
+        """Final update id of the last event; of the baseline if there is none."""
         return UpdateId(self.update_ids[-1]) if self.times else self.baseline_update_id
 
     def last_received(self) -> Nanos | None:

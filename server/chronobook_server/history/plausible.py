@@ -7,7 +7,7 @@ pause proves nothing either, because a replay leaves pauses out. These prove tha
 - `T` gains a day on the receive time, and does not reach the present by that;
 - `T` of a live stream jumps ahead of the time of its arrival;
 - `T` of the very last event jumps without another event that confirms it, and is not the time of its arrival;
-- the `E` of an event lies before the jump of its `T`, or before the last jump where it has the `T` of the event before:
+- the `E` of an event lies before the jump of its `T`, or before the last jump if it has the `T` of the event before:
   old servers raised a `T` that went back.
 """
 
@@ -69,7 +69,7 @@ def first_impossible(
     telling = (jumps | (steps == 0)) & (believed > latest) & (latest >= baseline)
     impossible[_refuted(believed, latest, telling, jumps, is_live, punctual)] = True
     if not continued:
-        # A snapshot's `T` is impossible too, where most of its events have an `E` far before it.
+        # A snapshot's `T` is impossible too, if most of its events have an `E` far before it.
         same = believed <= baseline
         apart = same & (believed > latest) & ~(is_live[0] & punctual)
         impossible[0] |= 2 * np.count_nonzero(apart) > np.count_nonzero(same)
@@ -87,7 +87,7 @@ def _leaps(distances: Integers, known: Flags, before: int | None) -> Flags:
 
 
 def _jumps(steps: Integers, distances: Integers, known: Flags, before: int | None) -> Flags:
-    """Return the events whose `T` moves much farther than the clock of the machine did, where that is known."""
+    """Return the events whose `T` moves much farther than the clock of the machine did, if that is known."""
     gains = np.diff(distances, prepend=distances[0] if before is None else before)
     both = known & np.append(before is not None, known[:-1])
     # A clock that is set back makes a false gain, so the smaller of both counts.

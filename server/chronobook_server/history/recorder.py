@@ -384,7 +384,7 @@ class Recorder:
         self._retention.drop_before(Millis(self.last_time - self._retention_ms), least=1)
 
     def expire(self, oldest: Millis) -> None:
-        """Drop files that end before an instant, the newest one too; not while events come, which tell the time."""
+        """Drop files that end before an instant, the newest one too; not while events come, which give the time."""
         if self._hot is None:
             self._retention.drop_before(oldest, least=0)
 

@@ -153,7 +153,7 @@ class _Reading(ABC, Generic[_Known, _Step]):
 
     @abstractmethod
     def _of(self, stretch: _Stretch, known: _Known | None) -> Work[tuple[list[_Step], _Known | None]]:
-        """Return a stretch's steps, and the knowledge after them. Raises where its segment is damaged."""
+        """Return a stretch's steps, and the knowledge after them. Raises if its segment is damaged."""
 
     def gap_beyond(self) -> Iterator[GapStep]:
         """Yield the gap around the end of the replay as an open one, because its own end lies beyond."""

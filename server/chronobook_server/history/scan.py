@@ -45,10 +45,10 @@ def scan(store: HistoryStore, start: Millis, end: Millis) -> Iterator[Part]:
     meanwhile may come in several parts. Parts that retention drops before they are yielded are left out. A part that
     was yielded can be read to its end.
 
-    A segment whose index is damaged is a gap, as in every answer. The rows of a part raise DamagedSegment if their
-    own bytes are damaged; the parts after it can be read. They raise ScaleGrew if the segment has moved to finer
-    steps since the part was yielded: scan anew from the part's first instant on. Raises DamagedSegment, and ends, where
-    a file cannot be opened for want of descriptors.
+    A segment whose index is damaged is a gap, as in every answer. The rows of a part raise DamagedSegment if their own
+    bytes are damaged; the parts after it can be read. They raise ScaleGrew if the segment has moved to finer steps
+    since the part was yielded: scan anew from the part's first instant on. Raises DamagedSegment, and ends, if a file
+    cannot be opened for want of descriptors.
     """
     before: tuple[Segment, Millis] | None = None
     for segment, first, last in store.timeline.walk(start, end):

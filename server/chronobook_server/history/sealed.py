@@ -62,7 +62,7 @@ class SealedSegment:
         return self._decoded.is_damaged
 
     def last_received(self) -> Nanos | None:
-        """Return the receive time of the last event; None if the file does not tell it."""
+        """Return the receive time of the last event; None if the file does not contain it."""
         with suppress(DamagedSegment):
             return self.file.last_received()
         return None

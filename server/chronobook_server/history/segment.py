@@ -59,7 +59,7 @@ class Segment(Protocol):
     grows. `ended_by` is the cause of the gap that follows, or None if the epoch goes on.
 
     Every question raises DamagedSegment if the bytes that it needs are damaged. An instant before `start` gets the
-    state before the first event. A Work answers for the state at its first step, also where events are appended or the
+    state before the first event. A Work answers for the state at its first step, also if events are appended or the
     file is removed between two steps.
     """
 
@@ -87,11 +87,11 @@ class Segment(Protocol):
 
     @property
     def last_time(self) -> Millis:
-        """`T` of the last event; of the state before the first event where there is none."""
+        """`T` of the last event; of the state before the first event if there is none."""
 
     @property
     def last_update_id(self) -> UpdateId:
-        """Final update id of the last event; of the state before the first event where there is none."""
+        """Final update id of the last event; of the state before the first event if there is none."""
 
     def last_received(self) -> Nanos | None:
         """Return the receive time of the last event; None if it is not known."""

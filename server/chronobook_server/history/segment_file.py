@@ -16,7 +16,7 @@ from .files import Files, OpenFile
 from .layout import Kind, Section
 from .memory import Held, Memories
 
-# Errors for want of descriptors or memory, which do not tell that the file is damaged.
+# Errors for want of descriptors or memory, which do not prove that the file is damaged.
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 

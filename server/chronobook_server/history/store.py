@@ -1,7 +1,7 @@
 """History of one symbol: records in, answers out, for every instant of the retention period.
 
 All prices and quantities in answers are in steps of `instrument`, the finest of all segments. Each segment keeps the
-scale of its own numbers, so old answers stay exact: Python's integers where int64 has no room for them.
+scale of its own numbers, so old answers stay exact: Python's integers if int64 has no room for them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -192,7 +192,7 @@ class HistoryStore:
         return self.recorder.drop_oldest()
 
     def expire(self, oldest: Millis) -> None:
-        """Drop the segments that end before an instant, for a symbol without events that would tell the time."""
+        """Drop the segments that end before an instant, for a symbol without events that would give the time."""
         self.recorder.expire(oldest)
 
     # --- one instant

@@ -160,7 +160,7 @@ class Timeline:
     def gaps(self) -> list[GapInterval]:
         """Return the gaps in between, in order; the last one is open while no event confirms a new epoch.
 
-        Two gaps touch where the epoch between them has no final instant.
+        Two gaps touch if the epoch between them has no final instant.
         """
         return [gap for _, gap in self.losses()]
 

@@ -59,7 +59,7 @@ class Columns:
         return ranges[bisect_right(ranges, events, key=lambda entry: entry[0]) - 1][1]
 
     def state(self, events: int) -> tuple[Millis, UpdateId]:
-        """Return `T` and final update id of the last of so many events; of the baseline where there is none."""
+        """Return `T` and final update id of the last of so many events; of the baseline if there is none."""
         if not events:
             return self.baseline_time, self.baseline_update_id
         time, update_id = self.times[events - 1] + self.start, self.update_ids[events - 1] + self.baseline_update_id
@@ -345,6 +345,6 @@ class DecodedSegment:
 
 
 def _narrow(column: Integers) -> memoryview:
-    """Return a column with four bytes a value where they suffice."""
+    """Return a column with four bytes a value if they suffice."""
     fits = int(np.abs(column).max(initial=0)) < 1 << 31
     return (column.astype(np.int32) if fits else column).data

@@ -129,7 +129,7 @@ class Hub:
         is_resumed: bool = False,
         end: Millis | None = None,
     ) -> BookWatch:
-        """Return a stream about the book; one of the best levels begins with the state, also where it is resumed."""
+        """Return a stream about the book; one of the best levels begins with the state, also if it is resumed."""
         is_resumed = position is not None and is_certain_after(self.history, position) and is_resumed
         watch = BookWatch(self, position, depth=depth, is_resumed=is_resumed, end=end)
         self._all.add(watch)

@@ -57,9 +57,9 @@ class Source(Protocol):
 class Watch(ABC, Generic[_Message]):
     """Subscription from after `position` (None: from now) to the last event up to `end` (None: without an end).
 
-    It ends as soon as an event of `end` or later arrives. Another event of that same `T` may still come, and
-    `complete_to` in END tells so. With `is_resumed` the reader knows the state at the position; otherwise that state
-    comes first.
+    It ends as soon as an event of `end` or later arrives. Another event of that same `T` may still come, so
+    `complete_to` in END does not include it. With `is_resumed` the reader knows the state at the position; otherwise
+    that state comes first.
     """
 
     def __init__(
@@ -327,7 +327,7 @@ class Watch(ABC, Generic[_Message]):
 
     def _wanted(self, message: _Message) -> _Message | None:
         """Return a message as its reader wants it; None if it is to be left out."""
-        # Where several events came at once, the state that was told of may have had this one in it.
+        # If several events came at once, the state sent before may contain this one.
         if message.kind is Kind.CHANGE and self._position is not None and message.update_id is not None:
             return message if message.update_id > self._position.update_id else None
         return message

@@ -104,7 +104,7 @@ def seconds(time: Millis | None) -> float | None:
 
 
 def steps_of(numbers: Collection[int]) -> Steps:
-    """Return numbers of steps as an array; Python's integers where int64 has no room."""
+    """Return numbers of steps as an array; Python's integers if int64 has no room."""
     try:
         return np.fromiter(numbers, np.int64, len(numbers))
     except OverflowError:
