@@ -23,7 +23,7 @@ class Limits:
             self.missed.append(said)
 
     def exit_code(self) -> int:
-        """Print the missed limits; return 1 where there are any."""
+        """Print the missed limits; return 1 if there are any."""
         for said in self.missed:
             print(f"{MISSED}{said}", flush=True)
         return 1 if self.missed else 0

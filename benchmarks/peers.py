@@ -93,7 +93,7 @@ def floor(lines: list[Line]) -> float:
 
 
 def main() -> int:
-    """Measure and print; returns 1 where a peer is faster."""
+    """Measure and print; return 1 if a peer is faster."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)

@@ -300,7 +300,7 @@ def test_a_gap_is_logged_with_cause_and_ids_once_a_minute() -> None:
         nonlocal last
         missing, last = last + 100, last + 110
         wanted = made.update(update(missing + 1, last, missing, time=last)) or wanted
-        clock.seconds += 10  # where books are lost again and again, the wait grows
+        clock.seconds += 10  # if books are lost again and again, the wait grows
         wanted = wanted or made.tick()
         assert wanted is not None
         made.snapshot(wanted.number, snapshot(last - 5, time=last - 5))

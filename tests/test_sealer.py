@@ -32,7 +32,7 @@ async def sealer() -> AsyncIterator[ProcessSealer]:
 
 
 class DyingFiles(DiskFiles):
-    """A folder in which the first process that seals there dies at a step: before it, or half-way where it can be."""
+    """A folder whose first sealing process dies at a step: before it, or half-way if that is possible."""
 
     def __init__(self, folder: Path, step: str) -> None:
         super().__init__(folder)

@@ -48,8 +48,8 @@ async def _abort(context: Context, status: Status) -> NoReturn:
 class Fake(OrderBookServiceServicer):
     """Answers each call with `answer`: a response, a Status to refuse with, or None for no answer at all.
 
-    `answers` take its place one after the other, where there are any.
-    A stream sends `messages`, then goes on as `answer` says: None leaves it open, an empty Status ends it well.
+    `answers` take its place one after the other, if there are any. A stream sends `messages`, then goes on as `answer`
+    says: None leaves it open, an empty Status ends it well.
     """
 
     def __init__(self) -> None:

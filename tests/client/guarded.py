@@ -20,7 +20,7 @@ _Next = Any  # gRPC's continuation has no type
 class Guard(grpc.aio.ServerInterceptor):
     """Accepts calls with one of `tokens`, refuses others as an edge does, and records the metadata of each call.
 
-    `renamed` is the request id that refusals answer with, where it is not to be the one sent.
+    `renamed` is the request id in refusals, if it has to differ from the one sent.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, delay:
 
 @contextlib.asynccontextmanager
 async def relay(address: str, *, context: ssl.SSLContext | None = None, delay: float = 0.0) -> AsyncIterator[str]:
-    """Pass everything on to an address around a block, `delay` seconds later, out of TLS where there is a context.
+    """Pass everything on to an address around a block, `delay` seconds later, out of TLS if there is a context.
 
     Gives the address to connect to.
     """

@@ -1,4 +1,4 @@
-"""An event is a repetition where its three update ids were seen, and its time is no later than it was then."""
+"""An event is a repetition if its three update ids were seen, with the same or a later time."""
 
 import pytest
 

@@ -453,8 +453,8 @@ def test_a_malformed_event_costs_that_event() -> None:
 def machine(state: State, *, buffer_limit: int = 10, quiet: bool = False) -> tuple[Synchroniser, int]:
     """Return a machine in a state, with the number of its last snapshot request.
 
-    Where it keeps events, it has kept one that ends at 10; where it is in sync, its book stands at 20, or where it is
-    quiet at a snapshot's 10.
+    If it keeps events, it has kept one that ends at 10. If it is in sync, its book is at update id 20, or at a
+    snapshot's 10 if it is quiet.
     """
     if state is State.DISCONNECTED:
         return Synchroniser("X"), 0

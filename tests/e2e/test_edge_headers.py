@@ -53,7 +53,7 @@ class Through:
             return reply.status, await reply.json()
 
     async def call(self, method: str, request: bytes, kind: str = "application/grpc", **headers: str) -> Any:
-        """Make a call of gRPC over HTTP/1; return its status, its headers, and the messages where it is gRPC-Web."""
+        """Make a call of gRPC over HTTP/1; return its status, its headers, and the messages if it is gRPC-Web."""
         sent = struct.pack(">BI", 0, len(request)) + request
         head = {"content-type": kind, "te": "trailers", **_dashed(headers)}
         async with self.http.post(self.base + SERVICE + method, data=sent, headers=head) as reply:

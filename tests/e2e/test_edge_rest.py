@@ -165,7 +165,7 @@ async def test_the_longest_pages_pass(base: str, service: FakeService, http: aio
 
 
 async def in_chunks(text: str, spaces: int = 0) -> AsyncIterator[bytes]:
-    """Yield a body whose length is not told in advance, with so many spaces after it."""
+    """Yield a body without a declared length, with so many spaces after it."""
     whole = text + " " * spaces
     for first in range(0, len(whole), 50_000):
         yield whole[first : first + 50_000].encode()
@@ -187,7 +187,7 @@ async def test_ten_thousand_pairs_pass_and_many_more_do_not(
             assert reply.status == 413
             assert_edge(await reply.json(), 3, "EDGE_BODY_TOO_LARGE")
     assert service.calls == before
-    # Of a body whose length is not told, the question may be complete, and asked, before the rest is too long.
+    # Without a declared length, the question may be complete, and asked, before the rest is too long.
     async with http.post(f"{base}/quantities", data=in_chunks(body, 10_000_000), headers=JSON) as reply:
         assert reply.status == 413
     async with http.post(f"{base}/quantities", data=in_chunks(body), headers=JSON) as reply:

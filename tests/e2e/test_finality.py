@@ -1,4 +1,4 @@
-"""Two events of one `T`, through the shipped commands and real sockets: nothing that was told as final changes."""
+"""Two events of one `T`, through the shipped commands and real sockets: no answer that was final changes."""
 
 import asyncio
 import contextlib

@@ -25,7 +25,7 @@ STOP_SECONDS = 5.0
 
 @contextlib.asynccontextmanager
 async def process(*arguments: str, cwd: Path, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run the command around a block; it is killed where the block leaves it running."""
+    """Run the command around a block; it is killed if the block leaves it running."""
     running = await asyncio.create_subprocess_exec(
         str(COMMAND),
         *arguments,

@@ -61,7 +61,7 @@ def truth() -> list[dict[str, Decimal]]:
 
 
 async def answered(running: Command, until: int) -> None:
-    """Ask for each price that the exchange has told of, at each instant up to an event, and compare."""
+    """Ask for each price that the exchange has named, at each instant up to an event, and compare."""
     for number, state in enumerate(truth()[: until + 1]):
         for price, quantity in state.items():
             for later in (0, 399):

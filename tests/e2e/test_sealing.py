@@ -23,7 +23,7 @@ SYMBOLS = ("ETHUSDT", "BTCUSDT")
 
 @dataclass
 class Exchange:
-    """Where the command `simulate` listens."""
+    """Port of the command `simulate`."""
 
     rest_url: str
     stream_url: str

@@ -53,7 +53,7 @@ class Course:
     async def caught_up(self, *, goes_on: bool = False) -> pb.GetStatusResponse:
         """Return the status once the book has all that the exchange has sent, by its ids of now.
 
-        The exchange says no more meanwhile, or one event now and then where it `goes_on`.
+        The exchange says no more meanwhile, or one event now and then if it `goes_on`.
         """
         truth = self.simulator.symbols[SYMBOL].truth
         async with asyncio.timeout(PATIENCE):

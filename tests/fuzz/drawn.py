@@ -7,7 +7,7 @@ _T = TypeVar("_T")
 
 
 class Drawn:
-    """Bytes, used up from the front; where they have run out every choice is the first one."""
+    """Bytes, used up from the front; once they have run out, every choice is the first one."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

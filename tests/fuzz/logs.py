@@ -122,7 +122,7 @@ def _check_flipped(log: bytes) -> None:
 
 
 def _check_forged(log: bytes) -> None:
-    """Read a log that may say anything; where a server could have written it, open its folder, and ask about it."""
+    """Read a log with any contents; if a server could have written it, open its folder, and ask about it."""
     contents = _read(log)
     if contents is not None and not is_possible(contents):
         return

@@ -68,7 +68,7 @@ class Call:
         self.sent: list[bytes] = []
 
     async def abort(self, code: grpc.StatusCode, details: str, trailers: Any) -> None:
-        """Check that a refusal says why, and fits where it travels; end the call."""
+        """Check that a refusal has a reason, and fits into its headers; end the call."""
         assert code not in (grpc.StatusCode.OK, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
         status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
         info = ErrorInfo()

@@ -136,7 +136,7 @@ def plain(answer: Any) -> Any:
 
 
 def _ask_damaged(file: bytes, *, answers_are_true: bool) -> None:
-    """Open a file and ask it everything. Each answer is the true one, where that is promised, or is refused."""
+    """Open a file and ask it everything. Each answer is the true one, if that is promised, or is refused."""
     files = MemoryFiles()
     files.contents[NAME] = bytearray(file)
     try:

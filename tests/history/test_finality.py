@@ -43,7 +43,7 @@ def opened(files: MemoryFiles, *, is_sealing: bool = True) -> HistoryStore:
 
 @dataclass
 class Source:
-    """Makes records that follow each other. It lets time stand still as often as it is told to."""
+    """Makes records that follow each other. Each call says how far time advances, which may be 0."""
 
     time: int = 1000
     update_id: int = 10
@@ -239,7 +239,7 @@ def test_epochs_without_a_final_instant_leave_gaps_that_touch(is_sealing: bool) 
 
 
 def test_what_the_code_before_wrote_opens_and_answers_as_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its epochs ended 1 ms after their last event: that instant was told as final, and stays so."""
+    """Its epochs ended 1 ms after their last event: that instant was final in answers, and stays so."""
 
     def finish_epoch(segment: HotSegment, cause: Cause) -> None:
         segment.finish(Millis(segment.last_time + 1), cause)
@@ -344,7 +344,7 @@ class Course:
         self.begin()
 
     def look(self) -> None:
-        """Compare everything that was told as final, and ask about more."""
+        """Compare all answers that were final, and ask for more."""
         made, random = self.made, self.random
         complete_to = made.complete_to or 0
         assert complete_to >= self.complete_to

@@ -1,4 +1,4 @@
-"""A disk that takes no more: history stops and says so, everything else goes on, and history comes back."""
+"""A full disk: history stops and reports it, everything else continues, and history comes back."""
 
 import json
 import subprocess

@@ -127,7 +127,7 @@ def test_what_is_written_is_read_again(start: Start, entries: list[Entry]) -> No
     last = (0, 0)
     for written, found in zip(entries, read.entries, strict=True):
         if isinstance(written, Gap):
-            # Where it begins is known from the event before.
+            # Its beginning is known from the event before.
             assert found == Gap(start=Millis(last[0]), update_id=UpdateId(last[1]), cause=written.cause)
         else:
             assert found == written

@@ -131,7 +131,7 @@ def test_a_wild_time_the_stream_has_reached_is_still_impossible(
     wild = times[4] + leap
     event_times[4] = wild
     believed = times[:4] + [max(wild, time) for time in times[4:]]
-    # Where the time of arrival is known, the event alone shows it; else one that was raised does.
+    # If the time of arrival is known, the event alone shows it; otherwise one that was raised does.
     if not distance or believed[5] - event_times[5] > MOST_APART_MS:
         assert judged(believed, event_times, received, distance) == 4
 
@@ -220,8 +220,8 @@ def wild_folder(
 ) -> Folder:
     """Return a folder whose event number `first` claims `wild` ms, to which those that follow were raised.
 
-    `claimed` is the `E` of that event, where it is another one. With `is_log`, nothing wild was sealed; without
-    `is_sealed` either, nothing at all was.
+    `claimed` is the `E` of that event, if it differs. With `is_log`, nothing wild was sealed; without `is_sealed`
+    either, nothing at all was.
     """
     folder = Folder.__new__(Folder)
     folder.files, patient = MemoryFiles(), PatientSealer()

@@ -1,4 +1,4 @@
-"""Reading on after a position where files are damaged; the rest is proved through the streams (tests/hub)."""
+"""Reading on after a position in damaged files; the rest is proved through the streams (tests/hub)."""
 
 import pytest
 

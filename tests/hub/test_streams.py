@@ -91,7 +91,7 @@ class Reader:
                     self.position = Position(message.time, message.update_id)
 
     def gaps(self) -> list[tuple[int, int | None]]:
-        """Return the gaps that were told of, as far as they have ended."""
+        """Return the delivered gaps, as far as they have ended."""
         return [
             (message.gap.start, message.gap.end)
             for message in self.told

@@ -63,7 +63,7 @@ async def refused(call: Any) -> Refused:
 
 
 async def begun(stream: Any) -> Any:
-    """Return a stream that has told its state."""
+    """Return a stream that has delivered its state."""
     assert (await stream.read()).kind == pb.WatchLevelResponse.STATE
     return stream
 

@@ -161,7 +161,7 @@ async def test_a_page_names_the_gaps_that_retention_makes_meanwhile(monkeypatch:
 
 @pytest.mark.parametrize("method", ["ListBestPrices", "ListLevelChanges"])
 async def test_what_comes_while_a_page_is_made_is_not_in_it(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """It would be told as a stretch of its own that touches the one before, and lie after `complete_to`."""
+    """It would be a separate stretch that touches the one before, and lie after `complete_to`."""
     fed = busy()
 
     async def disturbed(work: Any) -> Any:

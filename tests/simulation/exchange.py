@@ -16,13 +16,13 @@ START_MS = 1_700_000_000_000
 WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
 # Books are small here, so full and cheap snapshots are smaller too.
 FULL_LIMIT, CHEAP_LIMIT = 10, 5
-# Of middles, in tenths: ordinary, and where a digit is gained.
+# Of middles, in tenths: ordinary, and at the gain of a digit.
 MIDDLES = (1000, 26_815, 999_995)
 FIRST_IDS = (100_000, 4_000_000, 9_000_000_000_000)
-# Where a new count of update ids begins. No count comes to where another one was: an event that continues the book of
-# an earlier count by chance cannot be told from a true one.
+# First id of a new count of update ids. No count reaches the ids of another one, because an event that continues the
+# book of an earlier count by chance cannot be distinguished from a true one.
 COUNTS = (0, 20_000, 40_000, 60_000, 80_000)
-# Of two events, the second one can have the time of the first one, where that is not long ago.
+# Of two events, the second one can have the time of the first one, if that is not long ago.
 _SAME_TIME, _SAME_MS = 0.03, 500
 # So many events after ids began anew, a second connection may bring one of before.
 _LATE_EVENTS = 100
@@ -63,8 +63,8 @@ class Symbol:
     earliest: list[int] = field(default_factory=list)
     pushed_at: list[float] = field(default_factory=list)
     inside: dict[int, dict[int, int]] = field(default_factory=dict)  # books at ids that lie inside an event
-    aliases: dict[int, list[int]] = field(default_factory=dict)  # ids that were told and are wrong
-    was_wild: bool = False  # whether the last event was told with a wild time
+    aliases: dict[int, list[int]] = field(default_factory=dict)  # ids that were sent and are wrong
+    was_wild: bool = False  # whether the last event was sent with a wild time
     doubtful: set[int] = field(default_factory=set)  # events that a gap may begin or end at, though none was lost
     is_batched: bool = True  # an event is soon after the changes in it, as the exchange's are
     was_untraded: bool = False  # for a time, by the list of contracts
@@ -176,7 +176,7 @@ class Symbol:
         return self._body(self.finals[index], self.times[index], bids, asks, limit)
 
     def snapshot_inside(self, limit: int) -> dict[str, Any]:
-        """Return the body of a depth reply with an update id that lies inside the next event, where that is wide."""
+        """Return the body of a depth reply with an update id inside the next event, if that event is wide."""
         event = self._next
         if event is None or event.final == event.first or not self.is_batched:
             return self.snapshot(limit)
@@ -224,7 +224,7 @@ class Symbol:
         return bisect_right(self.times, time) - 1
 
     def indices_of(self, update_id: int) -> Iterator[int]:
-        """Yield the numbers of the events that an id which was ever told may mean, one an era, the newest first."""
+        """Yield the numbers of the events that a published id may mean, one an era, the newest first."""
         yield from reversed(self.aliases.get(update_id, ()))
         end = len(self.finals)
         for start in reversed(self._eras):
@@ -234,7 +234,7 @@ class Symbol:
             end = start
 
     def index_of(self, update_id: int, time: int) -> int:
-        """Return the number of the event with an update id that is the newest at an instant; -1 where none is."""
+        """Return the number of the event with an update id that is the newest at an instant; -1 if there is none."""
         found = list(self.indices_of(update_id))
         return next((index for index in found if self.times[index] <= time), found[-1] if found else -1)
 

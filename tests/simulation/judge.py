@@ -18,7 +18,7 @@ _AGAIN = 2
 
 
 class _Final(NamedTuple):
-    """An answer that was told as final."""
+    """An answer that was final."""
 
     server: SimServer
     name: str

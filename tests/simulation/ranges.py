@@ -1,4 +1,4 @@
-"""Many seeds in ranges, on all cores. A finished range goes into a state file, from which a later run goes on."""
+"""Many seeds in ranges, on all cores. A finished range goes into a state file, from which a later run resumes."""
 
 import json
 import multiprocessing

@@ -61,7 +61,7 @@ class SimRest:
         return struck
 
     def announced_wait(self) -> bool:
-        """Return whether the exchange has told to wait: a refusal, or a minute whose weight is used up."""
+        """Return whether the exchange demands to wait: a refusal, or a minute whose weight is used up."""
         now = self.loop.time()
         is_spent = self._used[self._minute()] + _FULL_WEIGHT > self._limit * _SPENT
         # The feed begins its minute a second late, and adds a little to a refusal.

@@ -1,7 +1,7 @@
 """Deterministic simulation: the whole way from the exchange to the answer, from one seed, with everything going wrong.
 
-`python -m tests.simulation.run --seed 7` runs one seed and prints its report; `--seeds 0 2000` runs many on all
-cores. Finished ranges are in a state file: after Ctrl+C, `--resume` goes on.
+`python -m tests.simulation.run --seed 7` runs one seed and prints its report; `--seeds 0 2000` runs many on all cores.
+Finished ranges are in a state file: after Ctrl+C, `--resume` continues.
 """
 
 import argparse

@@ -93,7 +93,7 @@ class SimSealer:
         done(do(files, job))
 
     def _die(self, step: str) -> None:
-        """Leave a job where this step ends, and fail all that wait, as their owner finds the worker gone."""
+        """Leave a job at the end of this step, and fail all that wait, because their owner finds the worker dead."""
         files, job, _ = self._waiting[0]
         assert isinstance(files, MemoryFiles)
         if step != "seal_dies_before":

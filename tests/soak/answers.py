@@ -161,7 +161,7 @@ def _stretches(truth: Truth, judge: Judge, answer: Answer, *, start: int, end: i
     for gap in gaps:
         judge.gap(truth, *gap)
     for (_, before), (after, _) in pairwise(stretches):
-        # Where events came while the answer was made, a stretch is told in two parts.
+        # If events came while the answer was made, it has a stretch in two parts.
         if after > before + 1 and all(gap[:2] != (before, after) for gap in gaps):
             raise Wrong(f"nothing is said of what is between {before} and {after}")
     if stretches and (stretches[0][0] < start or stretches[-1][1] > end or stretches != sorted(stretches)):

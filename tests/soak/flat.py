@@ -9,9 +9,9 @@ from tests.soak.processes import Sample
 # object keeps, and caches that fill up. A leak of 1 kB a question is 10 MB within ten minutes.
 BOUND_BYTES = 10 << 20
 BOUND_PART = 0.05
-# Fewer than so many low points say nothing.
+# Fewer low points than this prove nothing.
 _LEAST = 6
-# Threads of gRPC and of the event loop's pool come as they are needed, and stay.
+# Threads of gRPC and of the event loop's pool start on demand, and stay.
 _MORE_THREADS = 4
 
 

@@ -10,9 +10,10 @@ _ENDS = {"SHUTDOWN", "INTERVAL_OVER", "SUBSCRIBER_TOO_SLOW"}
 
 
 class Follower:
-    """Takes the messages of one stream; each may raise Wrong. `at` is the event up to which all was told.
+    """Takes the messages of one stream; each may raise Wrong. `at` is the event up to which all messages were
+    delivered.
 
-    `position` is where a reader that has lost its connection goes on: `T` and update id, None for from there anew.
+    `position` is the place at which a reader resumes after a lost connection: `T` and update id; None: it starts anew.
     """
 
     def __init__(self, truth: Truth, judge: Judge) -> None:
@@ -50,7 +51,7 @@ class Follower:
     def _take_gap(self, message: Answer) -> None:
         start, time = ms(message["gap_start"]), ms(message["timestamp"])
         same("the instant of the last event before the gap", time, start + 1)
-        if self._gap is None:  # a reader that has lost its connection is told of the same gap once more
+        if self._gap is None:  # a reader that has lost its connection gets the same gap once more
             last = self.truth.number_at(time)
             if self.at is not None and last < self.at:
                 raise Wrong(f"a gap begins at {start}, and more was told")
@@ -107,7 +108,7 @@ class Follower:
         raise NotImplementedError
 
     def is_up_to_date(self) -> bool:
-        """Return whether its reader knows all that there is to know, where the exchange is resting."""
+        """Return whether its reader knows everything, while the exchange rests."""
         raise NotImplementedError
 
 

@@ -35,7 +35,7 @@ class Refused:
 
 @dataclass
 class Epoch:
-    """A stretch that the server has told of, as it was when it was told of first."""
+    """A stretch in an answer of the server, as in the first answer with it."""
 
     start: int
     end: int
@@ -133,14 +133,14 @@ class Judge:
     # --- unknown instants and levels
 
     def may_be_unknown(self, truth: Truth, price: float, time: int) -> bool:
-        """Return whether a quantity need not be known: before history, in a gap, or where nothing has told of it."""
+        """Return whether a quantity need not be known: before history, in a gap, or because no message named it."""
         standing = self._standing(truth)
         epoch = standing.epoch_at(time)
         if epoch is None or time < max(standing.oldest, truth.time(truth.first)):
             return True
         start = truth.number_at(max(epoch.start, truth.time(truth.first)))
         if any(units for _, units in truth.changes(price, start, truth.number_at(time))):
-            return False  # an event of this epoch has told of it
+            return False  # an event of this epoch has named it
         return any(not each.lowest <= price <= each.highest for each in self._snapshots(truth, epoch))
 
     def _snapshots(self, truth: Truth, epoch: Epoch) -> Iterator[Snapshot]:

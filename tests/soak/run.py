@@ -1,7 +1,7 @@
 """The whole system for ten minutes, with everything that goes wrong: memory stays flat, and every answer is right.
 
 `python -m tests.soak.run --minutes 10 --seed 7`: a simulated exchange, the server as a process, the edge in front of
-it, questions and streams of every kind through that, and one restart. It ends with 1 where anything was wrong.
+it, questions and streams of every kind through that, and one restart. It ends with 1 if anything was wrong.
 """
 
 import argparse
@@ -114,7 +114,7 @@ class Soak:
         self._judge_memory()
 
     def _work(self, load: Load, readers: Readers) -> list[Coroutine[Any, Any, None]]:
-        """Return everything that goes on until it is cancelled."""
+        """Return the work that runs until it is cancelled."""
         first, *_, last = self.plan.symbols
         busy = self.plan.busy
         stays: list[tuple[Callable[[], Any], str]] = [
@@ -203,7 +203,7 @@ class Soak:
             self.report.say(f"the server ended with {code}")
 
     async def _rest(self, load: Load, readers: Readers) -> None:
-        """Let the exchange rest: streams and books must come to where it is."""
+        """Let the exchange rest: streams and books must catch up with it."""
         self.exchange.rest()
         for symbol, truth in self.exchange.truths.items():
             async with asyncio.timeout(RECOVERY_SECONDS):

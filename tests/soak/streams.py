@@ -22,7 +22,7 @@ _LATE = "read too late to be judged"
 
 
 class Readers:
-    """Opens streams through the edge and follows them; `live` are those that are read without pause."""
+    """Opens streams through the edge and follows them; `live` are the streams that are read without a pause."""
 
     def __init__(self, load: Load) -> None:
         self.load = load
@@ -42,7 +42,7 @@ class Readers:
     # --- over gRPC
 
     def messages(self, follower: Follower, start: float | None = None) -> AsyncGenerator[Any, None]:
-        """Return the messages of a stream over gRPC, which goes on by itself where it breaks."""
+        """Return the messages of a stream over gRPC, which resumes by itself when it breaks."""
         client, symbol = self.load.client, follower.truth.symbol
         if isinstance(follower, LevelFollower):
             return client.watch_level(follower.price, symbol=symbol, start=start)
@@ -50,7 +50,7 @@ class Readers:
         return client.watch_order_book(symbol=symbol, start=start, limit=limit)
 
     async def read_grpc(self, follower: Follower, *, start: float | None = None, pause: float = 0.0) -> None:
-        """Follow a stream until it ends; a reader that pauses may be told that it is too slow."""
+        """Follow a stream until it ends; a reader that pauses may be refused as too slow."""
         outages, was_down = self.load.outages, self.load.is_down
         self.load.report.streams["grpc"] += 1
         try:
@@ -167,7 +167,7 @@ class Readers:
         self.load.report.say("a stream has ended that should go on", over, vars(follower))
 
     async def be_slow(self, make: Callable[[], Follower], *, over: str, pause: float) -> None:
-        """Read a stream as a slow reader does, and begin again where it was too slow."""
+        """Read a stream as a slow reader does, and begin again if it was too slow."""
         while True:
             follower = make()
             await (self.read_grpc if over == "grpc" else self.read_sse)(follower, pause=pause)
@@ -190,5 +190,5 @@ class Readers:
             await asyncio.sleep(pause)
 
     def late(self) -> list[Follower]:
-        """Return those that stay and were not told all that there is to tell."""
+        """Return the streams that stay open and did not get every message."""
         return [follower for follower in self.live if not follower.is_up_to_date()]

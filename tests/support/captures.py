@@ -1,4 +1,4 @@
-"""The real captures, where the machine has them: never copied, read from the folder beside the project."""
+"""The real captures, if the machine has them: never copied, read from the folder beside the project."""
 
 import gzip
 import os

@@ -52,7 +52,7 @@ class Command:
 async def command(
     simulator: Simulator, folder: Path, *options: str, address: str | None = None
 ) -> AsyncIterator[Command]:
-    """Run `serve` around a block, on the data directory `folder`; it is killed where the block leaves it running."""
+    """Run `serve` around a block, on the data directory `folder`; it is killed if the block leaves it running."""
     address = address or f"127.0.0.1:{free_port()}"
     process = await asyncio.create_subprocess_exec(
         str(COMMAND), "serve", "--rest-url", simulator.rest_url, "--stream-url", simulator.stream_url,

@@ -30,7 +30,7 @@ class Disk:
         self._is_dead = False
 
     def step(self, kind: str) -> bool:
-        """Count an operation; raise Crash where it does not happen. Return whether only half of it does."""
+        """Count an operation; raise Crash if it does not happen. Return whether only half of it does."""
         if self._is_dead:
             raise Crash
         self.kinds.append(kind)

@@ -183,7 +183,7 @@ def _quantity(signed: int) -> str:
 
 
 class MadeUpDay:
-    """The simulator's market, where the capture is not at hand."""
+    """The simulator's market, for a machine without the capture."""
 
     symbol = "ETHUSDT"
 
@@ -202,5 +202,5 @@ class MadeUpDay:
 
 
 def a_day(hours: float) -> CapturedDay | MadeUpDay:
-    """Return the real capture stretched to so many hours; where it is missing, a made-up market."""
+    """Return the real capture stretched to so many hours; if it is missing, a made-up market."""
     return CapturedDay(hours) if captures.ETHUSDT.exists() else MadeUpDay(hours)

@@ -22,7 +22,7 @@ COMMANDS = ("console", "sh", "python")
 OTHERS = ("json", "proto", "text", "toml", "yaml")  # languages of blocks that contain no command
 UNTIL_CTRL_C = "runs until Ctrl+C"
 NOT_RUN = "not run: "
-# The contract leaves these fields out where they say nothing, for example the side of an empty level.
+# The contract leaves these fields out if they have no value, for example the side of an empty level.
 OPTIONAL = {"side", "previous_side", "previous_quantity", "difference", "change"}
 MARKER = re.compile(r"<!-- (.+) -->")
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

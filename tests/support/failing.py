@@ -12,7 +12,8 @@ from chronobook_server.history.files import DiskFiles, DiskLog
 
 
 class Trouble:
-    """Counts operations, and refuses those that `refuses` says, given number and kind; `refused` counts these.
+    """Counts operations, and refuses each one for which `refuses`, given number and kind, returns true; `refused`
+    counts these.
 
     The test sets `is_on`: while it is false, no operation is counted or refused.
     """
@@ -42,7 +43,7 @@ class Trouble:
         return OSError(self._number, os.strerror(self._number))
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Refuse writes half-way, where the real ones are made."""
+        """Refuse writes half-way, at the point of the real ones."""
 
         def write_all(descriptor: int, data: bytes) -> None:
             if self.strikes("write"):

@@ -32,7 +32,7 @@ def asks(body: bytes, *headers: str, kind: str = "application/json") -> bytes:
 
 
 def framed(*headers: str) -> bytes:
-    """Return a request whose headers say in these ways where its body ends."""
+    """Return a request whose headers state the end of its body in these ways."""
     return raw("POST /quantity HTTP/1.1", "content-type: application/json", *headers, body=b"0\r\n\r\n")
 
 
@@ -157,7 +157,7 @@ SMUGGLING = [
     Hostile("a chunk of no size", raw("POST /quantity HTTP/1.1", "content-type: application/json",
             "transfer-encoding: chunked", body=b"zz\r\n"), 400),
     Hostile("a space before the colon", raw("GET /status HTTP/1.1", "content-length : 0"), 400),
-    # An old way of writing one header; nothing of it goes on to the server as it was.
+    # An old way of writing one header; no part of it reaches the server unchanged.
     Hostile("a header over two lines", raw("GET /status HTTP/1.1", "x-a: b\r\n c"), 200),
     Hostile("a zero byte in a header", raw("GET /status HTTP/1.1", "x-a: b\x00c"), 400),
     # The same.

@@ -1,4 +1,4 @@
-"""A disk that is a dict, and sealing on the spot: history as it is, without files."""
+"""A disk that is a dict, and immediate sealing: the real history, without files."""
 
 import errno
 from collections.abc import Callable
@@ -107,7 +107,7 @@ class InlineSealer:
 
 
 class PatientSealer:
-    """Seals when it is told to."""
+    """Seals on demand."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[Files, SealJob, Callable[[str | None], None]]] = []

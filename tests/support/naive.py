@@ -15,7 +15,7 @@ def levels_of(pairs: Iterable[Any]) -> Levels:
 
 @dataclass
 class NaiveBook:
-    """Two dicts of decimals, and the prices of which all is told outside the snapshot's range."""
+    """Two dicts of decimals, and the prices outside the snapshot's range whose changes are all known."""
 
     bids: Levels
     asks: Levels

@@ -116,7 +116,7 @@ class PlainSegment:
         return cls([state.finer(*scale.factors_to(instrument)) for scale, state in states], states[0][1].time)
 
     def part(self, start: int, end: int | None) -> "PlainSegment":
-        """Return the part whose events are from `start` to before `end`; from the beginning where that is later."""
+        """Return the part whose events are from `start` to before `end`; from the beginning if that is later."""
         events = [state for state in self.states[1:] if end is None or state.time < end]
         before = [state for state in events if state.time < start]
         return PlainSegment([[self.states[0], *before][-1], *events[len(before) :]], start)

@@ -38,7 +38,7 @@ class HandFed:
     def sync(self, *, time: int = 10_000, limit: int = 2) -> None:
         """Bring the book in sync with a snapshot of two levels a side, and one event that continues it.
 
-        Where it was in sync before, events were missed meanwhile.
+        If it was in sync before, events were missed meanwhile.
         """
         if self.market.epoch is not None:
             self.last += 700

@@ -206,7 +206,7 @@ def of_version_1(data: bytes | bytearray) -> bytearray:
 
 
 def frames(log: bytes | bytearray) -> Iterator[tuple[int, int]]:
-    """Yield where the records of a log begin and end, after the one that says whose it is."""
+    """Yield the bounds of each record of a log, after the record of its symbol and exchange."""
     begin = len(FILE_HEADER)
     begin += 8 + int.from_bytes(log[begin : begin + 4], "little")
     while begin < len(log):

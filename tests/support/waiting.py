@@ -1,6 +1,6 @@
 """Waiting times of tests. These numbers are no promise of the product; they only keep a test from hanging.
 
-A promise about time has its own number, where it is tested.
+A promise about time has its own number, in its test.
 """
 
 # Far more than a busy machine needs, and less than pytest's own timeout, which does not name the awaited event.

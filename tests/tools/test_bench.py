@@ -1,4 +1,4 @@
-"""A benchmark that misses a limit or fails is told at the end, and does not stop the others."""
+"""A benchmark that misses a limit or fails is reported at the end, and does not stop the others."""
 
 import sys
 from pathlib import Path
