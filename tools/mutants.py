@@ -42,7 +42,7 @@ MUTANTS = (
     Mutant(
         "the first event after a snapshot need not hold or continue it",
         "core/sync_table.py",
-        "return Input.GAP  # also where its first id lies before the snapshot",
+        "return Input.GAP  # also if its first id lies before the snapshot",
         "pass",
     ),
     Mutant(
