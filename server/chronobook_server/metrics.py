@@ -33,7 +33,7 @@ _COUNTS: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
     ("resyncs", "Times that the book was lost and synchronised anew.", lambda market: market.counts.resyncs),
     ("suspensions", "Times that the stream was lost or silent.", lambda market: market.counts.suspensions),
     ("malformed_frames", "Frames that could not be read.", lambda market: market.counts.malformed_frames),
-    ("rejected_events", "Events that contradict those around them.", lambda market: market.counts.rejected_events),
+    ("rejected_events", "Events that contradict other messages.", lambda market: market.counts.rejected_events),
     ("redated_events", "Events dated to the one before them.", lambda market: market.counts.redated_events),
     ("faults", "Faults of the server that cost the book.", lambda market: market.counts.faults),
     ("audits", "Comparisons with the exchange's own book.", lambda market: market.counts.audits),
@@ -48,7 +48,7 @@ _COUNTS: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
 _GAUGES: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
     ("synced", "1 while the book is the exchange's.", lambda market: int(market.is_synced)),
     ("trading", "1 while the contract is traded.", lambda market: int(market.contract.is_trading)),
-    ("age_seconds", "Seconds since the book moved on or was confirmed.", lambda market: market.age()),
+    ("age_seconds", "Seconds since the book last changed or was confirmed.", lambda market: market.age()),
     ("epoch", "Update id of the snapshot that the book began with.", lambda market: market.epoch),
     ("waiting_events", "Events that wait for a snapshot, or for others.", lambda market: market.waiting),
     ("history_bytes", "Bytes of history on disk.", lambda market: market.history.bytes),
@@ -58,13 +58,21 @@ _GAUGES: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
     ("history_unsealed", "Segments that wait to be sealed.", lambda market: market.history.recorder.unsealed),
     (
         "history_unusable_files",
-        "History files that cannot be used, or not all of them.",
+        "History files that cannot be used, or only in part.",
         lambda market: len(market.history.recorder.damage.files),
     ),
-    ("bid_known_bps", "Known below the best bid, in basis points.", lambda market: market.known_bps()[0]),
-    ("ask_known_bps", "Known above the best ask, in basis points.", lambda market: market.known_bps()[1]),
+    (
+        "bid_known_bps",
+        "Distance below the best bid up to which all prices are known, in basis points.",
+        lambda market: market.known_bps()[0],
+    ),
+    (
+        "ask_known_bps",
+        "Distance above the best ask up to which all prices are known, in basis points.",
+        lambda market: market.known_bps()[1],
+    ),
     ("watches", "Streams open.", lambda market: len(market.hub)),
-    ("watches_behind", "Streams that read on in the history.", lambda market: market.hub.behind),
+    ("watches_behind", "Streams that lag and read from the history.", lambda market: market.hub.behind),
     ("history_failing", "1 while history cannot be written.", lambda market: int(_is_failing(market))),
 )
 _FEED = {
@@ -76,7 +84,7 @@ _FEED = {
     "resubscriptions": "Streams subscribed to again because they brought nothing.",
     "silent_connections": "Connections given up because they brought nothing.",
     "stalls": "Times that the event loop stood still.",
-    "failures": "Tasks of the feed that failed and were begun again.",
+    "failures": "Tasks of the feed that failed and were started again.",
 }
 
 
@@ -155,14 +163,16 @@ class Counted(Collector):
                 f"chronobook_feed_{field.name}", _FEED[field.name], getattr(feed.counts, field.name)
             )
         yield CounterMetricFamily("chronobook_snapshots", "Snapshots fetched.", feed.snapshots.fetched)
-        yield CounterMetricFamily("chronobook_snapshot_failures", "Requests that brought none.", feed.snapshots.failed)
+        yield CounterMetricFamily(
+            "chronobook_snapshot_failures", "Requests that brought no snapshot.", feed.snapshots.failed
+        )
         yield CounterMetricFamily("chronobook_refusals", "Replies with 418 or 429.", feed.requests.refused)
         yield GaugeMetricFamily("chronobook_snapshots_waiting", "Snapshots that wait.", len(feed.snapshots.queue))
         yield GaugeMetricFamily("chronobook_weight_used", "Request weight used in the last minute.", budget.used)
         yield GaugeMetricFamily("chronobook_weight_limit", "Request weight allowed a minute.", budget.limit)
         yield GaugeMetricFamily(
             "chronobook_held_until_seconds",
-            "Unix time until which the exchange wants no request; 0 where it does not say so.",
+            "Unix time until which the exchange demands to wait; 0 without such a demand.",
             feed.requests.held_until(),
         )
         yield CounterMetricFamily(
@@ -176,16 +186,16 @@ class Counted(Collector):
         yield CounterMetricFamily(
             "chronobook_seal_workers_lost", "Processes that seal that ended or hung.", sealer.lost
         )
-        yield CounterMetricFamily(
-            "chronobook_log_differences", "Logs that said something else than memory.", sealer.differences
-        )
+        yield CounterMetricFamily("chronobook_log_differences", "Logs that differed from memory.", sealer.differences)
         yield CounterMetricFamily("chronobook_seal_seconds", "Time from a segment's end to its seal.", sealer.seconds)
         waiting = archive.unsealed
         yield GaugeMetricFamily(
             "chronobook_unsealed_bytes", "Log bytes of segments that wait to be sealed.", waiting.bytes
         )
         yield GaugeMetricFamily(
-            "chronobook_unsealed_limit_bytes", "Above so many unsealed bytes, history is not written.", waiting.limit
+            "chronobook_unsealed_limit_bytes",
+            "Limit of unsealed bytes, above which history is not written.",
+            waiting.limit,
         )
         lag = time.monotonic() - archive.durable_at
         yield GaugeMetricFamily("chronobook_log_lag_seconds", "Time whose events a loss of power would cost now.", lag)

@@ -83,7 +83,7 @@ def test_a_snapshot_older_than_the_events_is_refused() -> None:
     ],
 )
 def test_a_snapshot_later_than_its_next_event_needs_a_second_one(event: DepthUpdate) -> None:
-    expected = f"its time 50000 is after {event.transaction_time} of the event that follows it"
+    expected = f"the snapshot's time 50000 is after {event.transaction_time} of the event that follows it"
     assert considered(event) == Candidate([event], expected)
     assert considered(event, refused=at(T - LEAP, T)).objection == expected, "the first one was of another time"
     assert considered(event, refused=at(T - 500)) == Candidate([], None)
@@ -114,14 +114,14 @@ def test_a_snapshot_of_a_higher_id_is_not_of_an_earlier_time() -> None:
     [(T, 101, True), (T + 1, 101, False), (T + 1, 100, True), (T + 1000, 100, True), (T + 1001, 100, False)],
 )
 def test_history_goes_back_neither_in_time_nor_in_update_ids(known: int, newest: int, *, is_book: bool) -> None:
-    expected = f"its time 50000 is before {known}, up to which history is held already"
+    expected = f"the snapshot's time 50000 is before {known}, the end of the stored history"
     found = considered(known=at(known), newest=newest)
     assert found == Candidate([], None if is_book else expected)
 
 
 def test_a_snapshot_that_leaps_in_time_needs_another_message() -> None:
     known = at(T - LEAP, T - 1000)
-    expected = "its time 50000 is a jump from 40000 that no other message confirms"
+    expected = "the snapshot's time 50000 is a jump from 40000 that no other message confirms"
     assert considered(known=known) == Candidate([], expected)
     assert considered(known=at(T - LEAP)) == Candidate([], None), "as much time has passed by our clock"
     assert considered(known=known, refused=at(T - 1000, T)) == Candidate([], None)

@@ -60,7 +60,7 @@ def test_a_snapshot_helps_to_judge_the_first_event_after_it() -> None:
     chain = started(last=at(1000), time=60_000)
     early = update(LAST + 1, BOOK, LAST, time=1500, received=60_100)
     assert named(chain, early, LAST) is Input.CONTRADICTION
-    assert said(chain) == [(TroubleKind.SNAPSHOT, "its time 60000 is after 1500 of an event")]
+    assert said(chain) == [(TroubleKind.SNAPSHOT, "the snapshot's time 60000 is after 1500 of an event")]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_a_snapshot_against_a_book_with_possible_holes(last: int, lag: int, rela
             TroubleKind.UPDATE_ID, f"a snapshot at {time} has the update id 1009, and the book 1010",
         ),
         Input.SNAPSHOT_TOO_OLD: (
-            TroubleKind.SNAPSHOT, f"update id {last} at {time} tells nothing of the book at 1010",
+            TroubleKind.SNAPSHOT, f"update id {last} at {time} proves nothing about the book at 1010",
         ),
     }  # fmt: skip
     assert said(chain) == ([expected[relation]] if relation in expected else [])
@@ -82,7 +82,7 @@ def test_a_snapshot_against_events_in_doubt(last: int, time: int, relation: Inpu
         case Input.SNAPSHOT_REFUTES:
             expected = [(TroubleKind.TIME, f"a snapshot at {time} holds the event 1020")]
         case _:
-            expected = [(TroubleKind.SNAPSHOT, f"update id {last} at {time} tells nothing of the book at 1010")]
+            expected = [(TroubleKind.SNAPSHOT, f"update id {last} at {time} proves nothing about the book at 1010")]
     assert said(chain) == expected
 
 
@@ -146,7 +146,7 @@ def test_a_second_snapshot_like_the_refused_one_becomes_the_book() -> None:
     wrong = update(995, 5000, 994, time=T - 500)
     chain = waiting(wrong)
     assert chain.events_after(snapshot(LAST, time=T)) is None
-    reason = "its time 50000 is after 49500 of the event that follows it"
+    reason = "the snapshot's time 50000 is after 49500 of the event that follows it"
     assert said(chain) == [(TroubleKind.SNAPSHOT, reason)]
     assert chain.events_after(snapshot(LAST + 2, time=T + 100)) == []
 
@@ -165,7 +165,7 @@ def test_a_snapshot_of_the_newest_event_may_be_a_second_older() -> None:
     older = snapshot(BOOK, time=NOW - 1000, received=NOW)
     assert chain.events_after(older) == []
     assert chain.events_after(snapshot(BOOK - 1, time=NOW - 1000, received=NOW)) is None
-    assert said(chain)[-1][1] == "its time 49100 is before 50100, up to which history is held already"
+    assert said(chain)[-1][1] == "the snapshot's time 49100 is before 50100, the end of the stored history"
 
 
 # --- snapshots that were refused confirm later ones

@@ -328,7 +328,7 @@ async def test_an_exchange_time_before_the_history_is_only_told(tmp_path: Path) 
             while not (status := await running.stub.GetStatus(pb.GetStatusRequest())).sync_error:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert status.sync_error == (
-            f"its time {LINE - 3_600_000} is before {truth.time}, up to which history is held already"
+            f"the snapshot's time {LINE - 3_600_000} is before {truth.time}, the end of the stored history"
         )
         assert not status.is_connected
         history = await history_of(running.stub)

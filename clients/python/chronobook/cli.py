@@ -120,7 +120,7 @@ _TLS_FILES = {
 }
 _TOKEN_FILE = (
     "send the token in this file, read anew for every call; default: the token in CHRONOBOOK_TOKEN. "
-    "It is never an argument, because other users of this machine see those"
+    "It is never an argument, because other users of this machine can see arguments"
 )
 
 

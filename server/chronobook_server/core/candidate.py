@@ -47,7 +47,9 @@ def consider(
     if relation_to_snapshot(first, last) is Input.GAP:
         return Candidate(events, f"update id {last} is older than the events that wait, from {first.first_update_id}")
     if contradicts(first, snapshot):
-        return Candidate(events, f"its time {own.time} is after {first.transaction_time} of the event that follows it")
+        return Candidate(
+            events, f"the snapshot's time {own.time} is after {first.transaction_time} of the event that follows it"
+        )
     return Candidate(events, None)
 
 
@@ -73,9 +75,9 @@ def _objection_alone(
     # Going back in time would change final answers: such a snapshot comes from a replica that lags.
     is_same = own.time >= belief.time - SLACK_MS and last >= newest_id
     if own.time < belief.time and not is_same:
-        return f"its time {own.time} is before {belief.time}, up to which history is held already"
+        return f"the snapshot's time {own.time} is before {belief.time}, the end of the stored history"
     if belief.last is None or follows(belief.last, own) or has_second:
         return None
     if any(agree(witness(event), own) for event in events):
         return None
-    return f"its time {own.time} is a jump from {belief.time} that no other message confirms"
+    return f"the snapshot's time {own.time} is a jump from {belief.time} that no other message confirms"

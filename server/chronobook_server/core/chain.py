@@ -165,7 +165,10 @@ class Chain:
             return Input.TIME_DOUBTED
         if verdict is Verdict.REFUTES and not self.doubted:
             assert keyframe is not None
-            self.tell(TroubleKind.SNAPSHOT, f"its time {keyframe.time} is after {update.transaction_time} of an event")
+            self.tell(
+                TroubleKind.SNAPSHOT,
+                f"the snapshot's time {keyframe.time} is after {update.transaction_time} of an event",
+            )
             return Input.CONTRADICTION
         bad = self.doubted[0] if verdict is Verdict.REFUTES else update
         self.tell(
@@ -203,7 +206,7 @@ class Chain:
             )
             return Input.SNAPSHOT_ANEW
         self._refused.append(own)
-        self.tell(TroubleKind.SNAPSHOT, f"update id {last} at {own.time} tells nothing of the book at {book_id}")
+        self.tell(TroubleKind.SNAPSHOT, f"update id {last} at {own.time} proves nothing about the book at {book_id}")
         return Input.SNAPSHOT_TOO_OLD
 
     def _held_by(self, snapshot: DepthSnapshot) -> DepthUpdate:

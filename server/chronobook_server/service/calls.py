@@ -28,7 +28,7 @@ _REQUEST_ID = "x-request-id"
 _GOOD_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 log = structlog.get_logger(__name__)
 
-UNREADABLE = InvalidField(("request", "is not a message of this method, or has text that is none"))
+UNREADABLE = InvalidField(("request", "is not a message of this method, or has a text that is not UTF-8"))
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Run: TypeAlias = Callable[[Any, _Context], Awaitable[bytes | None]]
 """The work of a call: it is given the request as bytes, or reads it from the context itself."""
