@@ -25,14 +25,15 @@ import uvloop
 
 from benchmarks import batch
 from benchmarks.limits import Limits
+from chronobook_server.core.grid import SEGMENT_MS
 from chronobook_server.core.values import Nanos
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
 from chronobook_server.history.directory import DataDirectory
 from chronobook_server.history.memory import Memories
-from chronobook_server.history.store import SEGMENT_MS
 from chronobook_server.market import Market
 from chronobook_server.sealer import ProcessSealer
 from tests.support import captures
+from tests.support.asking import wanted_by
 from tests.support.day import CapturedDay, MadeUpDay, a_day
 from tests.support.plain import BookSample, PlainBook, Sample
 
@@ -62,12 +63,13 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
     sealing = asyncio.create_task(sealer.run())
     history = directory.open(day.symbol, sealer, retention_ms=2 * DAY_MS, memories=Memories())
     market = Market(day.symbol, history, monotonic=time.monotonic)
-    wanted = market.opened()
+    market.opened()
+    wanted = wanted_by(market)
     assert wanted is not None
     body = orjson.dumps(day.snapshot)
     market.snapshot(wanted.number, decode_snapshot(body, limit=1000, receive_time=Nanos(0)))
     book = PlainBook(day.snapshot)
-    syncing = asyncio.create_task(_sync(history.recorder.sync))
+    syncing = asyncio.create_task(_sync(history.sync))
     batches = day.batches()
     frames = next(batches)
     number, is_last = 0, False
@@ -88,18 +90,18 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
             # The folder is copied as a kill leaves it when the hot segment is nearly full. A live market gives the
             # sealer time for all other segments, so they are sealed here.
             await sealer.drain()
-            await asyncio.to_thread(history.recorder.sync)
+            await asyncio.to_thread(history.sync)
             shutil.copytree(folder, crashed)
             written.seconds += await _ingest(market, frames[late:])
         written.events += len(frames)
-        if history.recorder.unsealed > _UNSEALED:
+        if history.unsealed > _UNSEALED:
             await sealer.drain()
         if number % 25 == 0:
             print(f"  {written.events:>9,} events, {history.level_changes:>11,} changes", flush=True)
         frames, number = following or [], number + 1
     assert market.counts.resyncs == 0, "the day has no holes"
     syncing.cancel()
-    history.recorder.close()
+    history.close()
     final = history.complete_to  # the newest event is not final
     assert final is not None
     written.samples = [sample for sample in written.samples if sample.time <= final]

@@ -15,13 +15,14 @@ import numpy as np
 import orjson
 import uvloop
 
+from chronobook_server.core.grid import SEGMENT_MS
 from chronobook_server.core.values import Nanos
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
 from chronobook_server.history.directory import DataDirectory
 from chronobook_server.history.memory import Memories
-from chronobook_server.history.store import SEGMENT_MS
 from chronobook_server.market import Market
 from chronobook_server.sealer import ProcessSealer
+from tests.support.asking import wanted_by
 from tests.support.day import a_day
 
 SPEED = 100
@@ -38,7 +39,8 @@ async def run(folder: Path, segment_ms: int) -> tuple[list[float], list[float]]:
     directory = DataDirectory(folder, "bench")
     history = directory.open(day.symbol, sealer, retention_ms=86_400_000, memories=Memories(), segment_ms=segment_ms)
     market = Market(day.symbol, history, monotonic=time.monotonic)
-    wanted = market.opened()
+    market.opened()
+    wanted = wanted_by(market)
     assert wanted is not None
     body = orjson.dumps(day.snapshot)
     market.snapshot(wanted.number, decode_snapshot(body, limit=1000, receive_time=Nanos(0)))
@@ -51,7 +53,7 @@ async def run(folder: Path, segment_ms: int) -> tuple[list[float], list[float]]:
             before = time.perf_counter()
             await asyncio.sleep(_TICK)
             late = (time.perf_counter() - before - _TICK) * 1e3
-            (during if history.recorder.unsealed else other).append(late)
+            (during if history.unsealed else other).append(late)
 
     ticking = asyncio.create_task(tick())
     first, began = None, time.perf_counter()

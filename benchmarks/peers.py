@@ -24,6 +24,7 @@ from chronobook_server.core.values import Nanos
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
 from chronobook_server.market import Market
 from tests.support import captures
+from tests.support.asking import wanted_by
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".build" / "peers"
@@ -67,7 +68,8 @@ def chronobook(path: Path) -> dict[str, Any]:
     first, *frames = [line for line in path.read_bytes().split(b"\n") if line]
     with history_on_disk() as history:
         market = Market("ETHUSDT", history, monotonic=time.monotonic)
-        wanted = market.opened()
+        market.opened()
+        wanted = wanted_by(market)
         assert wanted is not None
         market.snapshot(wanted.number, decode_snapshot(first, limit=1000, receive_time=Nanos(1)))
         gc.collect()

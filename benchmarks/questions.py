@@ -77,7 +77,7 @@ async def measure(folder: Path, samples: list[Sample], books: list[BookSample]) 
     result["books"] = len(books)
     result["anonymous_mb"] = (anonymous_bytes() - before) / 1e6
     result["peer"] = peer(books[-1].levels, random)
-    result["drop_ms"] = max(seconds(history.recorder.drop_oldest) for _ in range(min(50, history.segments - 2))) * 1e3
+    result["drop_ms"] = max(seconds(history.drop_oldest) for _ in range(min(50, history.segments - 2))) * 1e3
     await server.stop(0)
     sealing.cancel()
     directory.close()

@@ -33,6 +33,7 @@ from chronobook_server.history.sealed import SealedSegment
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
 from tests.support import captures
+from tests.support.asking import wanted_by
 from tests.support.day import a_day
 from tests.support.memory import InlineSealer
 
@@ -57,7 +58,8 @@ def write(folder: Path) -> HistoryStore:
     history = opened(folder)
     day = a_day(HOURS)
     market = Market(day.symbol, history, monotonic=time.monotonic)
-    wanted = market.opened()
+    market.opened()
+    wanted = wanted_by(market)
     assert wanted is not None
     market.snapshot(wanted.number, decode_snapshot(orjson.dumps(day.snapshot), limit=1000, receive_time=Nanos(0)))
     for frames in day.batches():

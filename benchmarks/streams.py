@@ -30,6 +30,7 @@ from chronobook_server.history.files import DiskFiles
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
 from chronobook_server.service.server import SERVICE, Server
+from tests.support.asking import wanted_by
 from tests.support.memory import PatientSealer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +45,8 @@ class Fed:
         history = HistoryStore("ETHUSDT", DiskFiles(folder), PatientSealer(), retention_ms=86_400_000)
         self.market = Market("ETHUSDT", history, monotonic=time.monotonic)
         self.last, self.time = 1000, 1_700_000_000_000
-        wanted = self.market.opened()
+        self.market.opened()
+        wanted = wanted_by(self.market)
         assert wanted is not None
         self.market.snapshot(wanted.number, self._snapshot())
         self.event()

@@ -17,6 +17,7 @@ from chronobook_server.history.directory import DirectoryRefused
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.settings import Address, ServeSettings
 from chronobook_server.tasks import Tasks
+from tests.support.epochs import feed
 from tests.support.stored import round_of
 from tests.support.system import until
 from tests.support.waiting import PATIENCE
@@ -43,8 +44,7 @@ def fill(history: HistoryStore, rounds: range) -> None:
         newest = history.newest_state()
         if newest is not None:
             history.append(Gap(start=newest[0], update_id=newest[1], cause=Cause.DISCONNECT))
-        for record in round_of(number):
-            history.append(record)
+        feed(history, round_of(number))
 
 
 @contextlib.asynccontextmanager
@@ -82,14 +82,14 @@ async def test_bytes_stay_within_their_bound_as_segments_are_sealed(tmp_path: Pa
         history = made.histories[SYMBOL]
         fill(history, range(8))
         assert history.bytes > 40_000
-        await until(lambda: history.recorder.unsealed == 0 and history.bytes <= 40_000 + newest_bytes(history))
+        await until(lambda: history.unsealed == 0 and history.bytes <= 40_000 + newest_bytes(history))
         oldest = history.coverage()[0].start
         assert oldest > 1_000_000
 
 
 def newest_bytes(history: HistoryStore) -> int:
     """Return the bytes that cannot be dropped: the hot segment's log."""
-    return sum(log.size for log in history.recorder._logs())
+    return sum(log.size for log in history._recorder._logs())
 
 
 async def test_a_log_that_cannot_be_made_durable_stops_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,10 +100,10 @@ async def test_a_log_that_cannot_be_made_durable_stops_history(tmp_path: Path, m
     def refuse() -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(history.recorder, "sync", refuse)
+    monkeypatch.setattr(history, "sync", refuse)
     async with started(made):
-        await until(lambda: history.recorder.error is not None)
-        assert history.recorder.error == "history is not being written: Input/output error"
+        await until(lambda: history.error is not None)
+        assert history.error == "history is not being written: Input/output error"
         assert [gap.cause.value for gap in history.gaps()] == ["DISK"]
         monkeypatch.undo()
 
@@ -138,13 +138,13 @@ async def test_a_fault_in_any_of_its_works_ends_none_of_them(
     with monkeypatch.context() as patch:
         match place:
             case "sync":
-                patch.setattr(history.recorder, "sync", fail)
+                patch.setattr(history, "sync", fail)
             case "retry":
-                patch.setattr(history.recorder, "retry_seals", fail)
+                patch.setattr(history, "retry_seals", fail)
             case "trim":
                 patch.setattr(archive_module, "trim", fail)
             case _:
-                patch.setattr(history.recorder, "sealed", fail)
+                patch.setattr(history._recorder, "sealed", fail)
         async with started(made, tasks):
             if place != "retry":
                 fill(history, range(8))
@@ -155,7 +155,7 @@ async def test_a_fault_in_any_of_its_works_ends_none_of_them(
             # Syncing, sealing and retention all go on.
             since = made.durable_at
             await until(lambda: made.durable_at > since)
-            await until(lambda: history.recorder.unsealed == 0)
+            await until(lambda: history.unsealed == 0)
             made.age()
             await until(lambda: history.bytes <= 40_000 + newest_bytes(history))
             if place != "sealed":  # that is told by the sealer
@@ -175,8 +175,8 @@ async def test_a_history_that_fails_to_sync_keeps_no_other_from_it(
     def fail() -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(made.histories[SYMBOL].recorder, "sync", fail)
-    monkeypatch.setattr(made.histories["Y"].recorder, "sync", lambda: synced.append("Y"))
+    monkeypatch.setattr(made.histories[SYMBOL], "sync", fail)
+    monkeypatch.setattr(made.histories["Y"], "sync", lambda: synced.append("Y"))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         await made._sync_all()
     assert synced == ["Y"]
@@ -233,7 +233,7 @@ async def test_leftovers_of_symbols_without_events_age_out(tmp_path: Path, is_al
         assert ("OLD" in made.histories) == is_all
         fill(made.histories[SYMBOL], range(5, 6))
         fill(made.histories["Y"], range(5, 6))
-        await until(lambda: made.histories[SYMBOL].recorder.unsealed == 0)
+        await until(lambda: made.histories[SYMBOL].unsealed == 0)
         made.age()
         assert not list((tmp_path / "OLD").glob("0*"))
         assert list((tmp_path / "RECENT").glob("*.seg"))
@@ -252,7 +252,7 @@ async def test_leftovers_of_unnamed_symbols_count_and_go_first(
     made = Archive(settings(tmp_path, retention_bytes=1_000_000))
     async with started(made):
         fill(made.histories[SYMBOL], range(5, 7))
-        await until(lambda: made.histories[SYMBOL].recorder.unsealed == 0)
+        await until(lambda: made.histories[SYMBOL].unsealed == 0)
         held = made.histories[SYMBOL].oldest_start()
         made._limit = made.histories[SYMBOL].bytes + 1
         made.age()

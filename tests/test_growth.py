@@ -13,6 +13,7 @@ from chronobook_server.history.answers import finish
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
+from tests.support.asking import wanted_by
 from tests.support.depth import snapshot, update
 from tests.support.memory import MemoryFiles, memory_history
 from tests.support.served import Monotonic
@@ -43,7 +44,8 @@ class _Exchange:
         self.update_id = 100
         self.wanted: SnapshotWanted | None = None
         self.told: dict[tuple[str, int], Decimal | None] = {}
-        self._reply(self.market.opened())
+        self.market.opened()
+        self._reply(wanted_by(self.market))
 
     @property
     def time(self) -> int:
@@ -57,13 +59,13 @@ class _Exchange:
         self.states.append((time, dict(self.now)))
         previous, self.update_id = self.update_id, self.update_id + 1
         self.clock.seconds += after / 1000
-        self._reply(
-            self.market.update(update(previous + 1, self.update_id, previous, bids=list(levels.items()), time=time))
-        )
+        self.market.update(update(previous + 1, self.update_id, previous, bids=list(levels.items()), time=time))
+        self._reply(wanted_by(self.market))
 
     def tick(self) -> None:
         self.clock.seconds += 1
-        self._reply(self.market.tick())
+        self.market.tick()
+        self._reply(wanted_by(self.market))
 
     def _reply(self, wanted: SnapshotWanted | None) -> None:
         """Answer the newest request once; a request after that is answered the next time."""
@@ -71,7 +73,8 @@ class _Exchange:
         if wanted is not None:
             bids = [(price, text) for price, text in self.texts.items() if self.now[price]]
             reply = snapshot(self.update_id, bids=bids, asks=[("200", "1")], time=self.time)
-            self.wanted = self.market.snapshot(wanted.number, reply)
+            self.market.snapshot(wanted.number, reply)
+            self.wanted = wanted_by(self.market)
 
     def check(self, history: HistoryStore) -> None:
         """Ask about all final instants, and compare with the truth and with earlier answers."""

@@ -8,11 +8,12 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from chronobook_server.core.coverage import Cause
+from chronobook_server.core.coverage import Cause, GapInterval
 from chronobook_server.core.depth import DepthUpdate, SnapshotWanted
 from chronobook_server.core.errors import BeforeHistory, InTheFuture, NotSynced, TooOld
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import Contract, Record
+from chronobook_server.core.notices import BookLost
+from chronobook_server.core.records import Contract, Gap, Record
 from chronobook_server.core.sync_table import State
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.core.view import BookView
@@ -20,6 +21,7 @@ from chronobook_server.exchange.wire import decode_frame, decode_snapshot
 from chronobook_server.history.answers import finish
 from chronobook_server.market import Market
 from tests.support import captures
+from tests.support.asking import wanted_by
 from tests.support.depth import SmallExchange, snapshot, update
 from tests.support.memory import memory_history
 from tests.support.served import Monotonic
@@ -32,7 +34,8 @@ def market(clock: Monotonic) -> Market:
 def synced(clock: Monotonic) -> Market:
     """Return a market whose book stands after an event at T 1000."""
     made = market(clock)
-    wanted = made.opened()
+    made.opened()
+    wanted = wanted_by(made)
     assert wanted is not None
     made.update(update(5, 900, 4, time=900))
     made.snapshot(wanted.number, snapshot(900, time=900))
@@ -66,7 +69,8 @@ def test_now_goes_on_from_the_last_event_and_carries_its_age() -> None:
 def test_a_quiet_symbol_ages_and_a_status_sets_no_clock_back() -> None:
     clock = Monotonic()
     made = market(clock)
-    wanted = made.opened()
+    made.opened()
+    wanted = wanted_by(made)
     assert wanted is not None
     made.snapshot(wanted.number, snapshot(900, time=900))
     clock.seconds += 4
@@ -117,9 +121,32 @@ def test_events_useless_to_the_book_count_and_freshen_no_answer() -> None:
     assert (made.age(), made.state, made.counts.gaps) == (0.0, State.IN_SYNC, {})
 
 
+@pytest.mark.parametrize("kind", [BookLost, Gap])
+def test_a_fault_at_the_loss_of_a_book_leaves_its_gap(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = synced(Monotonic())
+    failing = [kind]
+
+    def fail_once(record: Record | BookLost) -> None:
+        if failing and isinstance(record, failing[0]):
+            failing.clear()
+            raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(made, "_note", fail_once)
+    monkeypatch.setattr(made.history, "append", fail_once)
+    # After a hole the event becomes the first one of a book that no other event has confirmed.
+    with pytest.raises(RuntimeError, match="on purpose"):
+        made.update(update(1101, 1200, 1100, time=1200))
+    monkeypatch.undo()
+    assert made.history.gaps() == []
+    made.start_over()
+    (gap,) = made.history.gaps()
+    assert (gap, made.hub.gap) == (GapInterval(Millis(999), None, gap.cause), gap)
+
+
 def test_history_and_book_agree_after_every_event() -> None:
     exchange, made = SmallExchange(Random(7)), market(Monotonic())
-    wanted = made.opened()
+    made.opened()
+    wanted = wanted_by(made)
     assert wanted is not None
     made.snapshot(wanted.number, exchange.snapshot(6))
     for _ in range(400):
@@ -178,7 +205,8 @@ def test_best_prices_are_right_after_each_event_of_a_capture() -> None:
     """The strongest test there is: best bid and ask, with quantities, against the exchange's `bookTicker`."""
     tickers = Tickers(captures.bodies())
     made = Market("ETHUSDT", memory_history("ETHUSDT"), monotonic=Monotonic())
-    wanted = made.opened()
+    made.opened()
+    wanted = wanted_by(made)
     assert wanted is not None
     compared = 0
     for update_id, view in replay(made, wanted.number, captures.lines()):
@@ -197,7 +225,8 @@ def test_the_best_prices_of_four_real_symbols_are_the_exchanges() -> None:
     snapshots, frames = captures.four_symbols()
     for symbol, body in snapshots.items():
         made = Market(symbol, memory_history(symbol), monotonic=Monotonic())
-        wanted = made.opened()
+        made.opened()
+        wanted = wanted_by(made)
         assert wanted is not None
         reply = orjson.dumps(body)
         assert reply.startswith(b'{"lastUpdateId"')
@@ -222,7 +251,8 @@ def asked(market: Market, seconds: float, clock: Monotonic) -> SnapshotWanted | 
     wanted: SnapshotWanted | None = None
     for _ in range(round(seconds)):
         clock.seconds += 1
-        wanted = market.tick() or wanted
+        market.tick()
+        wanted = wanted_by(market) or wanted
     return wanted
 
 
@@ -253,7 +283,8 @@ def test_patience_for_an_event_only_a_best_price_promises_ends() -> None:
     clock = Monotonic()
     made = synced(clock)
     made.closed()
-    wanted = made.opened()
+    made.opened()
+    wanted = wanted_by(made)
     assert wanted is not None
     made.snapshot(wanted.number, snapshot(1200, time=1200))
     made.ticker(UpdateId(2**52))
@@ -266,12 +297,15 @@ def test_patience_for_an_event_only_a_best_price_promises_ends() -> None:
 def test_why_there_is_no_book_is_said_until_there_is_one() -> None:
     made = synced(Monotonic())
     said = [made.sync_error]
-    wanted = made.update(update(1101, 1110, 1100, time=1100))
+    made.update(update(1101, 1110, 1100, time=1100))
+    wanted = wanted_by(made)
     assert wanted is not None
-    wanted = made.snapshot(wanted.number, snapshot(1000, time=1000))
+    made.snapshot(wanted.number, snapshot(1000, time=1000))
+    wanted = wanted_by(made)
     said.append(made.sync_error)
     assert wanted is not None
-    wanted = made.snapshot_failed(wanted.number, "HTTP 503")
+    made.snapshot_failed(wanted.number, "HTTP 503")
+    wanted = wanted_by(made)
     said.append(made.sync_error)
     assert wanted is not None
     made.snapshot(wanted.number, snapshot(1105, time=1105))
@@ -299,9 +333,11 @@ def test_a_gap_is_logged_with_cause_and_ids_once_a_minute() -> None:
     def lose(wanted: SnapshotWanted | None = None) -> None:
         nonlocal last
         missing, last = last + 100, last + 110
-        wanted = made.update(update(missing + 1, last, missing, time=last)) or wanted
+        made.update(update(missing + 1, last, missing, time=last))
+        wanted = wanted_by(made) or wanted
         clock.seconds += 10  # if books are lost again and again, the wait grows
-        wanted = wanted or made.tick()
+        made.tick()
+        wanted = wanted or wanted_by(made)
         assert wanted is not None
         made.snapshot(wanted.number, snapshot(last - 5, time=last - 5))
         assert made.is_synced
@@ -310,7 +346,8 @@ def test_a_gap_is_logged_with_cause_and_ids_once_a_minute() -> None:
         lose()
         lose()  # within the minute
         made.closed()
-        lose(made.opened())
+        made.opened()
+        lose(wanted_by(made))
         clock.seconds += 61
         lose()
     said = [{name: line[name] for name in line if name != "seconds"} for line in logs if line["event"] == "history_gap"]
@@ -336,11 +373,13 @@ def test_contradicting_events_count_and_now_follows_belief() -> None:
 def test_a_first_snapshot_of_another_time_holds_now_only_briefly() -> None:
     clock = Monotonic()
     made = market(clock)
-    wanted = made.opened()
+    made.opened()
+    wanted = wanted_by(made)
     assert wanted is not None
     made.snapshot(wanted.number, snapshot(900, time=10**12, received=900))
     assert made.now() == 10**12
-    wanted = made.update(update(901, 1000, 900, time=1000))
+    made.update(update(901, 1000, 900, time=1000))
+    wanted = wanted_by(made)
     assert wanted is not None
     made.snapshot(wanted.number, snapshot(950, time=950))
     assert (made.state, made.now()) == (State.IN_SYNC, 1000)
@@ -348,15 +387,18 @@ def test_a_first_snapshot_of_another_time_holds_now_only_briefly() -> None:
 
 def test_a_book_in_doubt_at_once_is_tended_once_believed() -> None:
     made = market(Monotonic())
-    wanted = made.opened()
+    made.opened()
+    wanted = wanted_by(made)
     assert wanted is not None
     jump = 50_000
     made.update(update(901, 910, 900, time=900 + jump, received=900))
-    wanted = made.snapshot(wanted.number, snapshot(900, time=900, received=900)) or wanted
+    made.snapshot(wanted.number, snapshot(900, time=900, received=900))
+    wanted = wanted_by(made) or wanted
     assert (made.state, made.epoch) == (State.RESUMING, 900)
     made.snapshot(wanted.number, snapshot(910, time=900 + jump, received=900))
     assert made.is_synced
-    assert made.tick() is None, "the snapshot was a full one"
+    made.tick()
+    assert wanted_by(made) is None, "the snapshot was a full one"
     assert made.age() == 0
 
 
@@ -370,7 +412,8 @@ def test_a_fault_of_ours_leaves_a_gap_even_inside_the_history(monkeypatch: pytes
         patched.setattr(made.history, "append", broken)
         with pytest.raises(RuntimeError):
             made.update(update(1001, 1010, 1000, time=1010))
-        wanted = made.start_over()
+        made.start_over()
+        wanted = wanted_by(made)
     assert wanted is not None
     assert (made.counts.faults, [gap.start for gap in made.history.gaps()]) == (1, [999])
     made.update(update(1011, 1020, 1010, time=1020))
@@ -384,13 +427,16 @@ def test_a_book_in_coarser_steps_is_answered_in_the_finest() -> None:
     made.update(update(1001, 1100, 1000, bids=[("98.0", "0.000000000000000001")], time=1100))
     made.update(update(1101, 1150, 1100, time=1150))
     made.update(update(1151, 1200, 1150, bids=[("97.0", "60000000000")], time=1200))
-    wanted = made.update(update(1201, 1300, 1200, time=1300))
+    made.update(update(1201, 1300, 1200, time=1300))
+    wanted = wanted_by(made)
     made.closed()
-    wanted = made.opened() or wanted
+    made.opened()
+    wanted = wanted_by(made) or wanted
     assert wanted is not None
     for _ in range(3):
         bids = [("99.0", "2.00"), ("97.0", "60000000000")]
-        wanted = made.snapshot(wanted.number, snapshot(1300, bids=bids, time=1300)) or wanted
+        made.snapshot(wanted.number, snapshot(1300, bids=bids, time=1300))
+        wanted = wanted_by(made) or wanted
         if made.is_synced:
             break
     made.update(update(1301, 1400, 1300, bids=[("96.5", "3")], time=1400))

@@ -12,6 +12,7 @@ from chronobook_server.core.values import Millis, Nanos, UpdateId
 from chronobook_server.market import Market
 from chronobook_server.simulator.market import Truth
 from tests.support import captures
+from tests.support.asking import wanted_by
 from tests.support.memory import memory_history
 from tests.support.served import Monotonic
 
@@ -32,9 +33,11 @@ class Following:
         self._ticked = 0.0
         self._wanted: list[tuple[float, SnapshotWanted]] = []
         self._replies: list[tuple[float, int, DepthSnapshot]] = []
-        wanted = self.market.opened()
+        self.market.opened()
+        wanted = wanted_by(self.market)
         assert wanted is not None
-        self._take(self.market.snapshot(wanted.number, self._snapshot(limit)))
+        self.market.snapshot(wanted.number, self._snapshot(limit))
+        self._take(wanted_by(self.market))
 
     def _snapshot(self, limit: int) -> DepthSnapshot:
         body = self.truth.snapshot(limit)
@@ -55,17 +58,20 @@ class Following:
             self._replies.append((at + self._half, wanted.number, self._snapshot(1000)))
         while self._replies and self._replies[0][0] <= now:
             self.clock.seconds, number, snapshot = self._replies.pop(0)
-            self._take(self.market.snapshot(number, snapshot))
+            self.market.snapshot(number, snapshot)
+            self._take(wanted_by(self.market))
         if now - self._ticked >= 1:
             self._ticked = now
-            self._take(self.market.tick())
+            self.market.tick()
+            self._take(wanted_by(self.market))
 
     def follow(self, events: Iterable[tuple[float, Event]]) -> None:
         for now, event in events:
             self._pass(now)
             self.clock.seconds = now
             self.truth.apply(event)
-            self._take(self.market.update(_update(event)))
+            self.market.update(_update(event))
+            self._take(wanted_by(self.market))
             known = [bps for bps in self.market.known_bps() if bps is not None]
             assert known, "the book is lost"
             self.least.append(min(known))

@@ -12,8 +12,8 @@ import pytest
 from chronobook_server import sealer as module
 from chronobook_server.history.files import DiskFiles
 from chronobook_server.history.seal import SealJob
-from chronobook_server.history.store import HistoryStore
 from chronobook_server.sealer import ProcessSealer
+from tests.support.epochs import RawHistory
 from tests.support.memory import MemoryFiles, PatientSealer
 from tests.support.sealing import sealing
 from tests.support.stored import SEGMENT_MS, SYMBOL, answers, hot_of, opened, records
@@ -72,10 +72,10 @@ STEPS = ("before the file", "half of the file", "before the rename", "after the 
 def jobs_in(folder: Path) -> tuple[DiskFiles, list[SealJob]]:
     """Return a folder of logs, and the jobs that are to be done there."""
     files, patient = DiskFiles(folder), PatientSealer()
-    history = HistoryStore(SYMBOL, files, patient, retention_ms=10**9, segment_ms=SEGMENT_MS)
+    history = RawHistory(SYMBOL, files, patient, retention_ms=10**9, segment_ms=SEGMENT_MS)
     for record in records(1, events=60):
         history.append(record)
-    history.recorder.close()
+    history.close()
     return files, [job for _, job, _ in patient.waiting]
 
 
@@ -255,7 +255,7 @@ async def test_a_process_killed_at_any_step_loses_nothing_nor_restarts(
     if step == "at the cut":
         os.kill(await process_of(sealer), signal.SIGKILL)
     reference = opened(MemoryFiles())
-    history = HistoryStore(SYMBOL, files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
+    history = RawHistory(SYMBOL, files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
     for record in records(1, events=60):
         reference.append(record)
         history.append(record)
@@ -265,19 +265,19 @@ async def test_a_process_killed_at_any_step_loses_nothing_nor_restarts(
     assert answers(history, times) == answers(reference, times), "while they wait"
     await drained(sealer)
     assert sealer.lost == 1, "it really was killed"
-    assert (history.recorder.unsealed, history.recorder.error) == (0, None)
+    assert (history.unsealed, history.error) == (0, None)
     assert history.coverage() == [interval]
     assert answers(history, times) == answers(reference, times), "from the files"
     assert not [name for name in files.names() if name.endswith(".tmp")]
     assert files.aside() == []
-    again = HistoryStore(SYMBOL, DiskFiles(tmp_path), PatientSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS)
+    again = RawHistory(SYMBOL, DiskFiles(tmp_path), PatientSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS)
     assert answers(again, times) == answers(reference, times), "after a restart"
 
 
 async def test_a_damaged_live_log_changes_no_answer_and_is_counted(sealer: ProcessSealer, tmp_path: Path) -> None:
     files = DiskFiles(tmp_path)
     reference = opened(MemoryFiles())
-    history = HistoryStore(SYMBOL, files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
+    history = RawHistory(SYMBOL, files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
     stream = records(1, events=60)
     for number, record in enumerate(stream):
         reference.append(record)
@@ -294,7 +294,7 @@ async def test_a_damaged_live_log_changes_no_answer_and_is_counted(sealer: Proce
     (interval,) = reference.coverage()
     times = range(interval.start, interval.end + 1, 50)
     assert answers(history, times) == answers(reference, times)
-    assert history.recorder.error is None
+    assert history.error is None
 
 
 async def test_when_it_is_cancelled_no_process_is_left(tmp_path: Path) -> None:

@@ -130,8 +130,8 @@ MUTANTS = (
     ),
     Mutant(
         "time runs backwards",
-        "core/sync.py",
-        "time = max(update.transaction_time, book.transaction_time)",
+        "core/epochs.py",
+        "time = max(update.transaction_time, self.newest)",
         "time = update.transaction_time",
     ),
     Mutant(
@@ -229,9 +229,9 @@ MUTANTS = (
     ),
     Mutant(
         "an event of a new epoch keeps a `T` before its start",
-        "history/recorder.py",
-        "return replace(update, transaction_time=max(update.transaction_time, earliest))",
-        "return update",
+        "core/epochs.py",
+        "return EpochBegan(start, self.unconfirmed, self._gap), max(time, start)",
+        "return EpochBegan(start, self.unconfirmed, self._gap), time",
     ),
     Mutant(
         "an epoch begins on an instant that was final already",

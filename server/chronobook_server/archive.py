@@ -75,8 +75,7 @@ class Archive:
         history = self.directory.open(symbol, self.sealer, retention_ms=self._retention_ms, memories=self._memories)
         self._leftovers.pop(symbol, None)
         self.histories[symbol] = history
-        history.recorder.sealed = partial(self._sealed.put_nowait, symbol)
-        history.recorder.damage.tell(partial(_tell_of_damage, symbol))
+        history.tell(partial(self._sealed.put_nowait, symbol), partial(_tell_of_damage, symbol))
         return history
 
     def start(self, tasks: Tasks) -> None:
@@ -106,7 +105,7 @@ class Archive:
         for failed in await asyncio.gather(*(asyncio.to_thread(_sync, part) for part in parts)):
             for history, error in failed:
                 if isinstance(error, OSError):
-                    history.recorder.fail(error)
+                    history.fail(error)
                 else:
                     faults.append(error)
         if faults:
@@ -117,7 +116,7 @@ class Archive:
         while True:
             await asyncio.sleep(_RETRY_SECONDS)
             for history in self.histories.values():
-                history.recorder.retry_seals()
+                history.retry_seals()
 
     async def _tend(self) -> None:
         """After each seal, enforce the limit of bytes, and decode recent segments ahead."""
@@ -172,7 +171,7 @@ class Archive:
     def close(self) -> None:
         """Close the histories: later events are not stored, and the gap that begins has the cause RESTART."""
         for history in self.histories.values():
-            history.recorder.close()
+            history.close()
 
     async def stop(self) -> None:
         """Close everything; all events are durable when this returns, and sealed unless that takes too long."""
@@ -197,7 +196,7 @@ def _sync(histories: list[HistoryStore]) -> list[tuple[HistoryStore, Exception]]
     failed: list[tuple[HistoryStore, Exception]] = []
     for history in histories:
         try:
-            history.recorder.sync()
+            history.sync()
         except Exception as error:
             # An exception in one history must not stop the sync of the others.
             failed.append((history, error))

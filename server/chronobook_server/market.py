@@ -15,19 +15,18 @@ from chronobook_server.core.depth import DepthSnapshot, DepthUpdate, SnapshotWan
 from chronobook_server.core.errors import BeforeHistory, InTheFuture, NotSynced, TooOld
 from chronobook_server.core.instrument import MAX_EXACT, Instrument, MalformedDecimal
 from chronobook_server.core.kept import Allowance
+from chronobook_server.core.notices import BookAdopted, BookLost, BookResumed, BookSuspended, Output
 from chronobook_server.core.records import (
     Contract,
     ContractChanged,
+    EpochBegan,
     Gap,
-    Keyframe,
     RangeWidened,
     Record,
-    Resumed,
-    Suspended,
     Update,
 )
 from chronobook_server.core.splice import Splice
-from chronobook_server.core.sync import Output, Synchroniser
+from chronobook_server.core.sync import Synchroniser
 from chronobook_server.core.sync_table import State
 from chronobook_server.core.trouble import Trouble, TroubleKind
 from chronobook_server.core.upkeep import FULL_LIMIT, Upkeep, known_bps
@@ -106,13 +105,14 @@ class Market:
         self.contract = known[-1].contract if known else Contract("")
         allowance = allowance or Allowance()
         last = None if history.last_time is None else Witness(history.last_time, history.last_received)
-        self._sync = Synchroniser(symbol, instrument=history.instrument, last=last, allowance=allowance)
+        self._sync = Synchroniser(
+            symbol, instrument=history.instrument, last=last, allowance=allowance, segment_ms=history.segment_ms
+        )
         self._splice = Splice(self._sync.seen, allowance)
         self._upkeep = Upkeep(audit_seconds, is_named=is_named)
         self._clock = ExchangeClock()
         self._monotonic = monotonic
         self._synced = synced
-        self._has_scale = history.last_time is not None
         self._is_new = False  # whether an epoch has begun whose book was not in sync yet
         self._history_error: str | None = None
         self._snapshot_limit = 0  # of the last snapshot; FULL_LIMIT if a larger one brings no more
@@ -121,74 +121,74 @@ class Market:
         self._behind_since: float | None = None  # since when the stream lacks events
         self._resuming_since = self._adopted_at = 0.0
         self._snapshot_at = 0.0  # time of the last snapshot
-        self._open_gap: Gap | None = None
+        self._requests: list[SnapshotWanted] = []  # that the feed has not drained yet
         self._trouble: str | None = None  # the last trouble, while no book is in sync
         self._logged: dict[TroubleKind | Cause, float] = {}  # time of the last log line of each kind
 
     # --- in: messages of the feed
 
-    def opened(self, source: int = 0) -> SnapshotWanted | None:
+    def opened(self, source: int = 0) -> None:
         """Handle the opening of a stream; `source` distinguishes the streams of a symbol."""
         is_first = not self._splice.is_open
         self._splice.open(source)
-        if not is_first:
-            return None
-        self._resuming_since = self._monotonic()
-        return self._take(self._sync.opened())
+        if is_first:
+            self._resuming_since = self._monotonic()
+            self._take(self._sync.opened())
 
-    def closed(self, source: int = 0, cause: Cause = Cause.DISCONNECT) -> SnapshotWanted | None:
+    def closed(self, source: int = 0, cause: Cause = Cause.DISCONNECT) -> None:
         """Handle the loss of a stream."""
-        wanted = self._apply(self._splice.close(source))
+        self._apply(self._splice.close(source))
         if not self._splice.is_open and self.state not in (State.DISCONNECTED, State.SUSPENDED):
             self._behind_since = None
-            return self._take(self._sync.closed(cause))
-        return wanted
+            self._take(self._sync.closed(cause))
 
-    def start_over(self) -> SnapshotWanted | None:
+    def start_over(self) -> None:
         """Forget the book after an exception, because the last step may be half done."""
         self.counts.faults += 1
         outputs: list[Output] = []
         if self.state not in (State.DISCONNECTED, State.SUSPENDED):
             outputs += self._sync.closed()
         outputs += self._sync.ended(Cause.DISCONNECT)
+        newest = self.history.newest_state()
+        if self.hub.gap is None and newest is not None and not any(isinstance(output, Gap) for output in outputs):
+            # The exception came before the records of the loss had reached history and hub.
+            outputs.append(Gap(Millis(newest[0] - 1), newest[1], Cause.DISCONNECT))
         try:
             self._take(outputs)
         except Exception:
             # The history must have the gap in any case. Otherwise it would answer for unknown instants.
             log.exception("symbol_fault", symbol=self.symbol)
-            self.history.recorder.fail(OSError(errno.EIO, "a fault of the server"))
-        return self._take(self._sync.opened()) if self._splice.is_open else None
+            self.history.fail(OSError(errno.EIO, "a fault of the server"))
+        self._requests.clear()
+        if self._splice.is_open:
+            self._take(self._sync.opened())
 
-    def update(self, update: DepthUpdate, source: int = 0) -> SnapshotWanted | None:
+    def update(self, update: DepthUpdate, source: int = 0) -> None:
         """Handle an event; unreadable levels are counted, and put the book in doubt."""
-        wanted = self._apply(self._splice.take(source, update))
-        return self._keep_near() or wanted
+        self._apply(self._splice.take(source, update))
+        self._keep_near()
 
-    def _keep_near(self) -> SnapshotWanted | None:
+    def _keep_near(self) -> None:
         """Ask for a snapshot if prices near the market are about to be unknown."""
         book = self._sync.book
-        if book is None or self._sync.is_checking or not self._upkeep.is_near(book, self._monotonic()):
-            return None
-        return self._take(self._sync.check(Urgency.NEAR))
+        if book is not None and not self._sync.is_checking and self._upkeep.is_near(book, self._monotonic()):
+            self._take(self._sync.check(Urgency.NEAR))
 
-    def _apply(self, updates: list[DepthUpdate]) -> SnapshotWanted | None:
-        wanted: SnapshotWanted | None = None
+    def _apply(self, updates: list[DepthUpdate]) -> None:
         for update in updates:
             try:
-                wanted = self._take(self._sync.receive_update(update)) or wanted
+                self._take(self._sync.receive_update(update))
             except MalformedDecimal as error:
                 self._splice.refuse(update)  # it may come once more; otherwise the next one shows the hole
                 self._sync.seen.add(update)
-                wanted = self.malformed(reason=str(error)) or wanted
-        return wanted
+                self.malformed(reason=str(error))
 
-    def malformed(self, source: int = 0, *, reason: str = "it cannot be read") -> SnapshotWanted | None:
+    def malformed(self, source: int = 0, *, reason: str = "it cannot be read") -> None:
         """Count an unreadable event; the next one shows whether it matters."""
         self.counts.malformed_frames += 1
         self._tell(Trouble(TroubleKind.UNREADABLE, f"an event was dropped: {reason}"))
-        if self.state in (State.DISCONNECTED, State.SUSPENDED):
-            return None
-        return self._take(self._sync.unreadable())
+        if self.state not in (State.DISCONNECTED, State.SUSPENDED):
+            self._take(self._sync.unreadable())
 
     def ticker(self, update_id: UpdateId) -> None:
         """Record that the best prices moved with this update id: a hint that the stream may lack events."""
@@ -208,17 +208,17 @@ class Market:
             return self._sync.update_id
         return max(self._splice.passed, self._sync.update_id)
 
-    def tick(self) -> SnapshotWanted | None:
+    def tick(self) -> None:
         """Do periodic work; called about once a second."""
         now = self._monotonic()
-        wanted = self._apply(self._splice.overdue())
+        self._apply(self._splice.overdue())
         if self._is_silent(now):
             self._behind_since = None
-            wanted = self._take(self._sync.silent()) or wanted
+            self._take(self._sync.silent())
         # If the best prices are beyond the snapshot, an event must come, which shows whether one was missed.
         waited = now - self._resuming_since
         if waited >= (_PATIENCE_SECONDS if self._ticker <= self._sync.held_update_id else _LONGEST_PATIENCE_SECONDS):
-            wanted = self._take(self._sync.lose_patience()) or wanted
+            self._take(self._sync.lose_patience())
         book = self._sync.book
         if book is not None and not self._sync.is_checking:
             urgency = self._upkeep.wanted(book, now)
@@ -226,8 +226,7 @@ class Market:
                 self._adopted_at = now  # a wrong update id looks like this; another snapshot decides
                 urgency = Urgency.EDGE
             if urgency is not None:
-                wanted = self._take(self._sync.check(urgency)) or wanted
-        return wanted
+                self._take(self._sync.check(urgency))
 
     def _is_silent(self, now: float) -> bool:
         """Return whether the stream brings nothing while the best prices move."""
@@ -235,15 +234,16 @@ class Market:
             return False
         return now - self._behind_since >= SILENT_SECONDS
 
-    def snapshot(self, number: int, snapshot: DepthSnapshot) -> SnapshotWanted | None:
+    def snapshot(self, number: int, snapshot: DepthSnapshot) -> None:
         """Handle the reply to a request."""
         if not self._sync.awaits(number):
-            return self._take(self._sync.receive_snapshot(number, snapshot))
+            self._take(self._sync.receive_snapshot(number, snapshot))
+            return
         self._snapshot_limit = snapshot.limit if snapshot.is_cut else FULL_LIMIT
         self._snapshot_at = self._monotonic()
         self._check_ticker(snapshot.last_update_id)
-        wanted = self._take(self._sync.receive_snapshot(number, snapshot))
-        return self._keep_near() or wanted
+        self._take(self._sync.receive_snapshot(number, snapshot))
+        self._keep_near()
 
     def _check_ticker(self, update_id: UpdateId) -> None:
         """Forget a best price of an update id that a later snapshot does not reach: that id is wrong."""
@@ -251,11 +251,16 @@ class Market:
         if is_in_doubt and update_id < self._ticker and update_id <= self._sync.update_id:
             self._ticker, self._behind_since = UpdateId(0), None
 
-    def snapshot_failed(self, number: int, reason: str = "") -> SnapshotWanted | None:
+    def snapshot_failed(self, number: int, reason: str = "") -> None:
         """Handle a request that brought no snapshot, for this reason."""
         if reason and self._sync.awaits(number):
             self._trouble = reason
-        return self._take(self._sync.snapshot_failed(number))
+        self._take(self._sync.snapshot_failed(number))
+
+    def drain_requests(self) -> list[SnapshotWanted]:
+        """Return the requests for snapshots since the last call, each in the place of those before it."""
+        requests, self._requests = self._requests, []
+        return requests
 
     def awaits(self, number: int) -> bool:
         """Return whether the reply to a request is still of interest."""
@@ -273,36 +278,33 @@ class Market:
         """Give up the book: the contract is not traded any more. Its streams must have been closed."""
         self._take(self._sync.ended())
 
-    def _take(self, outputs: list[Output]) -> SnapshotWanted | None:
+    def _take(self, outputs: list[Output]) -> None:
         if self._sync.is_troubled:
             for trouble in self._sync.troubles():
                 self._tell(trouble)
         if len(outputs) == 1 and type(outputs[0]) is Update:
             self._take_update(outputs[0])  # nearly always
             self._watch_history()
-            return None
-        wanted: SnapshotWanted | None = None
+            return
         for output in outputs:
             match output:
                 case SnapshotWanted():
-                    wanted = output
+                    self._requests.append(output)
                 case Audited():
                     self._count_audit(output)
+                case BookAdopted() | BookSuspended() | BookResumed() | BookLost():
+                    self._note(output)
                 case Update():
                     self._take_update(output, is_last=False)
                 case _:
-                    self._note(output)
-                    self.history.append(output)
-                    self.hub.publish(output, is_last=False)
+                    self._take_rare(output)
+        self._show_unconfirmed()
         self.hub.settle()
         self._tell_upkeep(outputs)
         self._watch_history()
-        return wanted
 
     def _take_update(self, update: Update, *, is_last: bool = True) -> None:
         self.counts.events += 1
-        if self._open_gap is not None:
-            self._close_gap(self._open_gap, update)
         self.history.append(update)
         self.hub.publish(update, is_last=is_last)
         now = self._monotonic()
@@ -310,17 +312,44 @@ class Market:
         self._clock.progressed(now)
         self._behind_since = self._trouble = None
         self._synced()
-        if self.history.recorder.wants_keyframe(update.transaction_time):
-            book = self._sync.book
-            # If several events came at once, the book may be beyond this one; then the last event brings the keyframe.
-            if book is not None and book.update_id == update.final_update_id:
-                self.epoch = book.update_id
-                self.history.append(book.keyframe(update))
+        if self._history_error is not None:
+            self._restart_history(update)
 
-    def _close_gap(self, gap: Gap, update: Update) -> None:
+    def _restart_history(self, update: Update) -> None:
+        """Let the history begin again with the book as it is, where it could not be written for a while."""
+        book = self._sync.book
+        # If several events came at once, the book may be beyond this one; then the last event brings the epoch.
+        is_there = book is not None and book.update_id == update.final_update_id
+        if book is not None and is_there and self.history.claim_restart(update.transaction_time):
+            self.epoch = book.update_id
+            self.history.append(EpochBegan(update.transaction_time, book.keyframe(update)))
+
+    def _take_rare(self, record: Record) -> None:
+        """Hand on a record that is no event."""
+        match record:
+            case EpochBegan(start, _, gap):
+                if gap is not None:
+                    self._close_gap(gap, start)
+            case Gap():
+                self.counts.gaps[record.cause] += 1
+            case RangeWidened():
+                self.counts.widenings += 1
+            case ContractChanged():
+                self.contract = record.contract
+                self.counts.contract_changes += 1
+            case _:
+                pass
+        self.history.append(record)
+        self._show_unconfirmed()
+        self.hub.publish(record, is_last=False)
+
+    def _show_unconfirmed(self) -> None:
+        """Let the history answer with the book of an epoch that no event has confirmed."""
+        self.history.show(self._sync.unconfirmed, is_known=self.is_synced)
+
+    def _close_gap(self, gap: Gap, end: Millis) -> None:
         """Count the length of a gap, and log the gap if its cause was not logged recently."""
-        self._open_gap = None
-        seconds = (update.transaction_time - gap.start) / 1000
+        seconds = (end - gap.start - 1) / 1000  # since the last event before it
         self.counts.gap_seconds[gap.cause] += seconds
         if self._may_log(gap.cause):
             log.warning(
@@ -344,32 +373,23 @@ class Market:
             if isinstance(output, Audited):
                 self._clock.progressed(now)
                 self._upkeep.compared(book, output.limit, now)
-            elif isinstance(output, Resumed):
+            elif isinstance(output, BookResumed):
                 self._behind_since = self._trouble = None
 
-    def _note(self, record: Record) -> None:
-        match record:
-            case Keyframe():
-                self._has_scale = self._is_new = True
+    def _note(self, notice: BookAdopted | BookSuspended | BookResumed | BookLost) -> None:
+        match notice:
+            case BookAdopted(book):
+                self._is_new = True
                 self._adopted_at = self._monotonic()
-                self.epoch = record.update_id
-            case Gap():
+                self.epoch = book.update_id
+            case BookLost(cause):
                 self.counts.resyncs += 1
-                self._trouble = self._trouble or _LOST.get(record.cause)
-                # An unconfirmed epoch leaves no gap of its own: the gap before it continues.
-                if self._open_gap is None:
-                    self._open_gap = record
-                    self.counts.gaps[record.cause] += 1
-            case Suspended():
+                self._trouble = self._trouble or _LOST.get(cause)
+            case BookSuspended(cause):
                 self.counts.suspensions += 1
-                self._trouble = self._trouble or _LOST.get(record.cause)
+                self._trouble = self._trouble or _LOST.get(cause)
                 self._resuming_since = self._monotonic()
-            case RangeWidened():
-                self.counts.widenings += 1
-            case ContractChanged():
-                self.contract = record.contract
-                self.counts.contract_changes += 1
-            case _:
+            case BookResumed():
                 pass
 
     def _tell(self, trouble: Trouble) -> None:
@@ -407,7 +427,7 @@ class Market:
 
     def _watch_history(self) -> None:
         """Log when writing of the history fails, and when it works again."""
-        error = self.history.recorder.error
+        error = self.history.error
         if error == self._history_error:
             return
         self._history_error = error
@@ -454,7 +474,7 @@ class Market:
     @property
     def instrument(self) -> Instrument | None:
         """The scale of prices and quantities; None before the first sync, while no price can be read."""
-        return self.history.instrument if self._has_scale else None
+        return None if self.epoch is None else self.history.instrument
 
     def now(self) -> Millis | None:
         """Return the exchange's present time; None before the first sync."""
@@ -507,7 +527,7 @@ class Market:
         if complete_to is not None and milliseconds <= complete_to:
             return Millis(round(milliseconds))  # nearly always; a final instant is past at any time
         now = self.now()
-        if now is None and not self._has_scale:
+        if now is None and self.epoch is None:
             raise BeforeHistory(milliseconds, None)
         instant = Millis(round(milliseconds))
         if now is not None and instant > now + _FUTURE_MS:

@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 def _is_failing(market: Market) -> bool:
-    return market.history.recorder.error is not None
+    return market.history.error is not None
 
 
 # Metrics of every symbol: name, help text, and the function that reads the value.
@@ -55,11 +55,11 @@ _GAUGES: tuple[tuple[str, str, Callable[[Market], _Value]], ...] = (
     ("history_segments", "Segments held.", lambda market: market.history.segments),
     ("history_events", "Depth events held.", lambda market: market.history.events),
     ("history_level_changes", "Level changes held.", lambda market: market.history.level_changes),
-    ("history_unsealed", "Segments that wait to be sealed.", lambda market: market.history.recorder.unsealed),
+    ("history_unsealed", "Segments that wait to be sealed.", lambda market: market.history.unsealed),
     (
         "history_unusable_files",
         "History files that cannot be used, or only in part.",
-        lambda market: len(market.history.recorder.damage.files),
+        lambda market: len(market.history.damaged_files),
     ),
     (
         "bid_known_bps",

@@ -25,6 +25,7 @@ from chronobook import (
     results,
 )
 from tests.client.guarded import relay
+from tests.support.asking import wanted_by
 from tests.support.depth import snapshot
 from tests.support.served import HandFed, served
 from tests.support.tls import LOOPBACK, make_authority
@@ -39,7 +40,8 @@ class Example(HandFed):
     """A book of two levels a side, of which 2681.62 is an ask, then empty, then a bid."""
 
     def sync(self, *, time: int = START, limit: int = 2) -> None:
-        wanted = self.market.opened()
+        self.market.opened()
+        wanted = wanted_by(self.market)
         assert wanted is not None
         reply = snapshot(
             self.last,

@@ -5,19 +5,17 @@ import pytest
 from chronobook_server.core.coverage import Cause
 from chronobook_server.core.depth import SnapshotWanted, Urgency
 from chronobook_server.core.kept import Allowance, size_of
+from chronobook_server.core.notices import Output
 from chronobook_server.core.records import Gap
 from chronobook_server.core.seen import REMEMBERED, Seen
-from chronobook_server.core.sync import Output, Synchroniser
+from chronobook_server.core.sync import Synchroniser
 from chronobook_server.core.sync_table import State
 from chronobook_server.core.trouble import TroubleKind
 from tests.support.depth import Pairs, snapshot, update
+from tests.support.machine import kinds, records
 
 BID: Pairs = [("99.0", "2.00")]
 HUGE = 2**52
-
-
-def kinds(outputs: list[Output]) -> list[str]:
-    return [type(output).__name__ for output in outputs]
 
 
 def wanted(outputs: list[Output]) -> int:
@@ -211,8 +209,9 @@ def test_the_next_event_settles_the_doubt_of_an_unreadable_one() -> None:
     assert kinds(sync.receive_update(update(21, 30, 20))) == ["Resumed", "Update"]
     sync.unreadable()
     outputs = sync.receive_update(update(41, 50, 40))
-    assert isinstance(outputs[0], Gap)
-    assert (outputs[0].start, outputs[0].cause) == (30, Cause.CHAIN_BREAK)
+    shown = records(outputs)
+    assert isinstance(shown[0], Gap)
+    assert (shown[0].start, shown[0].cause) == (29, Cause.CHAIN_BREAK)
 
 
 def test_a_snapshot_settles_the_doubt_of_an_unreadable_event() -> None:

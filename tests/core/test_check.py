@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronobook_server.core.book import CrossedBook, OrderBook
-from chronobook_server.core.check import Comparison, Recent, compare, joined, known_range, learned
+from chronobook_server.core.check import REMEMBERED_EVENTS, Comparison, Recent, compare, joined, known_range, learned
 from chronobook_server.core.coverage import NOTHING_KNOWN, KnownRange
 from chronobook_server.core.depth import DepthSnapshot
 from chronobook_server.core.instrument import Instrument, LevelReader
 from chronobook_server.core.records import Keyframe, RangeWidened
 from chronobook_server.core.values import MAX_STEPS, Millis, Price, UpdateId
-from tests.support.depth import Pairs, SmallExchange, snapshot, update
+from tests.support.depth import Pairs, SmallExchange, snapshot
 
 READER = LevelReader(Instrument("X", 1, 0))
 
@@ -48,7 +48,7 @@ def test_a_right_book_passes_learns_truth_and_a_wrong_one_fails(seed: int, limit
         event = exchange.event()
         bids, asks = READER.read_bids(event.bids), READER.read_asks(event.asks)
         book.apply(bids, asks, update_id=event.final_update_id, transaction_time=event.transaction_time)
-        recent.add(event, bids, asks, keep_all=True)
+        recent.add(event.final_update_id, bids, asks)
     named = recent.named_after(shown.last_update_id)
     assert named is not None
     levels = levels_of(shown)
@@ -81,30 +81,29 @@ def test_a_right_book_passes_learns_truth_and_a_wrong_one_fails(seed: int, limit
 
 def test_what_was_forgotten_cannot_be_compared() -> None:
     recent = Recent(UpdateId(10))
-    for final in range(11, 60):
-        recent.add(update(final, final, final - 1), {final: 1}, {}, keep_all=False)
-    assert len(recent) == 16
+    newest = 10 + 2 * REMEMBERED_EVENTS
+    for final in range(11, newest + 1):
+        recent.add(UpdateId(final), {final: 1}, {final + 5000: -1})
+    assert len(recent) == REMEMBERED_EVENTS
+    oldest = newest - REMEMBERED_EVENTS
     assert recent.named_after(UpdateId(10)) is None
-    assert recent.named_after(UpdateId(42)) is None
-    assert recent.named_after(UpdateId(43)) == set(range(44, 60))
-    assert recent.named_after(UpdateId(59)) == set()
+    assert recent.named_after(UpdateId(oldest - 1)) is None
+    finals = range(oldest + 1, newest + 1)
+    assert recent.named_after(UpdateId(oldest)) == {*finals, *(final + 5000 for final in finals)}
+    assert recent.named_after(UpdateId(newest - 1)) == {newest, newest + 5000}
+    assert recent.named_after(UpdateId(newest)) == set()
     recent.forget()
-    assert recent.named_after(UpdateId(58)) is None
-    assert recent.named_after(UpdateId(59)) == set()
+    assert recent.named_after(UpdateId(newest - 1)) is None
+    assert recent.named_after(UpdateId(newest)) == set()
 
 
-def test_while_a_snapshot_is_on_its_way_nothing_is_forgotten() -> None:
+def test_before_there_are_too_many_events_nothing_is_forgotten() -> None:
     recent = Recent(UpdateId(0))
-    for final in range(1, 1001):
-        recent.add(update(final, final, final - 1), {final: 1}, {}, keep_all=True)
-    assert recent.named_after(UpdateId(0)) == set(range(1, 1001))
-    for final in range(1001, 4002):
-        recent.add(update(final, final, final - 1), {final: 1}, {final + 5000: -1}, keep_all=True)
-    assert (len(recent), recent.named_after(UpdateId(0))) == (4000, None)
-    assert recent.named_after(UpdateId(3999)) == {4000, 4001, 9000, 9001}
-    named = recent.named_after(UpdateId(1))
-    assert named is not None
-    assert min(named) == 2
+    for final in range(1, REMEMBERED_EVENTS + 1):
+        recent.add(UpdateId(final), {final: 1}, {})
+    assert recent.named_after(UpdateId(0)) == set(range(1, REMEMBERED_EVENTS + 1))
+    recent.add(UpdateId(REMEMBERED_EVENTS + 1), {}, {})
+    assert recent.named_after(UpdateId(0)) is None
 
 
 def test_a_price_that_rests_on_both_sides_is_no_book() -> None:

@@ -6,13 +6,14 @@ from chronobook_server.core.check import Audited, Comparison
 from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.depth import DepthSnapshot, DepthUpdate, SnapshotWanted, Urgency
 from chronobook_server.core.instrument import Instrument, MalformedDecimal
+from chronobook_server.core.notices import Output
 from chronobook_server.core.records import Gap, InstrumentChanged, Keyframe, RangeWidened, Suspended, Update
-from chronobook_server.core.sync import IllegalInput, Output, Synchroniser
+from chronobook_server.core.sync import IllegalInput, Synchroniser
 from chronobook_server.core.sync_table import TABLE, Action, Input, State
 from chronobook_server.core.trouble import Trouble, TroubleKind
 from chronobook_server.core.values import MAX_STEPS, Millis, Price, UpdateId
 from tests.support.depth import Pairs, snapshot, update
-from tests.support.machine import BID, in_sync, kinds, opened
+from tests.support.machine import BID, in_sync, kinds, opened, records
 
 # --- the rows of the table, one by one
 
@@ -77,7 +78,8 @@ def test_a_quiet_symbol_notices_a_hole_before_its_first_event() -> None:
     assert kinds(outputs) == ["Gap", "SnapshotWanted"]
     assert sync.state is State.BUFFERING
     # The event was kept: a snapshot that it continues brings the book back.
-    wanted = outputs[-1]
+    shown = records(outputs)
+    wanted = shown[-1]
     assert isinstance(wanted, SnapshotWanted)
     assert kinds(sync.receive_snapshot(wanted.number, snapshot(16))) == ["Keyframe", "Update"]
 
@@ -180,7 +182,8 @@ def test_an_event_that_begins_before_the_books_end_is_no_hole() -> None:
 def test_a_hole_gives_up_the_book_at_once(hole: DepthUpdate) -> None:
     sync = in_sync()
     outputs = sync.receive_update(hole)
-    assert outputs[0] == Gap(start=20, update_id=20, cause=Cause.CHAIN_BREAK)  # type: ignore[arg-type]
+    shown = records(outputs)
+    assert shown[0] == Gap(start=19, update_id=20, cause=Cause.CHAIN_BREAK)  # type: ignore[arg-type]
     assert kinds(outputs) == ["Gap", "SnapshotWanted"]
     assert sync.book is None
     assert sync.state is State.BUFFERING
@@ -190,10 +193,11 @@ def test_a_crossed_book_is_given_up_and_its_event_kept() -> None:
     sync = in_sync()
     outputs = sync.receive_update(update(21, 30, 20, bids=[("101.0", "1.00")]))
     assert kinds(outputs) == ["Gap", "SnapshotWanted"]
-    assert isinstance(outputs[0], Gap)
-    assert outputs[0].cause is Cause.CROSSED_BOOK
+    shown = records(outputs)
+    assert isinstance(shown[0], Gap)
+    assert shown[0].cause is Cause.CROSSED_BOOK
     assert sync.troubles() == [Trouble(TroubleKind.CROSSED, "X: both sides rest at 1010")]
-    wanted = outputs[1]
+    wanted = shown[1]
     assert isinstance(wanted, SnapshotWanted)
     again = sync.receive_snapshot(wanted.number, snapshot(25, bids=BID, asks=[("102.0", "1.00")]))
     assert kinds(again) == ["Keyframe", "Update"]
@@ -205,7 +209,8 @@ def test_a_crossing_among_the_kept_events_keeps_the_rest() -> None:
         sync.receive_update(event)
     outputs = sync.receive_snapshot(number, snapshot(7))
     assert kinds(outputs) == ["Keyframe", "Update", "Gap", "SnapshotWanted"]
-    wanted = outputs[-1]
+    shown = records(outputs)
+    wanted = shown[-1]
     assert isinstance(wanted, SnapshotWanted)
     assert kinds(sync.receive_snapshot(wanted.number, snapshot(30))) == ["Keyframe", "Update"]
 
@@ -216,7 +221,7 @@ def test_a_crossing_among_the_kept_events_keeps_the_rest() -> None:
 def suspended() -> Synchroniser:
     """Return a machine that lost its stream after an event that ends at 20."""
     sync = in_sync()
-    assert sync.closed() == [Suspended(start=Millis(20), update_id=UpdateId(20), cause=Cause.DISCONNECT)]
+    assert records(sync.closed()) == [Suspended(start=Millis(19), update_id=UpdateId(20), cause=Cause.DISCONNECT)]
     return sync
 
 
@@ -262,7 +267,8 @@ def test_an_event_after_a_hole_takes_the_waiting_snapshot() -> None:
     sync, number = resuming()
     sync.receive_snapshot(number, snapshot(35))
     outputs = sync.receive_update(update(31, 40, 30))
-    assert outputs[0] == Gap(start=Millis(20), update_id=UpdateId(20), cause=Cause.DISCONNECT)
+    shown = records(outputs)
+    assert shown[0] == Gap(start=Millis(19), update_id=UpdateId(20), cause=Cause.DISCONNECT)
     assert kinds(outputs) == ["Gap", "Keyframe", "Update"]
 
 
@@ -301,14 +307,16 @@ def test_a_stream_may_be_lost_many_times_before_anybody_knows() -> None:
     (wanted,) = sync.opened()
     assert isinstance(wanted, SnapshotWanted)
     outputs = sync.receive_update(update(31, 40, 30))
-    assert isinstance(outputs[0], Gap)
-    assert outputs[0].cause is Cause.DISCONNECT  # the first one
+    shown = records(outputs)
+    assert isinstance(shown[0], Gap)
+    assert shown[0].cause is Cause.DISCONNECT  # the first one
 
 
 def test_a_silent_stream_suspends_the_book_too() -> None:
     sync = in_sync()
     outputs = sync.silent()
-    assert outputs[0] == Suspended(start=Millis(20), update_id=UpdateId(20), cause=Cause.EXCHANGE_SILENT)
+    shown = records(outputs)
+    assert shown[0] == Suspended(start=Millis(19), update_id=UpdateId(20), cause=Cause.EXCHANGE_SILENT)
     assert kinds(outputs) == ["Suspended", "SnapshotWanted"]
     assert sync.silent() == []
     assert kinds(sync.receive_update(update(21, 30, 20))) == ["Resumed", "Update"]
@@ -316,7 +324,7 @@ def test_a_silent_stream_suspends_the_book_too() -> None:
 
 def test_a_contract_that_is_not_traded_any_more_ends_the_epoch() -> None:
     sync = suspended()
-    assert sync.ended() == [Gap(start=Millis(20), update_id=UpdateId(20), cause=Cause.NOT_TRADING)]
+    assert records(sync.ended()) == [Gap(start=Millis(19), update_id=UpdateId(20), cause=Cause.NOT_TRADING)]
     assert sync.state is State.DISCONNECTED
     assert sync.ended() == []
 
@@ -371,8 +379,9 @@ def test_a_book_that_differs_is_given_up(pairs: Pairs, found: Comparison) -> Non
     outputs = sync.receive_snapshot(number, snapshot(20, bids=pairs))
     assert audited(outputs) == found
     assert kinds(outputs) == ["Audited", "Gap", "SnapshotWanted"]
-    assert isinstance(outputs[1], Gap)
-    assert outputs[1].cause is Cause.AUDIT_MISMATCH
+    shown = records(outputs)
+    assert isinstance(shown[1], Gap)
+    assert shown[1].cause is Cause.AUDIT_MISMATCH
 
 
 def test_what_events_named_since_is_not_compared() -> None:
@@ -416,7 +425,8 @@ def test_a_wider_snapshot_teaches_levels_outside_the_known_range() -> None:
     assert sync.book.quantity(Price(980)) is None
     bids: Pairs = [("99.0", "1.00"), ("98.0", "3.00"), ("97.0", "5.00")]
     outputs = sync.receive_snapshot(wanted.number, snapshot(20, bids=bids, limit=3))
-    widened = outputs[-1]
+    shown = records(outputs)
+    widened = shown[-1]
     assert isinstance(widened, RangeWidened)
     assert (widened.update_id, widened.transaction_time, widened.levels) == (30, 30, {980: 3})
     assert widened.known_range == KnownRange(970, 1010)
@@ -434,8 +444,9 @@ def test_a_snapshot_of_another_place_moves_the_known_range_there() -> None:
     assert isinstance(wanted, SnapshotWanted)
     near: Pairs = [("80.5", "2.00"), ("81.0", "3.00")]
     outputs = sync.receive_snapshot(wanted.number, snapshot(20, bids=[*far, ("79.0", "9.00")], asks=near, limit=2))
-    assert isinstance(outputs[-1], RangeWidened)
-    assert outputs[-1].known_range == KnownRange(790, 810)
+    shown = records(outputs)
+    assert isinstance(shown[-1], RangeWidened)
+    assert shown[-1].known_range == KnownRange(790, 810)
     assert sync.book is not None
     assert sync.book.quantity(Price(1000)) is None
 
@@ -554,9 +565,9 @@ def test_every_row_of_the_table(state: State, event: Input, monkeypatch: pytest.
     named: list[Input] = []
     step = sync._step
 
-    def noting(happened: Input, **payload: Any) -> None:
+    def noting(actions: Any, happened: Input, about: Any) -> None:
         named.append(happened)
-        step(happened, **payload)
+        step(actions, happened, about)
 
     monkeypatch.setattr(sync, "_step", noting)
     outputs = provoke(sync, event, number)
@@ -639,22 +650,25 @@ def test_a_side_below_the_limit_is_known_to_its_last_level_only() -> None:
     outputs = sync.receive_snapshot(
         number, snapshot(10, bids=[("99.0", "1.00"), ("98.0", "1.00")], asks=[("101.0", "1.00")], limit=2)
     )
-    assert isinstance(outputs[0], Keyframe)
-    assert outputs[0].known_range == KnownRange(980, 1010)
+    shown = records(outputs)
+    assert isinstance(shown[0], Keyframe)
+    assert shown[0].known_range == KnownRange(980, 1010)
 
 
 def test_time_never_runs_backwards_downstream() -> None:
     sync = in_sync()
     outputs = sync.receive_update(update(21, 30, 20, time=7))
-    assert isinstance(outputs[0], Update)
-    assert outputs[0].transaction_time == 20
+    shown = records(outputs)
+    assert isinstance(shown[0], Update)
+    assert shown[0].transaction_time == 20
 
 
 def test_finer_text_changes_the_instrument_before_its_event() -> None:
     sync = in_sync()
     outputs = sync.receive_update(update(21, 30, 20, bids=[("98.25", "1.00")]))
     assert kinds(outputs) == ["InstrumentChanged", "Update"]
-    assert outputs[0] == InstrumentChanged(Instrument("X", 2, 0))
+    shown = records(outputs)
+    assert shown[0] == InstrumentChanged(Instrument("X", 2, 0))
     assert sync.book is not None
     assert sync.book.quantity(Price(9900)) == 2
     assert sync.book.quantity(Price(9825)) == 1
@@ -675,7 +689,8 @@ def test_an_event_of_a_time_before_its_snapshot_is_not_applied() -> None:
     outputs = sync.receive_snapshot(number, snapshot(10, time=1000))
     assert kinds(outputs) == ["SnapshotWanted"]
     assert sync.book is None
-    wanted = outputs[0]
+    shown = records(outputs)
+    wanted = shown[0]
     assert isinstance(wanted, SnapshotWanted)
     outputs = sync.receive_snapshot(wanted.number, snapshot(12, time=1100))
     assert kinds(outputs) == ["Keyframe"]
@@ -720,13 +735,15 @@ def test_one_odd_text_does_not_shut_out_ordinary_numbers() -> None:
         sync.receive_update(update(31, 40, 30, bids=[("98.0", "0"), ("97.0", "60000000000.00000000")]))
     outputs = sync.receive_update(update(41, 50, 40, bids=[("97.5", "1.5")]))
     assert kinds(outputs) == ["Gap", "SnapshotWanted"]
-    assert isinstance(outputs[1], SnapshotWanted)
+    shown = records(outputs)
+    assert isinstance(shown[1], SnapshotWanted)
     bids: Pairs = [("99.0", "2.00"), ("97.0", "60000000000.00000000")]
-    outputs = sync.receive_snapshot(outputs[1].number, snapshot(45, bids=bids))
+    outputs = sync.receive_snapshot(shown[1].number, snapshot(45, bids=bids))
     assert kinds(outputs) == ["Keyframe", "Update"]
-    assert isinstance(outputs[0], Keyframe)
+    shown = records(outputs)
+    assert isinstance(shown[0], Keyframe)
     # The scales also hold the events that wait, and zeros at the end of prices do not count.
-    assert outputs[0].instrument == Instrument("X", 1, 1)
+    assert shown[0].instrument == Instrument("X", 1, 1)
     assert sync.book is not None
     assert [sync.book.quantity(Price(price)) for price in (970, 975)] == [600_000_000_000, 15]
 

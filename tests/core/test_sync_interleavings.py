@@ -8,8 +8,18 @@ from hypothesis import strategies as st
 
 from chronobook_server.core.check import Audited
 from chronobook_server.core.depth import DepthSnapshot, DepthUpdate, SnapshotWanted, Urgency
-from chronobook_server.core.records import Gap, Keyframe, RangeWidened, Resumed, Suspended, Update
-from chronobook_server.core.sync import Output, Synchroniser
+from chronobook_server.core.notices import BookAdopted, BookLost, BookResumed, BookSuspended, Output
+from chronobook_server.core.records import (
+    Cut,
+    EpochBegan,
+    Gap,
+    InstrumentChanged,
+    RangeWidened,
+    Resumed,
+    Suspended,
+    Update,
+)
+from chronobook_server.core.sync import Synchroniser
 from chronobook_server.core.sync_table import State
 from chronobook_server.core.values import Price
 from tests.support.depth import SmallExchange
@@ -22,7 +32,7 @@ class Course:
         self.random = random
         self.limit = limit
         self.exchange = SmallExchange(random)
-        self.sync = Synchroniser("X", buffer_limit=8)
+        self.sync = Synchroniser("X", buffer_limit=8, segment_ms=2000)
         self.awaited: int | None = None
         self.sent: list[DepthUpdate] = []
         self.truth: dict[int, dict[int, int]] = {}  # the signed levels after every event
@@ -30,6 +40,10 @@ class Course:
         self.counts: Counter[str] = Counter()
         self.is_whole = False  # whether an epoch goes on
         self.is_suspended = False
+        self.is_confirmed = False  # whether the epoch's first event has come
+        self.is_told = True  # whether the records say that the book is known, or that a gap is open
+        self.gap: Gap | None = None
+        self.time = 0
         self.last: int | None = None  # final id of the last update of this epoch
 
     def snapshot(self) -> DepthSnapshot:
@@ -46,34 +60,74 @@ class Course:
         return self.sent[-1]
 
     def take(self, outputs: list[Output]) -> None:
-        for output in outputs:
+        for before, output in zip([None, *outputs], outputs, strict=False):
             self.counts[type(output).__name__] += 1
+            assert isinstance(output, Update) or not isinstance(before, EpochBegan | Cut), "an event follows at once"
             match output:
                 case SnapshotWanted():
                     self.awaited = output.number
-                case Keyframe():
+                case BookAdopted():
                     assert not self.is_whole, "an epoch ends before another begins"
-                    self.is_whole, self.last = True, None
-                case Update():
-                    assert self.is_whole
-                    assert not self.is_suspended
-                    if self.last is not None:
-                        assert output.previous_final_update_id == self.last, "nothing is missing within an epoch"
-                    self.last = output.final_update_id
-                case Suspended():
+                    self.is_whole, self.is_confirmed, self.last = True, False, None
+                case BookSuspended():
                     assert self.is_whole
                     self.is_suspended = True
-                case Resumed():
+                case BookResumed():
                     self.is_suspended = False
-                case Gap():
+                case BookLost():
                     assert self.is_whole
                     self.is_whole = self.is_suspended = False
                 case Audited(comparison, _):
                     assert comparison.is_right, "the exchange's snapshots are right, and so are we"
-                case RangeWidened():
+                case InstrumentChanged() | RangeWidened():
                     assert self.is_whole
+                case Update():
+                    assert self.is_whole
+                    assert self.is_confirmed
+                    assert not self.is_suspended
+                    if self.last is not None:
+                        assert output.previous_final_update_id == self.last, "nothing is missing within an epoch"
+                    self.last = output.final_update_id
+                    self.dated(output.transaction_time)
                 case _:
-                    raise AssertionError(output)
+                    self.take_resolved(output)
+
+    def take_resolved(self, record: Output) -> None:
+        """Look at a record that says how the history goes on."""
+        match record:
+            case EpochBegan(start, book, gap):
+                assert self.is_whole
+                assert not self.is_confirmed, "an epoch begins once"
+                assert gap == self.gap
+                assert not self.time or start > self.time, "no epoch begins on the last instant of the one before"
+                assert start >= book.transaction_time
+                self.is_confirmed, self.gap, self.is_told = True, None, True
+                self.dated(start)
+            case Cut(start):
+                assert self.is_confirmed
+                assert self.time < start, "events of one instant are in one segment"
+                self.dated(start)
+            case Suspended():
+                assert self.gap is None
+                assert self.is_told
+                self.is_told = False
+                assert not self.is_confirmed or record.start == self.time - 1
+            case Resumed():
+                assert self.is_confirmed
+                assert not self.is_told
+                self.is_told = True
+            case Gap():
+                assert self.gap is None, "an epoch without an event leaves the gap before it as it is"
+                assert not self.is_confirmed or record.start == self.time - 1
+                self.gap = record
+                self.is_told = True
+            case _:
+                raise AssertionError(record)
+
+    def dated(self, time: int) -> None:
+        """Take note of an instant in the records: none goes back."""
+        assert time >= self.time
+        self.time = time
 
     def step(self) -> None:
         sync, random, choice = self.sync, self.random, self.random.random()
@@ -150,5 +204,5 @@ def test_all_that_can_come_out_does_come_out() -> None:
             course.step()
             course.check()
         counts += course.counts
-    expected = (SnapshotWanted, Keyframe, Update, Suspended, Resumed, Gap, Audited, RangeWidened)
+    expected = (SnapshotWanted, BookAdopted, EpochBegan, Cut, Update, Suspended, Resumed, Gap, Audited, RangeWidened)
     assert {kind: counts[kind.__name__] > 20 for kind in expected} == dict.fromkeys(expected, True), counts

@@ -167,15 +167,23 @@ async def test_a_fault_of_ours_costs_a_resync_and_is_logged(monkeypatch: pytest.
             await simulator.step(1)
             await until(lambda: holds_the_truth(market, simulator))
             # The book takes the event and the history does not, so continuing would leave a hidden hole.
-            append, failing = market.history.append, [Update, Keyframe]
+            # Then the resync itself fails once.
+            append, show, failing = market.history.append, market.history.show, ["append", "show"]
 
-            def fail_once_each(record: Record) -> None:
-                if failing and isinstance(record, failing[0]):
-                    del failing[0]
+            def fail_to_append(record: Record) -> None:
+                if "append" in failing and isinstance(record, Update):
+                    failing.remove("append")
                     raise RuntimeError("on purpose")
                 append(record)
 
-            monkeypatch.setattr(market.history, "append", fail_once_each)
+            def fail_to_show(book: Keyframe | None, *, is_known: bool = True) -> None:
+                if failing == ["show"] and book is not None:
+                    failing.clear()
+                    raise RuntimeError("on purpose")
+                show(book, is_known=is_known)
+
+            monkeypatch.setattr(market.history, "append", fail_to_append)
+            monkeypatch.setattr(market.history, "show", fail_to_show)
             await simulator.step(1)
             await until(lambda: not failing)
             await until(lambda: market.is_synced)

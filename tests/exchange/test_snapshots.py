@@ -23,7 +23,9 @@ async def fetching(
     snapshots = Snapshots(requests, sinks, Random(1), preferred)
     task = asyncio.create_task(snapshots.run())
     for name, sink in sinks.items():
-        snapshots.want(name, sink.opened(1))
+        sink.opened(1)
+        for wanted in sink.drain_requests():
+            snapshots.want(name, wanted)
     try:
         yield snapshots, requests, sinks
     finally:

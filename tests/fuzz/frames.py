@@ -23,6 +23,7 @@ from chronobook_server.exchange.wire import (
 from chronobook_server.history.answers import finish
 from chronobook_server.market import Market
 from tests.fuzz.drawn import Drawn
+from tests.support.asking import wanted_by
 from tests.support.memory import memory_history
 from tests.support.served import Monotonic
 
@@ -58,23 +59,28 @@ class Fed:
     def __init__(self) -> None:
         self.clock = Monotonic()
         self.market = Market("X", memory_history("X", segment_ms=1000), monotonic=self.clock)
-        self.wanted = self.market.opened()
+        self.market.opened()
+        self.wanted = wanted_by(self.market)
         self._seen: Millis | None = None
 
     def take(self, line: bytes) -> None:
         """Give one line to every decoder, and accepted values to the market."""
         if line == CLOSED:
             self.market.closed()
-            self._note(self.market.opened())
+            self.market.opened()
+            self._note(wanted_by(self.market))
         elif line == TICK:
             self.clock.seconds += 4.0
-            self._note(self.market.tick())
+            self.market.tick()
+            self._note(wanted_by(self.market))
         update, snapshot, newest = accepted(line)
         if update is not None:
-            self._note(self.market.update(update))
+            self.market.update(update)
+            self._note(wanted_by(self.market))
         if snapshot is not None and self.wanted is not None:
             number, self.wanted = self.wanted.number, None
-            self._note(self.market.snapshot(number, snapshot))
+            self.market.snapshot(number, snapshot)
+            self._note(wanted_by(self.market))
         if newest is not None:
             self.market.ticker(newest)
         self._check()
@@ -97,7 +103,7 @@ class Fed:
         signs = book.quantities > 0
         assert signs.tolist() == sorted(signs.tolist(), reverse=True), "a bid above an ask"
         newest = history.newest_state()
-        if history.recorder.error is not None or newest is None or newest[1] != book.update_id:
+        if history.error is not None or newest is None or newest[1] != book.update_id:
             return
         held = finish(history.book_at(max(newest[0], history.timeline.segments[-1].start)))
         assert held.instrument == book.instrument

@@ -109,7 +109,7 @@ def _history_of(symbol: str) -> MemoryFiles:
     files = MemoryFiles()
     fed = HandFed(symbol, files=files)
     _feed(fed)
-    fed.market.history.recorder.close()
+    fed.market.history.close()
     return files
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.values import Millis, Price, Side
 from chronobook_server.history.answers import finish
-from chronobook_server.history.store import HistoryStore
+from tests.support.epochs import RawHistory
 from tests.support.judge import NaiveArchive, nearest
 from tests.support.line import SEGMENT_MS, Line
 from tests.support.memory import memory_history
@@ -21,7 +21,7 @@ SIDES = {Side.BID: 1, Side.ASK: -1, None: 0}
 class Answers:
     """The history's answers in decimals."""
 
-    def __init__(self, history: HistoryStore) -> None:
+    def __init__(self, history: RawHistory) -> None:
         self.history = history
         self.instrument = history.instrument
         self.step = Decimal(1).scaleb(-self.instrument.price_scale)
@@ -149,7 +149,7 @@ def test_every_question_at_every_instant_equals_brute_force(seed: int) -> None:
     line = Line(seed)
     line.live()
     check(line)
-    line.history.recorder.close()
+    line.history.close()
     line.judge.lose("RESTART")
     line.history = memory_history(files=line.files, segment_ms=SEGMENT_MS)
     check(line)

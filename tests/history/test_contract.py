@@ -92,7 +92,7 @@ def test_it_stands_beside_the_history_and_is_no_part_of_it() -> None:
     again = opened(files)
     assert again.contracts() == [change(5)]
     assert again.coverage() == history.coverage()
-    assert again.recorder.damaged_files == []
+    assert list(again.damaged_files) == []
 
 
 def test_it_is_kept_as_long_as_the_history_is() -> None:

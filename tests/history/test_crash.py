@@ -10,8 +10,8 @@ import pytest
 
 from chronobook_server.core.records import Keyframe
 from chronobook_server.history.files import DiskFiles, Files
-from chronobook_server.history.store import HistoryStore
 from tests.support.crashing import Crash, CrashingFiles, Disk, Half, epochs
+from tests.support.epochs import RawHistory
 from tests.support.memory import InlineSealer, MemoryFiles
 from tests.support.stored import SEGMENT_MS, SYMBOL, Answer, answers
 
@@ -27,20 +27,20 @@ STREAM = epochs(EPOCHS, EVENTS)
 TIMES = range(999_500, 1_000_000 + EPOCHS * 6000 + 500, 431)
 
 
-def opened(files: Files) -> HistoryStore:
-    return HistoryStore(SYMBOL, files, InlineSealer(), retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS)
+def opened(files: Files) -> RawHistory:
+    return RawHistory(SYMBOL, files, InlineSealer(), retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS)
 
 
-def said(history: HistoryStore) -> tuple[object, ...]:
+def said(history: RawHistory) -> tuple[object, ...]:
     """Return all that a history says of itself, and its answers all over the time."""
     return history.coverage(), history.gaps(), history.newest_state(), history.level_changes, answers_of(history)
 
 
-def answers_of(history: HistoryStore) -> dict[tuple[int, int], Answer]:
+def answers_of(history: RawHistory) -> dict[tuple[int, int], Answer]:
     return answers(history, TIMES)
 
 
-def expected(count: int) -> tuple[HistoryStore, tuple[object, ...]]:
+def expected(count: int) -> tuple[RawHistory, tuple[object, ...]]:
     """Return the history of a server that ended after `count` records, and its answers."""
     files = MemoryFiles()
     first = opened(files)

@@ -10,7 +10,7 @@ import pytest
 from chronobook_server.core.coverage import Cause
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import Keyframe, Record
+from chronobook_server.core.records import Keyframe
 from chronobook_server.core.values import Millis, Price, UpdateId
 from chronobook_server.history import seal
 from chronobook_server.history.answers import LevelState, finish
@@ -18,8 +18,8 @@ from chronobook_server.history.layout import Kind
 from chronobook_server.history.log import FILE_HEADER, encoded_log, read_log
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.sealed import SealedSegment
-from chronobook_server.history.store import HistoryStore
 from tests.support.damaged import Folder, gap, until
+from tests.support.epochs import Raw, RawHistory
 from tests.support.memory import InlineSealer, MemoryFiles, PatientSealer
 from tests.support.stored import (
     SEGMENT_MS,
@@ -49,7 +49,7 @@ def test_a_flipped_bit_in_a_sealed_header_costs_one_segment() -> None:
     for place in range(length):
         folder.files.contents[name] = flipped(good, place, place % 8)
         history = opened(folder.files)
-        assert history.recorder.damaged_files == [name], place
+        assert list(history.damaged_files) == [name], place
         assert history.gaps()[0] == gap(start - 1, end)
         assert [(each.start, each.end) for each in history.coverage()] == [
             (folder.start, start - 1), (end, folder.end),
@@ -194,7 +194,7 @@ def test_a_segment_file_that_is_cut_short_is_a_gap(length: int) -> None:
     start, end = folder.bounds(name)
     del folder.files.contents[name][length:]
     history = opened(folder.files)
-    assert history.recorder.damaged_files == [name]
+    assert list(history.damaged_files) == [name]
     assert history.gaps()[0] == gap(start - 1, end)
     folder.assert_unhurt_outside(history, start - 1, end)
 
@@ -261,7 +261,7 @@ def test_files_of_somebody_else_are_left_alone() -> None:
     history = opened(folder.files)
     assert answers(history, folder.times) == folder.before
     assert strangers < set(folder.files.names())
-    assert history.recorder.damaged_files == []
+    assert list(history.damaged_files) == []
 
 
 def test_a_segment_of_unknown_version_costs_its_part_and_stays() -> None:
@@ -274,7 +274,7 @@ def test_a_segment_of_unknown_version_costs_its_part_and_stays() -> None:
     data[14:18] = struct.pack("<I", crc32(data[18:length], crc32(data[:14])))
     held = folder.files.names()
     history = opened(folder.files, sealer=PatientSealer())
-    assert history.recorder.damage.files == {name: f"{name} has format version 9; this server reads version 2"}
+    assert history.damaged_files == {name: f"{name} has format version 9; this server reads version 2"}
     assert history.gaps()[0] == gap(start - 1, end)
     folder.assert_unhurt_outside(history, start - 1, end)
     assert folder.files.names() == held
@@ -286,7 +286,7 @@ def test_a_log_of_an_unknown_version_costs_its_part_and_stays() -> None:
     folder.log[: len(FILE_HEADER)] = log_header(9)
     held = folder.files.names()
     history = opened(folder.files)
-    assert history.recorder.damage.files == {name: f"{name} has format version 9; this server reads version 2"}
+    assert history.damaged_files == {name: f"{name} has format version 9; this server reads version 2"}
     assert folder.files.names() == held
     assert answers(history, (time for time in folder.times if time < end)) == until(folder.before, end - 1)
     for record in records(9):
@@ -307,7 +307,7 @@ def test_an_unreadable_file_costs_its_part_and_stays(suffix: str, monkeypatch: p
 
     monkeypatch.setattr(folder.files, "read", refusing)
     history = opened(folder.files)
-    assert history.recorder.damage.files == {name: "Input/output error"}
+    assert history.damaged_files == {name: "Input/output error"}
     assert history.last_time is not None
     assert name in folder.files.names()
 
@@ -316,7 +316,7 @@ def test_an_unreadable_file_costs_its_part_and_stays(suffix: str, monkeypatch: p
 def test_files_of_another_symbol_or_exchange_give_no_answers(is_log: bool) -> None:
     for symbol, exchange in (("Y", "here"), ("X", "elsewhere")):
         other = MemoryFiles()
-        theirs = HistoryStore(
+        theirs = RawHistory(
             symbol, other, PatientSealer() if is_log else InlineSealer(),
             retention_ms=10**9, segment_ms=SEGMENT_MS, exchange=exchange,
         )  # fmt: skip
@@ -325,13 +325,13 @@ def test_files_of_another_symbol_or_exchange_give_no_answers(is_log: bool) -> No
         files = MemoryFiles()
         name = sorted(other.names())[1]
         files.contents[name] = other.contents[name]
-        ours = HistoryStore("X", files, InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, exchange="here")
+        ours = RawHistory("X", files, InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, exchange="here")
         assert ours.coverage() == []
-        assert ours.recorder.damage.files == {name: f"{name} is of {symbol} on {exchange}"}
+        assert ours.damaged_files == {name: f"{name} is of {symbol} on {exchange}"}
         assert files.names() == [name]
 
 
-def renamed(record: Record, symbol: str) -> Record:
+def renamed(record: Raw, symbol: str) -> Raw:
     return replace(record, instrument=Instrument(symbol)) if isinstance(record, Keyframe) else record
 
 
@@ -342,7 +342,7 @@ def test_an_old_version_file_that_contradicts_gives_no_answers() -> None:
     assert name in stranger.segments
     folder.files.contents[name] = stranger.files.contents[name]
     history = opened(folder.files)
-    assert history.recorder.damage.files == {name: f"{name} does not continue the file before it"}
+    assert history.damaged_files == {name: f"{name} does not continue the file before it"}
     folder.assert_unhurt_outside(history, start - 1, end)
     assert name in folder.files.names()
 
@@ -357,7 +357,7 @@ def test_an_old_version_log_that_contradicts_gives_no_answers() -> None:
     foreign = replace(contents.start, start=Millis(end), baseline_update_id=UpdateId(1))
     folder.log = encoded_log(foreign, contents.entries, "X")
     history = opened(folder.files, sealer=PatientSealer())
-    assert history.recorder.damage.files == {name: f"{name} does not continue the file before it"}
+    assert history.damaged_files == {name: f"{name} does not continue the file before it"}
     assert history.coverage()[-1].end < end
     assert name in folder.files.names()
 
@@ -368,7 +368,7 @@ def test_a_log_that_was_given_another_name_is_not_answered_from() -> None:
     folder.files.contents[copy] = bytearray(folder.log)
     history = opened(folder.files)
     assert answers(history, folder.times) == folder.before
-    assert history.recorder.damage.files == {copy: f"{copy} begins at another instant than its name says"}
+    assert history.damaged_files == {copy: f"{copy} begins at another instant than its name says"}
     assert len({segment.start for segment in history.timeline.segments}) == len(history.timeline.segments)
 
 
@@ -378,7 +378,7 @@ def test_a_file_that_was_given_another_name_is_not_answered_from() -> None:
     folder.files.contents["000000000000005.seg"] = bytearray(folder.files.contents[name])
     history = opened(folder.files)
     assert answers(history, folder.times) == folder.before
-    assert history.recorder.damaged_files == ["000000000000005.seg"]
+    assert list(history.damaged_files) == ["000000000000005.seg"]
 
 
 def test_what_is_found_damaged_by_a_question_is_told_of_once() -> None:
@@ -388,8 +388,8 @@ def test_what_is_found_damaged_by_a_question_is_told_of_once() -> None:
     folder.damage(name, folder.section(name, Kind.TIMES).offset)
     history = opened(folder.files)
     told: list[str] = []
-    history.recorder.damage.tell(lambda file, _: told.append(file))
+    history.tell(lambda: None, lambda file, _: told.append(file))
     for _ in range(3):
         with pytest.raises(HistoryGap):
             history.level_at(Price(1000), Millis(start))
-    assert told == [name] == history.recorder.damaged_files
+    assert told == [name] == list(history.damaged_files)

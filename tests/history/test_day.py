@@ -10,10 +10,11 @@ import pytest
 from chronobook_server.core.values import Millis, Nanos, Price, SignedQuantity
 from chronobook_server.exchange.wire import decode_frame, decode_snapshot
 from chronobook_server.history.answers import finish
-from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
 from tests.support import captures
+from tests.support.asking import wanted_by
 from tests.support.day import CapturedDay, MadeUpDay
+from tests.support.epochs import RawHistory
 from tests.support.memory import MemoryFiles, memory_history
 from tests.support.plain import BookSample, PlainBook, Sample
 from tests.support.served import Monotonic
@@ -36,7 +37,8 @@ class Day:
         self.best: list[tuple[int, tuple[int, int, int, int]]] = []
         self.changes: dict[int, list[tuple[int, int, int]]] = {}
         market = Market(day.symbol, self.history, monotonic=Monotonic())
-        wanted = market.opened()
+        market.opened()
+        wanted = wanted_by(market)
         assert wanted is not None
         reply = orjson.dumps(day.snapshot)
         market.snapshot(wanted.number, decode_snapshot(reply, limit=1000, receive_time=Nanos(0)))
@@ -80,7 +82,7 @@ def busiest(frames: list[bytes]) -> list[int]:
     return [price for price, _ in counts.most_common(10)]
 
 
-def compare(history: HistoryStore, day: Day) -> None:
+def compare(history: RawHistory, day: Day) -> None:
     """Compare all kinds of answer with the plain dicts, up to the last final instant."""
     final = history.complete_to
     assert final is not None
@@ -113,7 +115,7 @@ def compare(history: HistoryStore, day: Day) -> None:
         differences(history, price, rows)
 
 
-def differences(history: HistoryStore, price: int, rows: list[tuple[int, int, int]]) -> None:
+def differences(history: RawHistory, price: int, rows: list[tuple[int, int, int]]) -> None:
     """Compare the quantity a second before, at every change of a level."""
     place = 0
     for time, _, _ in rows:
@@ -131,7 +133,7 @@ def test_every_kind_of_answer_about_a_day_equals_plain_dicts(
     day = Day(kind(hours))
     assert day.history.segments > 5
     compare(day.history, day)
-    day.history.recorder.close()
+    day.history.close()
     compare(memory_history(CapturedDay.symbol, files=day.files, segment_ms=SEGMENT_MS, retention_ms=10**9), day)
     assert len(day.samples) > 300
     assert day.history.bytes / day.history.level_changes < 8

@@ -18,6 +18,7 @@ from chronobook_server.history.files import DiskFiles
 from chronobook_server.history.leftover import Leftover
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.store import HistoryStore
+from tests.support.epochs import feed
 from tests.support.memory import InlineSealer, MemoryFiles, PatientSealer
 from tests.support.stored import SEGMENT_MS, SYMBOL, answers, log_header, opened, records
 
@@ -42,8 +43,7 @@ def test_a_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "some" / "data"
     directory = DataDirectory(path, EXCHANGE)
     store = open_symbol(directory)
-    for record in records(1, events=40):
-        store.append(record)
+    feed(store, records(1, events=40))
     for made in (path, path / SYMBOL):
         assert stat.S_IMODE(made.stat().st_mode) == 0o700
     files = [made for made in path.rglob("*") if made.is_file()]
@@ -57,14 +57,13 @@ def test_what_one_server_wrote_the_next_one_reads(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path, EXCHANGE)
     stores = {symbol: open_symbol(directory, symbol) for symbol in ("ETHUSDT", "BTCUSDT")}
     for seed, store in enumerate(stores.values()):
-        for record in records(seed, events=60):
-            store.append(record)
+        feed(store, records(seed, events=60))
     said = {}
     for symbol, store in stores.items():
         (interval,) = store.coverage()
         times = range(interval.start, interval.end, 100)
         said[symbol] = (times, answers(store, times))
-        store.recorder.close()
+        store.close()
     directory.close()
     again = DataDirectory(tmp_path, EXCHANGE)
     for symbol, (times, expected) in said.items():
@@ -202,7 +201,7 @@ def test_a_file_of_a_format_that_is_not_known_costs_itself(tmp_path: Path) -> No
     (tmp_path / SYMBOL).mkdir()
     (tmp_path / SYMBOL / "000000000001000.log").write_bytes(log_header(9) + b" what only a later server can read")
     store = open_symbol(directory)
-    assert store.recorder.damage.files == {
+    assert store.damaged_files == {
         "000000000001000.log": "000000000001000.log has format version 9; this server reads version 2"
     }
     directory.close()
@@ -214,8 +213,7 @@ def test_a_file_of_a_format_that_is_not_known_costs_itself(tmp_path: Path) -> No
 def filled(seed: int, *, later: int = 0, files: MemoryFiles | None = None) -> HistoryStore:
     """Return a history whose epoch begins that much later than another one's."""
     store = opened(files or MemoryFiles())
-    for record in records(seed):
-        store.append(shifted(record, later))
+    feed(store, (shifted(record, later) for record in records(seed)))
     return store
 
 
@@ -312,8 +310,7 @@ def test_an_answer_in_the_making_survives_its_segments_drop(
     directory = DataDirectory(tmp_path, EXCHANGE)
     store = directory.open(SYMBOL, InlineSealer(), retention_ms=60_000, memories=Memories(), segment_ms=SEGMENT_MS)
     stream = records(1)
-    for record in stream:
-        store.append(record)
+    feed(store, stream)
     (interval,) = store.coverage()
     start = interval.start
     expected = finish(store.book_at(start))
@@ -325,8 +322,7 @@ def test_an_answer_in_the_making_survives_its_segments_drop(
     next(best)
     names = {path.name for path in (tmp_path / SYMBOL).iterdir()}
     if is_by_age:
-        for record in stream:
-            again.append(shifted(record, 200_000))
+        feed(again, (shifted(record, 200_000) for record in stream))
     else:
         trim([again], 0)
     assert not names & {path.name for path in (tmp_path / SYMBOL).iterdir() if path.suffix == ".seg"} - {max(names)}
@@ -342,7 +338,7 @@ def test_an_answer_in_the_making_survives_its_segments_drop(
 
 def open_again(directory: DataDirectory, store: HistoryStore) -> HistoryStore:
     """Return the same history with nothing unpacked."""
-    store.recorder.close()
+    store.close()
     return directory.open(SYMBOL, InlineSealer(), retention_ms=60_000, memories=Memories(), segment_ms=SEGMENT_MS)
 
 
@@ -409,9 +405,8 @@ def test_only_folders_with_a_symbol_s_history_are_symbols(tmp_path: Path) -> Non
     directory = DataDirectory(tmp_path, EXCHANGE)
     stores = [open_symbol(directory, symbol) for symbol in (SYMBOL, "币安人生USDT")]
     for store in stores:
-        for record in records(1, events=40):
-            store.append(record)
-        store.recorder.close()
+        feed(store, records(1, events=40))
+        store.close()
     for name in (b"lost+found", b".snapshot", b"aside", b"\xff\xfe", b"BACKUP", b"A B", b"x\x1b[2J"):
         os.mkdir(os.path.join(os.fsencode(tmp_path), name))  # noqa: PTH102, PTH118
     (tmp_path / "NOTES").write_text("mine")

@@ -15,9 +15,10 @@ from chronobook_server.history.answers import LevelState
 from chronobook_server.history.files import DiskFiles, Files
 from chronobook_server.history.recorder import RETRY_MS
 from chronobook_server.history.seal import Sealer
-from chronobook_server.history.store import HistoryStore
 from chronobook_server.market import Market
+from tests.support.asking import wanted_by
 from tests.support.depth import SmallExchange
+from tests.support.epochs import RawHistory
 from tests.support.failing import FailingFiles, Trouble
 from tests.support.memory import InlineSealer, MemoryFiles, PatientSealer
 from tests.support.stored import SEGMENT_MS, SYMBOL, Answer, answers
@@ -37,8 +38,8 @@ RETENTION_MS = 10**9
 TIMES = range(999_900, 1_000_000 + EVENTS * STEP_MS * 2 // 3, 163)
 
 
-def opened(files: Files, sealer: Sealer | None = None) -> HistoryStore:
-    return HistoryStore(SYMBOL, files, sealer or InlineSealer(), retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS)
+def opened(files: Files, sealer: Sealer | None = None) -> RawHistory:
+    return RawHistory(SYMBOL, files, sealer or InlineSealer(), retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS)
 
 
 @dataclass
@@ -88,13 +89,14 @@ def run(
         course.kept.append(is_newest and bool(covered) and history.last_time == event.transaction_time)
         if trouble.refused > before:
             course.troubled.append(event.transaction_time)
-            error = history.recorder.error
+            error = history.error
             assert error is None or error.startswith("history ")
     return market, course
 
 
 def sync(market: Market, exchange: SmallExchange) -> None:
-    wanted = market.opened()
+    market.opened()
+    wanted = wanted_by(market)
     assert wanted is not None
     market.snapshot(wanted.number, exchange.snapshot(8))
 
@@ -126,10 +128,10 @@ def check(
         market, course = run(files, trouble, sealer, events)
     assert trouble.refused
     history = market.history
-    assert history.recorder.write_error is None
-    history.recorder.retry_seals()  # as the server does now and then
-    assert history.recorder.error is None
-    assert (history.recorder.unsealed == 0) == is_sealing
+    assert history.is_writing
+    history.retry_seals()  # as the server does now and then
+    assert history.error is None
+    assert (history.unsealed == 0) == is_sealing
     said = answers(history, TIMES)
     known = {time: course.is_known(time) for time in TIMES}
     for question, answer in said.items():
@@ -142,7 +144,7 @@ def check(
     assert causes <= {"DISCONNECT", "DISK"}  # one that passes the other has the name of the first
     broken = any(before and not after for before, after in course.pairs(course.kept))
     assert ("DISK" in causes) == broken
-    history.recorder.close()
+    history.close()
     files.close()
     again = opened(DiskFiles(folder))
     final = [time for time in TIMES if time < course.times[-1]]

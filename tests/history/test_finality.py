@@ -20,7 +20,6 @@ from chronobook_server.core.records import (
     InstrumentChanged,
     Keyframe,
     RangeWidened,
-    Record,
     Resumed,
     Suspended,
     Update,
@@ -28,7 +27,7 @@ from chronobook_server.core.records import (
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.answers import finish
 from chronobook_server.history.hot import HotSegment
-from chronobook_server.history.store import HistoryStore
+from tests.support.epochs import Raw, RawHistory
 from tests.support.memory import InlineSealer, MemoryFiles, PatientSealer
 
 RANGE = KnownRange(98, 102)
@@ -36,9 +35,9 @@ SEGMENT_MS = 50
 PRICES = range(95, 106)
 
 
-def opened(files: MemoryFiles, *, is_sealing: bool = True) -> HistoryStore:
+def opened(files: MemoryFiles, *, is_sealing: bool = True) -> RawHistory:
     sealer = InlineSealer() if is_sealing else PatientSealer()
-    return HistoryStore("X", files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
+    return RawHistory("X", files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
 
 
 @dataclass
@@ -89,7 +88,7 @@ class Source:
         return Gap(Millis(self.time), UpdateId(self.update_id), cause)
 
 
-def begun(files: MemoryFiles | None = None) -> tuple[HistoryStore, Source]:
+def begun(files: MemoryFiles | None = None) -> tuple[RawHistory, Source]:
     """Return a history with one event at 1,010, and the source of its records."""
     made, source = opened(files or MemoryFiles()), Source()
     made.append(source.keyframe())
@@ -97,7 +96,7 @@ def begun(files: MemoryFiles | None = None) -> tuple[HistoryStore, Source]:
     return made, source
 
 
-def answer(made: HistoryStore, question: str, price: int, time: int) -> Any:
+def answer(made: RawHistory, question: str, price: int, time: int) -> Any:
     """Return an answer about an instant, in a shape in which it must never change once it is final."""
     unit = 10**made.instrument.quantity_scale
     exact: Callable[[int | None], Fraction | None] = lambda held: None if held is None else Fraction(held, unit)  # noqa: E731
@@ -287,7 +286,7 @@ class Course:
         prices = self.random.sample(PRICES, self.random.randrange(3))
         return {price: self.random.randrange(6) * (1 if price < 100 else -1) for price in prices}
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Raw) -> None:
         self.made.append(record)
         self.look()
 
@@ -329,7 +328,7 @@ class Course:
         self.append(InstrumentChanged(Instrument("X", 1, self.source.quantity_scale)))
 
     def fail(self) -> None:
-        self.made.recorder.fail(OSError("no"))
+        self.made.fail(OSError("no"))
         self.look()
         for _ in range(self.random.randrange(3)):
             self.event()
@@ -337,7 +336,7 @@ class Course:
 
     def restart(self) -> None:
         if self.random.random() < 0.5:
-            self.made.recorder.close()
+            self.made.close()
         self.files = copy.deepcopy(self.files)
         self.made = opened(self.files, is_sealing=self.random.random() < 0.7)
         self.look()

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Record, Update
+from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Update
 from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
 from chronobook_server.history.answers import finish
 from chronobook_server.history.hot import HotSegment
 from chronobook_server.history.log import Entry
+from tests.support.epochs import Raw
 from tests.support.stored import hot_of, records, segments_of, start_of
 
 
@@ -44,7 +45,7 @@ def quantity(hot: HotSegment, price: int, time: int) -> int | None:
     return hot.level_at(Price(price), Millis(time)).quantity
 
 
-def entries_of(stream: list[Record]) -> list[Entry]:
+def entries_of(stream: list[Raw]) -> list[Entry]:
     return [record for record in stream if isinstance(record, Update | RangeWidened | InstrumentChanged | Gap)]
 
 

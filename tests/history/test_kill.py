@@ -13,9 +13,9 @@ import pytest
 
 from chronobook_server.core.coverage import Cause
 from chronobook_server.history.files import DiskFiles, Files
-from chronobook_server.history.store import HistoryStore
 from tests.support import ingest_child
 from tests.support.captures import ROOT
+from tests.support.epochs import RawHistory
 from tests.support.memory import InlineSealer, MemoryFiles
 from tests.support.stored import ROUND_EVENTS, ROUND_MS, SEGMENT_MS, SYMBOL, answers, round_of
 from tests.support.waiting import PATIENCE
@@ -56,11 +56,11 @@ def killed(folder: Path, number: int, after: int, wait: float = 0) -> int:
     return max([acknowledged, *(int(line) for line in rest.split(b"\n")[:-1] if line)])
 
 
-def opened(files: Files) -> HistoryStore:
-    return HistoryStore(SYMBOL, files, InlineSealer(), retention_ms=10**12, segment_ms=SEGMENT_MS)
+def opened(files: Files) -> RawHistory:
+    return RawHistory(SYMBOL, files, InlineSealer(), retention_ms=10**12, segment_ms=SEGMENT_MS)
 
 
-def looked_at(folder: Path) -> HistoryStore:
+def looked_at(folder: Path) -> RawHistory:
     """Return the history of a copy: the next child is to find everything as the one before left it."""
     copy = folder.with_name("copy")
     shutil.rmtree(copy, ignore_errors=True)
@@ -144,7 +144,7 @@ def test_nothing_acknowledged_is_lost_by_kills_at_any_moment(tmp_path: Path) -> 
     assert min(tally.sealed, tally.sealing) > KILLS // 5, "many are to hit while segments are being sealed"
 
 
-def held_of(history: HistoryStore, number: int) -> int:
+def held_of(history: RawHistory, number: int) -> int:
     """Return how many records of a round a history holds, from the number of its newest event."""
     newest = history.newest_state()
     for place, record in enumerate(round_of(number), 1):

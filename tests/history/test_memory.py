@@ -4,7 +4,7 @@ from chronobook_server.core.values import Millis, Price
 from chronobook_server.history import seal
 from chronobook_server.history.answers import finish
 from chronobook_server.history.memory import Held, Memories, Memory
-from chronobook_server.history.store import HistoryStore
+from tests.support.epochs import RawHistory
 from tests.support.memory import InlineSealer, MemoryFiles
 from tests.support.stored import SEGMENT_MS, SYMBOL, answers, opened, records
 
@@ -87,7 +87,7 @@ def test_a_forgotten_part_is_unpacked_again_and_answers_the_same(monkeypatch: py
     times = range(interval.start, interval.end, 170)
     expected = answers(history, times)
     memories = Memories(index_bytes=4000, rows_bytes=4000)
-    tight = HistoryStore(SYMBOL, files, InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, memories=memories)
+    tight = RawHistory(SYMBOL, files, InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, memories=memories)
     for order in (times, reversed(times), times):
         instants = list(order)
         assert answers(tight, instants) == {asked: said for asked, said in expected.items() if asked[1] in instants}
@@ -103,7 +103,7 @@ def test_two_symbols_share_one_bound() -> None:
     memories = Memories(index_bytes=3000, rows_bytes=3000)
     stores = []
     for seed in (1, 2):
-        store = HistoryStore(
+        store = RawHistory(
             SYMBOL, MemoryFiles(), InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, memories=memories
         )
         for record in records(seed):

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronobook_server.core.records import Keyframe, Record, Update
+from chronobook_server.core.records import Keyframe, Update
 from chronobook_server.core.values import Millis, Nanos
 from chronobook_server.history.plausible import MOST_AHEAD_MS, MOST_APART_MS, MOST_MS, first_impossible
-from chronobook_server.history.store import HistoryStore
 from tests.support.damaged import Folder, gap
+from tests.support.epochs import Raw, RawHistory
 from tests.support.memory import MemoryFiles, PatientSealer
 from tests.support.stored import answer, answers, of_version_1, opened, records
 
@@ -243,7 +243,7 @@ def wild_folder(
             break
         history.append(record)
     if not is_log:
-        history.recorder.close()
+        history.close()
         patient.work()
     folder.files.contents = {name: of_version_1(data) for name, data in folder.files.contents.items()}
     folder.start, folder.end = good.oldest_start() or Millis(0), last
@@ -252,7 +252,7 @@ def wild_folder(
     return folder
 
 
-def stamped(stream: list[Record]) -> Iterator[Keyframe | Update]:
+def stamped(stream: list[Raw]) -> Iterator[Keyframe | Update]:
     """Yield records with the `E` and receive time of a live stream."""
     for record in stream:
         assert isinstance(record, Keyframe | Update)
@@ -275,7 +275,7 @@ def test_a_folder_with_impossible_times_opens_without_them(wild: int, is_log: bo
     for time in (last, last + 1, last + 3_700_000, wild - 1, wild, wild + 1):
         assert isinstance(answer(history, 1000, time), tuple), time
     assert folder.files.aside()
-    assert all(reason.endswith("holds times that cannot be") for reason in history.recorder.damage.files.values())
+    assert all(reason.endswith("holds times that cannot be") for reason in history.damaged_files.values())
     # It goes on, and says the same the next time.
     for record in stamped(records(8)):
         history.append(
@@ -303,7 +303,7 @@ def test_a_folder_that_begins_with_impossible_times_opens_empty() -> None:
 def wide_folder(wild: int) -> MemoryFiles:
     """Return a folder with one log, as where the grid is wider than a leap: from event 60 on all have a wild time."""
     files = MemoryFiles()
-    wide = HistoryStore("X", files, PatientSealer(), retention_ms=10**12, segment_ms=10**12)
+    wide = RawHistory("X", files, PatientSealer(), retention_ms=10**12, segment_ms=10**12)
     for number, record in enumerate(stamped(records(5))):
         wide.append(replace(record, transaction_time=Millis(wild if number >= 60 else record.transaction_time)))
     (name,) = files.names()
@@ -330,7 +330,7 @@ def test_a_failed_cut_costs_the_log_and_destroys_nothing() -> None:
     files.room = 10
     history = opened(files)
     assert history.coverage() == []
-    assert history.recorder.damaged_files == list(held)
+    assert list(history.damaged_files) == list(held)
     assert {name: bytes(data) for name, data in files.contents.items()} == held
 
 
@@ -363,7 +363,7 @@ def test_times_of_this_versions_files_are_not_judged_again(is_log: bool) -> None
         received = Nanos(record.receive_time if number < 60 else number * 10**6 + 1)
         history.append(replace(record, event_time=Millis(1), receive_time=received))
     if not is_log:
-        history.recorder.close()
+        history.close()
         patient.work()
     held = history.coverage()
     again = opened(files)

@@ -6,12 +6,12 @@ from random import Random
 import pytest
 
 from chronobook_server.core.coverage import Cause
-from chronobook_server.core.records import Record, Update
+from chronobook_server.core.records import Update
 from chronobook_server.history.answers import LevelState
 from chronobook_server.history.files import DiskFiles, Files
 from chronobook_server.history.seal import Sealer
-from chronobook_server.history.store import HistoryStore
 from tests.support.crashing import epochs
+from tests.support.epochs import Raw, RawHistory
 from tests.support.memory import InlineSealer, MemoryFiles, PatientSealer
 from tests.support.power import PowerFiles
 from tests.support.stored import SEGMENT_MS, SYMBOL, answers
@@ -26,11 +26,11 @@ STREAM = epochs(EPOCHS, EVENTS)
 TIMES = range(999_500, 1_000_000 + EPOCHS * 6000 + 500, 211)
 
 
-def opened(files: Files, sealer: Sealer | None = None) -> HistoryStore:
-    return HistoryStore(SYMBOL, files, sealer or InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS)
+def opened(files: Files, sealer: Sealer | None = None) -> RawHistory:
+    return RawHistory(SYMBOL, files, sealer or InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS)
 
 
-def last_time(taken: list[Record]) -> int:
+def last_time(taken: list[Raw]) -> int:
     """Return `T` of the last event of these records."""
     return max((record.transaction_time for record in taken if isinstance(record, Update)), default=0)
 
@@ -58,7 +58,7 @@ def test_what_was_made_durable_is_there_when_the_power_is_back(tmp_path: Path) -
     assert held_more > CUTS // 4
 
 
-def cut(folder: Path, random: Random) -> tuple[HistoryStore, int, int]:
+def cut(folder: Path, random: Random) -> tuple[RawHistory, int, int]:
     """Write until the power goes; return the recovered history, the number of durable records, and of all records."""
     lost = random.randrange(len(STREAM) + 1)
     safe = 0
@@ -71,7 +71,7 @@ def cut(folder: Path, random: Random) -> tuple[HistoryStore, int, int]:
             if random.random() < 0.05:
                 sealer.work()
             if random.random() < 0.05:
-                history.recorder.sync()
+                history.sync()
                 safe = count
         files.lose_power(random, folder / "after")
     return opened(DiskFiles(folder / "after")), safe, lost

@@ -13,9 +13,9 @@ from chronobook_server.history.answers import EventRows
 from chronobook_server.history.files import DiskFiles
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.scan import scan
-from chronobook_server.history.store import HistoryStore
 from chronobook_server.sealer import ProcessSealer
 from chronobook_server.slices import in_slices
+from tests.support.epochs import RawHistory
 from tests.support.memory import memory_history
 from tests.support.sealing import sealing
 from tests.support.stored import PRICES, SEGMENT_MS, SYMBOL, round_of
@@ -29,8 +29,8 @@ SEED = 6
 class Reader:
     """Asks everything there is to ask, and compares it with a history that forgets nothing."""
 
-    history: HistoryStore
-    reference: HistoryStore
+    history: RawHistory
+    reference: RawHistory
     random: Random
     answered: int = 0
     too_old: int = 0
@@ -112,7 +112,7 @@ async def test_readers_are_not_hurt_by_cuts_seals_and_drops(tmp_path: Path) -> N
 
 async def read_all_the_time(sealer: ProcessSealer, folder: Path) -> None:
     # So little memory that decoded parts are evicted all the time.
-    history = HistoryStore(
+    history = RawHistory(
         SYMBOL, DiskFiles(folder), sealer,
         retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS, memories=Memories(index_bytes=4000, rows_bytes=4000),
     )  # fmt: skip
@@ -125,7 +125,7 @@ async def read_all_the_time(sealer: ProcessSealer, folder: Path) -> None:
         nonlocal sealed
         sealed += 1
 
-    history.recorder.sealed = count
+    history.tell(count, lambda _name, _reason: None)
     async with asyncio.TaskGroup() as group:
         for reader in readers:
             group.create_task(reader.run(stop))
@@ -133,7 +133,7 @@ async def read_all_the_time(sealer: ProcessSealer, folder: Path) -> None:
             reference.append(record)
             history.append(record)
             await asyncio.sleep(0)
-            while history.recorder.unsealed > 3:  # the stream runs a thousand times too fast
+            while history.unsealed > 3:  # the stream runs a thousand times too fast
                 await sealer.drain()
         await sealer.drain()
         stop.set()

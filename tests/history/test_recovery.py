@@ -7,7 +7,7 @@ import pytest
 
 from chronobook_server.core.coverage import Cause
 from chronobook_server.core.errors import HistoryGap
-from chronobook_server.core.records import Gap, Keyframe, Record, Update
+from chronobook_server.core.records import Gap, Keyframe, Update
 from chronobook_server.core.values import Millis, Price
 from chronobook_server.history import layout, seal
 from chronobook_server.history.answers import LevelState
@@ -18,6 +18,7 @@ from chronobook_server.history.log import FILE_HEADER, encode
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.recovery import Recovery
 from tests.support.damaged import Folder, gap, until
+from tests.support.epochs import Raw
 from tests.support.memory import MemoryFiles, PatientSealer
 from tests.support.stored import (
     PRICES,
@@ -44,7 +45,7 @@ def test_after_a_kill_everything_up_to_the_last_event_is_there() -> None:
     assert answers(history, folder.times) == folder.before
     assert history.complete_to == folder.end
     assert history.gaps() == [gap(folder.end, None, Cause.RESTART)]
-    assert history.recorder.damaged_files == []
+    assert list(history.damaged_files) == []
 
 
 def test_opening_again_and_again_changes_nothing_more() -> None:
@@ -140,7 +141,7 @@ def test_a_log_that_is_none_is_set_aside_and_not_destroyed(data: bytes) -> None:
     history = opened(folder.files)
     assert answers(history, folder.times) == folder.before
     assert [bytes(folder.files.contents[name]) for name in folder.files.aside()] == [data]
-    assert history.recorder.damaged_files == ["000000000000007.log"]
+    assert list(history.damaged_files) == ["000000000000007.log"]
 
 
 def test_a_log_beside_its_finished_segment_is_removed() -> None:
@@ -232,7 +233,7 @@ def test_history_goes_on_behind_the_damage(what: str) -> None:
         history = opened(folder.files)
 
 
-def shifted(record: Record, by: int) -> Keyframe | Update:
+def shifted(record: Raw, by: int) -> Keyframe | Update:
     """Return a record as it would be some time later."""
     assert isinstance(record, Keyframe | Update)
     return replace(record, transaction_time=Millis(record.transaction_time + by))

@@ -8,19 +8,19 @@ from chronobook_server.core.view import BookView
 from chronobook_server.history.answers import EventRows, finish
 from chronobook_server.history.layout import Kind
 from chronobook_server.history.replay import GapStep, LevelStep, Position, book_steps, level_steps
-from chronobook_server.history.store import HistoryStore
 from tests.support.damaged import Folder
+from tests.support.epochs import RawHistory
 from tests.support.stored import PRICES, opened
 
 EVERYTHING = 10**9
 
 
-def level(history: HistoryStore, price: int, start: int, end: int) -> list[LevelStep | GapStep]:
+def level(history: RawHistory, price: int, start: int, end: int) -> list[LevelStep | GapStep]:
     position = Position(Millis(start), UpdateId(0))
     return finish(level_steps(history, Price(price), position, Millis(end), is_known=None, limit=EVERYTHING))
 
 
-def book(history: HistoryStore, start: int, end: int) -> list[BookView | EventRows | GapStep]:
+def book(history: RawHistory, start: int, end: int) -> list[BookView | EventRows | GapStep]:
     """Return all steps of the book: one reading ends with each segment that has any."""
     found: list[BookView | EventRows | GapStep] = []
     position, known_range = Position(Millis(start), UpdateId(0)), None

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Record, Update
+from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Update
 from chronobook_server.core.values import Millis, Nanos, UpdateId
 from chronobook_server.history import ordering, seal
 from chronobook_server.history.answers import DamagedSegment, ScaleGrew, Work, finish
 from chronobook_server.history.hot import HotSegment
 from chronobook_server.history.layout import Kind
 from chronobook_server.history.scan import Part, gaps_in, scan
-from chronobook_server.history.store import HistoryStore
+from tests.support.epochs import Raw, RawHistory
 from tests.support.memory import InlineSealer, MemoryFiles, PatientSealer
 from tests.support.plain_segment import PlainSegment, State, stream_of
 from tests.support.scanned import ALL, Scanned, assert_rows
@@ -53,13 +53,13 @@ def history_of(
     sealer: InlineSealer | PatientSealer | None = None,
     segment_ms: int = SEGMENT_MS,
     retention_ms: int = 10**9,
-) -> HistoryStore:
-    return HistoryStore(
+) -> RawHistory:
+    return RawHistory(
         SYMBOL, files or MemoryFiles(), sealer or InlineSealer(), retention_ms=retention_ms, segment_ms=segment_ms
     )
 
 
-def fill(history: HistoryStore, seed: int, epochs: int, *, events: int = 40) -> list[Epoch]:
+def fill(history: RawHistory, seed: int, epochs: int, *, events: int = 40) -> list[Epoch]:
     """Append some epochs, with a gap after each but the last; return them."""
     written: list[Epoch] = []
     time, update_id = 1000, 1
@@ -77,7 +77,7 @@ def fill(history: HistoryStore, seed: int, epochs: int, *, events: int = 40) -> 
     return written
 
 
-def check(history: HistoryStore, epochs: list[Epoch], start: int, end: int, prices: Iterable[int] = ()) -> list[Part]:
+def check(history: RawHistory, epochs: list[Epoch], start: int, end: int, prices: Iterable[int] = ()) -> list[Part]:
     """Assert that a scan tells all that is known of an interval; return its parts."""
     parts = list(scan(history, Millis(start), Millis(end)))
     left = list(parts)
@@ -175,19 +175,19 @@ def change(number: int, time: int, changes: dict[int, int]) -> Update:
     )
 
 
-def told(history: HistoryStore, stream: Iterable[Record]) -> HistoryStore:
+def told(history: RawHistory, stream: Iterable[Raw]) -> RawHistory:
     for record in stream:
         history.append(record)
     return history
 
 
-def parts_of(history: HistoryStore) -> Iterator[Part]:
+def parts_of(history: RawHistory) -> Iterator[Part]:
     return scan(history, Millis(0), Millis(10**9))
 
 
 def test_a_gap_lies_between_parts_that_do_not_continue() -> None:
-    first: list[Record] = [keyframe({100: 5}), change(2, 1010, {100: 6}), change(3, 1020, {100: 7})]
-    second: list[Record] = [keyframe({100: 9}, 1500, 50), change(51, 1510, {}), change(52, 1520, {100: 8})]
+    first: list[Raw] = [keyframe({100: 5}), change(2, 1010, {100: 6}), change(3, 1020, {100: 7})]
+    second: list[Raw] = [keyframe({100: 9}, 1500, 50), change(51, 1510, {}), change(52, 1520, {100: 8})]
     gap = Gap(Millis(1020), UpdateId(3), Cause.CHAIN_BREAK)
     history = told(history_of(segment_ms=10**6), [*first, gap, *second])
     parts = list(parts_of(history))
@@ -202,7 +202,7 @@ def test_a_gap_lies_between_parts_that_do_not_continue() -> None:
 def test_a_range_that_widens_is_known_from_its_event_on(form: Callable[[HotSegment], HotSegment]) -> None:
     # Three events of one instant: only their numbers tell when the range was known.
     widened = RangeWidened(Millis(1010), UpdateId(3), {85: 3}, KnownRange(80, 120))
-    stream: list[Record] = [
+    stream: list[Raw] = [
         keyframe({100: 5}),
         change(2, 1010, {}),
         change(3, 1010, {}),
@@ -220,7 +220,7 @@ def test_a_range_that_widens_is_known_from_its_event_on(form: Callable[[HotSegme
 
 
 def test_each_part_is_in_the_steps_of_its_segment() -> None:
-    stream: list[Record] = [
+    stream: list[Raw] = [
         keyframe({100: 5, 101: 6}),
         change(2, 1010, {100: 6}),
         InstrumentChanged(Instrument(SYMBOL, 2, 1)),  # which the segment so far has no room for
@@ -280,7 +280,7 @@ def test_a_segment_that_grows_and_is_sealed_comes_in_parts() -> None:
     told(history, stream[40:80])
     found.append(next(parts))
     told(history, stream[80:])
-    history.recorder.close()  # the segment ends, and is a file from here on
+    history.close()  # the segment ends, and is a file from here on
     found += parts
     assert len(found) == 3
     plain = PlainSegment.of(stream, history.instrument)
@@ -314,7 +314,7 @@ def test_a_part_is_read_to_its_end_though_retention_drops_it() -> None:
 # --- damage
 
 
-def broken(files: MemoryFiles, history: HistoryStore, number: int, kind: Kind) -> None:
+def broken(files: MemoryFiles, history: RawHistory, number: int, kind: Kind) -> None:
     """Flip a bit at the end of a section of a file."""
     segment = history.timeline.segments[number]
     section = segment.file.section(kind)  # type: ignore[attr-defined]

@@ -134,7 +134,7 @@ def test_a_file_that_reads_back_otherwise_fails_and_memory_stays(monkeypatch: py
         history.append(record)
     (interval,) = history.coverage()
     times = range(interval.start, interval.end, 100)
-    before, waiting_before = answers(history, times), history.recorder.unsealed
+    before, waiting_before = answers(history, times), history.unsealed
     write = files.write
 
     def damaging(name: str, data: bytes) -> None:
@@ -143,13 +143,13 @@ def test_a_file_that_reads_back_otherwise_fails_and_memory_stays(monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(files, "write", damaging)
         patient.work()
-    assert history.recorder.unsealed == waiting_before
-    assert history.recorder.error is not None
-    assert "reads back otherwise" in history.recorder.error
+    assert history.unsealed == waiting_before
+    assert history.error is not None
+    assert "reads back otherwise" in history.error
     assert answers(history, times) == before
-    history.recorder.retry_seals()
+    history.retry_seals()
     patient.work()
-    assert not history.recorder.unsealed
+    assert not history.unsealed
     assert answers(history, times) == before == answers(opened(files), times)
 
 
@@ -174,6 +174,6 @@ def test_every_change_is_in_a_file_of_few_bytes() -> None:
     for record in records(7, events=2000):
         history.append(record)
     changes = history.level_changes
-    history.recorder.close()
+    history.close()
     assert history.level_changes == changes
     assert history.bytes / changes < 12

@@ -19,6 +19,7 @@ from chronobook_server.history.hot import HotSegment
 from chronobook_server.history.layout import Kind
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.segment import Segment
+from tests.support.epochs import Raw
 from tests.support.plain_segment import PlainSegment, best_of, stream_of
 from tests.support.scanned import Scanned
 from tests.support.segment_checks import check, check_instant, instants
@@ -62,7 +63,7 @@ def form(request: pytest.FixtureRequest) -> Form:
     return FORMS[request.param]
 
 
-def check_all(stream: list[Record], form: Form, prices: Iterable[int] = ()) -> Segment:
+def check_all(stream: list[Raw], form: Form, prices: Iterable[int] = ()) -> Segment:
     """Check a whole epoch as one segment, at every instant and price of it; return the segment."""
     whole = hot_of(stream)
     plain = PlainSegment.of(stream, whole.instrument)
@@ -151,9 +152,9 @@ def keyframe(levels: dict[int, int], *, known_range: KnownRange | None = None) -
     )
 
 
-def events(first: Keyframe, *rest: tuple[int, dict[int, int]] | Record) -> list[Record]:
+def events(first: Keyframe, *rest: tuple[int, dict[int, int]] | Record) -> list[Raw]:
     """Return a stream: events as their `T` and changes, and other records as they are."""
-    stream: list[Record] = [first]
+    stream: list[Raw] = [first]
     levels, update_id = dict(first.levels), 1
     for each in rest:
         if not isinstance(each, tuple):

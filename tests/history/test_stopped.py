@@ -8,8 +8,8 @@ from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import Gap, InstrumentChanged, RangeWidened
 from chronobook_server.core.values import MAX_STEPS, Millis, UpdateId
-from chronobook_server.history.store import HistoryStore
 from tests.history.test_recorder import change, error_of, keyframe, quantity
+from tests.support.epochs import RawHistory
 from tests.support.memory import MemoryFiles, memory_history
 
 FINER = InstrumentChanged(Instrument("X", 1, 1))
@@ -28,7 +28,7 @@ class UnremovableFiles(MemoryFiles):
         raise PermissionError(errno.EACCES, "Permission denied", name)
 
 
-def running(files: MemoryFiles | None = None, quantity: int = 5) -> HistoryStore:
+def running(files: MemoryFiles | None = None, quantity: int = 5) -> RawHistory:
     """Return a history of an event at 600, and one at 1600 in a segment of its own."""
     made = memory_history(files=files, segment_ms=1000)
     for record in (keyframe(1, 500, {100: quantity}), change(2, 600, {100: 4}), change(3, 1600)):
@@ -36,17 +36,17 @@ def running(files: MemoryFiles | None = None, quantity: int = 5) -> HistoryStore
     return made
 
 
-def causes(made: HistoryStore) -> list[Cause]:
+def causes(made: RawHistory) -> list[Cause]:
     return [gap.cause for gap in made.gaps()]
 
 
 def test_a_closed_history_ends_as_at_a_restart_and_is_sealed() -> None:
     files = MemoryFiles()
     made = running(files)
-    made.recorder.close()
+    made.close()
     assert causes(made) == [Cause.RESTART]
     assert files.names() == ["000000000000500.seg", "000000000001000.seg"]
-    made.recorder.close()
+    made.close()
     assert files.names() == ["000000000000500.seg", "000000000001000.seg"]
 
 
@@ -56,7 +56,7 @@ def test_a_closed_history_takes_no_event_and_begins_no_epoch() -> None:
     made = running(files)
     made.append(Gap(Millis(1600), UpdateId(3), Cause.CHAIN_BREAK))
     made.append(keyframe(9, 1700))
-    made.recorder.close()
+    made.close()
     for record in (change(10, 1800), Gap(Millis(1800), UpdateId(10), Cause.DISCONNECT), keyframe(20, 1900)):
         made.append(record)
     made.append(change(21, 2000))
@@ -67,19 +67,19 @@ def test_a_closed_history_takes_no_event_and_begins_no_epoch() -> None:
 def test_closing_before_the_first_event_leaves_nothing_behind() -> None:
     files = MemoryFiles()
     made = memory_history(files=files)
-    made.recorder.close()
+    made.close()
     made.append(keyframe(1, 500))
-    made.recorder.close()
+    made.close()
     assert (files.names(), made.gaps()) == ([], [])
 
 
 def test_before_its_first_keyframe_a_history_takes_nothing_in() -> None:
     files = MemoryFiles()
-    running(files).recorder.close()
+    running(files).close()
     again = memory_history(files=files, segment_ms=1000)
     again.append(change(4, 1700))
     again.append(Gap(Millis(1700), UpdateId(4), Cause.DISCONNECT))
-    again.recorder.fail(OSError("no"))
+    again.fail(OSError("no"))
     assert (again.segments, again.last_time, again.last_received) == (2, 1600, 1600)
     assert causes(again) == [Cause.RESTART]
     again.expire(Millis(10**6))
@@ -118,19 +118,19 @@ def test_of_a_symbol_without_events_all_that_was_over_goes() -> None:
 
 def test_a_keyframe_is_wanted_only_after_a_stop_without_one() -> None:
     made = memory_history()
-    assert not made.recorder.wants_keyframe(Millis(10_000))
+    assert not made.claim_restart(Millis(10_000))
     made.append(keyframe(1, 500))
     made.append(change(2, 600))
-    made.recorder.fail(OSError("no"))
-    assert made.recorder.wants_keyframe(Millis(10_000))
+    made.fail(OSError("no"))
+    assert made.claim_restart(Millis(10_000))
     made.append(keyframe(9, 10_000))
-    assert not made.recorder.wants_keyframe(Millis(20_000))
+    assert not made.claim_restart(Millis(20_000))
     made.append(Gap(Millis(10_000), UpdateId(9), Cause.DISCONNECT))
-    assert made.recorder.wants_keyframe(Millis(20_000)), "that one was lost before its first event"
+    assert made.claim_restart(Millis(20_000)), "that one was lost before its first event"
     made.append(keyframe(19, 20_000))
     made.append(change(20, 20_100))
     made.append(Gap(Millis(20_100), UpdateId(20), Cause.DISCONNECT))
-    assert not made.recorder.wants_keyframe(Millis(30_000)), "this one was written"
+    assert not made.claim_restart(Millis(30_000)), "this one was written"
 
 
 def test_a_widening_that_cannot_be_written_ends_the_epoch() -> None:
@@ -141,7 +141,7 @@ def test_a_widening_that_cannot_be_written_ends_the_epoch() -> None:
     assert error_of(made) == "history is not being written: No space left on device"
     assert causes(made) == [Cause.DISK]
     files.room = None
-    made.recorder.retry_seals()
+    made.retry_seals()
     assert error_of(made) == "history is not being written: No space left on device"
     assert causes(memory_history(files=files)) == [Cause.DISK]
 
@@ -179,4 +179,4 @@ def test_a_keyframe_too_fine_for_its_first_event_is_no_epoch() -> None:
     made.append(change(2, 600))
     assert error_of(made) == TOO_LARGE
     assert (made.segments, made.gaps(), made.last_time) == (0, [], None)
-    assert made.recorder.wants_keyframe(Millis(1600))
+    assert made.claim_restart(Millis(1600))

@@ -19,14 +19,15 @@ from chronobook_server.core.records import (
     RangeWidened,
     Update,
 )
-from chronobook_server.core.sync import Notice, Synchroniser
+from chronobook_server.core.sync import Synchroniser
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.answers import ScaleGrew, finish
 from chronobook_server.history.segment import Segment
-from chronobook_server.history.store import HistoryStore
 from tests.support.depth import SmallExchange, event_dict
+from tests.support.epochs import RawHistory
 from tests.support.memory import memory_history
 from tests.support.naive import NaiveBook, NaiveHistory
+from tests.support.stored import raw
 
 RANGE = KnownRange(90, 110)
 HOUR = 3_600_000
@@ -63,18 +64,18 @@ def gap(time: int, cause: Cause = Cause.CHAIN_BREAK) -> Gap:
     return Gap(start=Millis(time), update_id=UpdateId(0), cause=cause)
 
 
-def store(*records: Keyframe | Update | Gap, retention_ms: int = HOUR, segment_ms: int = 1000) -> HistoryStore:
+def store(*records: Keyframe | Update | Gap, retention_ms: int = HOUR, segment_ms: int = 1000) -> RawHistory:
     made = memory_history(retention_ms=retention_ms, segment_ms=segment_ms)
     for record in records:
         made.append(record)
     return made
 
 
-def quantity(made: HistoryStore, price: int, time: int) -> int | None:
+def quantity(made: RawHistory, price: int, time: int) -> int | None:
     return made.level_at(Price(price), Millis(time)).quantity
 
 
-def rows_of(made: HistoryStore, price: int, start: int, end: int) -> list[tuple[int, int, int]]:
+def rows_of(made: RawHistory, price: int, start: int, end: int) -> list[tuple[int, int, int]]:
     page = finish(made.changes_of(Price(price), Millis(start), Millis(end), limit=1000))
     return list(zip(*(column.tolist() for column in page.rows), strict=True))
 
@@ -317,9 +318,8 @@ def test_every_instant_of_any_stream_equals_its_journal(seed: int, limit: int) -
         outputs += sync.receive_update(event)
         naive.apply(event_dict(event))
         written.note(event.transaction_time, naive)
-    for output in outputs:
-        assert not isinstance(output, Notice)
-        made.append(output)
+    for record in raw(outputs):
+        made.append(record)
     random = Random(seed)
     for _ in range(300):
         price, time = random.choice(prices), random.randrange(written.start, written.end + 500)

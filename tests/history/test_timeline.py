@@ -117,23 +117,6 @@ def test_an_oldest_segment_that_is_damaged_is_before_the_history() -> None:
     assert last.value.oldest == 300, "the oldest instant with an answer"
 
 
-def test_what_is_not_confirmed_answers_and_is_not_counted() -> None:
-    made = timeline(FIRST, SECOND)
-    made.append(THIRD, is_confirmed=False)
-    assert made.at(Millis(310)) is THIRD
-    assert spans(made) == [(100, 250)]
-    assert made.gaps() == [GapInterval(Millis(250), None, Cause.DISCONNECT)]
-    assert walked(made, 0, 999)[-1] == (200, 200, 250)
-    made.pop()
-    assert made.is_confirmed
-    fresh = segment(290, 350)
-    made.append(fresh, is_confirmed=False)
-    made.confirm(Millis(320))
-    assert made.gaps() == [GapInterval(Millis(250), Millis(320), Cause.DISCONNECT)]
-    with pytest.raises(HistoryGap):
-        made.at(Millis(319))
-
-
 @pytest.mark.parametrize(
     ("start", "end", "expected"),
     [
@@ -192,9 +175,7 @@ def test_streams_read_nothing_of_what_is_damaged() -> None:
 def test_the_last_segment_is_that_of_the_last_event_that_counts() -> None:
     made = timeline(FIRST, SECOND)
     assert made.last_segment() is SECOND
-    made.append(THIRD, is_confirmed=False)
-    assert made.last_segment() is SECOND
-    made.confirm(Millis(300))
+    made.append(THIRD)
     assert made.last_segment() is THIRD
     with pytest.raises(BeforeHistory, match=r"^0\.000 is before the history: no history is held yet$"):
         Timeline().last_segment()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from chronobook_server.core.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.core.errors import BeforeHistory, SlowConsumer
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, Keyframe, Record, Update
+from chronobook_server.core.records import BestPrices, Gap, InstrumentChanged, Keyframe, Update
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.core.view import BookView
 from chronobook_server.history.answers import LevelState, finish
@@ -20,6 +20,7 @@ from chronobook_server.hub.fanout import Hub
 from chronobook_server.hub.level import LevelWatch
 from chronobook_server.hub.messages import Kind, LevelMessage
 from tests.support.depth import SmallExchange
+from tests.support.epochs import Raw
 from tests.support.memory import memory_history
 
 
@@ -43,11 +44,13 @@ class Line:
         newest = self.history.newest_state()
         return None if newest is None or self.is_lost else finish(self.history.book_at(newest[0]))
 
-    def feed(self, *records: Record) -> None:
+    def feed(self, *records: Raw) -> None:
         for record in records:
             self.is_lost = isinstance(record, Gap)
-            self.history.append(record)
-            self.hub.publish(record)
+            resolved = self.history.resolve(record)
+            for each in resolved:
+                self.history.take(each)
+                self.hub.publish(each, is_last=each is resolved[-1])
 
     def keyframe(self, time: int) -> Keyframe:
         self.last = time

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from chronobook.v1 import order_book_service_pb2 as pb
+from tests.support.asking import wanted_by
 from tests.support.depth import snapshot, update
 from tests.support.errors import Refused, from_rpc
 from tests.support.served import HandFed, served
@@ -82,7 +83,8 @@ async def test_a_quiet_level_has_a_heartbeat() -> None:
 
 async def test_a_heartbeat_before_the_first_event_reaches_the_snapshot() -> None:
     fed = HandFed()
-    wanted = fed.market.opened()
+    fed.market.opened()
+    wanted = wanted_by(fed.market)
     assert wanted is not None
     fed.market.snapshot(wanted.number, snapshot(1000, time=9_999))
     async with served(fed, heartbeat_seconds=0.01) as running:
@@ -273,11 +275,13 @@ async def test_a_state_after_a_resync_knows_a_second_before() -> None:
         await stream.read()
         market, last = fed.market, fed.last + 700
         market.closed()
-        wanted = market.opened()
+        market.opened()
+        wanted = wanted_by(market)
         for number, (quantity, time) in enumerate((("5.00", 20_000), ("6.00", 21_500), ("8.00", 22_800))):
             first = last + number * 10
             kept = update(first + 1, first + 10, first, bids=[("99.00", quantity)], time=time)
-            wanted = market.update(kept) or wanted
+            market.update(kept)
+            wanted = wanted_by(market) or wanted
         assert wanted is not None
         bids, asks = [("99.00", "1.50")], [("101.00", "3.25")]
         market.snapshot(wanted.number, snapshot(last, bids=bids, asks=asks, limit=1000, time=19_999))

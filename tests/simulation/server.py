@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from chronobook_server.core.records import Keyframe, Record, Update
+from chronobook_server.core.records import EpochBegan, Record, Update
 from chronobook_server.core.values import Millis
 from chronobook_server.exchange.feed import Feed, FeedSettings
 from chronobook_server.history.recovery import LOG_SUFFIX
@@ -56,7 +56,7 @@ class WatchedHistory(HistoryStore):
     def append(self, record: Record) -> None:
         """Take in the next record."""
         super().append(record)
-        if isinstance(record, Keyframe):
+        if isinstance(record, EpochBegan):
             type(self).epochs += 1  # of all servers, so that no two are alike
         elif isinstance(record, Update):
             time, final = self.last_time or record.transaction_time, record.final_update_id
@@ -145,7 +145,7 @@ class SimServer:
                 assert isinstance(market.history, WatchedHistory)
                 market.history.applied = []
             else:
-                market.history.recorder.close()
+                market.history.close()
         if not is_killed and self._random.random() < _DRAINED:
             self.sealer.drain()
         self.sealer.stop()
@@ -171,7 +171,7 @@ class SimServer:
     def retry_seals(self) -> None:
         """Retry failed seals, as a server does every ten seconds."""
         for market in self.markets.values():
-            market.history.recorder.retry_seals()
+            market.history.retry_seals()
 
     def damage_log(self, symbol: str) -> bool:
         """Flip one bit of a log that is not sealed yet; return whether there was one."""

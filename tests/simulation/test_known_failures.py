@@ -16,6 +16,7 @@ from tests.simulation.exchange import START_MS
 from tests.simulation.loop import virtually
 from tests.simulation.market import DECIMALS, TENTH
 from tests.simulation.stage import Stage
+from tests.support.asking import wanted_by
 from tests.support.depth import Pairs, snapshot, update
 from tests.support.memory import memory_history
 from tests.support.served import Monotonic
@@ -31,7 +32,8 @@ def causes(market: Market) -> list[Cause]:
 def test_a_thousand_asks_across_the_digits_keep_their_order() -> None:
     """Sorted as text, 100,000.0 comes before 99,999.9, and the true best ask is thrown away."""
     made = Market("X", memory_history(), monotonic=Monotonic())
-    wanted = made.opened()
+    made.opened()
+    wanted = wanted_by(made)
     assert wanted is not None
     asks: Pairs = [(f"{tenths // 10}.{tenths % 10}", "1") for tenths in range(999_500, 1_000_500)]
     bids: Pairs = [(f"{tenths // 10}.{tenths % 10}", "1") for tenths in range(999_499, 998_499, -1)]

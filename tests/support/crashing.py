@@ -4,8 +4,9 @@ from enum import Enum
 from pathlib import Path
 
 from chronobook_server.core.coverage import Cause
-from chronobook_server.core.records import Gap, Record, Update
+from chronobook_server.core.records import Gap, Update
 from chronobook_server.history.files import DiskFiles, DiskLog
+from tests.support.epochs import Raw
 from tests.support.stored import records, shifted
 
 
@@ -89,9 +90,9 @@ class CrashingLog(DiskLog):
         super().append(data)
 
 
-def epochs(count: int, events: int) -> list[Record]:
+def epochs(count: int, events: int) -> list[Raw]:
     """Return the records of epochs with gaps between them, six seconds from start to start."""
-    made: list[Record] = []
+    made: list[Raw] = []
     for number in range(count):
         made += [shifted(record, number * 6000, number * 10_000) for record in records(number, events=events)]
         last = made[-1]

@@ -7,7 +7,7 @@ from chronobook_server.history import layout
 from chronobook_server.history.layout import Kind
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.sealed import SealedSegment
-from chronobook_server.history.store import HistoryStore
+from tests.support.epochs import RawHistory
 from tests.support.memory import InlineSealer, MemoryFiles, PatientSealer
 from tests.support.stored import (
     SYMBOL,
@@ -83,7 +83,7 @@ class Folder:
             offset += length
         return found
 
-    def assert_unhurt_outside(self, history: HistoryStore, start: int, end: int, *, cause: str = "DAMAGED") -> None:
+    def assert_unhurt_outside(self, history: RawHistory, start: int, end: int, *, cause: str = "DAMAGED") -> None:
         """Assert that a history answers as before, except that (start, end) is a gap, both ends excluded."""
         for (price, time), said in self.before.items():
             expected = (start, end, cause) if start < time < end else said

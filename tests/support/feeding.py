@@ -69,10 +69,15 @@ class NotingSink:
         self.is_owed = False
         self.number = 0
         self.broken = False
+        self.requests: list[SnapshotWanted] = []
 
     def wanted(self) -> SnapshotWanted:
         self.number += 1
         return SnapshotWanted(self.number, self.failures, Urgency.RESYNC)
+
+    def drain_requests(self) -> list[SnapshotWanted]:
+        requests, self.requests = self.requests, []
+        return requests
 
     def owes(self, source: int) -> bool:
         return self.is_owed
@@ -80,47 +85,44 @@ class NotingSink:
     def is_spliced(self, source: int) -> bool:
         return any(by == source for _, by in self.got)
 
-    def opened(self, source: int) -> SnapshotWanted | None:
+    def opened(self, source: int) -> None:
         self.sources.add(source)
-        return self.wanted() if len(self.sources) == 1 else None
+        if len(self.sources) == 1:
+            self.requests.append(self.wanted())
 
-    def closed(self, source: int, cause: Cause) -> SnapshotWanted | None:
+    def closed(self, source: int, cause: Cause) -> None:
         self.sources.remove(source)
         self.causes.append(cause)
-        return None
 
-    def update(self, update: DepthUpdate, source: int) -> SnapshotWanted | None:
+    def update(self, update: DepthUpdate, source: int) -> None:
         if self.broken:
             raise RuntimeError("a fault of ours")
         self.got.append((update.final_update_id, source))
-        return None
 
     def ticker(self, update_id: UpdateId) -> None:
         raise NotImplementedError
 
-    def tick(self) -> SnapshotWanted | None:
+    def tick(self) -> None:
         raise NotImplementedError
 
-    def snapshot(self, number: int, snapshot: DepthSnapshot) -> SnapshotWanted | None:
+    def snapshot(self, number: int, snapshot: DepthSnapshot) -> None:
         if self.broken:
             raise RuntimeError("a fault of ours")
         self.snapshots.append(snapshot.last_update_id)
-        return None
 
-    def snapshot_failed(self, number: int, reason: str = "") -> SnapshotWanted | None:
+    def snapshot_failed(self, number: int, reason: str = "") -> None:
         self.failures += 1
-        return self.wanted()
+        self.requests.append(self.wanted())
 
     def awaits(self, number: int) -> bool:
         return number == self.number
 
-    def malformed(self, source: int) -> SnapshotWanted | None:
+    def malformed(self, source: int) -> None:
         self.faults += 1
-        return None
 
-    def start_over(self) -> SnapshotWanted | None:
+    def start_over(self) -> None:
         self.broken = False
-        return self.wanted()
+        self.requests.append(self.wanted())
 
     def listed(self, contract: Contract, time: Millis) -> None:
         raise NotImplementedError

@@ -11,8 +11,8 @@ from pathlib import Path
 import uvloop
 
 from chronobook_server.history.files import DiskFiles
-from chronobook_server.history.store import HistoryStore
 from chronobook_server.sealer import ProcessSealer
+from tests.support.epochs import RawHistory
 from tests.support.stored import SEGMENT_MS, SYMBOL, round_of
 
 _BREATH = 5
@@ -27,11 +27,11 @@ async def main(folder: Path, number: int) -> None:
     os.write(1, b"0\n")
     sealer = ProcessSealer()
     sealing = asyncio.create_task(sealer.run())
-    history = HistoryStore(SYMBOL, DiskFiles(folder), sealer, retention_ms=10**12, segment_ms=SEGMENT_MS)
+    history = RawHistory(SYMBOL, DiskFiles(folder), sealer, retention_ms=10**12, segment_ms=SEGMENT_MS)
     sealed = asyncio.Event()
-    history.recorder.sealed = sealed.set
+    history.tell(sealed.set, lambda _name, _reason: None)
     for place, record in enumerate(round_of(number), 1):
-        while history.recorder.unsealed > _WAITING:
+        while history.unsealed > _WAITING:
             sealed.clear()
             await sealed.wait()
         history.append(record)

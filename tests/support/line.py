@@ -11,6 +11,7 @@ from chronobook_server.core.records import RangeWidened
 from chronobook_server.core.values import MAX_STEPS, Millis, UpdateId
 from chronobook_server.history.memory import Memories
 from chronobook_server.market import Market
+from tests.support.asking import wanted_by
 from tests.support.depth import SmallExchange
 from tests.support.judge import Moment, NaiveArchive
 from tests.support.memory import MemoryFiles, memory_history
@@ -58,7 +59,8 @@ class Line:
             files=self.files, segment_ms=SEGMENT_MS, memories=Memories(index_bytes=3000, rows_bytes=2000)
         )
         self.market = Market("X", self.history, monotonic=Monotonic())
-        self.sync(self.market.opened())
+        self.market.opened()
+        self.sync(wanted_by(self.market))
 
     def sync(self, wanted: SnapshotWanted | None, kept: DepthUpdate | None = None) -> None:
         """Answer with a snapshot, sometimes one from the middle of the next event; `kept` has arrived before it."""
@@ -78,15 +80,16 @@ class Line:
             first = replace(first, first_update_id=snapshot.last_update_id)
         self.market.snapshot(wanted.number, snapshot)
         self.judge.begin(snapshot, first)
-        assert self.market.update(first) is None
+        self.market.update(first)
+        assert wanted_by(self.market) is None
 
     def run(self, events: int) -> None:
         """Send events that all arrive; the history tells which of them the disk took."""
         for _ in range(events):
             event = self.exchange.event()
-            was_writing = self.history.recorder.write_error is None
+            was_writing = self.history.is_writing
             self.market.update(event)
-            writes = self.history.recorder.write_error is None
+            writes = self.history.is_writing
             if was_writing and writes:
                 self.judge.event(event)
             elif was_writing:
@@ -103,7 +106,8 @@ class Line:
         self.exchange.event()
         self.exchange.between = None
         seen = self.exchange.event()
-        wanted = self.market.update(seen)
+        self.market.update(seen)
+        wanted = wanted_by(self.market)
         self.judge.lose("CHAIN_BREAK")
         self.sync(wanted, seen)
 
@@ -113,12 +117,13 @@ class Line:
         self.exchange.update_id += 10
         for _ in range(1 + self.random.randrange(4)):
             self.exchange.event()
-        self.sync(self.market.opened())
+        self.market.opened()
+        self.sync(wanted_by(self.market))
 
     def restart(self) -> None:
         """End the server, one way or another, and start the next one."""
         if self.random.random() < 0.5:
-            self.history.recorder.close()
+            self.history.close()
         self.judge.lose("RESTART")
         for _ in range(self.random.randrange(5)):
             self.exchange.event()
@@ -129,9 +134,9 @@ class Line:
         self.files.room = self.random.randrange(600)
         self.run(self.random.randrange(30))
         self.files.room = None
-        while self.history.recorder.write_error is not None:
+        while not self.history.is_writing:
             self.run(1)
-        self.history.recorder.retry_seals()
+        self.history.retry_seals()
 
     def change_tick(self) -> None:
         self.exchange.is_fine = True
@@ -139,7 +144,7 @@ class Line:
     def widen(self) -> None:
         """Let a later snapshot prove more prices than the one that the epoch began with."""
         before = self.judge.epochs[-1].moments[-1]
-        if self.exchange.between is not None or self.history.recorder.write_error is not None:
+        if self.exchange.between is not None or not self.history.is_writing:
             return
         naive = copy.deepcopy(before.book)
         naive.lowest, naive.highest = naive.lowest - Decimal("0.4"), naive.highest + Decimal("0.4")

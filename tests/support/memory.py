@@ -3,10 +3,11 @@
 import errno
 from collections.abc import Callable
 
+from chronobook_server.core.grid import SEGMENT_MS
 from chronobook_server.history.files import ASIDE, Files, aside_name
 from chronobook_server.history.memory import Memories
 from chronobook_server.history.seal import SealJob, seal_segment
-from chronobook_server.history.store import SEGMENT_MS, HistoryStore
+from tests.support.epochs import RawHistory
 
 
 class MemoryFiles:
@@ -138,9 +139,9 @@ def memory_history(
     segment_ms: int = SEGMENT_MS,
     files: Files | None = None,
     memories: Memories | None = None,
-) -> HistoryStore:
+) -> RawHistory:
     """Return a history in memory, that seals on the spot."""
-    return HistoryStore(
+    return RawHistory(
         symbol,
         MemoryFiles() if files is None else files,
         InlineSealer(),

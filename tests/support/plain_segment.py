@@ -6,8 +6,9 @@ from random import Random
 
 from chronobook_server.core.coverage import KnownRange
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Record, Update
+from chronobook_server.core.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Update
 from chronobook_server.core.values import MAX_STEPS, Millis, Nanos, UpdateId
+from tests.support.epochs import Raw
 
 Quote = tuple[int, int, int, int]
 Row = tuple[int, int, int]
@@ -97,7 +98,7 @@ class PlainSegment:
         self.start = start
 
     @classmethod
-    def of(cls, stream: Iterable[Record], instrument: Instrument) -> "PlainSegment":
+    def of(cls, stream: Iterable[Raw], instrument: Instrument) -> "PlainSegment":
         """Return a whole epoch, all of it in steps of one instrument."""
         states: list[tuple[Instrument, State]] = []
         for record in stream:
@@ -193,7 +194,7 @@ def _after(before: State, record: Update | RangeWidened) -> State:
     )
 
 
-def stream_of(seed: int, *, events: int = 60, time: int = 1000, update_id: int = 1) -> list[Record]:
+def stream_of(seed: int, *, events: int = 60, time: int = 1000, update_id: int = 1) -> list[Raw]:
     """Return an epoch with everything that an epoch can have: several events of an instant, wider ranges, finer steps.
 
     It begins at a `T` and an update id. Prices lie around 1000 times the number of fine steps in a step, bids below and
@@ -202,7 +203,7 @@ def stream_of(seed: int, *, events: int = 60, time: int = 1000, update_id: int =
     return list(_stream(Random(seed), events, time, update_id))
 
 
-def _stream(random: Random, events: int, time: int, update_id: int) -> Iterator[Record]:
+def _stream(random: Random, events: int, time: int, update_id: int) -> Iterator[Raw]:
     unit, middle = 1, 1000
     lowest, highest = middle - random.randrange(3, 15), middle + random.randrange(3, 15)
     levels = {

@@ -10,6 +10,7 @@ import grpc
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 from chronobook_server.market import Market
 from chronobook_server.service.server import Server
+from tests.support.asking import wanted_by
 from tests.support.depth import Pairs, snapshot, update
 from tests.support.memory import MemoryFiles, memory_history
 
@@ -42,7 +43,8 @@ class HandFed:
         """
         if self.market.epoch is not None:
             self.last += 700
-        wanted = self.market.opened()
+        self.market.opened()
+        wanted = wanted_by(self.market)
         assert wanted is not None
         reply = snapshot(
             self.last,

@@ -10,7 +10,7 @@ from chronobook_server.core.records import Keyframe
 from chronobook_server.core.values import Millis
 from chronobook_server.history.files import DiskFiles
 from chronobook_server.history.log import read_log
-from chronobook_server.history.store import HistoryStore
+from tests.support.epochs import RawHistory
 from tests.support.memory import MemoryFiles, PatientSealer, memory_history
 from tests.support.stored import SYMBOL, answers, round_of
 
@@ -21,17 +21,17 @@ _SEGMENT_MS = 10**9
 def main(folder: Path) -> None:
     """Fill a file up to the limit, check the history, and continue without the limit."""
     files, sealer = DiskFiles(folder), PatientSealer()
-    history = HistoryStore(SYMBOL, files, sealer, retention_ms=10**12, segment_ms=_SEGMENT_MS)
+    history = RawHistory(SYMBOL, files, sealer, retention_ms=10**12, segment_ms=_SEGMENT_MS)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (_BOUND, hard))
     records = list(round_of(0))
     held = 0
     for record in records:
         history.append(record)
-        if history.recorder.error is not None:
+        if history.error is not None:
             break
         held += 1
-    seen: dict[str, object] = {"sent": len(records), "held": held, "error": history.recorder.error}
+    seen: dict[str, object] = {"sent": len(records), "held": held, "error": history.error}
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     (log,) = files.names()
     contents = read_log(log, SYMBOL, files.read(log))
@@ -51,9 +51,9 @@ def main(folder: Path) -> None:
     # Later there is room, and an epoch begins that is in the log.
     for record in round_of(1):
         if isinstance(record, Keyframe):
-            assert history.recorder.wants_keyframe(Millis(end + 5000))
+            assert history.claim_restart(Millis(end + 5000))
         history.append(record)
-    seen["error_later"] = history.recorder.error
+    seen["error_later"] = history.error
     sealer.work()
     reopened = memory_history(SYMBOL, retention_ms=10**12, segment_ms=_SEGMENT_MS, files=files)
     seen["equal_reopened"] = _equal(answers(reopened, times), expected)

@@ -11,8 +11,9 @@ from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.depth import SnapshotWanted
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Record, Update
-from chronobook_server.core.sync import Notice, Synchroniser
+from chronobook_server.core.notices import Notice, Output
+from chronobook_server.core.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Update
+from chronobook_server.core.sync import Synchroniser
 from chronobook_server.core.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.answers import LevelState
 from chronobook_server.history.hot import HotSegment
@@ -22,6 +23,8 @@ from chronobook_server.history.seal import Sealer, sealed_bytes
 from chronobook_server.history.sealed import SealedSegment
 from chronobook_server.history.store import HistoryStore
 from tests.support.depth import SmallExchange
+from tests.support.epochs import Raw, RawHistory
+from tests.support.machine import plain
 from tests.support.memory import InlineSealer, MemoryFiles
 
 SYMBOL = "X"
@@ -36,7 +39,12 @@ Answer: TypeAlias = LevelState | tuple[int, int | None, str] | None
 """A state; start, end and cause of a gap; None before the history."""
 
 
-def records(seed: int, *, events: int = 120, limit: int = 8) -> list[Record]:
+def raw(outputs: list[Output]) -> list[Raw]:
+    """Return the books and events among what came out of a synchroniser."""
+    return [output for output in plain(outputs) if not isinstance(output, Notice)]
+
+
+def records(seed: int, *, events: int = 120, limit: int = 8) -> list[Raw]:
     """Return the records of one epoch; prices around 1000 steps, about 60 ms between two events."""
     exchange = SmallExchange(Random(seed))
     sync = Synchroniser(SYMBOL)
@@ -45,10 +53,10 @@ def records(seed: int, *, events: int = 120, limit: int = 8) -> list[Record]:
     outputs = sync.receive_snapshot(wanted.number, exchange.snapshot(limit))
     for _ in range(events):
         outputs += sync.receive_update(exchange.event())
-    return [output for output in outputs if not isinstance(output, Notice)]
+    return raw(outputs)
 
 
-def shifted(record: Record, later: int, ids: int) -> Record:
+def shifted(record: Raw, later: int, ids: int) -> Raw:
     """Return a record of a later time, with larger ids."""
     match record:
         case Keyframe():
@@ -70,7 +78,7 @@ def shifted(record: Record, later: int, ids: int) -> Record:
             return record
 
 
-def round_of(number: int) -> Iterator[Record]:
+def round_of(number: int) -> Iterator[Raw]:
     """Yield the records of an epoch that is later than those of all smaller numbers."""
     exchange = SmallExchange(Random(number))
     sync = Synchroniser(SYMBOL)
@@ -79,13 +87,12 @@ def round_of(number: int) -> Iterator[Record]:
     outputs = sync.receive_snapshot(wanted.number, exchange.snapshot(8))
     for _ in range(ROUND_EVENTS):
         outputs += sync.receive_update(exchange.event())
-        for output in outputs:
-            assert not isinstance(output, Notice)
-            yield shifted(output, number * ROUND_MS, number * 10**6)
+        for record in raw(outputs):
+            yield shifted(record, number * ROUND_MS, number * 10**6)
         outputs = []
 
 
-def received_later(record: Record, delay: int) -> Record:
+def received_later(record: Raw, delay: int) -> Raw:
     """Return the record of another server for the same message."""
     if not isinstance(record, Update):
         return record
@@ -124,7 +131,7 @@ def segment(start: int, last: int, end: int | None = None, cause: Cause | None =
     return made
 
 
-def segments_of(stream: Iterable[Record], *, segment_events: int = 1000) -> list[HotSegment]:
+def segments_of(stream: Iterable[Raw], *, segment_events: int = 1000) -> list[HotSegment]:
     """Return the segments of an epoch, cut between two instants; all but the last one have ended."""
     segments: list[HotSegment] = []
     for record in stream:
@@ -147,7 +154,7 @@ def segments_of(stream: Iterable[Record], *, segment_events: int = 1000) -> list
     return segments
 
 
-def hot_of(stream: Iterable[Record]) -> HotSegment:
+def hot_of(stream: Iterable[Raw]) -> HotSegment:
     """Return an epoch as one segment that has ended."""
     (hot,) = segments_of(stream, segment_events=1_000_000)
     hot.finish(Millis(hot.last_time + 1), None)
@@ -163,9 +170,9 @@ def sealed_of(
     return SealedSegment(files, name, SYMBOL, memories or Memories())
 
 
-def opened(files: MemoryFiles, *, retention_ms: int = 3_600_000, sealer: Sealer | None = None) -> HistoryStore:
+def opened(files: MemoryFiles, *, retention_ms: int = 3_600_000, sealer: Sealer | None = None) -> RawHistory:
     """Return the history of a folder."""
-    return HistoryStore(SYMBOL, files, sealer or InlineSealer(), retention_ms=retention_ms, segment_ms=SEGMENT_MS)
+    return RawHistory(SYMBOL, files, sealer or InlineSealer(), retention_ms=retention_ms, segment_ms=SEGMENT_MS)
 
 
 def answer(history: HistoryStore, price: int, time: int) -> Answer:

@@ -1,14 +1,17 @@
 """Records that the synchronisation emits; book, history and hub consume them.
 
-A symbol's records form epochs: a Keyframe, then the Updates that continue it without a hole, then a Gap. An epoch is
-named by its keyframe's update id. Prices and quantities are in steps of the instrument last announced.
+A symbol's records form epochs: EpochBegan, then the Updates that continue its book without a hole, then a Gap. An
+epoch is named by its book's update id. Every time is the one that history keeps: no record goes back behind the one
+before it. Prices and quantities are in steps of the instrument last announced.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
+from .columns import LevelColumns
 from .coverage import Cause, KnownRange
+from .depth import DepthUpdate
 from .instrument import Instrument
 from .values import SLACK_MS, Millis, Nanos, UpdateId
 
@@ -18,7 +21,7 @@ _LATE_MS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Keyframe:
-    """A whole book at an update id, with the range of prices that it proves: the start of an epoch.
+    """A whole book at an update id, with the range of prices that it proves.
 
     `levels` maps a price to its signed quantity (positive bid, negative ask). `named` are known prices outside the
     range: empty if they have no level. If the first Update does not have `previous_final_update_id == update_id`, it
@@ -73,11 +76,20 @@ class Update:
     receive_time: Nanos
     best: BestPrices
     changes: Mapping[int, int]
+    _columns: LevelColumns | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def columns(self) -> LevelColumns:
+        """The changes as packed columns."""
+        columns = self._columns
+        if columns is None:
+            columns = self._columns = LevelColumns.of(self.changes)
+        return columns
 
 
 @dataclass(frozen=True, slots=True)
 class RangeWidened:
-    """A later snapshot proved more prices: the new known range, and the levels that it added."""
+    """A later snapshot proved more prices: what is known from now on, and the levels that it taught."""
 
     transaction_time: Millis
     update_id: UpdateId
@@ -87,7 +99,10 @@ class RangeWidened:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The chain is lost: nothing is known after `start`, the last applied event's `T`, until the next Keyframe."""
+    """The epoch has ended: nothing is known after `start`, the last final instant, until the next EpochBegan.
+
+    `update_id` is that of the last event applied, whose `T` lies 1 ms after `start`.
+    """
 
     start: Millis
     update_id: UpdateId
@@ -95,8 +110,28 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class EpochBegan:
+    """A book is known from `start` on: the Update that follows has confirmed it.
+
+    Where that Update does not say `previous_final_update_id == book.update_id`, it holds the book's update id itself,
+    and `start` is that Update's. `gap` ends at `start`; None where the records do not tell of its beginning.
+    """
+
+    start: Millis
+    book: Keyframe
+    gap: Gap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The next segment of the history begins at `start`, before the Update that follows."""
+
+    start: Millis
+
+
+@dataclass(frozen=True, slots=True)
 class Suspended:
-    """The book after `start` is uncertain: the next event shows whether an event was missed.
+    """The book after `start`, the last final instant, is uncertain: the next event shows whether one was missed.
 
     Resumed follows if none was missed, otherwise a Gap that starts here.
     """
@@ -108,12 +143,12 @@ class Suspended:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """No event was missed since Suspended: the epoch continues."""
+    """Nothing was missed since Suspended: the epoch goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstrumentChanged:
-    """Prices and quantities are in finer steps from here on."""
+    """Prices and quantities are in the steps of this instrument from here on."""
 
     instrument: Instrument
 
@@ -143,8 +178,8 @@ class ContractChanged:
     contract: Contract
 
 
-def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) -> Millis:
-    """Return the first instant of the epoch that a keyframe and its first event make.
+def epoch_start(keyframe: Keyframe, update: Update | DepthUpdate, complete_to: Millis | None) -> Millis:
+    """Return the first instant of the epoch that a snapshot's book and its first event make.
 
     `complete_to` is the last final instant of the epoch before: no epoch begins on it. If the event continues the
     snapshot, the epoch starts when the snapshot was received, or at the snapshot's own time if that is no older.
@@ -161,4 +196,6 @@ def epoch_start(keyframe: Keyframe, update: Update, complete_to: Millis | None) 
     return start if complete_to is None else Millis(max(start, complete_to + 1))
 
 
-Record: TypeAlias = Keyframe | Update | RangeWidened | Suspended | Resumed | Gap | InstrumentChanged | ContractChanged
+Record: TypeAlias = (
+    EpochBegan | Cut | Update | RangeWidened | Suspended | Resumed | Gap | InstrumentChanged | ContractChanged
+)

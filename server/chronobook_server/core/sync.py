@@ -18,13 +18,13 @@ No message is believed alone (see chain.py). A contradiction costs the book at o
 it. Every state has a way out.
 
 Every input is first named (`Input`), then looked up in `TABLE`, which has the action and the next state. An input
-without a row is illegal in its state: it raises IllegalInput and changes nothing. The output is records for the
-consumers downstream, SnapshotWanted for the feed, and Audited for the counters; `troubles` returns the faults of
-messages.
+without a row is illegal in its state: it raises IllegalInput and changes nothing. The output is resolved records for
+the consumers downstream (see epochs.py), SnapshotWanted for the feed, and notices for the counters; `troubles` returns
+the faults of messages.
 """
 
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from .belief import Witness, follows, witness
 from .book import CrossedBook, OrderBook
@@ -32,13 +32,16 @@ from .chain import Chain
 from .check import Audited, Recent, compare, joined, known_range, learned
 from .coverage import Cause
 from .depth import DepthSnapshot, DepthUpdate, SnapshotWanted, TextLevels, Urgency
+from .epochs import Epochs
+from .grid import SEGMENT_MS, SegmentGrid
 from .instrument import FinerThanScale, Instrument, LevelReader, MalformedDecimal
 from .kept import Allowance
-from .records import Gap, InstrumentChanged, Keyframe, Record, Resumed, Suspended, Update
+from .notices import BookAdopted, BookLost, BookResumed, BookSuspended, Output
+from .records import Cut, InstrumentChanged, Keyframe, Update
 from .seen import Seen
 from .sync_table import TABLE, Action, Input, State
 from .trouble import Trouble, TroubleKind
-from .values import Millis, Nanos, UpdateId
+from .values import Nanos, UpdateId
 
 # Events that may wait for a snapshot: 17 minutes of a 100 ms stream, far longer than a snapshot takes. A choice.
 DEFAULT_BUFFER_LIMIT = 10_000
@@ -50,9 +53,24 @@ class IllegalInput(RuntimeError):
     """An input that cannot happen in this state, by a fault of the caller. The machine has not changed."""
 
 
-Notice: TypeAlias = SnapshotWanted | Audited
-Output: TypeAlias = Record | Notice
+class _Signal(NamedTuple):
+    """Data of an input without a message."""
+
+    cause: Cause = Cause.CHAIN_BREAK
+    urgency: Urgency = Urgency.RESYNC
+
+
+class _Adoption(NamedTuple):
+    """A snapshot as the book, and the kept events that continue it."""
+
+    keyframe: Keyframe
+    events: Iterable[DepthUpdate]
+
+
 _Levels: TypeAlias = tuple[dict[int, int], dict[int, int]]
+_Event: TypeAlias = tuple[DepthUpdate, _Levels]
+_About = TypeVar("_About")
+_Actions: TypeAlias = "Mapping[Action, Callable[[Synchroniser, _About], None]]"
 
 
 class Synchroniser:
@@ -70,11 +88,14 @@ class Synchroniser:
         last: Witness | None = None,
         buffer_limit: int = DEFAULT_BUFFER_LIMIT,
         allowance: Allowance | None = None,
+        segment_ms: int = SEGMENT_MS,
     ) -> None:
         self.state = State.DISCONNECTED
         self._book: OrderBook | None = None
-        self._levels = LevelReader(instrument or Instrument(symbol))
+        self._announced = instrument or Instrument(symbol)  # the steps of the records
+        self._levels = LevelReader(self._announced)
         self._chain = Chain(last, allowance or Allowance(), buffer_limit)
+        self._epochs = Epochs(None if last is None else last.time, SegmentGrid(segment_ms))
         self._losses = 0  # since the book was calm
         self._request = 0
         self._awaited: int | None = None  # the request whose reply is of interest
@@ -108,6 +129,11 @@ class Synchroniser:
         return self._book if self.state is State.IN_SYNC else None
 
     @property
+    def unconfirmed(self) -> Keyframe | None:
+        """The book of an unconfirmed epoch, in sync or suspended; None without one."""
+        return self._epochs.unconfirmed
+
+    @property
     def is_checking(self) -> bool:
         """Whether a snapshot is requested for a comparison with the book, which is in sync."""
         return self.state is State.IN_SYNC and self._awaited is not None
@@ -138,40 +164,40 @@ class Synchroniser:
 
     def opened(self) -> list[Output]:
         """Handle the opening of the stream."""
-        self._step(Input.OPENED)
+        self._step(_ON_SIGNAL, Input.OPENED, _Signal())
         return self._drain()
 
     def closed(self, cause: Cause = Cause.DISCONNECT) -> list[Output]:
         """Handle the loss of the stream."""
-        self._step(Input.CLOSED, cause=cause)
+        self._step(_ON_SIGNAL, Input.CLOSED, _Signal(cause))
         return self._drain()
 
     def silent(self) -> list[Output]:
         """Handle a stream that lacks events which other messages show."""
-        self._step(Input.SILENT, cause=Cause.EXCHANGE_SILENT)
+        self._step(_ON_SIGNAL, Input.SILENT, _Signal(Cause.EXCHANGE_SILENT))
         return self._drain()
 
     def unreadable(self) -> list[Output]:
         """Handle an unreadable event; the next one shows whether it matters."""
-        self._step(Input.UNREADABLE)
+        self._step(_ON_SIGNAL, Input.UNREADABLE, _Signal())
         return self._drain()
 
     def ended(self, cause: Cause = Cause.NOT_TRADING) -> list[Output]:
         """Give up the book, if there is one. The stream must have been closed."""
-        self._step(Input.ENDED, cause=cause)
+        self._step(_ON_SIGNAL, Input.ENDED, _Signal(cause))
         return self._drain()
 
     def check(self, urgency: Urgency) -> list[Output]:
         """Ask for a snapshot to audit and widen the book; not while one is requested."""
         if self.is_checking:
             raise IllegalInput("a snapshot is on its way already")
-        self._step(Input.CHECK, urgency=urgency)
+        self._step(_ON_SIGNAL, Input.CHECK, _Signal(urgency=urgency))
         return self._drain()
 
     def lose_patience(self) -> list[Output]:
         """Stop waiting for an event that shows whether one was missed, if a snapshot is there instead."""
         if self.state is State.RESUMING and self._held is not None:
-            self._step(Input.PATIENCE_OVER)
+            self._step(_ON_SIGNAL, Input.PATIENCE_OVER, _Signal())
         return self._drain()
 
     def receive_update(self, update: DepthUpdate) -> list[Output]:
@@ -182,7 +208,7 @@ class Synchroniser:
         self._received = update.receive_time
         relation = self._relation(update)
         self._chain.seen.add(update)
-        self._step(relation, update=update, levels=levels)
+        self._step(_ON_EVENT, relation, (update, levels))
         self._compare_held()
         return self._drain()
 
@@ -192,12 +218,12 @@ class Synchroniser:
         if number == self._awaited:
             self._consider(snapshot)
         else:
-            self._step(Input.SNAPSHOT_LATE)
+            self._step(_ON_SIGNAL, Input.SNAPSHOT_LATE, _Signal())
         return self._drain()
 
     def snapshot_failed(self, number: int) -> list[Output]:
         """Handle the request with this number, which brought no snapshot."""
-        self._step(Input.SNAPSHOT_FAILED if number == self._awaited else Input.SNAPSHOT_LATE)
+        self._step(_ON_SIGNAL, Input.SNAPSHOT_FAILED if number == self._awaited else Input.SNAPSHOT_LATE, _Signal())
         return self._drain()
 
     def _relation(self, update: DepthUpdate) -> Input:
@@ -209,24 +235,18 @@ class Synchroniser:
 
     def _consider(self, snapshot: DepthSnapshot) -> None:
         """Name a requested snapshot, as seen from the present state, and take the step."""
-        if self.state is State.IN_SYNC:
-            assert self._book is not None
-            relation = self._chain.relation_of_check(snapshot, self._book.update_id, self._time_known)
-            self._step(relation, snapshot=snapshot)
-            self._compare_held()
-        elif self.state is State.RESUMING:
-            assert self._book is not None
-            relation = self._chain.relation_of(snapshot, self._book.update_id, self._time_known)
-            self._step(relation, snapshot=snapshot)
-            self._compare_held()
-        else:
+        if self.state not in (State.IN_SYNC, State.RESUMING):
             self._consider_anew(snapshot)
+            return
+        name = self._chain.relation_of_check if self.state is State.IN_SYNC else self._chain.relation_of
+        self._step(_ON_SNAPSHOT, name(snapshot, self.update_id, self._epochs.newest), snapshot)
+        self._compare_held()
 
     def _consider_anew(self, snapshot: DepthSnapshot) -> None:
         """Make a snapshot the book, if it fits the kept events and the history before."""
         events = self._chain.events_after(snapshot)
         if events is None:
-            self._step(Input.SNAPSHOT_TOO_OLD)
+            self._step(_ON_SIGNAL, Input.SNAPSHOT_TOO_OLD, _Signal())
             return
         reader = self._levels
         try:
@@ -235,125 +255,85 @@ class Synchroniser:
         except (MalformedDecimal, CrossedBook) as error:
             self._levels = reader  # the reader that can read all kept events
             self._chain.tell(TroubleKind.SNAPSHOT, str(error))
-            self._step(Input.SNAPSHOT_FAILED)
+            self._step(_ON_SIGNAL, Input.SNAPSHOT_FAILED, _Signal())
         else:
             self._chain.adopted(snapshot, events)
-            self._step(Input.SNAPSHOT_BRIDGES, keyframe=keyframe, events=events)
+            self._step(_ON_ADOPTION, Input.SNAPSHOT_BRIDGES, _Adoption(keyframe, events))
 
-    # --- actions
-
-    def _step(
-        self,
-        event: Input,
-        *,
-        update: DepthUpdate | None = None,
-        levels: _Levels | None = None,
-        keyframe: Keyframe | None = None,
-        events: Iterable[DepthUpdate] = (),
-        snapshot: DepthSnapshot | None = None,
-        cause: Cause = Cause.CHAIN_BREAK,
-        urgency: Urgency = Urgency.RESYNC,
-    ) -> None:
+    def _step(self, actions: "_Actions[_About]", event: Input, about: _About) -> None:
+        """Take the table's action on an input; `actions` are those for inputs with this kind of data."""
         row = TABLE.get((self.state, event))
         if row is None:
             raise IllegalInput(f"{event.name} in {self.state.name}")
         action, self.state = row
-        match action:
-            case Action.APPLY | Action.RESUME:
-                assert update is not None
-                assert levels is not None
-                if action is Action.APPLY:
-                    self._apply(update, levels)
-                    return
-                self._resume(update.final_update_id)  # this may apply events in doubt, or lose the book
-                self._step(self._relation(update), update=update, levels=levels)
-            case Action.NOTHING:
-                pass
-            case Action.KEEP | Action.FORGET | Action.KEEP_ONLY | Action.START_OVER:
-                self._keep(action, update)
-            case Action.START | Action.ASK_AGAIN:
-                self._ask(attempt=0 if action is Action.START else self._attempt + 1)
-            case Action.ADOPT:
-                assert keyframe is not None
-                self._adopt(keyframe, events)
-            case Action.ASK_CHECK:
-                self._ask(attempt=0, urgency=urgency)
-            case Action.LEAVE_CHECK:
-                self._awaited = None
-            case Action.HOLD | Action.COMPARE | Action.CONFIRM | Action.BELIEVE:
-                assert snapshot is not None
-                self._awaited, self._held = None, snapshot
-                if action in (Action.CONFIRM, Action.BELIEVE):
-                    self._resume(snapshot.last_update_id)
-            case Action.SUSPEND | Action.SUSPEND_AGAIN | Action.DOUBT | Action.DOUBT_EVENT | Action.KEEP_DOUBTED:
-                self._doubt_book(action, update, cause)
-            case _:
-                self._give_up(action, update, snapshot, cause)
+        actions[action](self, about)
 
-    def _keep(self, action: Action, update: DepthUpdate | None) -> None:
-        """Keep an event, or forget the kept ones."""
-        if action is not Action.KEEP:
-            self._chain.kept.take_all()
-        if update is not None:
-            self._chain.kept.append(update)
-        if action is Action.FORGET:
-            self._awaited = None
-        elif action is Action.START_OVER:
-            self._ask(attempt=self._attempt + 1)
+    # --- actions
 
-    def _doubt_book(self, action: Action, update: DepthUpdate | None, cause: Cause) -> None:
-        """Keep the book without answering from it, and the event in doubt."""
-        if action in (Action.SUSPEND, Action.DOUBT, Action.DOUBT_EVENT):
-            self._suspend(cause)
-        if action in (Action.SUSPEND, Action.SUSPEND_AGAIN):
-            self._chain.doubted.take_all()
-            self._awaited = self._held = None
-            return
-        if update is not None:
-            self._chain.doubted.append(update)
-        if self._awaited is None:
-            # The next event of a working stream shows it sooner than a snapshot.
-            attempt = self._pace()
-            self._ask(attempt=attempt if cause is Cause.EXCHANGE_SILENT else max(attempt, 1))
+    def _nothing(self, _: object) -> None:
+        """Ignore an input."""
 
-    def _give_up(
-        self, action: Action, update: DepthUpdate | None, snapshot: DepthSnapshot | None, cause: Cause
-    ) -> None:
-        """Give up the book."""
-        doubted = self._chain.doubted.take_all()
-        match action:
-            case Action.LOSE_DOUBTED:
-                self._lose_doubted([] if update is None else [update])
-            case Action.REFUTE:
-                assert snapshot is not None
-                self._held = snapshot
-                self._lose_doubted([event for event in doubted if follows(witness(snapshot), witness(event))])
-            case Action.LOSE_COUNT:
-                assert snapshot is not None
-                self._lose(Cause.CHAIN_BREAK, [])
-                self._consider(snapshot)
-            case Action.LOSE_ENDED:
-                self._lose(cause, [])
-            case Action.LOSE_EVENT:
-                self._lose(Cause.CHAIN_BREAK, [])
-                self._ask(attempt=self._pace())
-            case _:
-                self._lose(_LOSSES[action], [] if update is None else [update])
-                self._ask(attempt=self._pace())
+    def _keep(self, event: _Event) -> None:
+        self._chain.kept.append(event[0])
 
-    def _apply(self, update: DepthUpdate, levels: _Levels) -> None:
+    def _keep_only(self, event: _Event) -> None:
+        self._chain.kept.take_all()
+        self._keep(event)
+
+    def _start_over(self, event: _Event) -> None:
+        self._keep_only(event)
+        self._ask(attempt=self._attempt + 1)
+
+    def _forget(self, _: _Signal) -> None:
+        self._chain.kept.take_all()
+        self._awaited = None
+
+    def _start(self, _: _Signal) -> None:
+        self._ask(attempt=0)
+
+    def _ask_again(self, _: _Signal | DepthSnapshot) -> None:
+        self._ask(attempt=self._attempt + 1)
+
+    def _ask_check(self, signal: _Signal) -> None:
+        self._ask(attempt=0, urgency=signal.urgency)
+
+    def _leave_check(self, _: _Signal) -> None:
+        self._awaited = None
+
+    def _adopt(self, adoption: _Adoption) -> None:
+        keyframe, events = adoption
+        self._chain.kept.take_all()
+        self._awaited = None
+        self._synced_at = self._received
+        self._recent = Recent(keyframe.update_id)
+        self._epochs.began(keyframe)
+        self._out.append(BookAdopted(keyframe))
+        if keyframe.instrument != self._announced:
+            self._announce(keyframe.instrument)
+        for update in events:
+            self._step(_ON_EVENT, self._relation(update), (update, self._read(update.bids, update.asks)))
+
+    def _apply(self, event: _Event) -> None:
+        update, levels = event
         book = self._book
         assert book is not None
-        # T never runs backwards in the records, also if the exchange's clock does.
-        time = max(update.transaction_time, book.transaction_time)
+        epochs = self._epochs
+        before, time = epochs.before(update)
+        if type(before) is Cut:
+            # The state of the machine at a cut must be in the segment that ends there. A held or requested snapshot
+            # of before the cut would add levels that no reader of the segment can derive.
+            self._recent, self._held = Recent(book.update_id), None
         try:
             changes = book.apply(*levels, update_id=update.final_update_id, transaction_time=time)
         except CrossedBook as error:
             self._chain.tell(TroubleKind.CROSSED, str(error))
-            self._step(Input.CROSSED, update=update)
+            self._step(_ON_EVENT, Input.CROSSED, event)
             return
-        self._chain.applied(update, time)
-        self._recent.add(update, *levels, keep_all=self._awaited is not None)
+        epochs.applied(before, update, len(changes), book)
+        self._chain.applied(update, epochs.newest)
+        self._recent.add(update.final_update_id, *levels)
+        if before is not None:
+            self._out.append(before)
         self._out.append(
             Update(
                 first_update_id=update.first_update_id,
@@ -367,14 +347,113 @@ class Synchroniser:
             )
         )
 
-    def _adopt(self, keyframe: Keyframe, events: Iterable[DepthUpdate]) -> None:
-        self._chain.kept.take_all()
+    def _hold(self, snapshot: DepthSnapshot) -> None:
+        self._awaited, self._held = None, snapshot
+
+    def _confirm(self, snapshot: DepthSnapshot) -> None:
+        self._hold(snapshot)
+        self._resume(snapshot.last_update_id)
+
+    def _resume_with(self, event: _Event) -> None:
+        update, _ = event
+        self._resume(update.final_update_id)  # this may apply events in doubt, or lose the book
+        self._step(_ON_EVENT, self._relation(update), event)
+
+    def _suspend(self, signal: _Signal) -> None:
+        """Keep the book without answering from it."""
+        assert self._book is not None
+        self._doubt = signal.cause
+        self._out.append(BookSuspended(signal.cause))
+        self._out += self._epochs.suspended(self._book, signal.cause)
+        self._suspend_again(signal)
+
+    def _suspend_again(self, _: _Signal) -> None:
+        self._chain.doubted.take_all()
+        self._awaited = self._held = None
+
+    def _doubt_book(self, signal: _Signal) -> None:
+        self._suspend(signal)
+        # The next event of a working stream tells sooner than a snapshot.
+        attempt = self._pace()
+        self._ask(attempt=attempt if signal.cause is Cause.EXCHANGE_SILENT else max(attempt, 1))
+
+    def _doubt_event(self, event: _Event) -> None:
+        self._suspend(_Signal())
+        self._keep_doubted(event)
+
+    def _keep_doubted(self, event: _Event) -> None:
+        self._chain.doubted.append(event[0])
+        if self._awaited is None:
+            self._ask(attempt=max(self._pace(), 1))
+
+    def _lose_event(self, _: _Event) -> None:
+        self._lose(Cause.CHAIN_BREAK, [])
+        self._ask(attempt=self._pace())
+
+    def _lose_chain(self, event: _Event) -> None:
+        self._lose(Cause.CHAIN_BREAK, [event[0]])
+        self._ask(attempt=self._pace())
+
+    def _lose_crossed(self, event: _Event) -> None:
+        self._lose(Cause.CROSSED_BOOK, [event[0]])
+        self._ask(attempt=self._pace())
+
+    def _lose_wrong(self, _: _Signal) -> None:
+        self._lose(Cause.AUDIT_MISMATCH, [])
+        self._ask(attempt=self._pace())
+
+    def _lose_ended(self, signal: _Signal) -> None:
+        self._lose(signal.cause, [])
+
+    def _lose_count(self, snapshot: DepthSnapshot) -> None:
+        self._lose(Cause.CHAIN_BREAK, [])
+        self._consider(snapshot)
+
+    def _refute(self, snapshot: DepthSnapshot) -> None:
+        keep = [event for event in self._chain.doubted if follows(witness(snapshot), witness(event))]
+        self._hold(snapshot)
+        self._lose_doubted(keep)
+
+    def _lose_for(self, event: _Event) -> None:
+        self._lose_doubted([event[0]])
+
+    def _lose_patiently(self, _: _Signal) -> None:
+        self._lose_doubted([])
+
+    def _lose_doubted(self, keep: list[DepthUpdate]) -> None:
+        held = self._held
+        self._lose(self._doubt, keep)
+        if held is not None:  # otherwise one is requested
+            self._consider(held)
+
+    # --- parts of actions
+
+    def _resume(self, witness_id: UpdateId) -> None:
+        """Resume the book. Of the events in doubt, the first and those up to `witness_id` are believed.
+
+        The others are judged by them.
+        """
         self._awaited = None
         self._synced_at = self._received
-        self._recent = Recent(keyframe.update_id)
-        self._out.append(keyframe)
-        for update in events:
-            self._step(self._relation(update), update=update, levels=self._read(update.bids, update.asks))
+        self._out.append(BookResumed())
+        self._out += self._epochs.resumed()
+        for number, update in enumerate(self._chain.doubted.take_all()):
+            event = update, self._read(update.bids, update.asks)
+            is_believed = not number or update.final_update_id <= witness_id
+            if is_believed and self.state is State.IN_SYNC:
+                self._apply(event)
+            else:
+                self._step(_ON_EVENT, self._relation(update), event)
+
+    def _lose(self, cause: Cause, keep: list[DepthUpdate]) -> None:
+        """Give up the book, and keep these events for the next one."""
+        assert self._book is not None
+        self._chain.doubted.take_all()
+        self._out.append(BookLost(cause))
+        self._out += self._epochs.ended(self._book, cause)
+        self._book = self._held = self._chain.started = None
+        for update in keep:
+            self._chain.kept.append(update)
 
     def _compare_held(self) -> None:
         """Compare the book with the held snapshot, once it has come as far, and widen the book."""
@@ -398,52 +477,13 @@ class Synchroniser:
         comparison = compare(book, levels, window, named)
         self._out.append(Audited(comparison, held.limit))
         if not comparison.is_right:
-            self._step(Input.DIFFERS)
-        elif (widened := learned(book, levels, window, self._time_known)) is not None:
+            self._step(_ON_SIGNAL, Input.DIFFERS, _Signal())
+        elif (widened := learned(book, levels, window, book.transaction_time)) is not None:
             book.widen(widened)
             self._recent.forget()  # an older snapshot would add past levels
+            self._epochs.changed(book)
+            self._epochs.learned(len(widened.levels))
             self._out.append(widened)
-
-    @property
-    def _time_known(self) -> Millis:
-        """`T` of the book: the last event's, or the snapshot's before the first event."""
-        assert self._book is not None
-        return self._book.transaction_time
-
-    def _suspend(self, cause: Cause) -> None:
-        assert self._book is not None
-        self._doubt = cause
-        self._awaited = self._held = None
-        self._out.append(Suspended(start=self._time_known, update_id=self._book.update_id, cause=cause))
-
-    def _resume(self, witness_id: UpdateId) -> None:
-        """Resume the book. Of the events in doubt, the first and those up to `witness_id` are believed.
-
-        The others are judged by them.
-        """
-        self._awaited = None
-        self._synced_at = self._received
-        self._out.append(Resumed())
-        for number, update in enumerate(self._chain.doubted.take_all()):
-            levels = self._read(update.bids, update.asks)
-            is_believed = not number or update.final_update_id <= witness_id
-            if is_believed and self.state is State.IN_SYNC:
-                self._apply(update, levels)
-            else:
-                self._step(self._relation(update), update=update, levels=levels)
-
-    def _lose(self, cause: Cause, keep: list[DepthUpdate]) -> None:
-        assert self._book is not None
-        self._out.append(Gap(start=self._time_known, update_id=self._book.update_id, cause=cause))
-        self._book = self._held = self._chain.started = None
-        for update in keep:
-            self._chain.kept.append(update)
-
-    def _lose_doubted(self, keep: list[DepthUpdate]) -> None:
-        held = self._held
-        self._lose(self._doubt, keep)
-        if held is not None:  # otherwise one is requested
-            self._consider(held)
 
     def _pace(self) -> int:
         """Return the first attempt after a loss of the book, which is higher after recent losses."""
@@ -469,9 +509,14 @@ class Synchroniser:
         if self._book is not None:
             self._book.rescale(grown)
             self._recent.forget()
-            self._out.append(InstrumentChanged(grown))
+            self._epochs.changed(self._book)
+            self._announce(grown)
         self._levels = finer
         return self._levels.read_bids(bids), self._levels.read_asks(asks)
+
+    def _announce(self, instrument: Instrument) -> None:
+        self._announced = instrument
+        self._out.append(InstrumentChanged(instrument))
 
     def _read_anew(self, snapshot: DepthSnapshot, events: Iterable[DepthUpdate]) -> _Levels:
         """Read a snapshot in scales of its own, independent of earlier texts. Raises MalformedDecimal."""
@@ -496,8 +541,42 @@ class Synchroniser:
         )
 
 
-_LOSSES = {
-    Action.LOSE_CHAIN: Cause.CHAIN_BREAK,
-    Action.LOSE_CROSSED: Cause.CROSSED_BOOK,
-    Action.LOSE_WRONG: Cause.AUDIT_MISMATCH,
+# The actions of the table, by the data of an input.
+_ON_SIGNAL: "_Actions[_Signal]" = {
+    Action.NOTHING: Synchroniser._nothing,
+    Action.START: Synchroniser._start,
+    Action.FORGET: Synchroniser._forget,
+    Action.ASK_AGAIN: Synchroniser._ask_again,
+    Action.ASK_CHECK: Synchroniser._ask_check,
+    Action.LEAVE_CHECK: Synchroniser._leave_check,
+    Action.SUSPEND: Synchroniser._suspend,
+    Action.SUSPEND_AGAIN: Synchroniser._suspend_again,
+    Action.DOUBT: Synchroniser._doubt_book,
+    Action.LOSE_WRONG: Synchroniser._lose_wrong,
+    Action.LOSE_DOUBTED: Synchroniser._lose_patiently,
+    Action.LOSE_ENDED: Synchroniser._lose_ended,
 }
+_ON_EVENT: "_Actions[_Event]" = {
+    Action.NOTHING: Synchroniser._nothing,
+    Action.KEEP: Synchroniser._keep,
+    Action.KEEP_ONLY: Synchroniser._keep_only,
+    Action.START_OVER: Synchroniser._start_over,
+    Action.APPLY: Synchroniser._apply,
+    Action.RESUME: Synchroniser._resume_with,
+    Action.DOUBT_EVENT: Synchroniser._doubt_event,
+    Action.KEEP_DOUBTED: Synchroniser._keep_doubted,
+    Action.LOSE_EVENT: Synchroniser._lose_event,
+    Action.LOSE_CHAIN: Synchroniser._lose_chain,
+    Action.LOSE_CROSSED: Synchroniser._lose_crossed,
+    Action.LOSE_DOUBTED: Synchroniser._lose_for,
+}
+_ON_SNAPSHOT: "_Actions[DepthSnapshot]" = {
+    Action.ASK_AGAIN: Synchroniser._ask_again,
+    Action.HOLD: Synchroniser._hold,
+    Action.COMPARE: Synchroniser._hold,
+    Action.CONFIRM: Synchroniser._confirm,
+    Action.BELIEVE: Synchroniser._confirm,
+    Action.REFUTE: Synchroniser._refute,
+    Action.LOSE_COUNT: Synchroniser._lose_count,
+}
+_ON_ADOPTION: "_Actions[_Adoption]" = {Action.ADOPT: Synchroniser._adopt}

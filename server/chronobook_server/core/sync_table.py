@@ -6,7 +6,13 @@ from .depth import DepthUpdate
 from .values import UpdateId
 
 
-class State(Enum):
+class _Name(Enum):
+    """Name that is a key of the table, found by identity: the hash of Enum is a function in Python."""
+
+    __hash__ = object.__hash__
+
+
+class State(_Name):
     """State of the synchronisation."""
 
     DISCONNECTED = "DISCONNECTED"
@@ -17,7 +23,7 @@ class State(Enum):
     RESUMING = "RESUMING"
 
 
-class Input(Enum):
+class Input(_Name):
     """Input of the state machine, named as seen from its state."""
 
     OPENED = "the stream is up"
@@ -52,7 +58,7 @@ class Input(Enum):
     PATIENCE_OVER = "no event tells whether one was missed, and a snapshot is there"
 
 
-class Action(Enum):
+class Action(_Name):
     """Action of the machine on an input."""
 
     NOTHING = "take no notice"

@@ -25,7 +25,7 @@ class Guard:
     def __init__(
         self,
         sinks: Mapping[str, Sink],
-        want: Callable[[str, SnapshotWanted | None], None],
+        want: Callable[[str, SnapshotWanted], None],
         now: Callable[[], float],
     ) -> None:
         self.faults = 0
@@ -36,19 +36,20 @@ class Guard:
         self._recent: dict[str, tuple[int, float]] = {}  # faults in a row, and the time of the last one
 
     def do(self, symbol: str, name: str, step: Callable[[Sink], object]) -> None:
-        """Take a step into a symbol's sink, and queue the snapshot that it wants. Raises nothing."""
+        """Take a step into a symbol's sink, and queue the snapshots that it asks for. Raises nothing."""
         sink = self._sinks.get(symbol)
         if sink is None:
             return
         if symbol in self._broken and name not in ("opened", "closed"):
             return
         try:
-            wanted = step(sink)
+            step(sink)
+            requests = sink.drain_requests()
         except Exception:
             self._note(symbol, name)
             self._start_over(symbol, sink)
         else:
-            if isinstance(wanted, SnapshotWanted):
+            for wanted in requests:
                 self._want(symbol, wanted)
 
     def ask(self, symbol: str, question: Callable[[Sink], bool]) -> bool:
@@ -78,13 +79,14 @@ class Guard:
 
     def _start_over(self, symbol: str, sink: Sink) -> None:
         try:
-            wanted = sink.start_over()
+            sink.start_over()
+            requests = sink.drain_requests()
         except Exception:
             if symbol not in self._broken:
                 log.exception("start_over_failed", symbol=symbol)
             self._broken.add(symbol)
             return
         self._broken.discard(symbol)
-        if wanted is not None:
-            count, _ = self._recent.get(symbol, (1, 0.0))
+        count, _ = self._recent.get(symbol, (1, 0.0))
+        for wanted in requests:
             self._want(symbol, replace(wanted, attempt=max(wanted.attempt, count)))

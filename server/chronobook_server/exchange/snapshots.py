@@ -51,12 +51,11 @@ class Snapshots:
         """Return the Unix time."""
         return self._requests.time()
 
-    def want(self, symbol: str, wanted: SnapshotWanted | None) -> None:
-        """Queue a request in place of the symbol's last one; None changes nothing."""
-        if wanted is not None:
-            delay = retry_delay(wanted.attempt, self._random.random, LONGEST_DELAY)
-            self.queue.put(symbol, wanted, self._requests.now() + delay)
-            self._changed.set()
+    def want(self, symbol: str, wanted: SnapshotWanted) -> None:
+        """Queue a request in place of the symbol's last one."""
+        delay = retry_delay(wanted.attempt, self._random.random, LONGEST_DELAY)
+        self.queue.put(symbol, wanted, self._requests.now() + delay)
+        self._changed.set()
 
     async def run(self) -> None:
         """Fetch until cancelled."""

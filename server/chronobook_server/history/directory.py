@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from chronobook_server.core.grid import SEGMENT_MS
 from chronobook_server.core.names import one_line, valid_symbol
 
 from .files import ASIDE, TEMPORARY, DiskFiles
@@ -24,7 +25,7 @@ from .leftover import Leftover, held_aside
 from .memory import Memories
 from .recovery import start_of
 from .seal import Sealer
-from .store import SEGMENT_MS, HistoryStore
+from .store import HistoryStore
 
 VERSION = 1
 _LOCK = "lock"

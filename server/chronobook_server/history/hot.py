@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from chronobook_server.core.columns import LevelColumns
 from chronobook_server.core.coverage import Cause, KnownRange
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import NO_BEST_PRICES, BestPrices, Gap, InstrumentChanged, RangeWidened, Update
@@ -28,7 +29,7 @@ from .answers import BestRows, ChangeRows, EventRows, LevelState, PointState, Wo
 from .columns import Flags
 from .hot_rows import UNKNOWN, HotRows
 from .level_ids import LevelIds
-from .log import Entry, Start, TooFine, pack_integers
+from .log import Entry, Start, TooFine
 
 # Marks the number before a level's first change.
 _NONE = -1
@@ -140,7 +141,7 @@ class HotSegment:
 
     def append(self, update: Update) -> None:
         """Append the next event."""
-        self._add_changes(update.changes)
+        self._add_changes(update.changes, update.columns)
         self.times.append(update.transaction_time)
         self.event_times.append(update.event_time)
         self.receive_times.append(update.receive_time)
@@ -152,7 +153,7 @@ class HotSegment:
 
     def widen(self, record: RangeWidened) -> None:
         """Add the levels that a later snapshot proved, as known from that instant on."""
-        self._add_changes(record.levels)
+        self._add_changes(record.levels, LevelColumns.of(record.levels))
         self.times.append(record.transaction_time)
         self.event_times.append(record.transaction_time)
         self.receive_times.append(self.receive_times[-1] if self.receive_times else 0)
@@ -162,7 +163,7 @@ class HotSegment:
         self.ends.append(len(self.change_levels))
         self.ranges.append((len(self.times), record.known_range))
 
-    def _add_changes(self, changes: Mapping[int, int]) -> None:
+    def _add_changes(self, changes: Mapping[int, int], columns: LevelColumns) -> None:
         # This is the hot path of ingest, so loops run in C where possible. Within one event a level changes once.
         levels = np.fromiter(map(self._level_ids.__getitem__, changes), np.intp, len(changes))
         if self._level_ids.new:
@@ -172,7 +173,7 @@ class HotSegment:
         self._change_before.frombytes(last[levels].tobytes())
         last[levels] = np.arange(number, number + len(levels), dtype=np.int32)
         self.change_levels.frombytes(levels.astype(np.int32).tobytes())
-        self.change_quantities.frombytes(pack_integers(changes.values()))
+        self.change_quantities.frombytes(columns.quantities)
 
     def _add_levels(self) -> None:
         """Begin the levels of the prices that are new."""

@@ -1,27 +1,29 @@
 """Writer of the history: records become segments, each behind a log until its file is sealed.
 
 An event goes to the log, with one write, before it goes to memory. So a killed process loses no published event; `sync`
-makes events survive the machine's failure. A failed write ends the epoch: the gap's cause is DISK, and `wants_keyframe`
+makes events survive the machine's failure. A failed write ends the epoch: the gap's cause is DISK, and `claim_restart`
 tells when to try again with a whole book.
+
+The records come resolved: the writer decides neither on epochs and times, nor on the cuts between segments. A segment
+and its log begin with the first event that they hold.
 """
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
 
 from chronobook_server.core.coverage import Cause
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import (
     ContractChanged,
+    Cut,
+    EpochBegan,
     Gap,
     InstrumentChanged,
-    Keyframe,
     RangeWidened,
     Record,
     Resumed,
     Suspended,
     Update,
-    epoch_start,
 )
 from chronobook_server.core.values import Millis, Nanos
 
@@ -39,10 +41,6 @@ from .segment import Segment
 from .timeline import Timeline
 from .unsealed import Unsealed
 
-# Events of a segment at most. A stream busier than any known one would otherwise make segments that are slow to replay.
-SEGMENT_EVENTS = 65_000
-# Bytes of a log at most, which are about its memory, because few large events may take as much.
-SEGMENT_BYTES = 64 << 20
 # Milliseconds of the exchange's time between a failed write and the next attempt.
 RETRY_MS = 1000
 
@@ -76,10 +74,9 @@ class Recorder:
         self._timeline = timeline
         self._retention_ms = retention_ms
         self._retention = Retention(files, timeline, self.damage, segment_ms)
-        self._segment_ms = segment_ms
         self._hot: HotSegment | None = None
         self._log: GrowingFile | None = None
-        self._pending: tuple[Keyframe, list[bytes]] | None = None  # a keyframe, and records before its event
+        self._opening: Start | Cut | None = None  # of the segment that the next event begins
         self._is_closed = False
         self._tried_at = Millis(0)  # time of the last attempt while writing fails
         self.write_error: str | None = None
@@ -146,16 +143,20 @@ class Recorder:
     # --- records
 
     def append(self, record: Record) -> None:
-        """Append the next record."""
+        """Append the next record. Raises ValueError, changing nothing, where an event goes back in time."""
         match record:
             case Update():
                 self._append_update(record)  # nearly always
                 return
-            case Keyframe():
-                self._begin_epoch(record)
+            case Cut():
+                if self._hot is not None:
+                    self._opening = record
+            case EpochBegan():
+                self.begin_epoch(record)
             case Gap():
-                self._timeline.doubt = None
-                self._end_epoch(record)
+                self._timeline.doubt = self._opening = None
+                if self._hot is not None:
+                    self._finish_epoch(record.cause)
             case Suspended():
                 self._timeline.doubt = record
             case Resumed():
@@ -167,35 +168,35 @@ class Recorder:
         if self._has_ended:
             self.retry_seals()
 
-    def _begin_epoch(self, keyframe: Keyframe) -> None:
+    def begin_epoch(self, began: EpochBegan) -> None:
+        """Begin an epoch with the next event."""
         if self._is_closed:
             return  # connections that are closed let go of events that they held back
-        self._measure_in(keyframe.instrument)
-        self._pending = (keyframe, [])
-        start = keyframe.transaction_time
-        if self.last_time is not None:
-            start = max(start, Millis(self.last_time + 1))
-        self._hot = HotSegment(Start.of(keyframe, start))
-        self._hot.instrument = self._steps
-        self._timeline.append(self._hot, is_confirmed=False)
+        if self._hot is not None:
+            self._finish_epoch(Cause.CHAIN_BREAK)  # its Gap is missing among the records
+        self._timeline.doubt = None
+        self._measure_in(began.book.instrument)
+        self._opening = Start.of(began.book, began.start)
 
     def _append_update(self, update: Update) -> None:
-        if self._hot is None:
-            return  # writing fails at present, or the epoch was lost before its first event
-        if self._pending is not None or update.transaction_time < self._hot.last_time:
-            update = self._dated(update, self._hot)
+        opening, hot = self._opening, self._hot
+        if hot is None and opening is None:
+            return  # writing fails at present
+        if hot is not None and update.transaction_time < hot.last_time:
+            raise ValueError(f"an event of {update.transaction_time} comes after one of {hot.last_time}")
         record = encode_update(update)
+        is_first = opening is not None or (hot is not None and hot.instrument is not self._steps)
         try:
-            if self._pending is not None:
-                self._confirm(update, record)
-            elif self._log is not None and not self._cut(self._hot, update.transaction_time, record):
+            if is_first:
+                hot = self._open(opening, update.transaction_time, record)
+            elif self._log is not None:
                 self._log.append(record)
         except OSError as error:
             self._fail(error)
             self.retry_seals()
             return
-        is_first = self._hot.events == 0
-        self._hot.append(update)
+        assert hot is not None
+        hot.append(update)
         self.last_time = update.transaction_time
         self.last_received = update.receive_time
         # Retention and seals come last, after the writer's own state is consistent.
@@ -205,46 +206,41 @@ class Recorder:
             self.write_error = None
             self.retry_seals()  # the disk has room again
 
-    def _dated(self, update: Update, hot: HotSegment) -> Update:
-        """Return an event at an instant that is not final, and not before its epoch's first one."""
-        if self._pending is not None:
-            earliest = epoch_start(self._pending[0], update, self.last_time)
-        else:
-            earliest = max(hot.start, hot.last_time)
-        return replace(update, transaction_time=max(update.transaction_time, earliest))
-
     def _append_rare(self, record: RangeWidened | InstrumentChanged) -> None:
         if isinstance(record, InstrumentChanged):
             self._measure_in(record.instrument)
-        if self._hot is None:
-            return
-        if isinstance(record, RangeWidened):
-            record = replace(record, transaction_time=max(record.transaction_time, self._hot.last_time))
         try:
-            if isinstance(record, InstrumentChanged):
-                self._hot.rescale(self._steps)  # first, because the log must not hold a scale that does not fit
-            elif self._hot.instrument != self._steps:
-                raise OSError(str(TooFine(self._steps)))
-            if self._pending is not None:
-                self._pending[1].append(encode(record))
-            elif self._log is not None:
-                self._log.append(encode(record))
-        except OverflowError as error:
-            if self._pending is not None:
-                self._fail(OSError(str(error)))
-            # Otherwise the next event begins a segment in the finer steps, and this one keeps its own.
+            if isinstance(self._opening, Start):
+                self._change_opening(self._opening, record)
+            elif self._hot is not None:
+                self._append_to(self._hot, record)
         except OSError as error:
             self._fail(error)
-        else:
-            if isinstance(record, RangeWidened):
-                self._hot.widen(record)
 
-    def _end_epoch(self, gap: Gap) -> None:
-        if self._pending is not None:
-            self._timeline.pop()
-            self._pending = self._hot = None
-        elif self._hot is not None:
-            self._finish_epoch(gap.cause)
+    def _change_opening(self, opening: Start, record: RangeWidened | InstrumentChanged) -> None:
+        """Change the book that the next epoch begins with. Raises OSError."""
+        if isinstance(record, RangeWidened):
+            self._opening = opening.widened(record)
+            return
+        try:
+            self._opening = opening.rescaled(self._steps)
+        except OverflowError as error:
+            raise OSError(str(error)) from error
+
+    def _append_to(self, hot: HotSegment, record: RangeWidened | InstrumentChanged) -> None:
+        """Write a record to the log, then append it to a segment. Raises OSError."""
+        assert self._log is not None
+        if isinstance(record, RangeWidened):
+            if hot.instrument != self._steps:
+                raise OSError(str(TooFine(self._steps)))
+            self._log.append(encode(record))
+            hot.widen(record)
+            return
+        try:
+            hot.rescale(self._steps)  # first, because the log must not hold a scale that does not fit
+        except OverflowError:
+            return  # the next event begins a segment in the finer steps, and this one keeps its own
+        self._log.append(encode(record))
 
     def _finish_epoch(self, cause: Cause) -> None:
         """End the epoch with the hot segment."""
@@ -274,43 +270,37 @@ class Recorder:
             raise
         return log
 
-    def _confirm(self, update: Update, record: bytes) -> None:
-        """Begin the log of an epoch, confirmed by the first event after its keyframe."""
-        assert self._pending is not None
-        self._check_room()  # otherwise short epochs would never meet the bound
-        keyframe, records = self._pending
-        start = epoch_start(keyframe, update, self.last_time)
-        self._log = self._begin_log(Start.of(keyframe, start), [*records, record])
-        self._timeline.confirm(start)
-        self._pending = None
+    def _open(self, opening: Start | Cut | None, time: Millis, record: bytes) -> HotSegment:
+        """Begin a segment, and its log with the record of its first event. Raises OSError.
 
-    def _cut(self, hot: HotSegment, time: Millis, record: bytes) -> bool:
-        """Begin the next segment if one is due; return whether it was. Never within one millisecond.
-
-        A segment that has no room for today's finer steps ends where they begin.
+        Without an opening, the segment before has no room for the finer steps of the event, and ends before it.
         """
-        line = Millis(time - time % self._segment_ms)
-        # The first event of an epoch may lie beyond the line after its start; then the next line cuts.
-        is_due = line > max(hot.start, hot.last_time)
-        assert self._log is not None
-        is_large = hot.events >= SEGMENT_EVENTS or self._log.size >= SEGMENT_BYTES
-        is_finer = hot.instrument is not self._steps
-        if not is_finer and (time == hot.last_time or not (is_due or is_large)):
-            return False
-        self._check_room()
+        self._check_room()  # otherwise short epochs would never meet the bound
+        before, log = self._hot, self._log
+        if isinstance(opening, Start):
+            start, hot = opening, HotSegment(opening)
+        else:
+            assert before is not None
+            start, hot = self._following(before, opening, time)
+        if time < start.start:
+            raise ValueError(f"an event of {time} comes before its segment, which begins at {start.start}")
+        hot.instrument = self._steps
+        self._log = self._begin_log(start, [record])
+        if before is not None and log is not None:
+            before.finish(start.start, None)
+            self._retire(before, log)
+        self._hot, self._opening = hot, None
+        self._timeline.append(hot)
+        return hot
+
+    def _following(self, before: HotSegment, cut: Cut | None, time: Millis) -> tuple[Start, HotSegment]:
+        """Return where the next segment of an epoch begins, and the segment. Raises OSError."""
         try:
-            if time == hot.last_time:
+            if time == before.last_time:
                 raise OverflowError(f"two events of one millisecond share no scale of {self._symbol}")
-            start, following = hot.following(line if is_due else Millis(hot.last_time + 1), self._steps)
+            return before.following(Millis(before.last_time + 1) if cut is None else cut.start, self._steps)
         except OverflowError as error:
             raise OSError(str(error)) from error
-        following.instrument = self._steps
-        log = self._begin_log(start, [record])
-        hot.finish(start.start, None)
-        self._retire(hot, self._log)
-        self._hot, self._log = following, log
-        self._timeline.append(following)
-        return True
 
     def _check_room(self) -> None:
         full = self._unsealed.full()
@@ -324,18 +314,16 @@ class Recorder:
 
     def _fail(self, error: OSError) -> None:
         self.write_error = f"history is not being written: {error.strerror or error}"
-        if self._pending is not None:
-            self._timeline.pop()
-            self._pending = self._hot = None
-        elif self._hot is not None:
+        self._opening = None
+        if self._hot is not None:
             self._tried_at = self.last_time or self._tried_at
             self._finish_epoch(Cause.DISK)
 
-    def wants_keyframe(self, time: Millis) -> bool:
-        """Return whether writing stopped, and a Keyframe of the book at this `T` could start it again."""
-        if self.write_error is None or self._hot is not None or time < self._tried_at + RETRY_MS:
+    def claim_restart(self, time: Millis) -> bool:
+        """Claim the next attempt to write again, with the book as it is at this `T`; return whether one is due."""
+        if self.write_error is None or self._hot is not None or self._opening is not None:
             return False
-        if self._unsealed.full() is not None:
+        if time < self._tried_at + RETRY_MS or self._unsealed.full() is not None:
             return False
         self._tried_at = time
         return True
@@ -348,7 +336,8 @@ class Recorder:
     def close(self) -> None:
         """End the epoch with cause RESTART, and begin to seal it; the last records are in the log when this returns."""
         self._is_closed = True
-        if self._pending is None and self._hot is not None:
+        self._opening = None
+        if self._hot is not None:
             self._finish_epoch(Cause.RESTART)
         self._hot = None  # an epoch without an event still answers, and no event is added
         self.retry_seals()

@@ -69,7 +69,7 @@ def _stretches(store: HistoryStore, after: Position, end: Millis) -> Iterator[_S
     """Yield the covered stretches after a position. Raises BeforeHistory."""
     timeline = store.timeline
     with suppress(HistoryGap):  # the gap comes with the stretch after it
-        timeline.at(after.time)
+        store.segment_at(after.time)
     known_to = after.time
     before: Segment | None = None
     for segment, first, last in timeline.walk(after.time, end, is_told=True):
@@ -265,7 +265,7 @@ def is_certain_after(store: HistoryStore, position: Position) -> bool:
     A later snapshot may have widened the known range at that very event, before the client received it or after.
     """
     with suppress(HistoryGap, DamagedSegment):  # the replay reports the gap
-        segment = store.timeline.told_at(position.time)
+        segment = store.told_at(position.time)
         return not segment.learned_between(Millis(position.time - 1), position.time)
     return True
 
@@ -273,7 +273,7 @@ def is_certain_after(store: HistoryStore, position: Position) -> bool:
 def quantity_after(store: HistoryStore, price: Price, position: Position) -> SignedQuantity | None:
     """Return the quantity at a price after the event of a position; None if it is unknown."""
     with suppress(BeforeHistory, HistoryGap):
-        segment, time = store.timeline.told_at(position.time), position.time
+        segment, time = store.told_at(position.time), position.time
         rows = store.changes_in(segment, price, time, time)  # several events may be of one instant
         count = int(np.searchsorted(rows.update_ids, position.update_id, side="right"))
         if count:
@@ -286,5 +286,5 @@ def quantity_after(store: HistoryStore, price: Price, position: Position) -> Sig
 def known_range_after(store: HistoryStore, position: Position) -> KnownRange | None:
     """Return the known range at a position; None if there is none."""
     with suppress(BeforeHistory, HistoryGap, DamagedSegment):
-        return store.range_at(store.timeline.told_at(position.time), position.time)
+        return store.range_at(store.told_at(position.time), position.time)
     return None

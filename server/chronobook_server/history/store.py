@@ -13,8 +13,9 @@ import numpy as np
 
 from chronobook_server.core.coverage import Cause, GapInterval, Interval, KnownRange
 from chronobook_server.core.errors import BeforeHistory, HistoryGap
+from chronobook_server.core.grid import SEGMENT_MS
 from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.records import ContractChanged, Record
+from chronobook_server.core.records import ContractChanged, Keyframe, Record
 from chronobook_server.core.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView, Nearest, finer
 
@@ -31,6 +32,8 @@ from .answers import (
     in_finer_steps,
 )
 from .files import Files
+from .hot import HotSegment
+from .log import Start
 from .memory import Memories
 from .pages import BestPage, LevelPage, PageMaker, Stretch
 from .recorder import Recorder
@@ -38,8 +41,6 @@ from .seal import Sealer
 from .segment import Segment
 from .timeline import Timeline
 
-# Length of a segment. A choice: a longer one compresses better, and takes longer to replay after a kill.
-SEGMENT_MS = 300_000
 # The newest hour, which most questions ask about, is decoded ahead.
 WARM_MS = 3_600_000
 # Distance in time of the earlier quantity in a difference.
@@ -93,8 +94,12 @@ class HistoryStore:
     ) -> None:
         """Open the folder; `exchange` names the origin of the history. Raises OSError."""
         self.retention_ms = retention_ms
+        self.segment_ms = segment_ms
         self.timeline = Timeline()
-        self.recorder = Recorder(
+        self._shown: HotSegment | None = None  # the book of an epoch that no event has confirmed
+        self._shown_book: Keyframe | None = None
+        self._is_shown = True
+        self._recorder = Recorder(
             symbol,
             files,
             sealer,
@@ -108,20 +113,61 @@ class HistoryStore:
     # --- in
 
     def append(self, record: Record) -> None:
-        """Append the next record."""
-        self.recorder.append(record)
+        """Append the next record. Raises ValueError, changing nothing, where an event goes back in time."""
+        self._recorder.append(record)
+
+    def show(self, book: Keyframe | None, *, is_known: bool = True) -> None:
+        """Answer from the book of an unconfirmed epoch too; None without one.
+
+        No answer from it is final, and it is not part of the coverage. Without `is_known` it may have missed events.
+        """
+        self._is_shown = is_known
+        if book is not self._shown_book:
+            self._shown_book, self._shown = book, None
+            if book is not None:
+                start = book.transaction_time
+                if self.last_time is not None:
+                    start = max(start, Millis(self.last_time + 1))
+                self._shown = HotSegment(Start.of(book, start))
+        if self._shown is not None and self._shown.instrument == self.instrument:
+            self._shown.instrument = self.instrument  # a look-up sees by the object that there is nothing to convert
+
+    def claim_restart(self, time: Millis) -> bool:
+        """Claim the next attempt to write again, with the book as it is at this `T`; return whether one is due."""
+        return self._recorder.claim_restart(time)
+
+    def fail(self, error: OSError) -> None:
+        """Stop writing for a while: the history stays, and new events are not stored. `error` gives the reason."""
+        self._recorder.fail(error)
+
+    def sync(self) -> None:
+        """Make all bytes written before this call durable. May run in another thread. Raises OSError."""
+        self._recorder.sync()
+
+    def retry_seals(self) -> None:
+        """Submit all waiting segments to the sealer."""
+        self._recorder.retry_seals()
+
+    def close(self) -> None:
+        """End the epoch with cause RESTART, and begin to seal it; the last records are in the log when this returns."""
+        self._recorder.close()
+
+    def tell(self, sealed: Callable[[], None], damaged: Callable[[str, str], None]) -> None:
+        """Set the callbacks for each sealed segment, and for each unusable file with its reason."""
+        self._recorder.sealed = sealed
+        self._recorder.damage.tell(damaged)
 
     # --- the stored history
 
     @property
     def instrument(self) -> Instrument:
         """The scales of all numbers in answers."""
-        return self.recorder.instrument
+        return self._recorder.instrument
 
     @property
     def last_time(self) -> Millis | None:
         """`T` of the last event held; None before the first."""
-        return self.recorder.last_time
+        return self._recorder.last_time
 
     @property
     def complete_to(self) -> Millis | None:
@@ -129,19 +175,19 @@ class HistoryStore:
 
         None before the first event.
         """
-        last_time = self.recorder.last_time
+        last_time = self._recorder.last_time
         return None if last_time is None else Millis(last_time - 1)
 
     @property
     def last_received(self) -> Nanos | None:
         """Receive time of the last event held, in ns; None if it is unknown."""
-        return self.recorder.last_received
+        return self._recorder.last_received
 
     def newest_state(self) -> tuple[Millis, UpdateId] | None:
-        """Return `T` and final update id of the newest state held; None while there is none."""
-        if not self.timeline.segments:
-            return None
-        return self.timeline.segments[-1].last_time, self.timeline.segments[-1].last_update_id
+        """Return `T` and final update id of the newest state that is answered with; None while there is none."""
+        segments = self.timeline.segments
+        newest = self._shown or (segments[-1] if segments else None)
+        return None if newest is None else (newest.last_time, newest.last_update_id)
 
     def coverage(self) -> list[Interval]:
         """Return the intervals with final answers, in order."""
@@ -153,7 +199,7 @@ class HistoryStore:
 
     def contracts(self) -> list[ContractChanged]:
         """Return the states of the contract in order of time; the first one held at the beginning of the history."""
-        return list(self.recorder.contracts.changes)
+        return list(self._recorder.contracts.changes)
 
     def epoch(self) -> UpdateId | None:
         """Return the name of the newest epoch held, its keyframe's update id; None while there is none."""
@@ -181,30 +227,71 @@ class HistoryStore:
     @property
     def bytes(self) -> int:
         """Bytes of the files: sealed segments, and logs of the others."""
-        return self.recorder.file_bytes
+        return self._recorder.file_bytes
 
     def oldest_start(self) -> Millis | None:
-        """Return the first instant of the oldest segment; None while there is none."""
-        return self.timeline.segments[0].start if self.timeline.segments else None
+        """Return the first instant that is answered about; None while there is none."""
+        oldest = self.timeline.segments[0] if self.timeline.segments else self._shown
+        return None if oldest is None else oldest.start
 
     def drop_oldest(self) -> bool:
         """Drop the oldest segment if it is a file and not the only one; return whether it was."""
-        return self.recorder.drop_oldest()
+        return self._recorder.drop_oldest()
 
     def expire(self, oldest: Millis) -> None:
         """Drop the segments that end before an instant, for a symbol without events that would give the time."""
-        self.recorder.expire(oldest)
+        self._recorder.expire(oldest)
+
+    # --- health
+
+    @property
+    def error(self) -> str | None:
+        """Why the history is not written or sealed, in words; None while it is."""
+        return self._recorder.error
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether new events are stored."""
+        return self._recorder.write_error is None
+
+    @property
+    def unsealed(self) -> int:
+        """Number of segments that have ended and are not files yet."""
+        return self._recorder.unsealed
+
+    @property
+    def damaged_files(self) -> dict[str, str]:
+        """The files that are unusable in whole or in part, each with the reason."""
+        return self._recorder.damage.files
 
     # --- one instant
 
+    def segment_at(self, time: Millis) -> Segment:
+        """Return the segment or the unconfirmed book that covers an instant. Raises BeforeHistory or HistoryGap."""
+        shown = self._shown
+        if shown is None:
+            return self.timeline.at(time)  # nearly always
+        if time >= shown.start and self._is_shown:
+            return shown
+        try:
+            return self.timeline.at(time)
+        except BeforeHistory as refusal:
+            raise BeforeHistory(time, refusal.oldest or shown.start) from None
+
+    def told_at(self, time: Millis) -> Segment:
+        """Return the segment or the unconfirmed book that streams read. Raises BeforeHistory or HistoryGap."""
+        if self._shown is not None and time >= self._shown.start:
+            return self._shown
+        return self.timeline.told_at(time)
+
     def level_at(self, price: Price, time: Millis) -> LevelState:
         """Return the state of a price at an instant. Raises BeforeHistory or HistoryGap."""
-        return self.level_in(self.timeline.at(time), price, time)
+        return self.level_in(self.segment_at(time), price, time)
 
     def level_in(self, segment: Segment, price: Price, time: Millis) -> LevelState:
         """Return the state of a price at an instant of a segment. Raises BeforeHistory or HistoryGap for damage."""
         try:
-            if segment.instrument is self.recorder.instrument:
+            if segment.instrument is self._recorder.instrument:
                 return segment.level_at(price, time)
             return self._converted(segment, price, time)
         except DamagedSegment as error:
@@ -212,8 +299,8 @@ class HistoryStore:
 
     def point_at(self, price: Price, time: Millis) -> PointState:
         """Return the quantities of a price at an instant and a second before. Raises BeforeHistory or HistoryGap."""
-        segment, earlier = self.timeline.at(time), Millis(time - DIFFERENCE_MS)
-        if earlier >= segment.start and segment.instrument is self.recorder.instrument:
+        segment, earlier = self.segment_at(time), Millis(time - DIFFERENCE_MS)
+        if earlier >= segment.start and segment.instrument is self._recorder.instrument:
             try:
                 return segment.point_at(price, time, earlier)  # nearly always: one look-up serves both
             except DamagedSegment:
@@ -224,7 +311,7 @@ class HistoryStore:
     def _refusal(self, segment: Segment, time: Millis) -> BeforeHistory | HistoryGap:
         """Return the refusal for an instant of a damaged segment."""
         try:
-            self.timeline.at(time)
+            self.segment_at(time)
         except (BeforeHistory, HistoryGap) as refusal:
             return refusal  # the whole segment is damaged
         return HistoryGap(start=Millis(segment.start - 1), end=segment.end, cause=Cause.DAMAGED.value)
@@ -242,7 +329,7 @@ class HistoryStore:
     @steady
     def book_at(self, time: Millis) -> Work[BookView]:
         """Return the whole known book at an instant. Raises BeforeHistory or HistoryGap."""
-        return (yield from self.book_in(self.timeline.at(time), time))
+        return (yield from self.book_in(self.segment_at(time), time))
 
     @steady
     def last_book(self) -> Work[BookView]:
@@ -267,7 +354,7 @@ class HistoryStore:
         Raises BeforeHistory or HistoryGap.
         """
         state = self.level_at(price, time)
-        segment = self.timeline.at(time)
+        segment = self.segment_at(time)
         if segment.instrument == self.instrument:
             return (yield from self._whole(segment, time, segment.nearest_at(price, time, side))), state
         view = yield from self.book_at(time)
@@ -369,8 +456,8 @@ class HistoryStore:
         """Return the quantity of a price a second before an instant; None if it is unknown."""
         earlier = Millis(time - DIFFERENCE_MS)
         try:
-            segment = self.timeline.at(earlier)
-            if segment.instrument is self.recorder.instrument:
+            segment = self.segment_at(earlier)
+            if segment.instrument is self._recorder.instrument:
                 return segment.quantity_at(price, earlier)
             return self._converted(segment, price, earlier).quantity
         except (BeforeHistory, HistoryGap, DamagedSegment):

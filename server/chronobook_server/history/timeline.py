@@ -14,32 +14,18 @@ from .segment import Segment
 class Timeline:
     """Segments in order of time. Only the last one can still grow.
 
-    `is_confirmed` is false while the last one is a keyframe that no event has confirmed: it answers, but is not
-    covered. `doubt` tells since when and why the last one may have missed events; None while it has not.
+    `doubt` tells since when and why the last one may have missed events; None while it has not.
     """
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
-        self.is_confirmed = True
         self.doubt: Suspended | None = None
         self._starts: list[Millis] = []
 
-    def append(self, segment: Segment, *, is_confirmed: bool = True) -> None:
+    def append(self, segment: Segment) -> None:
         """Add a segment at the end."""
         self.segments.append(segment)
         self._starts.append(segment.start)
-        self.is_confirmed = is_confirmed
-
-    def confirm(self, start: Millis) -> None:
-        """Set the start of the last segment, and count it as covered."""
-        self.segments[-1].start = self._starts[-1] = start
-        self.is_confirmed = True
-
-    def pop(self) -> None:
-        """Remove the last segment."""
-        self.segments.pop()
-        self._starts.pop()
-        self.is_confirmed = True
 
     def drop_first(self) -> Segment:
         """Remove the first segment, and return it."""
@@ -70,8 +56,7 @@ class Timeline:
         return max(segment.start, last)
 
     def _counted(self) -> list[Segment]:
-        segments = self.segments if self.is_confirmed else self.segments[:-1]
-        return [segment for segment in segments if not segment.is_damaged]
+        return [segment for segment in self.segments if not segment.is_damaged]
 
     def at(self, time: Millis) -> Segment:
         """Return the segment that answers for an instant. Raises BeforeHistory or HistoryGap."""
@@ -130,8 +115,7 @@ class Timeline:
             time = Millis(last + 1)
 
     def _counted_from(self, time: Millis) -> Iterator[Segment]:
-        counted = len(self.segments) - (not self.is_confirmed)
-        for index in range(max(bisect_right(self._starts, time) - 1, 0), counted):
+        for index in range(max(bisect_right(self._starts, time) - 1, 0), len(self.segments)):
             if not self.segments[index].is_damaged:
                 yield self.segments[index]
 

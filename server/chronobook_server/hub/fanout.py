@@ -12,15 +12,14 @@ from typing import Any
 from chronobook_server.core.coverage import Cause, GapInterval
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.records import (
+    EpochBegan,
     Gap,
     InstrumentChanged,
-    Keyframe,
     RangeWidened,
     Record,
     Resumed,
     Suspended,
     Update,
-    epoch_start,
 )
 from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
 from chronobook_server.core.view import BookView
@@ -76,16 +75,13 @@ class Hub:
         self._factors = (1, 1)  # from steps of the records to those of `instrument`
         # The history of an earlier server ends in a gap, until the first sync.
         self.gap = next((gap for gap in history.gaps() if gap.end is None), None)
-        self.newest = Position(*(history.newest_state() or (Millis(0), UpdateId(0))))
+        self._newest = Position(*(history.newest_state() or (Millis(0), UpdateId(0))))
+        self._is_unconfirmed = self.gap is None  # whether what streams are told comes from a snapshot alone
         self._levels: dict[int, _Level] = {}
         self._books: dict[int | None, _Book] = {}
         self._all: set[Watch[Any]] = set()
         self._next_end = FAR  # the first instant at which a watch is over
-        self._last_time = history.last_time
-        self.start = Millis(0)  # of the epoch; its first events may be of the instant that the one before ended at
-        self._is_suspended = False
-        self._keyframe: Keyframe | None = None  # of the epoch that begins, until its first event
-        self._is_back = False  # a book in sync that no watch has received yet
+        self._begun: Millis | None = None  # the start of an epoch that nobody has been told of yet
 
     def __len__(self) -> int:
         """Return the number of watches."""
@@ -95,6 +91,13 @@ class Hub:
     def behind(self) -> int:
         """The number of watches that read on in the history."""
         return sum(not watch.is_live for watch in tuple(self._all))
+
+    @property
+    def newest(self) -> Position:
+        """The event that streams have been told of last; the snapshot where no event has come yet."""
+        if self._is_unconfirmed:
+            self._newest = Position(*(self.history.newest_state() or self._newest))
+        return self._newest
 
     # --- watches
 
@@ -188,57 +191,46 @@ class Hub:
         value known.
         """
         if isinstance(record, Update):
-            if self._keyframe is not None:
-                self.start = epoch_start(self._keyframe, record, self._last_time)
-                self._keyframe, self._is_back = None, True
             self._note(record)
-            if not self._is_back:
+            if self._begun is None:
                 self._tell_changes(record)
         else:
             self.settle()
             self._publish_other(record)
-        if is_last and self._is_back:
+        if is_last and self._begun is not None:
             self.settle()
 
     def settle(self) -> None:
         """Deliver the RESYNCED message and the state, if they are pending."""
-        if self._is_back:
-            self._is_back = False
-            self._tell_resynced(self.start)
+        if self._begun is not None:
+            start, self._begun = self._begun, None
+            self._tell_resynced(start)
 
     def _publish_other(self, record: Record) -> None:
         match record:
+            case EpochBegan(start, book, _):
+                self._begun, self._is_unconfirmed = start, False
+                self._rescale(book.instrument)
             case Suspended():
-                self._is_suspended = True
                 self._tell_gap(record)
             case Resumed():
-                self._is_suspended = False
-                # No event was missed, so the gap ends where it began. An unconfirmed epoch delivers this later.
-                if self._keyframe is None and self.gap is not None:
-                    self._tell_resynced(self.newest.time)
+                self._tell_resynced(self.newest.time)  # nothing was missed: the gap ends where it began
             case Gap():
-                self._keyframe = None
-                if self._is_suspended:
-                    self._is_suspended = False  # the watches know of it, perhaps with another cause
-                    self.gap = self.gap and replace(self.gap, cause=record.cause)
-                else:
+                if self.gap is None:
                     self._tell_gap(record)
+                else:
+                    self.gap = replace(self.gap, cause=record.cause)  # it has been told, if perhaps with another cause
             case RangeWidened():
                 self._tell_learned()
-            case Keyframe():
-                self._keyframe = record
-                if self.gap is None:
-                    self.newest = Position(record.transaction_time, record.update_id)
-                self._rescale(record.instrument)  # the scale may have grown while the events were only kept
             case InstrumentChanged():
                 self._rescale(record.instrument)
             case _:
                 pass
 
     def _note(self, update: Update) -> None:
-        self.newest = Position(max(update.transaction_time, self.start), update.final_update_id)
-        self._last_time = self.newest.time
-        if self.newest.time >= self._next_end:
+        time = update.transaction_time
+        self._newest = Position(time, update.final_update_id)
+        if time >= self._next_end:
             self._end_what_is_over()
 
     def _end_what_is_over(self) -> None:
@@ -249,7 +241,7 @@ class Hub:
         self._next_end = min((last for last in ends.values() if last > self.newest.time), default=FAR)
 
     def _tell_changes(self, update: Update) -> None:
-        changes, (time, update_id) = update.changes, self.newest
+        changes, (time, update_id) = update.changes, self._newest
         if self._factors != (1, 1):
             price_factor, quantity_factor = self._factors
             changes = {price * price_factor: held * quantity_factor for price, held in changes.items()}
@@ -274,12 +266,15 @@ class Hub:
             told = changes if book.top is None else book.top.apply(changes)
             if told:
                 change = self.book_change(told, time, update_id)
+                if told is update.changes:
+                    change.columns = update.columns
                 for follower in tuple(book.watches):
                     follower.offer(change)
 
     def _tell_gap(self, record: Gap | Suspended) -> None:
-        # An unconfirmed epoch leaves no gap of its own: the gap before it continues.
-        self.gap = self.gap or GapInterval(Millis(self.newest.time - 1), None, record.cause)
+        if self._is_unconfirmed:
+            self._newest, self._is_unconfirmed = Position(Millis(record.start + 1), record.update_id), False
+        self.gap = GapInterval(record.start, None, record.cause)
         for level in self._levels.values():
             level.quantity = None
         self._tell_all(Kind.GAP, self.gap)
@@ -305,7 +300,7 @@ class Hub:
             now = self.level_now(Price(price))
             if now is not None and (is_all or (now.quantity is None) != (level.quantity is None)):
                 level.quantity = now.quantity
-                message = self.level_state(Price(price), now.quantity, max(now.as_of, self.start), now.update_id)
+                message = self.level_state(Price(price), now.quantity, now.as_of, now.update_id)
                 for watch in tuple(level.watches):
                     watch.offer(message)
         view = self.book_now() if self._books else None
@@ -370,7 +365,7 @@ class Hub:
 
     def book_now_message(self, view: BookView, depth: int | None) -> BookMessage:
         """Return the message with the present book."""
-        return self.book_state(replace(view, transaction_time=max(view.transaction_time, self.start)), depth)
+        return self.book_state(view, depth)
 
     def book_state(self, view: BookView, depth: int | None, complete_to: Millis | None = None) -> BookMessage:
         """Return the message with a whole book, or its best levels; `complete_to` as in `final_to`."""

@@ -17,7 +17,6 @@ class LevelSource(Source, Protocol):
     """Interface of the hub to the watch of a level."""
 
     level_now: Callable[[Price], LevelState | None]
-    start: Millis
 
     def difference(self, price: Price, quantity: SignedQuantity, time: Millis, /) -> int | None:
         """Return a quantity minus that of a second before."""
@@ -96,8 +95,7 @@ class LevelWatch(Watch[LevelMessage]):
         level = self._source.level_now(self.price)
         assert level is not None, "the hub has a gap while no book is in sync"
         if self._wants_state or self._gap is not None or level.quantity != self._quantity:
-            time = max(level.as_of, self._source.start)
-            yield self._source.level_state(self.price, level.quantity, time, level.update_id)
+            yield self._source.level_state(self.price, level.quantity, level.as_of, level.update_id)
 
     def _wanted(self, message: LevelMessage) -> LevelMessage | None:
         """Leave out changes that are too small, and count the others from the last delivered one."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from chronobook_server.core.columns import LevelColumns
 from chronobook_server.core.coverage import Cause, GapInterval
 from chronobook_server.core.instrument import Instrument
 from chronobook_server.core.values import Millis, Price, SignedQuantity, UpdateId
@@ -51,5 +52,6 @@ class BookMessage(Message):
     """One message about the book: in STATE the `depth` best levels of each side, in CHANGE the changed ones."""
 
     changes: Mapping[int, int] | None = None
+    columns: LevelColumns | None = None  # the same changes, if they are packed already
     view: BookView | None = None
     depth: int | None = None

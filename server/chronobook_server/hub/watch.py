@@ -38,8 +38,11 @@ class Source(Protocol):
     history: HistoryStore
     instrument: Instrument
     queue_limit: int
-    newest: Position
     gap: GapInterval | None
+
+    @property
+    def newest(self) -> Position:
+        """The event that streams have been told of last."""
 
     def join(self, watch: "Watch[Any]", /) -> None:
         """Begin to hand new messages to a watch."""

@@ -3,11 +3,14 @@
 from decimal import Decimal
 from typing import NamedTuple
 
+import numpy as np
+
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.core.coverage import GapInterval
 from chronobook_server.core.errors import InvalidField, NotSynced
 from chronobook_server.core.instrument import MAX_EXACT
 from chronobook_server.core.values import Millis, UpdateId
+from chronobook_server.core.view import Steps
 from chronobook_server.history.replay import Position
 from chronobook_server.hub.messages import BookMessage, Kind, LevelMessage
 from chronobook_server.market import Market
@@ -102,8 +105,7 @@ def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse
         bids, asks = view.bids(message.depth), view.asks(message.depth)
         response.known_range.CopyFrom(convert.known_range(view))
     else:
-        changes = message.changes or {}
-        prices, quantities = convert.steps_of(changes.keys()), convert.steps_of(changes.values())
+        prices, quantities = _changes(message)
         bids = prices[quantities > 0], quantities[quantities > 0]
         asks = prices[quantities < 0], -quantities[quantities < 0]
         response.removed_prices.extend(convert.doubles(prices[quantities == 0], instrument.price_unit))
@@ -114,6 +116,14 @@ def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse
     if message.gap is not None:
         _set_gap(response, message.gap)
     return response
+
+
+def _changes(message: BookMessage) -> tuple[Steps, Steps]:
+    """Return the prices and signed quantities that an event changed."""
+    if message.columns is not None:
+        return np.frombuffer(message.columns.prices, "<i8"), np.frombuffer(message.columns.quantities, "<i8")
+    changes = message.changes or {}
+    return convert.steps_of(changes.keys()), convert.steps_of(changes.values())
 
 
 def _set_gap(response: pb.WatchLevelResponse | pb.WatchOrderBookResponse, gap: GapInterval) -> None:

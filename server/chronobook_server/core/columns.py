@@ -1,0 +1,28 @@
+"""Columns of integers, packed as little-endian i64 each."""
+
+import struct
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+
+@lru_cache(2048)
+def _struct(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}q")
+
+
+def packed(values: Collection[int]) -> bytes:
+    """Return these numbers as i64 each; for some dozens this is three times as fast as an array."""
+    return _struct(len(values)).pack(*values)
+
+
+class LevelColumns(NamedTuple):
+    """Levels as two packed columns: prices, and signed quantities in the same order."""
+
+    prices: bytes
+    quantities: bytes
+
+    @classmethod
+    def of(cls, levels: Mapping[int, int]) -> "LevelColumns":
+        """Return the columns of levels."""
+        return cls(packed(levels.keys()), packed(levels.values()))
