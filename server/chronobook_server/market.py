@@ -171,7 +171,7 @@ class Market:
     def _keep_near(self) -> None:
         """Ask for a snapshot if prices near the market are about to be unknown."""
         book = self._sync.book
-        if book is not None and not self._sync.is_checking and self._upkeep.is_near(book, self._monotonic()):
+        if book is not None and not self._sync.is_checking and self._upkeep.claim_near(book, self._monotonic()):
             self._take(self._sync.check(Urgency.NEAR))
 
     def _apply(self, updates: list[DepthUpdate]) -> None:
@@ -221,7 +221,7 @@ class Market:
             self._take(self._sync.lose_patience())
         book = self._sync.book
         if book is not None and not self._sync.is_checking:
-            urgency = self._upkeep.wanted(book, now)
+            urgency = self._upkeep.claim_request(book, now)
             if self._sync.is_ahead_of_stream and now - self._adopted_at >= _AHEAD_SECONDS:
                 self._adopted_at = now  # a wrong update id looks like this; another snapshot decides
                 urgency = Urgency.EDGE
@@ -478,7 +478,7 @@ class Market:
 
     def now(self) -> Millis | None:
         """Return the exchange's present time; None before the first sync."""
-        return self._clock.now(self._monotonic())
+        return self._clock.advance(self._monotonic())
 
     def age(self) -> float | None:
         """Return the seconds since the book moved on or was confirmed, to the ms; None before the first time."""

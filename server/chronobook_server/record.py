@@ -181,7 +181,7 @@ class Recorder:
 
     async def _snapshot(self, symbol: str) -> None:
         """Fetch a symbol's snapshot. Raises Unreachable, Refused or MalformedFrame."""
-        await self._requests.allowed(depth_weight(_LIMIT))
+        await self._requests.acquire(depth_weight(_LIMIT))
         if symbol not in self._due:
             return
         del self._due[symbol]

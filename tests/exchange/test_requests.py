@@ -19,7 +19,7 @@ async def test_what_an_earlier_server_was_told_to_wait_is_waited() -> None:
     held: list[float] = []
     start = network.time_ns() / 1e9
     requests = Requests(network, Random(1), held_until=start + 45.0, held=held.append)
-    await requests.allowed(2)
+    await requests.acquire(2)
     assert network.monotonic() == pytest.approx(45.0)
     network.replies["depth"].insert(0, Reply(418, {"retry-after": "100"}, b""))
     with contextlib.suppress(Exception):
@@ -98,7 +98,7 @@ async def test_a_wall_clock_step_neither_stops_nor_bursts_requests(step: float) 
 
     async def send() -> None:
         while True:
-            await requests.allowed(20)
+            await requests.acquire(20)
             sent.append(network.monotonic())
 
     sending = asyncio.create_task(send())
@@ -113,7 +113,7 @@ async def test_a_wall_clock_step_neither_stops_nor_bursts_requests(step: float) 
         await requests.get("/fapi/v1/depth?symbol=A")
     network.step = step
     before = network.monotonic()
-    await requests.allowed(0)
+    await requests.acquire(0)
     assert 20 <= network.monotonic() - before <= 20.3
 
 

@@ -13,13 +13,13 @@ from chronobook_server.simulator.synthetic import SyntheticMarket
 def test_rates_are_kept_and_counted_and_one_seed_is_one_run() -> None:
     def run(seed: int) -> list[bool]:
         injector = Injector(Faults(drop=0.25), Random(seed))
-        struck = [injector.strikes("drop") for _ in range(2000)]
+        struck = [injector.strike("drop") for _ in range(2000)]
         assert injector.injected["drop"] == sum(struck)
         return struck
 
     assert 400 < sum(run(1)) < 600
     assert run(1) == run(1) != run(2)
-    assert not any(Injector(Faults(), Random(1)).strikes("drop") for _ in range(100))
+    assert not any(Injector(Faults(), Random(1)).strike("drop") for _ in range(100))
 
 
 def test_every_unreadable_frame_is_refused_and_every_kind_occurs() -> None:

@@ -54,17 +54,17 @@ class SimNetwork(SimRest):
     async def connect(self, path: str) -> SimSocket:
         """Open a WebSocket. Raises Unreachable."""
         self._count_connect()
-        if self.strikes("connect_timeout"):
+        if self.strike("connect_timeout"):
             await asyncio.sleep(10)
             raise Unreachable("timed out")
         await asyncio.sleep(self.random.uniform(0.01, 0.2))
-        if self.strikes("refuse"):
+        if self.strike("refuse"):
             raise Unreachable("connection refused")
         names = unquote(parse_qs(urlsplit(path).query)["streams"][0]).split("/")
         if len(names) > 200:
             self.violations.append(f"{len(names)} streams on a connection")
         socket = SimSocket(self, self.loop, set(names), self.random.choice(_LATENCIES))
-        if self.strikes("born_mute"):
+        if self.strike("born_mute"):
             socket.muted.add(self.random.choice(names))
         self.sockets = [each for each in self.sockets if each.is_open]
         self.sockets.append(socket)
@@ -123,7 +123,7 @@ class SimNetwork(SimRest):
         return 0.5 + self.random.random()
 
     def _frame_fault(self) -> str | None:
-        return next((kind for kind in self._frame_kinds if self.strikes(kind)), None)
+        return next((kind for kind in self._frame_kinds if self.strike(kind)), None)
 
     def _send_wrongly(self, socket: SimSocket, stream: str, frame: dict[str, Any], data: bytes, kind: str) -> None:
         match kind:
@@ -164,7 +164,7 @@ class SimNetwork(SimRest):
             if ticker is None or self._ticked.get(name) == ticker["u"]:
                 continue
             self._ticked[name] = ticker["u"]
-            if self.strikes("ticker_far_id"):
+            if self.strike("ticker_far_id"):
                 ticker["u"] = far_id(ticker["u"], self.random)
             for socket in self.sockets:
                 if socket.is_open and _TICKER in socket.streams and _TICKER not in socket.muted:

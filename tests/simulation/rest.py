@@ -52,7 +52,7 @@ class SimRest:
         self._rates.clear()
         self.lag_seconds = 0.0
 
-    def strikes(self, kind: str) -> bool:
+    def strike(self, kind: str) -> bool:
         """Return whether a fault of this kind happens now, and count it."""
         rate = self._rates.get(kind, 0.0)
         struck = rate > 0 and self.random.random() < rate
@@ -80,13 +80,13 @@ class SimRest:
         weight = WEIGHTS[int(query["limit"])] if "limit" in query else 1
         headers = self._count(weight, sent_at)
         for kind, status in (("refuse_429", 429), ("ban_418", 418)):
-            if self.strikes(kind):
+            if self.strike(kind):
                 seconds = self.random.randint(1, 20)
                 self._banned = (self.loop.time(), self.loop.time() + seconds)
                 return Reply(status, {**headers, "retry-after": str(seconds)}, b"{}")
-        if self.strikes("error_503"):
+        if self.strike("error_503"):
             return Reply(503, headers, b"<html>")
-        if self.strikes("timeout"):
+        if self.strike("timeout"):
             await asyncio.sleep(15)
             raise Unreachable("timed out")
         if "limit" in query and query["symbol"] not in self._symbols:
@@ -94,12 +94,12 @@ class SimRest:
             return Reply(400, headers, b"{}")
         was_odd = self._was_odd
         body = orjson.dumps(self._info() if "limit" not in query else self._depth(query))
-        if self.strikes("garbage"):
+        if self.strike("garbage"):
             body = body[: len(body) // 2]
         elif "limit" not in query:
             self.has_listed = True
             self._was_odd = self._was_odd and not was_odd  # this one came, and is not odd
-        await asyncio.sleep(self.random.uniform(1, 8) if self.strikes("slow") else self.random.uniform(0.01, 0.1))
+        await asyncio.sleep(self.random.uniform(1, 8) if self.strike("slow") else self.random.uniform(0.01, 0.1))
         return Reply(200, headers, body)
 
     def _count(self, weight: int, sent_at: float) -> dict[str, str]:
@@ -117,21 +117,21 @@ class SimRest:
         symbol = self._symbols[query["symbol"]]
         limit = min(int(query["limit"]), self.most_levels)
         old = self._stale[symbol.name]
-        if old and self.strikes("stale"):
+        if old and self.strike("stale"):
             return old[0]
         if self.lag_seconds:
             return self._lagging(symbol, limit)
-        if self.strikes("straddle"):
+        if self.strike("straddle"):
             body = symbol.snapshot_inside(limit)
         else:
-            body = symbol.snapshot(self.random.randint(1, limit - 1) if self.strikes("short") else limit)
+            body = symbol.snapshot(self.random.randint(1, limit - 1) if self.strike("short") else limit)
         old.append(body)
-        if body["lastUpdateId"] == symbol.finals[-1] and self.strikes("snapshot_far_id"):
+        if body["lastUpdateId"] == symbol.finals[-1] and self.strike("snapshot_far_id"):
             told = far_id(symbol.finals[-1], self.random)
             symbol.aliases.setdefault(told, []).append(len(symbol.finals) - 1)
             symbol.doubt(_LATE_EVENTS)
             return {**body, "lastUpdateId": told}
-        if self.strikes("snapshot_wild_time"):
+        if self.strike("snapshot_wild_time"):
             symbol.doubt(_LATE_EVENTS)
             time = wild_time(self.random.choice(SNAPSHOT_TIMES), body["T"], self.random, self.clock.speed)
             return with_time(body, time, self.random)
@@ -163,7 +163,7 @@ class SimRest:
         ]
         # Two odd lists in a row are no fault of one message, nor are two that no other list came between.
         kinds = [kind for kind in self._rates if kind.startswith("list_")]
-        is_odd = self.has_listed and not self._was_odd and any(map(self.strikes, kinds))
+        is_odd = self.has_listed and not self._was_odd and any(map(self.strike, kinds))
         self._was_odd = self._was_odd or is_odd
         if is_odd:
             entries = odd_entries(kinds[0], entries, self.random)

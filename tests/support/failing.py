@@ -25,7 +25,7 @@ class Trouble:
         self._refuses = refuses
         self._number = number
 
-    def strikes(self, kind: str) -> bool:
+    def strike(self, kind: str) -> bool:
         """Count an operation; return whether it is refused."""
         if not self.is_on:
             return False
@@ -36,7 +36,7 @@ class Trouble:
 
     def step(self, kind: str) -> None:
         """Count an operation. Raises OSError if it is refused."""
-        if self.strikes(kind):
+        if self.strike(kind):
             raise self.error()
 
     def error(self) -> OSError:
@@ -46,7 +46,7 @@ class Trouble:
         """Refuse writes half-way, at the point of the real ones."""
 
         def write_all(descriptor: int, data: bytes) -> None:
-            if self.strikes("write"):
+            if self.strike("write"):
                 os.write(descriptor, data[: len(data) // 2])
                 raise self.error()
             real(descriptor, data)

@@ -26,8 +26,8 @@ class ExchangeClock:
         self.last = time
         self._arrived = monotonic
 
-    def now(self, monotonic: float) -> Millis | None:
-        """Return the exchange's present time; None before the first observation."""
+    def advance(self, monotonic: float) -> Millis | None:
+        """Advance to the exchange's present time and return it; None before the first observation."""
         if self.last is None:
             return None
         self._given = max(self._given, Millis(self.last + int((monotonic - self._arrived) * 1000)))

@@ -91,8 +91,8 @@ class Upkeep:
             return int(wanted)
         return int(min(wanted, max(reach, 0) * (1 - _BROUGHT)))
 
-    def is_near(self, book: OrderBook, now: float) -> bool:
-        """Return whether a snapshot is wanted now to keep prices near the market known. The caller asks for it.
+    def claim_near(self, book: OrderBook, now: float) -> bool:
+        """Claim a snapshot that keeps prices near the market known; return whether one is due. The caller asks for it.
 
         Called after every event, because a fast symbol moves far within a second.
         """
@@ -109,9 +109,9 @@ class Upkeep:
         self._near_pause = min(max(2 * self._near_pause, _NEAR_PAUSE), _LONGEST_NEAR_PAUSE)
         return True
 
-    def wanted(self, book: OrderBook, now: float) -> Urgency | None:
-        """Return why another snapshot is wanted now; None if none is. The caller asks for it."""
-        if self.is_near(book, now):
+    def claim_request(self, book: OrderBook, now: float) -> Urgency | None:
+        """Claim the next snapshot; return its reason, or None while none is due. The caller asks for it."""
+        if self.claim_near(book, now):
             return Urgency.NEAR
         if now - self._asked < self._pause:
             return None

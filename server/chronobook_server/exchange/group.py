@@ -279,7 +279,11 @@ class Group:
                 log.warning("connection_silent", connection=link.source, symbols=len(owing))
                 link.give_up()
                 continue
-            due = [symbol for symbol, watch in link.watches.items() if watch.is_due(now, is_owing=symbol in owing)]
+            due = [
+                symbol
+                for symbol, watch in link.watches.items()
+                if watch.claim_subscription(now, is_owing=symbol in owing)
+            ]
             if due:
                 counts.resubscriptions += len(due)
                 log.info("streams_silent", connection=link.source, symbols=due[:10])

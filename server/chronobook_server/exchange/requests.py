@@ -68,7 +68,7 @@ class Requests:
         held = self.budget.held(self.now())
         return self.unix_seconds() + held if held > 0 else 0.0
 
-    async def allowed(self, weight: int) -> None:
+    async def acquire(self, weight: int) -> None:
         """Wait until a request of this weight may be sent, and count it as sent."""
         # Other requests spend weight while this one waits, so the wait is computed again.
         while (wait := self.budget.delay(weight, self.now())) > 0:  # noqa: ASYNC110
@@ -102,7 +102,7 @@ class Requests:
 
         Raises Unreachable, Refused or MalformedFrame.
         """
-        await self.allowed(EXCHANGE_INFO_WEIGHT)
+        await self.acquire(EXCHANGE_INFO_WEIGHT)
         info = decode_exchange_info(await self.get("/fapi/v1/exchangeInfo"))
         if info.weight_limit is not None:
             self.budget.limit = min(max(info.weight_limit, MIN_WEIGHT_LIMIT), MAX_WEIGHT_LIMIT)

@@ -41,8 +41,8 @@ class StreamWatch:
         self._behind_since = None
         return True
 
-    def is_due(self, now: float, *, is_owing: bool) -> bool:
-        """Return whether to subscribe again now, and if so reset the timers.
+    def claim_subscription(self, now: float, *, is_owing: bool) -> bool:
+        """Claim the next subscription, which resets the timers; return whether one is due.
 
         `is_owing`: the stream lacks events that it should have brought.
         """

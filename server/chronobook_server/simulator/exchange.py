@@ -127,7 +127,7 @@ class Symbol:
         if self.drop_next:
             self.drop_next -= 1
             self._injector.injected["drop"] += 1
-        elif not self._injector.strikes("drop"):
+        elif not self._injector.strike("drop"):
             await send("depth", event, self)
         self.sent += 1
 
@@ -147,10 +147,10 @@ class Symbol:
             body, self._recorded = self._recorded, None
             self._fetched.set()
             return body
-        if self._old and self._injector.strikes("stale"):
+        if self._old and self._injector.strike("stale"):
             return self._old[0].snapshot(limit)
         pending = self._pending
-        if pending is not None and pending["u"] > pending["U"] and self._injector.strikes("straddle"):
+        if pending is not None and pending["u"] > pending["U"] and self._injector.strike("straddle"):
             inside = self.truth.copy()
             inside.apply(pending, levels=self._injector.between(0, len(pending["b"]) + len(pending["a"])))
             inside.update_id = self._injector.between(pending["U"], pending["u"] - 1)

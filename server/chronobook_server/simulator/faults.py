@@ -35,8 +35,8 @@ class Injector:
         self.injected: Counter[str] = Counter()
         self._random = random
 
-    def strikes(self, kind: str) -> bool:
-        """Return whether a fault of this kind happens now, and count it."""
+    def strike(self, kind: str) -> bool:
+        """Draw whether a fault of this kind happens now, count it, and return whether it does."""
         rate: float = getattr(self.faults, kind)
         struck = rate > 0 and self._random.random() < rate
         if struck:

@@ -192,7 +192,7 @@ class Simulator:
             return _reply({"code": -1121, "msg": "Invalid symbol."}, status=400, headers=headers)
         faults = self._injector.faults
         status, retry_after = self.refuse_status, self.refuse_retry_after
-        if status is None and self._injector.strikes("refuse"):
+        if status is None and self._injector.strike("refuse"):
             status, retry_after = faults.refuse_status, faults.retry_after
         if int(headers["X-MBX-USED-WEIGHT-1M"]) > WEIGHT_LIMIT:
             status, retry_after = 429, 60 - int(time.time() % 60)
@@ -302,9 +302,7 @@ class Simulator:
         """Send an event to all subscribers, with the faults drawn for it."""
         names = DEPTH_NAMES if kind == "depth" else (kind,)
         is_depth = kind == "depth"
-        malformed, junk, repeated = (
-            is_depth and self._injector.strikes(name) for name in ("malform", "junk", "repeat")
-        )
+        malformed, junk, repeated = (is_depth and self._injector.strike(name) for name in ("malform", "junk", "repeat"))
         text = orjson.dumps(event).decode()
         for connection in list(self._connections):
             for name in names:
@@ -319,7 +317,7 @@ class Simulator:
                 full = f'{{"stream":"{stream}","data":{text}}}' if connection.combined else text
                 for _ in range(2 if repeated else 1):
                     await connection.put(full)
-        if is_depth and self._injector.strikes("disconnect"):
+        if is_depth and self._injector.strike("disconnect"):
             self.disconnect()
 
 
