@@ -1,11 +1,16 @@
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Mapping
 
 import uvloop
 from hypothesis import Phase, settings
 
 import chronobook_server  # noqa: F401 -- before anything imports gRPC, whose settings it makes
+
+# A shell starts a job in the background with SIGINT ignored. Commands that tests end with Ctrl+C would inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # CI on main tries the same examples every time; all other runs look for new ones. Examples have no deadline, because
 # machines are shared.
