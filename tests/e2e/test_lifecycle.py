@@ -48,9 +48,9 @@ async def first_line(running: asyncio.subprocess.Process) -> str:
         return (await running.stdout.readline()).decode().strip()
 
 
-async def ended(running: asyncio.subprocess.Process) -> tuple[int, str]:
-    """Return exit code and standard error once the process has ended by itself, within five seconds."""
-    async with asyncio.timeout(STOP_SECONDS):
+async def ended(running: asyncio.subprocess.Process, seconds: float = STOP_SECONDS) -> tuple[int, str]:
+    """Return exit code and standard error once the process has ended by itself, within so many seconds."""
+    async with asyncio.timeout(seconds):
         _, errors = await running.communicate()
     assert running.returncode is not None
     return running.returncode, errors.decode()
@@ -157,7 +157,7 @@ async def test_an_unreachable_exchange_is_one_line_and_no_exit(tmp_path: Path) -
         assert running.stderr is not None
         await first_line(running)
         line = (await running.stderr.readline()).decode()
-        assert "the exchange cannot be reached" in line
+        assert "exchange_unreachable" in line
         assert str(nobody) in line
         async with AsyncClient(f"127.0.0.1:{port}") as client:
             assert (await client.status()).is_connected is False
@@ -221,14 +221,14 @@ async def test_the_environment_sets_what_no_option_does(tmp_path: Path) -> None:
         (["serve", "--update-speed", "1s"], "'1s' is not one of"),
         (["serve", "--retention", "long"], "'long' is not a duration"),
         (["serve", "--listen", "50051"], "'50051' is not HOST:PORT"),
-        (["serve", "--listen", "0.0.0.0:1"], "say --insecure"),
-        (["gateway", "--listen", "0.0.0.0:1"], "say --insecure"),
+        (["serve", "--listen", "0.0.0.0:1"], "--insecure to listen without them"),
+        (["gateway", "--listen", "0.0.0.0:1"], "--insecure to listen without them"),
         (["gateway", "--listen", "0.0.0.0:1", "--tls-key", __file__], "belong together"),
         (["gateway", "--jwt-keys", __file__], "belong together"),
         (["gateway", "--upstream-ca", __file__], "belong together"),
         (["gateway", "--upstream", "unix:/a,127.0.0.1:1"], "not both at once"),
         (["gateway", "--upstream", "unix:a"], "an absolute path"),
-        (["gateway", "--metrics", "0.0.0.0:1"], "say --insecure"),
+        (["gateway", "--metrics", "0.0.0.0:1"], "--insecure to listen without them"),
         (["serve", "--rest-url", "fapi"], "does not start with http://"),
         (["simulate", "--speed", "0"], "'0' is neither a number above 0 nor max"),
         (["simulate", "--drop", "2"], "not in the range"),
@@ -236,7 +236,7 @@ async def test_the_environment_sets_what_no_option_does(tmp_path: Path) -> None:
 )
 async def test_what_cannot_be_meant_is_said_and_nothing_starts(arguments: list[str], said: str, tmp_path: Path) -> None:
     async with process(*arguments, cwd=tmp_path) as running:
-        code, errors = await ended(running)
+        code, errors = await ended(running, PATIENCE)  # starting takes as long as the machine needs
     assert code in (1, 2)
     assert said in errors
     assert "Traceback" not in errors
