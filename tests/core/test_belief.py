@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronobook_server.core.belief import LONG_JUMP_MS, Belief, Verdict, Witness, agree, follows
-from chronobook_server.core.depth import DepthSnapshot, DepthUpdate, SnapshotWanted
+from chronobook_server.core.depth import DepthSnapshot, DepthUpdate, SnapshotWanted, Urgency
 from chronobook_server.core.notices import Output
 from chronobook_server.core.records import Gap, Keyframe, Record, Resumed, Suspended, Update
 from chronobook_server.core.sync import Synchroniser
 from chronobook_server.core.sync_table import State
 from chronobook_server.core.trouble import TroubleKind
-from chronobook_server.core.values import SLACK_MS, Millis, Nanos
+from chronobook_server.core.values import SLACK_MS, Millis, Nanos, UpdateId
 from tests.support.depth import snapshot, update
 from tests.support.machine import kinds, plain
 
@@ -161,6 +161,16 @@ def test_two_events_alone_do_not_prove_a_jump_of_a_live_stream(ahead: int) -> No
     assert made.reply(41) == ["Gap", "Keyframe"]
     assert made.feed(42) == ["Update"]
     assert max(made.times) == 4200
+
+
+def test_a_later_snapshot_is_not_compared_with_an_id_that_is_too_large() -> None:
+    """The event ends at an id beyond the snapshot, which shows a later book: comparing them would teach its levels."""
+    made = begun()
+    made.take(made.sync.check(Urgency.AUDIT))
+    assert made.reply(8) == []
+    event = replace(made.event(6), final_update_id=UpdateId(10_000))
+    assert [type(output).__name__ for output in made.take(made.sync.receive_update(event))] == ["Update"]
+    assert [trouble.kind for trouble in made.sync.troubles()] == [TroubleKind.UPDATE_ID]
 
 
 def test_a_third_opinion_costs_the_book() -> None:

@@ -464,6 +464,11 @@ class Synchroniser:
         if held.last_update_id > book.update_id:
             return
         self._held = None
+        if held.last_update_id < book.update_id and held.transaction_time > book.transaction_time:
+            # Either id or time of one of the two is wrong; the next event shows which.
+            ids = f"update id {held.last_update_id}, and the book at {book.transaction_time} has {book.update_id}"
+            self._chain.tell(TroubleKind.UPDATE_ID, f"a snapshot at {held.transaction_time} has the {ids}")
+            return
         try:
             levels = joined(*self._read(held.bids, held.asks))
         except (MalformedDecimal, CrossedBook) as error:
