@@ -269,6 +269,18 @@ def test_a_snapshot_denies_a_best_price_of_an_absurd_update_id() -> None:
     assert (made.is_synced, made.counts.suspensions, made.counts.gaps) == (True, 1, {})
 
 
+def test_a_silent_stream_owes_events_whatever_id_its_book_has() -> None:
+    clock = Monotonic()
+    made = synced(clock)
+    made.update(update(1001, 2**52, 1000, time=1100, received=1100))
+    for update_id in (1010, 1020, 1030):
+        made.ticker(UpdateId(update_id))
+    asked(made, 6, clock)
+    assert (made.state, made.owes(0)) == (State.RESUMING, True)
+    made.update(update(1031, 1040, 1030, time=7000, received=7000))
+    assert not made.owes(0)
+
+
 def test_an_event_denies_a_best_price_of_an_absurd_update_id() -> None:
     clock = Monotonic()
     made = synced(clock)

@@ -119,6 +119,7 @@ class Market:
         self._passed_before = UpdateId(0)  # `_passed` at the last best price
         self._ticker = UpdateId(0)  # update id of the last best price; 0 after a snapshot has refuted it
         self._behind_since: float | None = None  # since when the stream lacks events
+        self._was_silent = False  # whether the stream lacked events, and has brought none since
         self._resuming_since = self._adopted_at = 0.0
         self._snapshot_at = 0.0  # time of the last snapshot
         self._requests: list[SnapshotWanted] = []  # that the feed has not drained yet
@@ -165,6 +166,7 @@ class Market:
 
     def update(self, update: DepthUpdate, source: int = 0) -> None:
         """Handle an event; unreadable levels are counted, and put the book in doubt."""
+        self._was_silent = False
         self._apply(self._splice.take(source, update))
         self._keep_near()
 
@@ -213,7 +215,7 @@ class Market:
         now = self._monotonic()
         self._apply(self._splice.overdue())
         if self._is_silent(now):
-            self._behind_since = None
+            self._behind_since, self._was_silent = None, True
             self._take(self._sync.silent())
         # If the best prices are beyond the snapshot, an event must come, which shows whether one was missed.
         waited = now - self._resuming_since
@@ -446,7 +448,9 @@ class Market:
     def owes(self, source: int) -> bool:
         """Return whether a stream lacks events that it should have brought."""
         told_elsewhere = max(self._ticker, self._sync.held_update_id)
-        return told_elsewhere > self._passed or self._splice.is_behind(source)
+        # A book at an update id that is too large has passed every id that the best prices tell.
+        is_silent = self._was_silent and not self.is_synced
+        return is_silent or told_elsewhere > self._passed or self._splice.is_behind(source)
 
     def is_spliced(self, source: int) -> bool:
         """Return whether a stream brings events that continue the merged events without a hole."""
