@@ -105,7 +105,9 @@ class Fed:
         newest = history.newest_state()
         if history.error is not None or newest is None or newest[1] != book.update_id:
             return
-        held = finish(history.book_at(max(newest[0], history.timeline.segments[-1].start)))
+        # A book that no event has confirmed answers from the instant after the last event on.
+        after = 0 if complete_to is None else complete_to + 2
+        held = finish(history.book_at(Millis(max(newest[0], after))))
         assert held.instrument == book.instrument
         assert held.prices.tolist() == book.prices.tolist()
         assert held.quantities.tolist() == book.quantities.tolist()
