@@ -163,7 +163,7 @@ def test_two_events_alone_do_not_prove_a_jump_of_a_live_stream(ahead: int) -> No
     assert max(made.times) == 4200
 
 
-def test_a_later_snapshot_is_not_compared_with_an_id_that_is_too_large() -> None:
+def test_a_held_snapshot_is_not_compared_with_a_book_before_it() -> None:
     """The event ends at an id beyond the snapshot, which shows a later book: comparing them would teach its levels."""
     made = begun()
     made.take(made.sync.check(Urgency.AUDIT))
