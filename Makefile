@@ -13,7 +13,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
 
 # Tests of modules and of the contract, on two cores, without those that are marked slow.
-SLOW := e2e fuzz integration simulation soak
+SLOW := fuzz integration simulation soak
 test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" $(SLOW:%=--ignore tests/%) $(ARGS)
 

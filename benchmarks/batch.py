@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from chronobook import Client
-from tests.support.plain import Sample
+from testkit.oracles.plain_book import Sample
 
 HOUR_MS = 3_600_000
 PAIRS = 10_000

@@ -15,14 +15,14 @@ import orjson
 import structlog
 
 from benchmarks.limits import Limits
-from chronobook_server.core.values import Price
-from chronobook_server.exchange.feed import Feed, FeedSettings
-from chronobook_server.exchange.network import Reply
-from chronobook_server.market import Market
-from tests.simulation.exchange import START_MS
-from tests.simulation.loop import VirtualLoop, run
-from tests.simulation.network import SimNetwork
-from tests.support.memory import memory_history
+from chronobook_server.domain.values import Price
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.venue.feed import Feed, FeedSettings
+from chronobook_server.venue.transport import Reply
+from testkit.fakes.memory_files import memory_history
+from testkit.simulation.simulated_exchange import START_MS
+from testkit.simulation.simulated_network import SimNetwork
+from testkit.simulation.virtual_loop import VirtualLoop, run
 
 SYMBOLS = 789
 WEIGHT_LIMIT = 2400
@@ -60,7 +60,7 @@ class DeepBooks(SimNetwork):
         return Reply(200, headers, self._bodies[limit] if limit else self._contracts)
 
 
-def _is_wide(market: Market) -> bool:
+def _is_wide(market: SymbolPipeline) -> bool:
     deepest = market.level_now(Price(20_000 - 999))
     return deepest is not None and deepest.quantity is not None
 
@@ -71,10 +71,10 @@ async def measure() -> dict[str, Any]:
     assert isinstance(loop, VirtualLoop)
     names = [f"S{number:03d}USDT" for number in range(SYMBOLS)]
     network = DeepBooks(loop, names)
-    markets: dict[str, Market] = {}
+    markets: dict[str, SymbolPipeline] = {}
 
     def add(symbol: str) -> None:
-        markets[symbol] = Market(symbol, memory_history(symbol), monotonic=network.monotonic)
+        markets[symbol] = SymbolPipeline(symbol, memory_history(symbol), monotonic=network.monotonic)
 
     settings = FeedSettings((), all_symbols=True)
     feed = Feed(settings, markets, network, random=Random(2), add=add)

@@ -18,8 +18,8 @@ from random import Random
 import orjson
 from aiohttp import web
 
-from chronobook_server.simulator.market import Truth
 from chronobook_server.simulator.synthetic import SyntheticMarket
+from chronobook_server.simulator.wire_book import WireBook
 
 START_MS = 1_800_000_000_000
 # Events a second of the busiest symbol, the exponent of the decrease over the symbols, and the lowest rate.
@@ -35,13 +35,13 @@ class Made:
     """A market's events, made ahead: (seconds from the start, symbol, frame with room for a number)."""
 
     def __init__(self, count: int, seconds: float) -> None:
-        self.books: dict[str, Truth] = {}
+        self.books: dict[str, WireBook] = {}
         self.events: list[tuple[float, str, bytes]] = []
         self.changes = 0
         for rank, name in enumerate(names(count)):
             random = Random(f"market/{name}")
             market = SyntheticMarket(name, random=random, start_ms=START_MS)
-            book = self.books[name] = Truth()
+            book = self.books[name] = WireBook()
             book.load(market.snapshot())
             rate = max(_BUSIEST / (1 + rank) ** _FALL, _LEAST)
             at = random.random() / rate

@@ -1,8 +1,8 @@
 """A day of history: cost of writing, size, and speed and correctness of answers.
 
-`python -m benchmarks.history` writes 24 hours of an ETHUSDT-like stream (tests/support/day.py) through the whole path
-of a server, from the frame's bytes to sealed files, and asks about them. It prints a table of figures, their limits,
-and the floors and peers measured in the same run, and exits 1 when a limit is passed or an answer is wrong.
+`python -m benchmarks.history` writes 24 hours of an ETHUSDT-like stream (testkit/generators/long_day.py) through the
+whole path of a server, from the frame's bytes to sealed files, and asks about them. It prints a table of figures, their
+limits, and the floors and peers measured in the same run, and exits 1 when a limit is passed or an answer is wrong.
 """
 
 import argparse
@@ -25,17 +25,17 @@ import uvloop
 
 from benchmarks import batch
 from benchmarks.limits import Limits
-from chronobook_server.core.grid import SEGMENT_MS
-from chronobook_server.core.values import Nanos
-from chronobook_server.exchange.wire import decode_frame, decode_snapshot
-from chronobook_server.history.directory import DataDirectory
-from chronobook_server.history.memory import Memories
-from chronobook_server.market import Market
-from chronobook_server.sealer import ProcessSealer
-from tests.support import captures
-from tests.support.asking import wanted_by
-from tests.support.day import CapturedDay, MadeUpDay, a_day
-from tests.support.plain import BookSample, PlainBook, Sample
+from chronobook_server.book.sync.segment_grid import SEGMENT_MS
+from chronobook_server.domain.values import Nanos
+from chronobook_server.history.directory.data_directory import DataDirectory
+from chronobook_server.history.segment.cache import CacheBudget
+from chronobook_server.runtime.seal_pool import SealPool
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.venue.binance_futures.frames import decode_frame, decode_snapshot
+from testkit.generators import captures
+from testkit.generators.long_day import CapturedDay, MadeUpDay, a_day
+from testkit.harness.asking import wanted_by
+from testkit.oracles.plain_book import BookSample, PlainBook, Sample
 
 DAY_MS = 86_400_000
 SAMPLES_A_BATCH = 200
@@ -59,10 +59,10 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
     """Write the day; leave a copy of the folder as a killed server would."""
     written, random = Written(), Random(1)
     directory = DataDirectory(folder, "bench")
-    sealer = ProcessSealer()
+    sealer = SealPool()
     sealing = asyncio.create_task(sealer.run())
-    history = directory.open(day.symbol, sealer, retention_ms=2 * DAY_MS, memories=Memories())
-    market = Market(day.symbol, history, monotonic=time.monotonic)
+    history = directory.open(day.symbol, sealer, retention_ms=2 * DAY_MS, cache_budget=CacheBudget())
+    market = SymbolPipeline(day.symbol, history, monotonic=time.monotonic)
     market.opened()
     wanted = wanted_by(market)
     assert wanted is not None
@@ -118,7 +118,7 @@ def _late_in_a_segment(frames: list[bytes]) -> int:
     return next((place for place, time in enumerate(times) if time > SEGMENT_MS * 0.97), len(frames))
 
 
-async def _ingest(market: Market, frames: list[bytes]) -> float:
+async def _ingest(market: SymbolPipeline, frames: list[bytes]) -> float:
     """Handle frames as the feed does; return the seconds."""
     start = time.perf_counter()
     for number, frame in enumerate(frames):

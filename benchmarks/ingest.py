@@ -1,7 +1,7 @@
 """Cost of a depth event from its bytes to readable history, as a multiple of parsing it with orjson alone.
 
-`python -m benchmarks.ingest` uses the real ETHUSDT capture if it exists (see tests/support/captures.py), otherwise a
-synthetic market of the same rates. It prints a table and exits with 1 when the limit is missed.
+`python -m benchmarks.ingest` uses the real ETHUSDT capture if it exists (see testkit/generators/captures.py), otherwise
+a synthetic market of the same rates. It prints a table and exits with 1 when the limit is missed.
 """
 
 import argparse
@@ -17,20 +17,20 @@ from random import Random
 import orjson
 
 from benchmarks.limits import Limits
-from chronobook_server.core.depth import SnapshotWanted
-from chronobook_server.core.instrument import Instrument, LevelReader
-from chronobook_server.core.notices import BookAdopted
-from chronobook_server.core.records import Record
-from chronobook_server.core.sync import Synchroniser
-from chronobook_server.core.values import Nanos, Price
-from chronobook_server.exchange.wire import decode_frame, decode_snapshot
-from chronobook_server.history.files import DiskFiles
-from chronobook_server.history.store import HistoryStore
-from chronobook_server.market import Market
+from chronobook_server.book.sync.notices import BookAdopted
+from chronobook_server.book.sync.synchroniser import Synchroniser
+from chronobook_server.domain.depth import SnapshotWanted
+from chronobook_server.domain.instrument import Instrument, LevelReader
+from chronobook_server.domain.records import Record
+from chronobook_server.domain.values import Nanos, Price
+from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.simulator.synthetic import SyntheticMarket
-from tests.support import captures
-from tests.support.asking import wanted_by
-from tests.support.memory import PatientSealer
+from chronobook_server.storage.files import DiskFiles
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.venue.binance_futures.frames import decode_frame, decode_snapshot
+from testkit.fakes.memory_files import PatientSealer
+from testkit.generators import captures
+from testkit.harness.asking import wanted_by
 
 LIMIT = 12.0
 Line = tuple[int, bytes]
@@ -100,10 +100,10 @@ def remember(lines: list[Line]) -> None:
         synchronise(lines, history.append)
 
 
-def everything(lines: list[Line], watch: Callable[[Market], None] = lambda _: None) -> None:
-    """Do the same through a market, with clock and empty hub."""
+def everything(lines: list[Line], watch: Callable[[SymbolPipeline], None] = lambda _: None) -> None:
+    """Do the same through a market, with clock and empty broker."""
     with history_on_disk() as history:
-        market = Market("ETHUSDT", history, monotonic=time.monotonic)
+        market = SymbolPipeline("ETHUSDT", history, monotonic=time.monotonic)
         market.opened()
         wanted = wanted_by(market)
         assert wanted is not None
@@ -120,22 +120,22 @@ def everything(lines: list[Line], watch: Callable[[Market], None] = lambda _: No
 def fan_out(lines: list[Line]) -> None:
     """Do the same with a watch on each of the 100 levels around the best prices, without readers."""
 
-    def watch(market: Market) -> None:
+    def watch(market: SymbolPipeline) -> None:
         view = market.current_view()
         assert view is not None
-        market.hub.queue_limit = len(lines)
+        market.broker.queue_limit = len(lines)
         for side in (view.bids(50), view.asks(50)):
             for price in side[0].tolist():
-                market.hub.watch_level(Price(price))
+                market.broker.watch_level(Price(price))
 
     everything(lines, watch)
 
 
 @contextmanager
-def history_on_disk() -> Iterator[HistoryStore]:
+def history_on_disk() -> Iterator[SymbolHistory]:
     """Keep a history in files during a block. Segments are not sealed, because that is another process's work."""
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
-        yield HistoryStore("ETHUSDT", DiskFiles(Path(folder)), PatientSealer(), retention_ms=86_400_000)
+        yield SymbolHistory("ETHUSDT", DiskFiles(Path(folder)), PatientSealer(), retention_ms=86_400_000)
 
 
 def best_of(runs: int, work: Callable[[list[Line]], None], lines: list[Line]) -> float:
@@ -160,7 +160,7 @@ def table(title: str, lines: list[Line], runs: int) -> float:
         ("levels to integers", read),
         ("sync and book", synchronise),
         ("history", remember),
-        ("market (clock, hub)", everything),
+        ("market (clock, broker)", everything),
         ("fan-out to 100 watchers", fan_out),
     ):
         seconds = best_of(runs, work, lines)

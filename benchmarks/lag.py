@@ -15,15 +15,15 @@ import numpy as np
 import orjson
 import uvloop
 
-from chronobook_server.core.grid import SEGMENT_MS
-from chronobook_server.core.values import Nanos
-from chronobook_server.exchange.wire import decode_frame, decode_snapshot
-from chronobook_server.history.directory import DataDirectory
-from chronobook_server.history.memory import Memories
-from chronobook_server.market import Market
-from chronobook_server.sealer import ProcessSealer
-from tests.support.asking import wanted_by
-from tests.support.day import a_day
+from chronobook_server.book.sync.segment_grid import SEGMENT_MS
+from chronobook_server.domain.values import Nanos
+from chronobook_server.history.directory.data_directory import DataDirectory
+from chronobook_server.history.segment.cache import CacheBudget
+from chronobook_server.runtime.seal_pool import SealPool
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.venue.binance_futures.frames import decode_frame, decode_snapshot
+from testkit.generators.long_day import a_day
+from testkit.harness.asking import wanted_by
 
 SPEED = 100
 HOURS = 0.75
@@ -34,11 +34,13 @@ async def run(folder: Path, segment_ms: int) -> tuple[list[float], list[float]]:
     """Return how late each tick was, in ms: while something was being sealed, and else."""
     day = a_day(HOURS)
     frames: Iterator[bytes] = (frame for batch in day.batches() for frame in batch)
-    sealer = ProcessSealer()
+    sealer = SealPool()
     sealing = asyncio.create_task(sealer.run())
     directory = DataDirectory(folder, "bench")
-    history = directory.open(day.symbol, sealer, retention_ms=86_400_000, memories=Memories(), segment_ms=segment_ms)
-    market = Market(day.symbol, history, monotonic=time.monotonic)
+    history = directory.open(
+        day.symbol, sealer, retention_ms=86_400_000, cache_budget=CacheBudget(), segment_ms=segment_ms
+    )
+    market = SymbolPipeline(day.symbol, history, monotonic=time.monotonic)
     market.opened()
     wanted = wanted_by(market)
     assert wanted is not None

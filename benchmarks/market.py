@@ -28,9 +28,9 @@ from benchmarks import exchange
 from benchmarks.limits import Limits
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
-from chronobook_server.app import Application, serving
-from chronobook_server.exchange import group
-from chronobook_server.settings import Address, ServeSettings
+from chronobook_server.config.settings import Address, ServeSettings
+from chronobook_server.runtime.app import Application, serving
+from chronobook_server.venue import connection_pool
 
 SYMBOLS = 200
 WARM_SECONDS, PHASE_SECONDS = 12.0, 20.0
@@ -42,21 +42,21 @@ class Delays:
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self._frame = group.Group._frame
+        self._frame = connection_pool.ConnectionPool._frame
 
     def install(self) -> None:
         """Begin to measure."""
         original, seconds = self._frame, self.seconds
 
-        def measured(self: group.Group, link: Any, frame: bytes | str) -> bool:
-            has_brought = original(self, link, frame)
+        def measured(self: connection_pool.ConnectionPool, connection: Any, frame: bytes | str) -> bool:
+            has_brought = original(self, connection, frame)
             raw = frame if isinstance(frame, bytes) else frame.encode()
             _, found, sent = raw[-40:].rpartition(b'"sent":')
             if found:
                 seconds.append((time.monotonic_ns() - int(sent[:-1])) / 1e9)
             return has_brought
 
-        group.Group._frame = measured  # type: ignore[method-assign]
+        connection_pool.ConnectionPool._frame = measured  # type: ignore[method-assign]
 
     def take(self) -> "np.ndarray[Any, Any]":
         """Return the delays since the last call."""

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import uvloop
 
-from chronobook_server.history.directory import DataDirectory
-from chronobook_server.history.memory import Memories
-from chronobook_server.sealer import ProcessSealer
-from tests.support.day import CapturedDay
+from chronobook_server.history.directory.data_directory import DataDirectory
+from chronobook_server.history.segment.cache import CacheBudget
+from chronobook_server.runtime.seal_pool import SealPool
+from testkit.generators.long_day import CapturedDay
 
 
 async def measure(folder: Path) -> float:
     """Return the seconds until questions can be answered."""
-    sealer = ProcessSealer()
+    sealer = SealPool()
     sealing = asyncio.create_task(sealer.run())
     start = time.perf_counter()
     directory = DataDirectory(folder, "bench")
-    history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 86_400_000, memories=Memories())
+    history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 86_400_000, cache_budget=CacheBudget())
     assert history.complete_to is not None
     history.level_at(history.instrument.price_from_float(2600.0), history.complete_to)
     seconds = time.perf_counter() - start

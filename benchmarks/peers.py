@@ -20,11 +20,11 @@ import orjson
 
 from benchmarks.ingest import Line, history_on_disk, parse, synthetic_lines
 from benchmarks.limits import Limits
-from chronobook_server.core.values import Nanos
-from chronobook_server.exchange.wire import decode_frame, decode_snapshot
-from chronobook_server.market import Market
-from tests.support import captures
-from tests.support.asking import wanted_by
+from chronobook_server.domain.values import Nanos
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.venue.binance_futures.frames import decode_frame, decode_snapshot
+from testkit.generators import captures
+from testkit.harness.asking import wanted_by
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".build" / "peers"
@@ -67,7 +67,7 @@ def chronobook(path: Path) -> dict[str, Any]:
     """Handle the events; return CPU seconds and the book at the end."""
     first, *frames = [line for line in path.read_bytes().split(b"\n") if line]
     with history_on_disk() as history:
-        market = Market("ETHUSDT", history, monotonic=time.monotonic)
+        market = SymbolPipeline("ETHUSDT", history, monotonic=time.monotonic)
         market.opened()
         wanted = wanted_by(market)
         assert wanted is not None

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from chronobook_server.core.values import Millis, Price
-from chronobook_server.history.answers import finish
-from chronobook_server.history.directory import DataDirectory
-from chronobook_server.history.memory import Memories
-from chronobook_server.history.store import HistoryStore
-from chronobook_server.market import Market
-from chronobook_server.sealer import ProcessSealer
-from chronobook_server.service.server import Server
-from tests.support.day import CapturedDay
-from tests.support.plain import BookSample, Sample
+from chronobook_server.api.server import Server
+from chronobook_server.domain.cooperative import run_now
+from chronobook_server.domain.values import Millis, Price
+from chronobook_server.history.directory.data_directory import DataDirectory
+from chronobook_server.history.query.history import SymbolHistory
+from chronobook_server.history.segment.cache import CacheBudget
+from chronobook_server.runtime.seal_pool import SealPool
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from testkit.generators.long_day import CapturedDay
+from testkit.oracles.plain_book import BookSample, Sample
 
 HOUR_MS = 3_600_000
 QUESTIONS = 40_000
@@ -44,24 +44,28 @@ def anonymous_bytes() -> int:
 
 async def measure(folder: Path, samples: list[Sample], books: list[BookSample]) -> dict[str, Any]:
     """Return all figures."""
-    sealer = ProcessSealer()
+    sealer = SealPool()
     sealing = asyncio.create_task(sealer.run())
     with tempfile.TemporaryDirectory() as empty:
         directory = DataDirectory(Path(empty), "bench")
-        nothing = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 24 * HOUR_MS, memories=Memories())
-        server = Server({CapturedDay.symbol: Market(CapturedDay.symbol, nothing, monotonic=time.monotonic)})
+        nothing = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 24 * HOUR_MS, cache_budget=CacheBudget())
+        server = Server({CapturedDay.symbol: SymbolPipeline(CapturedDay.symbol, nothing, monotonic=time.monotonic)})
         await server.start("127.0.0.1:0")
         await asyncio.sleep(0.1)
         before = anonymous_bytes()
         directory.close()
     directory = DataDirectory(folder, "bench")
-    history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 24 * HOUR_MS, memories=Memories())
+    history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 24 * HOUR_MS, cache_budget=CacheBudget())
     for _ in history.warm():
         pass
     assert history.complete_to is not None
     recent = [sample for sample in samples if sample.time > history.complete_to - HOUR_MS]
     random = Random(3)
-    result: dict[str, Any] = {"changes": history.level_changes, "bytes": history.bytes, "segments": history.segments}
+    result: dict[str, Any] = {
+        "changes": history.level_changes,
+        "bytes": history.size_bytes,
+        "segments": history.segments,
+    }
     newest_hour = latencies(history, random.choices(recent, k=QUESTIONS))
     anywhere = latencies(history, random.choices(samples, k=QUESTIONS))
     result["quantity"] = percentiles(newest_hour, "newest hour", 1e6) | percentiles(anywhere, "anywhere", 1e6)
@@ -97,7 +101,7 @@ def percentiles(values: Iterable[float], name: str, factor: float) -> dict[str, 
     return {f"{name}, p{rank}": float(np.percentile(array, rank)) for rank in (50, 99)}
 
 
-def latencies(history: HistoryStore, samples: list[Sample]) -> list[float]:
+def latencies(history: SymbolHistory, samples: list[Sample]) -> list[float]:
     """Return the seconds of each question about a quantity and its difference."""
     clock, taken = time.perf_counter, []
     for sample in samples:
@@ -109,20 +113,20 @@ def latencies(history: HistoryStore, samples: list[Sample]) -> list[float]:
     return taken
 
 
-def check(history: HistoryStore, sample: Sample) -> None:
+def check(history: SymbolHistory, sample: Sample) -> None:
     """Fail if the history differs from the plain book."""
     state = history.level_at(Price(sample.price), Millis(sample.time))
     assert state.quantity == sample.quantity, (sample, state)
 
 
-def book_seconds(history: HistoryStore, instant: int) -> float:
+def book_seconds(history: SymbolHistory, instant: int) -> float:
     """Return the seconds of a question about the whole book at an instant."""
-    return seconds(lambda: finish(history.book_at(Millis(instant))))
+    return seconds(lambda: run_now(history.book_at(Millis(instant))))
 
 
-def check_book(history: HistoryStore, book: BookSample) -> None:
+def check_book(history: SymbolHistory, book: BookSample) -> None:
     """Fail if the whole book differs from the plain book."""
-    view = finish(history.book_at(Millis(book.time)))
+    view = run_now(history.book_at(Millis(book.time)))
     assert dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True)) == book.levels, book.time
 
 

@@ -1,8 +1,9 @@
 """Scan of an hour of ETHUSDT, level by level and event by event: CPU time, and the longest step.
 
-`python -m benchmarks.scan` writes 65 minutes of the capture, stretched by tests/support/day.py, and scans the newest
-hour. It compares the CPU time with a floor of the same run: decompressing the same chunks, and copying as many bytes as
-the answer has. Each figure is the least of some rounds. A round opens the folder anew, so nothing is decoded before.
+`python -m benchmarks.scan` writes 65 minutes of the capture, stretched by testkit/generators/long_day.py, and scans the
+newest hour. It compares the CPU time with a floor of the same run: decompressing the same chunks, and copying as many
+bytes as the answer has. Each figure is the least of some rounds. A round opens the folder anew, so nothing is decoded
+before.
 
 The first opening seals the newest segment. The history that wrote it keeps it in memory, where it is scanned too.
 """
@@ -21,21 +22,21 @@ import orjson
 import zstandard
 
 from benchmarks.limits import Limits
-from chronobook_server.core.values import Millis, Nanos
-from chronobook_server.exchange.wire import decode_frame, decode_snapshot
-from chronobook_server.history.answers import Work
-from chronobook_server.history.files import DiskFiles
-from chronobook_server.history.hot import HotSegment
-from chronobook_server.history.layout import Kind
-from chronobook_server.history.ordering import STEP_ROWS
-from chronobook_server.history.scan import Part, scan
-from chronobook_server.history.sealed import SealedSegment
-from chronobook_server.history.store import HistoryStore
-from chronobook_server.market import Market
-from tests.support import captures
-from tests.support.asking import wanted_by
-from tests.support.day import a_day
-from tests.support.memory import InlineSealer
+from chronobook_server.domain.cooperative import Cooperative
+from chronobook_server.domain.values import Millis, Nanos
+from chronobook_server.history.format.segment_layout import SectionKind
+from chronobook_server.history.query.history import SymbolHistory
+from chronobook_server.history.query.scan import Part, scan
+from chronobook_server.history.segment.head import HeadSegment
+from chronobook_server.history.segment.ordering import STEP_ROWS
+from chronobook_server.history.segment.sealed import SealedSegment
+from chronobook_server.storage.files import DiskFiles
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.venue.binance_futures.frames import decode_frame, decode_snapshot
+from testkit.fakes.memory_files import InlineSealer
+from testkit.generators import captures
+from testkit.generators.long_day import a_day
+from testkit.harness.asking import wanted_by
 
 HOUR_MS = 3_600_000
 RETENTION_MS = 24 * HOUR_MS
@@ -48,16 +49,16 @@ SECONDS_AN_HOUR, SECONDS_A_STEP = 0.3, 0.002
 _clock = time.thread_time
 
 
-def opened(folder: Path) -> HistoryStore:
+def opened(folder: Path) -> SymbolHistory:
     """Open the history of a folder."""
-    return HistoryStore("ETHUSDT", DiskFiles(folder), InlineSealer(), retention_ms=RETENTION_MS)
+    return SymbolHistory("ETHUSDT", DiskFiles(folder), InlineSealer(), retention_ms=RETENTION_MS)
 
 
-def write(folder: Path) -> HistoryStore:
+def write(folder: Path) -> SymbolHistory:
     """Write the stream through the path of a server; return the history, whose newest segment is in memory."""
     history = opened(folder)
     day = a_day(HOURS)
-    market = Market(day.symbol, history, monotonic=time.monotonic)
+    market = SymbolPipeline(day.symbol, history, monotonic=time.monotonic)
     market.opened()
     wanted = wanted_by(market)
     assert wanted is not None
@@ -84,7 +85,7 @@ class Scanned:
         self.bytes += sum(column.nbytes for column in columns)
 
 
-def driven(work: Work[tuple[np.ndarray, ...]], scanned: Scanned) -> tuple[np.ndarray, ...]:
+def driven(work: Cooperative[tuple[np.ndarray, ...]], scanned: Scanned) -> tuple[np.ndarray, ...]:
     """Run a work, and note the time of each step; return its answer."""
     while True:
         start = _clock()
@@ -109,7 +110,7 @@ def by_event(part: Part, scanned: Scanned) -> None:
     scanned.take(events, len(events[3]))
 
 
-def scanned_hour(history: HistoryStore, read: Callable[[Part, Scanned], None]) -> Scanned:
+def scanned_hour(history: SymbolHistory, read: Callable[[Part, Scanned], None]) -> Scanned:
     """Scan the newest hour, with the states after every event."""
     assert history.complete_to is not None
     scanned = Scanned()
@@ -134,7 +135,7 @@ def timed_parts(parts: Iterator[Part], scanned: Scanned) -> Iterator[Part]:
         yield part
 
 
-def floor_seconds(history: HistoryStore, result_bytes: int) -> float:
+def floor_seconds(history: SymbolHistory, result_bytes: int) -> float:
     """Return the CPU seconds of decompressing the chunks of the newest hour and copying the bytes of an answer."""
     assert history.complete_to is not None
     decompress = zstandard.ZstdDecompressor().decompress
@@ -142,7 +143,7 @@ def floor_seconds(history: HistoryStore, result_bytes: int) -> float:
     for segment in history.timeline.segments:
         if isinstance(segment, SealedSegment) and segment.end > history.complete_to - HOUR_MS:
             data = history_bytes(segment)
-            lengths = segment.file.column(Kind.CHUNK_LENGTHS).tolist()
+            lengths = segment.file.column(SectionKind.CHUNK_LENGTHS).tolist()
             ends = np.cumsum([0, *lengths]).tolist()
             frames += [data[begin:end] for begin, end in pairwise(ends)]
     source = np.ones(result_bytes // len(history.timeline.segments), np.uint8)
@@ -156,14 +157,14 @@ def floor_seconds(history: HistoryStore, result_bytes: int) -> float:
 
 def history_bytes(segment: SealedSegment) -> bytes:
     """Return the section CHUNKS of a file."""
-    section = segment.file.section(Kind.CHUNKS)
+    section = segment.file.section(SectionKind.CHUNKS)
     return segment.file.read(section.offset, section.length, section.checksum)
 
 
-def hot_rows(history: HistoryStore, read: Callable[[Part, Scanned], None]) -> Scanned:
+def hot_rows(history: SymbolHistory, read: Callable[[Part, Scanned], None]) -> Scanned:
     """Scan the segment in memory."""
     segment = history.timeline.segments[-1]
-    assert isinstance(segment, HotSegment)
+    assert isinstance(segment, HeadSegment)
     scanned = Scanned()
     assert history.complete_to is not None
     for part in scan(history, segment.start, history.complete_to):
@@ -184,7 +185,7 @@ class Table:
             self.limits.at_most(name, value, limit)
 
 
-def measure(folder: Path, history: HistoryStore) -> int:
+def measure(folder: Path, history: SymbolHistory) -> int:
     """Measure and print; return 1 if a limit is missed."""
     table = Table()
     for name, read, limit in (("by level", by_level, LEVELS_RATIO), ("by event", by_event, EVENTS_RATIO)):

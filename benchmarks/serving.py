@@ -10,23 +10,23 @@ from pathlib import Path
 
 import uvloop
 
-from chronobook_server.history.directory import DataDirectory
-from chronobook_server.history.memory import Memories
-from chronobook_server.market import Market
-from chronobook_server.sealer import ProcessSealer
-from chronobook_server.service.server import Server
-from tests.support.day import CapturedDay
+from chronobook_server.api.server import Server
+from chronobook_server.history.directory.data_directory import DataDirectory
+from chronobook_server.history.segment.cache import CacheBudget
+from chronobook_server.runtime.seal_pool import SealPool
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from testkit.generators.long_day import CapturedDay
 
 
 async def serve(folder: Path) -> None:
     """Serve the folder."""
-    sealer = ProcessSealer()
+    sealer = SealPool()
     sealing = asyncio.create_task(sealer.run())
     directory = DataDirectory(folder, "bench")
-    history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 86_400_000, memories=Memories())
+    history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 86_400_000, cache_budget=CacheBudget())
     for _ in history.warm():
         pass
-    server = Server({CapturedDay.symbol: Market(CapturedDay.symbol, history, monotonic=time.monotonic)})
+    server = Server({CapturedDay.symbol: SymbolPipeline(CapturedDay.symbol, history, monotonic=time.monotonic)})
     await server.start("127.0.0.1:0")
     print(json.dumps({"port": server.port}), flush=True)
     await asyncio.to_thread(sys.stdin.read)

@@ -24,14 +24,14 @@ import uvloop
 from benchmarks.limits import Limits
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
-from chronobook_server.core.depth import DepthSnapshot, DepthUpdate
-from chronobook_server.core.values import Millis, Nanos, UpdateId
-from chronobook_server.history.files import DiskFiles
-from chronobook_server.history.store import HistoryStore
-from chronobook_server.market import Market
-from chronobook_server.service.server import SERVICE, Server
-from tests.support.asking import wanted_by
-from tests.support.memory import PatientSealer
+from chronobook_server.api.server import SERVICE, Server
+from chronobook_server.domain.depth import DepthSnapshot, DepthUpdate
+from chronobook_server.domain.values import Millis, Nanos, UpdateId
+from chronobook_server.history.query.history import SymbolHistory
+from chronobook_server.storage.files import DiskFiles
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from testkit.fakes.memory_files import PatientSealer
+from testkit.harness.asking import wanted_by
 
 ROOT = Path(__file__).resolve().parent.parent
 MESSAGES = 40_000
@@ -42,8 +42,8 @@ class Fed:
     """A market of two levels; each event changes the bid at 99."""
 
     def __init__(self, folder: Path) -> None:
-        history = HistoryStore("ETHUSDT", DiskFiles(folder), PatientSealer(), retention_ms=86_400_000)
-        self.market = Market("ETHUSDT", history, monotonic=time.monotonic)
+        history = SymbolHistory("ETHUSDT", DiskFiles(folder), PatientSealer(), retention_ms=86_400_000)
+        self.market = SymbolPipeline("ETHUSDT", history, monotonic=time.monotonic)
         self.last, self.time = 1000, 1_700_000_000_000
         self.market.opened()
         wanted = wanted_by(self.market)
@@ -77,8 +77,8 @@ class Fed:
 class Drained:
     """Detector of the moment when every stream of a market has sent all messages and waits."""
 
-    def __init__(self, market: Market) -> None:
-        self._watches = tuple(market.hub._all)
+    def __init__(self, market: SymbolPipeline) -> None:
+        self._watches = tuple(market.broker._all)
         self._waiting = 0
         self._all_wait = asyncio.Event()
         for watch in self._watches:
@@ -111,18 +111,18 @@ async def ours(subscribers: int, rounds: int) -> None:
         server = Server({"ETHUSDT": fed.market})
         await server.start("127.0.0.1:0")
         print(json.dumps({"port": server.port}), flush=True)
-        while len(fed.market.hub) < subscribers:  # noqa: ASYNC110
+        while len(fed.market.broker) < subscribers:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)
         # All messages wait in the queue, as for the empty stream, so the measurement is their making and sending.
-        fed.market.hub.queue_limit = rounds
+        fed.market.broker.queue_limit = rounds
         drained = Drained(fed.market)
         start, began = cpu(), time.monotonic()
         for _ in range(rounds):
             fed.event()
         await drained.wait()
         used, seconds = cpu() - start, time.monotonic() - began
-        while len(fed.market.hub):  # noqa: ASYNC110
+        while len(fed.market.broker):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         # The events alone, without watches: their handling and the log are not part of streaming.
         start = cpu()

@@ -28,8 +28,8 @@ from benchmarks.limits import Limits
 from benchmarks.questions import anonymous_bytes
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
-from chronobook_server.app import serving
-from chronobook_server.settings import Address, ServeSettings
+from chronobook_server.config.settings import Address, ServeSettings
+from chronobook_server.runtime.app import serving
 
 SYMBOLS, LEVELS = 10, 1000
 WARM_SECONDS, PHASE_SECONDS = 8.0, 20.0

@@ -33,10 +33,10 @@ from benchmarks import peers
 from benchmarks.limits import Limits
 from benchmarks.streams import Fed
 from chronobook.v1 import order_book_service_pb2 as pb
-from chronobook_server.gateway import gateway
-from chronobook_server.service.server import SERVICE, Server
-from chronobook_server.settings import Address, Endpoint, GatewaySettings, UnixSocket
-from tests.support.system import free_port
+from chronobook_server.api.server import SERVICE, Server
+from chronobook_server.config.settings import Address, Endpoint, GatewaySettings, UnixSocket
+from chronobook_server.gateway.process import gateway
+from testkit.harness.whole_system import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS, CONNECTIONS = 2.0, 32

@@ -34,14 +34,14 @@ def stage(name: str, group: dict[str, list[str]]) -> Path:
     """Make the folder of a mutmut run: mutmut wants the package below `src`, and puts the mutants beside it."""
     folder = STAGE / name
     folder.mkdir(parents=True, exist_ok=True)
-    for source, target in (("server", "src"), ("tests", "tests"), ("benchmarks", "benchmarks")):
+    for source, target in (("server", "src"), ("tests", "tests"), ("testkit", "testkit"), ("benchmarks", "benchmarks")):
         shutil.copytree(
             ROOT / source, folder / target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
         )
     pytest_options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     options = {
         "source_paths": ["src"],
-        "also_copy": ["benchmarks"],
+        "also_copy": ["benchmarks", "testkit"],
         "only_mutate": [f"src/{PACKAGE}/{module}" for module in group["modules"]],
         "pytest_add_cli_args_test_selection": [f"tests/{test}" for test in group["tests"]],
         "use_git_change_detection": False,

@@ -10,22 +10,22 @@ from typing import Any
 
 import orjson
 
-from chronobook_server.core.depth import DepthSnapshot, DepthUpdate
-from chronobook_server.core.instrument import Instrument, LevelReader, MalformedDecimal
-from chronobook_server.core.values import MAX_STEPS, Millis, Nanos
-from chronobook_server.exchange.listing import decode_exchange_info
-from chronobook_server.exchange.wire import (
+from chronobook_server.domain.cooperative import run_now
+from chronobook_server.domain.depth import DepthSnapshot, DepthUpdate
+from chronobook_server.domain.instrument import Instrument, LevelReader, MalformedDecimal
+from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.venue.binance_futures.contract_list import decode_exchange_info
+from chronobook_server.venue.binance_futures.frames import (
     MalformedFrame,
     decode_frame,
     decode_snapshot,
     decode_ticker,
 )
-from chronobook_server.history.answers import finish
-from chronobook_server.market import Market
+from testkit.fakes.memory_files import memory_history
+from testkit.harness.asking import wanted_by
+from testkit.harness.served import Monotonic
 from tests.fuzz.drawn import Drawn
-from tests.support.asking import wanted_by
-from tests.support.memory import memory_history
-from tests.support.served import Monotonic
 
 DRAWN = b"\x01"
 EXACT = 2**53
@@ -58,7 +58,7 @@ class Fed:
 
     def __init__(self) -> None:
         self.clock = Monotonic()
-        self.market = Market("X", memory_history("X", segment_ms=1000), monotonic=self.clock)
+        self.market = SymbolPipeline("X", memory_history("X", segment_ms=1000), monotonic=self.clock)
         self.market.opened()
         self.wanted = wanted_by(self.market)
         self._seen: Millis | None = None
@@ -107,7 +107,7 @@ class Fed:
             return
         # A book that no event has confirmed answers from the instant after the last event on.
         after = 0 if complete_to is None else complete_to + 2
-        held = finish(history.book_at(Millis(max(newest[0], after))))
+        held = run_now(history.book_at(Millis(max(newest[0], after))))
         assert held.instrument == book.instrument
         assert held.prices.tolist() == book.prices.tolist()
         assert held.quantities.tolist() == book.quantities.tolist()

@@ -19,20 +19,20 @@ from itertools import zip_longest
 from zlib import crc32
 
 from chronobook.v1 import order_book_service_pb2 as pb
-from chronobook_server.core.coverage import KnownRange
-from chronobook_server.core.errors import Refusal
-from chronobook_server.core.records import Contract, ContractChanged, Gap, InstrumentChanged, RangeWidened, Update
-from chronobook_server.core.values import MAX_STEPS, Millis, Price
-from chronobook_server.history import contract
-from chronobook_server.history.answers import finish
-from chronobook_server.history.log import FILE_HEADER, LogContents, read_log
-from chronobook_server.history.origin import UnknownFormat
-from chronobook_server.history.store import HistoryStore
+from chronobook_server.domain.cooperative import run_now
+from chronobook_server.domain.coverage import KnownRange
+from chronobook_server.domain.errors import Refusal
+from chronobook_server.domain.records import Contract, ContractChanged, Gap, InstrumentChanged, RangeWidened, Update
+from chronobook_server.domain.values import MAX_STEPS, Millis, Price
+from chronobook_server.history.format.file_origin import UnknownFormat
+from chronobook_server.history.format.wal import FILE_HEADER, LogContents, read_log
+from chronobook_server.history.query.history import SymbolHistory
+from chronobook_server.history.write import contract_log
+from testkit.fakes.memory_files import MemoryFiles
+from testkit.generators.damaged_folder import Folder
+from testkit.generators.stored_histories import SYMBOL, answer, frames, opened
 from tests.fuzz.drawn import Drawn
 from tests.fuzz.segments import EXTREMES, flipped
-from tests.support.damaged import Folder
-from tests.support.memory import MemoryFiles
-from tests.support.stored import SYMBOL, answer, frames, opened
 
 FLIPPED, FORGED, BYTES, BYTES_AFTER_HEADER, CONTRACT = range(5)
 NAME = "1.log"
@@ -53,7 +53,7 @@ def check(data: bytes) -> None:
         _check_forged((_head() if kind == BYTES_AFTER_HEADER else b"") + drawn.rest())
 
 
-class World:
+class LogWorld:
     """A folder whose newest part is a log, with the contents of that log."""
 
     def __init__(self) -> None:
@@ -67,8 +67,8 @@ class World:
 
 
 @cache
-def _world() -> World:
-    return World()
+def _world() -> LogWorld:
+    return LogWorld()
 
 
 @cache
@@ -87,7 +87,7 @@ def _read(log: bytes) -> LogContents | None:
     return contents
 
 
-def _open(log: bytes) -> HistoryStore | None:
+def _open(log: bytes) -> SymbolHistory | None:
     """Return the history of a folder with this log in it; None if it is refused."""
     folder, files = _world().folder, MemoryFiles()
     files.contents = {name: bytearray(data) for name, data in folder.files.contents.items()}
@@ -136,15 +136,15 @@ def _check_forged(log: bytes) -> None:
             answer(history, price, time)
         for work in (history.book_at(time), history.nearest_at(Price(1000), time)):
             with suppress(Refusal):
-                finish(work)
-    finish(history.changes_of(Price(1000), first, last, limit=100))
-    finish(history.best_between(first, last, limit=100))
+                run_now(work)
+    run_now(history.changes_of(Price(1000), first, last, limit=100))
+    run_now(history.best_between(first, last, limit=100))
 
 
 def _check_contract(file: bytes) -> None:
     """Open a folder with this file in it; the states that it reads can be sent, and can be written again."""
     files = MemoryFiles()
-    files.contents[contract.NAME] = bytearray(file)
+    files.contents[contract_log.NAME] = bytearray(file)
     history = opened(files)
     for change in history.contracts():
         said = pb.GetStatusResponse(trading_status=change.contract.trading_status, timestamp=change.time / 1000)
@@ -164,7 +164,7 @@ def is_possible(contents: LogContents) -> bool:
     start = contents.start
     scales = start.instrument
     time, update_id = start.start, start.baseline_update_id
-    levels = [*start.baseline.items(), *((price, 0) for price in start.named)]
+    levels = [*start.baseline.items(), *((price, 0) for price in start.observed_prices)]
     for entry, following in zip_longest(contents.entries, contents.entries[1:]):
         match entry:
             case Update():

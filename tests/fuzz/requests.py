@@ -22,14 +22,14 @@ from google.rpc.status_pb2 import Status
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.errors_pb2 import ErrorReason
-from chronobook_server.core.errors import InvalidField, Refusal
-from chronobook_server.market import Market
-from chronobook_server.service import bodies
-from chronobook_server.service.errors import TABLE, abort
-from chronobook_server.service.handlers import OrderBookHandlers
+from chronobook_server.api import bodies
+from chronobook_server.api.error_mapping import TABLE, abort
+from chronobook_server.api.handlers import OrderBookHandlers
+from chronobook_server.domain.errors import InvalidField, Refusal
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from testkit.fakes.memory_files import MemoryFiles
+from testkit.harness.served import HandFed
 from tests.fuzz.drawn import Drawn
-from tests.support.memory import MemoryFiles
-from tests.support.served import HandFed
 
 RAW, DRAWN = range(2)
 METHODS = tuple(pb.DESCRIPTOR.services_by_name["OrderBookService"].methods)
@@ -53,7 +53,7 @@ OTHER_NUMBERS = (0.0, 0.5, 1.0, 1000.0, 1020.0, 1040.0, -1.0, 1e-300, 2.0**53, 2
 COUNTS = (1, 2, 3, 0, -1, 1000, 10_000, 10_001, 2**31 - 1, -(2**31))
 
 
-class Refused(Exception):
+class CallRefused(Exception):
     """The call was ended with a status."""
 
 
@@ -77,7 +77,7 @@ class Call:
         assert (status.code, status.message) == (code.value[0], details)
         size = len(quote(details)) + sum(len(name) + len(value) * 4 // 3 for name, value in trailers)
         assert size < _TRAILERS_BYTES, "a refusal that gRPC has no room for"
-        raise Refused(info.reason)
+        raise CallRefused(info.reason)
 
     async def write(self, message: bytes) -> None:
         """Take a message of a stream; leave after some."""
@@ -86,7 +86,7 @@ class Call:
             raise Left
 
 
-class World:
+class RequestWorld:
     """Markets of every kind that there is, and their handlers. Nothing that is asked changes them."""
 
     def __init__(self) -> None:
@@ -96,13 +96,13 @@ class World:
             _feed(fed)
         lost.market.closed()
         markets = {fed.market.symbol: fed.market for fed in (synced, lost, old, HandFed("NEVER"))}
-        self.synced: Market = synced.market
+        self.synced: SymbolPipeline = synced.market
         self.handlers = OrderBookHandlers(markets, default_symbol="ETHUSDT", heartbeat_seconds=0.0)
 
 
 @cache
-def _world() -> World:
-    return World()
+def _world() -> RequestWorld:
+    return RequestWorld()
 
 
 def _history_of(symbol: str) -> MemoryFiles:
@@ -142,7 +142,7 @@ def check(data: bytes) -> None:
     world.loop.run_until_complete(_ask(world, method, request))
 
 
-async def _ask(world: World, method: Any, request: Any) -> None:
+async def _ask(world: RequestWorld, method: Any, request: Any) -> None:
     call = Call()
     handle: Callable[..., Awaitable[Any]] = getattr(world.handlers, method.name)
     try:
@@ -154,7 +154,7 @@ async def _ask(world: World, method: Any, request: Any) -> None:
             finally:
                 following.close()
     except Refusal as refusal:
-        with suppress(Refused):
+        with suppress(CallRefused):
             await abort(cast(Any, call), refusal)
         return
     except Left:
@@ -187,7 +187,9 @@ def _check_message(message: Any) -> None:
     assert math.isfinite(message.timestamp)
 
 
-async def _compare(world: World, request: pb.BatchGetQuantityRequest, batch: pb.BatchGetQuantityResponse) -> None:
+async def _compare(
+    world: RequestWorld, request: pb.BatchGetQuantityRequest, batch: pb.BatchGetQuantityResponse
+) -> None:
     """Assert that a batch has the same answer for each pair as a question about that pair alone."""
     columns = (batch.outcomes, batch.quantities, batch.sides, batch.differences, batch.as_of, batch.update_ids)
     assert {len(column) for column in columns} == {len(request.prices)}
@@ -211,7 +213,7 @@ async def _compare(world: World, request: pb.BatchGetQuantityRequest, batch: pb.
         assert difference == answer.difference if answer.HasField("difference") else math.isnan(difference)
 
 
-async def _check_page(world: World, method: Any, request: Any, page: Any) -> None:
+async def _check_page(world: RequestWorld, method: Any, request: Any, page: Any) -> None:
     """Assert that a page is in order, and that the next one is there and goes on."""
     times = list(page.timestamps)
     assert times == sorted(times)
@@ -233,7 +235,7 @@ def drawn_request(drawn: Drawn, kind: Any) -> Any:
     request = GetMessageClass(kind)()
     for field in kind.fields:
         if field.name == bodies.BODY:
-            continue  # tests/service/test_bodies.py makes those up
+            continue  # tests/unit/api/test_bodies.py makes those up
         if field.is_repeated:
             getattr(request, field.name).extend(_many(drawn, field))
         elif drawn.below(4):

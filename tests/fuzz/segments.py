@@ -21,26 +21,28 @@ from zlib import crc32
 
 import numpy as np
 
-from chronobook_server.core.errors import HistoryGap
-from chronobook_server.core.values import Millis, Price, Side
-from chronobook_server.history import columns, layout, seal
-from chronobook_server.history.answers import DamagedSegment, Work, finish
-from chronobook_server.history.hot import HotSegment
-from chronobook_server.history.layout import Kind
-from chronobook_server.history.memory import Memories
-from chronobook_server.history.origin import DamagedFile, UnknownFormat
-from chronobook_server.history.sealed import SealedSegment
-from chronobook_server.history.store import HistoryStore
+from chronobook_server.domain.cooperative import Cooperative, run_now
+from chronobook_server.domain.errors import HistoryGap
+from chronobook_server.domain.values import Millis, Price, Side
+from chronobook_server.history.format import column_codec, segment_layout
+from chronobook_server.history.format.file_origin import DamagedFile, UnknownFormat
+from chronobook_server.history.format.segment_layout import SectionKind
+from chronobook_server.history.query.history import SymbolHistory
+from chronobook_server.history.segment.cache import CacheBudget
+from chronobook_server.history.segment.head import HeadSegment
+from chronobook_server.history.segment.rows import DamagedSegment
+from chronobook_server.history.segment.sealed import SealedSegment
+from chronobook_server.history.write import seal
+from testkit.fakes.memory_files import MemoryFiles
+from testkit.generators.damaged_folder import Folder
+from testkit.generators.stored_histories import SYMBOL, answer, hot_of, opened, records, sealed_of
 from tests.fuzz.drawn import Drawn
-from tests.support.damaged import Folder
-from tests.support.memory import MemoryFiles
-from tests.support.stored import SYMBOL, answer, hot_of, opened, records, sealed_of
 
 FLIPPED, FORGED, BYTES = range(3)
 NAME = "1.seg"
 # The most likely results of damage to a number.
 EXTREMES = (0, 1, 2, 3, 255, 256, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, (1 << 53), (1 << 63) - 1)
-_COLUMNS = tuple(kind for kind in Kind if kind is not Kind.CHUNKS)
+_COLUMNS = tuple(kind for kind in SectionKind if kind is not SectionKind.CHUNKS)
 _PREFIX_BYTES = 18
 
 
@@ -62,7 +64,7 @@ def check(data: bytes) -> None:
         _ask_history(world, files)
 
 
-class World:
+class SegmentWorld:
     """A segment with its file, and a folder with such a file in its middle, with their true answers."""
 
     def __init__(self) -> None:
@@ -82,14 +84,14 @@ class World:
 
 
 @cache
-def _world() -> World:
-    return World()
+def _world() -> SegmentWorld:
+    return SegmentWorld()
 
 
 Question = Callable[[Any], Any]
 
 
-def questions(hot: HotSegment) -> list[Question]:
+def questions(hot: HeadSegment) -> list[Question]:
     """Return everything that a segment can be asked, at some prices and instants."""
     start, end = hot.start, hot.last_time
     middle = Millis((start + end) // 2)
@@ -114,14 +116,14 @@ def _ask(name: str, *arguments: Any) -> Any:
     """Ask a segment, the last argument, something; do all of the work that this is."""
     *given, segment = arguments
     found = getattr(segment, name)(*given)
-    return finish(found) if isinstance(found, Generator) else found
+    return run_now(found) if isinstance(found, Generator) else found
 
 
 def _scan(first: Millis, last: Millis, column: str, segment: Any) -> Any:
     """Ask a segment for columns of the rows of an interval."""
     bounds = (985, 1015) if column in ("known_zeros", "levels") else ()
     found = getattr(segment.rows_between(first, last), column)(*bounds)
-    return finish(found) if isinstance(found, Generator) else found
+    return run_now(found) if isinstance(found, Generator) else found
 
 
 def plain(answer: Any) -> Any:
@@ -140,7 +142,7 @@ def _ask_damaged(file: bytes, *, answers_are_true: bool) -> None:
     files = MemoryFiles()
     files.contents[NAME] = bytearray(file)
     try:
-        segment = SealedSegment(files, NAME, SYMBOL, Memories())
+        segment = SealedSegment(files, NAME, SYMBOL, CacheBudget())
     except DamagedFile:
         return
     except UnknownFormat:
@@ -155,7 +157,7 @@ def _ask_damaged(file: bytes, *, answers_are_true: bool) -> None:
         assert said == true or not answers_are_true, (said, true)
 
 
-def _ask_history(world: World, files: MemoryFiles) -> None:
+def _ask_history(world: SegmentWorld, files: MemoryFiles) -> None:
     """Open a folder with a damaged file in it; its answers are the true ones, or a gap with that cause."""
     history = opened(files)
     for (price, time), said in world.before.items():
@@ -166,13 +168,13 @@ def _ask_history(world: World, files: MemoryFiles) -> None:
     for work in _long_questions(history, world.folder):
         causes = {gap.cause.value for gap in history.gaps()[:-1]}
         try:
-            finish(work)
+            run_now(work)
         except HistoryGap as refusal:
             causes.add(refusal.cause)
         assert causes <= {"DAMAGED"}
 
 
-def _long_questions(history: HistoryStore, folder: Folder) -> Iterator[Work[Any]]:
+def _long_questions(history: SymbolHistory, folder: Folder) -> Iterator[Cooperative[Any]]:
     start, end = Millis(folder.start), Millis(folder.end)
     for time in (start, Millis((start + end) // 2), end):
         yield history.book_at(time)
@@ -208,13 +210,13 @@ def flipped(drawn: Drawn, file: bytes) -> bytes:
 
 def forged(drawn: Drawn, file: bytes) -> bytes:
     """Return a file whose header, table or columns say something else, with checksums that are right."""
-    header, table = layout.read(NAME, SYMBOL, file, len(file))
+    header, table = segment_layout.read(NAME, SYMBOL, file, len(file))
     sections = {
         kind: (each.count, bytes(file[each.offset : each.offset + each.length])) for kind, each in table.items()
     }
     for _ in range(1 + drawn.below(3)):
         _forge_column(drawn, sections)
-    made = bytearray(layout.write(header, sections))
+    made = bytearray(segment_layout.write(header, sections))
     length = int.from_bytes(made[10:14], "little")
     if drawn.below(2):
         for _ in range(1 + drawn.below(3)):
@@ -227,7 +229,7 @@ def forged(drawn: Drawn, file: bytes) -> bytes:
     return bytes(made)
 
 
-def _forge_column(drawn: Drawn, sections: dict[Kind, tuple[int, bytes]]) -> None:
+def _forge_column(drawn: Drawn, sections: dict[SectionKind, tuple[int, bytes]]) -> None:
     kind = drawn.one_of([kind for kind in _COLUMNS if kind in sections])
     count, data = sections[kind]
     match drawn.below(6):
@@ -242,15 +244,15 @@ def _forge_column(drawn: Drawn, sections: dict[Kind, tuple[int, bytes]]) -> None
             sections[kind], sections[other] = sections[other], sections[kind]
         case _:
             try:
-                values = columns.unpack(data, count)
-            except columns.DamagedBytes:
+                values = column_codec.unpack(data, count)
+            except column_codec.DamagedBytes:
                 return  # forged before
             for _ in range(1 + drawn.below(3)):
                 values = _forge_values(drawn, values)
-            sections[kind] = (len(values), columns.pack(values))
+            sections[kind] = (len(values), column_codec.pack(values))
 
 
-def _forge_values(drawn: Drawn, values: columns.Integers) -> columns.Integers:
+def _forge_values(drawn: Drawn, values: column_codec.Integers) -> column_codec.Integers:
     if not len(values):
         return np.array([_value(drawn)], np.uint64).astype(np.int64)
     place = drawn.below(len(values))

@@ -15,7 +15,7 @@ import pytest
 
 from tests.fuzz import TARGETS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 CASES = Path(__file__).parent / "cases"
 SECONDS = int(os.environ.get("CHRONOBOOK_FUZZ_SECONDS", "8"))
 SEED = int(os.environ.get("CHRONOBOOK_FUZZ_SEED", "1"))

@@ -5,17 +5,17 @@ from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
-from chronobook_server.core.coverage import Cause, GapInterval, Interval, KnownRange
-from chronobook_server.core.errors import BeforeHistory, HistoryGap
-from chronobook_server.core.instrument import Instrument
-from chronobook_server.core.values import Millis, Price, UpdateId
-from chronobook_server.core.view import BookView
-from chronobook_server.history.answers import finish
-from chronobook_server.history.store import HistoryStore
-from chronobook_server.market import Market
-from tests.simulation.exchange import Symbol
-from tests.simulation.market import DECIMALS, TENTH
-from tests.simulation.server import RETENTION_MS, Applied, SimServer
+from chronobook_server.book.sorted_view import BookView
+from chronobook_server.domain.cooperative import run_now
+from chronobook_server.domain.coverage import Cause, GapInterval, Interval, KnownRange
+from chronobook_server.domain.errors import BeforeHistory, HistoryGap
+from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.values import Millis, Price, UpdateId
+from chronobook_server.history.query.history import SymbolHistory
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from testkit.simulation.moving_market import DECIMALS, TENTH
+from testkit.simulation.simulated_exchange import ExchangeSymbol
+from testkit.simulation.simulated_server import RETENTION_MS, Applied, SimServer
 
 # A gap with one of these causes needs no lost event: no server ran, or writing failed.
 _WITHOUT_LOSS = {"RESTART", "DISK"}
@@ -45,7 +45,7 @@ def _is_known(price: int, known: KnownRange, step: Steps) -> bool:
 # --- about now
 
 
-def book_is_the_exchanges(market: Market, truth: Symbol) -> Iterator[str]:
+def book_is_the_exchanges(market: SymbolPipeline, truth: ExchangeSymbol) -> Iterator[str]:
     """In sync, the known part of the book equals the exchange's at its update id."""
     book = market._sync.book
     if book is None:
@@ -67,7 +67,7 @@ def book_is_the_exchanges(market: Market, truth: Symbol) -> Iterator[str]:
             yield f"{market.symbol}: {price} is not there inside the known range at {book.update_id}"
 
 
-def view_is_the_exchanges(market: Market, truth: Symbol, random: Random) -> Iterator[str]:
+def view_is_the_exchanges(market: SymbolPipeline, truth: ExchangeSymbol, random: Random) -> Iterator[str]:
     """The answers about now agree with the exchange's book: single levels, the best prices, the nearest levels."""
     view = market.current_view()
     if view is None:
@@ -122,7 +122,7 @@ class Progress:
         self._seen: tuple[int, int, int] | None = None
         self._since = 0.0
 
-    def age_is_true(self, market: Market, fetched: int, now: float) -> Iterator[str]:
+    def age_is_true(self, market: SymbolPipeline, fetched: int, now: float) -> Iterator[str]:
         """A book that has not moved on is at least as old as the time for which it was seen standing still."""
         # An event may end where its snapshot did, and a snapshot may confirm the book that stands still.
         state = (market._sync.update_id, market.counts.events, fetched)
@@ -134,7 +134,7 @@ class Progress:
             yield f"{market.symbol}: the book stands still for {now - self._since:.1f} s, and its age is {age}"
 
 
-def market_answers(market: Market) -> Iterator[str]:
+def market_answers(market: SymbolPipeline) -> Iterator[str]:
     """Questions that always have an answer get one."""
     now, age = market.now(), market.age()
     if age is not None and age < 0:
@@ -152,15 +152,15 @@ def is_bounded(server: SimServer) -> Iterator[str]:
     for market in server.markets.values():
         if market.waiting > _MOST_WAITING:
             yield f"{market.symbol}: {market.waiting} events wait"
-    links = sum(len(group.links) for group in server.feed.groups)
-    if links > 2 * server.plan.connections * max(len(server.feed.groups), 1):
+    links = sum(len(group.connections) for group in server.feed.pools)
+    if links > 2 * server.plan.connections * max(len(server.feed.pools), 1):
         yield f"{links} connections are open"
 
 
 # --- about the past
 
 
-def answer(history: HistoryStore, price: int, time: int) -> Answer:
+def answer(history: SymbolHistory, price: int, time: int) -> Answer:
     """Return a history's answer about a price, which must be a whole number of its steps, at an instant."""
     step = steps_of(history.instrument)
     try:
@@ -172,7 +172,7 @@ def answer(history: HistoryStore, price: int, time: int) -> Answer:
     return None if quantity is None else quantity * step.quantity
 
 
-def answer_is_true(history: HistoryStore, truth: Symbol, price: int, time: int) -> Iterator[str]:
+def answer_is_true(history: SymbolHistory, truth: ExchangeSymbol, price: int, time: int) -> Iterator[str]:
     """An answer about the past is the truth, or an honest unknown; the price is a whole number of steps."""
     step = steps_of(history.instrument)
     where = f"{truth.name}: {price} at {time}"
@@ -195,7 +195,7 @@ def answer_is_true(history: HistoryStore, truth: Symbol, price: int, time: int) 
         yield f"{where} is {state.quantity}, and not {right} (as of {state.update_id})"
 
 
-def _is_of_its_time(truth: Symbol, index: int, update_id: UpdateId, time: int, where: str) -> Iterator[str]:
+def _is_of_its_time(truth: ExchangeSymbol, index: int, update_id: UpdateId, time: int, where: str) -> Iterator[str]:
     newest = truth.index_at(time)
     if newest > index and truth.times[newest] != truth.times[index]:
         yield f"{where} is answered as of {update_id}, though {truth.finals[newest]} had happened"
@@ -203,11 +203,11 @@ def _is_of_its_time(truth: Symbol, index: int, update_id: UpdateId, time: int, w
         yield f"{where} is answered as of {update_id}, which happened at {truth.earliest[index]}"
 
 
-def books_are_true(history: HistoryStore, truth: Symbol, random: Random) -> Iterator[str]:
+def books_are_true(history: SymbolHistory, truth: ExchangeSymbol, random: Random) -> Iterator[str]:
     """Whole books of the past, and the nearest levels in them, equal the exchange's."""
     for interval in history.coverage():
         time = random.randint(interval.start, interval.end)
-        view = finish(history.book_at(Millis(time)))
+        view = run_now(history.book_at(Millis(time)))
         index = truth.index_of(view.update_id, view.transaction_time)
         if index < 0:
             yield f"{truth.name}: a book at {time} is of {view.update_id}, where the exchange never was"
@@ -217,13 +217,13 @@ def books_are_true(history: HistoryStore, truth: Symbol, random: Random) -> Iter
         yield from _view_is_right(view, exact, truth.name)
         target = truth.random.choice(truth.prices()) // steps_of(view.instrument).price
         yield from _nearest_is_right(view, target, exact, truth.name)
-        found, _ = finish(history.nearest_at(Price(target), Millis(time)))
+        found, _ = run_now(history.nearest_at(Price(target), Millis(time)))
         in_view = view.nearest(Price(target))
         if found != in_view:
             yield f"{truth.name}: nearest to {target} at {time} is {found}, and in the book {in_view}"
 
 
-def changes_are_true(history: HistoryStore, truth: Symbol, random: Random) -> Iterator[str]:
+def changes_are_true(history: SymbolHistory, truth: ExchangeSymbol, random: Random) -> Iterator[str]:
     """The changes of a level, and of the best prices, equal the exchange's."""
     coverage = history.coverage()
     if not coverage:
@@ -232,13 +232,13 @@ def changes_are_true(history: HistoryStore, truth: Symbol, random: Random) -> It
     interval = random.choice(coverage)
     price = random.choice(truth.prices())
     if price % step.price == 0:
-        page = finish(history.changes_of(Price(price // step.price), interval.start, interval.end, limit=_MOST_ROWS))
+        page = run_now(history.changes_of(Price(price // step.price), interval.start, interval.end, limit=_MOST_ROWS))
         rows = zip(page.rows.times.tolist(), page.rows.update_ids.tolist(), page.rows.quantities.tolist(), strict=True)
         for time, update_id, quantity in rows:
             index = truth.index_of(update_id, time)
             if index < 0 or truth.quantity(price, index) != quantity * step.quantity:
                 yield f"{truth.name}: {price} became {quantity} at {time} by {update_id}, and it did not"
-    best = finish(history.best_between(interval.start, interval.end, limit=_MOST_ROWS))
+    best = run_now(history.best_between(interval.start, interval.end, limit=_MOST_ROWS))
     for time, update_id, (bid, bid_quantity, ask, ask_quantity) in zip(
         best.rows.times.tolist(), best.rows.update_ids.tolist(), best.rows.best.tolist(), strict=True
     ):
@@ -248,7 +248,7 @@ def changes_are_true(history: HistoryStore, truth: Symbol, random: Random) -> It
                 yield f"{truth.name}: the best price {told} had {quantity} at {time} by {update_id}, and it had not"
 
 
-def gaps_are_true(server: SimServer, name: str, truth: Symbol) -> Iterator[str]:
+def gaps_are_true(server: SimServer, name: str, truth: ExchangeSymbol) -> Iterator[str]:
     """No gap goes unreported, and none is reported that was not."""
     history = server.markets[name].history
     coverage, gaps = history.coverage(), history.gaps()
@@ -293,7 +293,7 @@ def _cause_between(gaps: list[GapInterval], before: Applied, after: Applied) -> 
     return None
 
 
-def some_price(truth: Symbol, random: Random) -> int:
+def some_price(truth: ExchangeSymbol, random: Random) -> int:
     """Return a price worth a question: one that had something, or one beside it."""
     price = random.choice(truth.prices())
     return price if random.random() < 0.8 else price + random.choice((-1, 1)) * TENTH

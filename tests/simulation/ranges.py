@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from tests.simulation.kinds import DRAWN
+from testkit.simulation.fault_kinds import DRAWN
 from tests.simulation.report import Report, Sum
 from tests.simulation.world import quietly
 

@@ -9,7 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
-from tests.simulation.kinds import AWAITED, DRAWN, KINDS
+from testkit.simulation.fault_kinds import AWAITED, DRAWN, KINDS
 from tests.simulation.ranges import State, run_ranges
 from tests.simulation.world import quietly, simulate
 

@@ -6,32 +6,32 @@ from typing import Any
 
 import pytest
 
-from chronobook_server.core.coverage import Cause
-from chronobook_server.core.errors import HistoryGap, NotSynced
-from chronobook_server.core.sync_table import State
-from chronobook_server.core.values import Millis, Price
-from chronobook_server.history.answers import finish
-from chronobook_server.market import Market
-from tests.simulation.exchange import START_MS
-from tests.simulation.loop import virtually
-from tests.simulation.market import DECIMALS, TENTH
-from tests.simulation.stage import Stage
-from tests.support.asking import wanted_by
-from tests.support.depth import Pairs, snapshot, update
-from tests.support.memory import memory_history
-from tests.support.served import Monotonic
+from chronobook_server.book.sync.transitions import State
+from chronobook_server.domain.cooperative import run_now
+from chronobook_server.domain.coverage import Cause
+from chronobook_server.domain.errors import HistoryGap, NotSynced
+from chronobook_server.domain.values import Millis, Price
+from chronobook_server.symbols.pipeline import SymbolPipeline
+from testkit.fakes.memory_files import memory_history
+from testkit.generators.depth_events import Pairs, snapshot, update
+from testkit.harness.asking import wanted_by
+from testkit.harness.served import Monotonic
+from testkit.simulation.moving_market import DECIMALS, TENTH
+from testkit.simulation.simulated_exchange import START_MS
+from testkit.simulation.stage import Stage
+from testkit.simulation.virtual_loop import virtually
 
 ONE = "AAAUSDT"
 MANY = tuple(f"S{number:03d}USDT" for number in range(200))
 
 
-def causes(market: Market) -> list[Cause]:
+def causes(market: SymbolPipeline) -> list[Cause]:
     return [gap.cause for gap in market.history.gaps()]
 
 
 def test_a_thousand_asks_across_the_digits_keep_their_order() -> None:
     """Sorted as text, 100,000.0 comes before 99,999.9, and the true best ask is thrown away."""
-    made = Market("X", memory_history(), monotonic=Monotonic())
+    made = SymbolPipeline("X", memory_history(), monotonic=Monotonic())
     made.opened()
     wanted = wanted_by(made)
     assert wanted is not None
@@ -174,8 +174,8 @@ async def test_a_cut_in_which_nothing_happened_leaves_no_gap() -> None:
 
 @virtually
 async def test_the_price_crosses_a_small_limit_and_answers_stay_proven(monkeypatch: Any) -> None:
-    monkeypatch.setattr("chronobook_server.exchange.queue.FULL_LIMIT", 5)
-    monkeypatch.setattr("chronobook_server.core.upkeep.FULL_LIMIT", 5)
+    monkeypatch.setattr("chronobook_server.venue.snapshot_queue.FULL_LIMIT", 5)
+    monkeypatch.setattr("chronobook_server.book.sync.snapshot_policy.FULL_LIMIT", 5)
     stage = Stage(ONE, middle=2000)
     await stage.go_on(3)
     await stage.synced()
@@ -228,8 +228,8 @@ async def test_a_429_in_a_resync_is_waited_out_and_not_much_longer() -> None:
 
 @virtually
 async def test_questions_in_a_gap_or_beyond_the_range_give_no_zeros(monkeypatch: Any) -> None:
-    monkeypatch.setattr("chronobook_server.exchange.queue.FULL_LIMIT", 5)
-    monkeypatch.setattr("chronobook_server.core.upkeep.FULL_LIMIT", 5)
+    monkeypatch.setattr("chronobook_server.venue.snapshot_queue.FULL_LIMIT", 5)
+    monkeypatch.setattr("chronobook_server.book.sync.snapshot_policy.FULL_LIMIT", 5)
     stage = Stage(ONE, middle=3000)
     await stage.go_on(3)
     await stage.synced()
@@ -260,10 +260,10 @@ async def test_a_question_without_a_stream_is_refused_or_marked_stale() -> None:
     await asyncio.sleep(4)
     assert market.state is State.SUSPENDED
     with pytest.raises(NotSynced):
-        finish(market.current_book(allow_stale=False, max_age=None))
+        run_now(market.current_book(allow_stale=False, max_age=None))
     with pytest.raises(HistoryGap, match="DISCONNECT"):
         market.history.level_at(Price(1000), Millis(START_MS + int(stage.loop.time() * 1000)))
-    book = finish(market.current_book(allow_stale=True, max_age=None))
+    book = run_now(market.current_book(allow_stale=True, max_age=None))
     assert book.is_stale
     assert book.age is not None
     assert book.age >= 4
@@ -355,7 +355,7 @@ async def test_a_tick_size_halved_in_history_changes_no_older_answer() -> None:
     await stage.server.stop(is_killed=False)
 
 
-def said(market: Market, price: int, time: int) -> float | str | None:
+def said(market: SymbolPipeline, price: int, time: int) -> float | str | None:
     """Return the quantity at a price (in 10^-9) at an instant, in whole units."""
     instrument = market.history.instrument
     try:

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from tests.simulation.loop import NothingLeft, VirtualLoop, run
+from testkit.simulation.virtual_loop import NothingLeft, VirtualLoop, run
 
 
 def test_an_hour_passes_in_no_time_and_in_order() -> None:

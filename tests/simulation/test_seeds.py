@@ -1,12 +1,12 @@
-"""Thousands of bad days, each from its seed, with the invariants of all (see world.py, judge.py, checks.py)."""
+"""Thousands of bad days, each from its seed, with the invariants of all (see world.py, day_judge.py, checks.py)."""
 
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from tests.simulation import kinds
-from tests.simulation.kinds import ALL_FAULTS, AWAITED, DRAWN, KINDS
+from testkit.simulation import fault_kinds
+from testkit.simulation.fault_kinds import ALL_FAULTS, AWAITED, DRAWN, KINDS
 from tests.simulation.ranges import State, many, run_ranges
 from tests.simulation.report import Report, Sum
 from tests.simulation.world import LEAST_EVENTS, LEAST_FAULTS, quietly
@@ -44,17 +44,18 @@ def test_each_kind_can_be_switched_on_and_off() -> None:
     assert set(AWAITED) <= set(KINDS)
     assert set(quietly(3, frozenset({"drop", "restart"})).faults) <= {"drop", "restart", "cut_for_age"}
     random = Random(1)
-    rates = [kinds.network_rates(random, frozenset(ALL_FAULTS)) | kinds.event_rates(random, frozenset(ALL_FAULTS))
+    every = frozenset(ALL_FAULTS)
+    rates = [fault_kinds.network_rates(random, every) | fault_kinds.event_rates(random, every)
              for _ in range(500)]  # fmt: skip
-    timed = [kind for _ in range(500) for _, kind in kinds.timed(random, frozenset(ALL_FAULTS))]
-    sealing = [kind for _ in range(500) for kind in kinds.seal_rates(random, frozenset(ALL_FAULTS))]
-    traits = [kind for _ in range(500) for kind in kinds.traits(random, frozenset(ALL_FAULTS))]
+    timed = [kind for _ in range(500) for _, kind in fault_kinds.timed(random, frozenset(ALL_FAULTS))]
+    sealing = [kind for _ in range(500) for kind in fault_kinds.seal_rates(random, frozenset(ALL_FAULTS))]
+    traits = [kind for _ in range(500) for kind in fault_kinds.traits(random, frozenset(ALL_FAULTS))]
     drawn = {kind for each in rates for kind in each} | {*timed, *sealing, *traits}
     assert drawn == set(ALL_FAULTS) - {"cut_for_age"}
 
 
 def test_a_wrong_answer_is_a_failing_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chronobook_server.core.book.OrderBook._remove_levels", lambda *_: None)
+    monkeypatch.setattr("chronobook_server.book.order_book.OrderBook._remove_levels", lambda *_: None)
     assert any(quietly(seed).wrong for seed in range(3))
 
 

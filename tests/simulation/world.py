@@ -10,16 +10,16 @@ from unittest import mock
 
 import structlog
 
-from tests.simulation import kinds
-from tests.simulation.exchange import CHEAP_LIMIT, FULL_LIMIT, Clock, Symbol, symbols
-from tests.simulation.judge import Judge
-from tests.simulation.kinds import DRAWN, TIME_FAULTS
-from tests.simulation.loop import VirtualLoop, run
-from tests.simulation.market import UNIT
-from tests.simulation.network import SimNetwork
+from testkit.simulation import fault_kinds
+from testkit.simulation.fault_kinds import DRAWN, TIME_FAULTS
+from testkit.simulation.moving_market import UNIT
+from testkit.simulation.simulated_exchange import CHEAP_LIMIT, FULL_LIMIT, Clock, ExchangeSymbol, symbols
+from testkit.simulation.simulated_network import SimNetwork
+from testkit.simulation.simulated_server import RETENTION_MS, Plan, SimServer
+from testkit.simulation.virtual_loop import VirtualLoop, run
+from testkit.simulation.wild_messages import YEAR, far_id, wild_time, with_time
+from tests.simulation.day_judge import DayJudge
 from tests.simulation.report import Report
-from tests.simulation.server import RETENTION_MS, Plan, SimServer
-from tests.simulation.wild import YEAR, far_id, wild_time, with_time
 
 NAMES = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
 LEAST_EVENTS, LEAST_FAULTS, MOST_SECONDS = 300, 3, 150.0
@@ -48,7 +48,7 @@ class World:
         random = self.random
         names = NAMES[: random.choice((1, 1, 2, 3))]
         self.truth = symbols(random, names)
-        self.traits = kinds.traits(random, drawn)
+        self.traits = fault_kinds.traits(random, drawn)
         self.report.faults.update(self.traits)
         speed = random.choice((7.0, 60.0)) if "replay_speed" in self.traits else 1.0
         self.clock = Clock(speed)
@@ -58,7 +58,7 @@ class World:
         limit = random.choice((240, 300, 2400))
         self.servers: list[SimServer] = []
         for _ in range(1 if random.random() < 0.85 else 2):
-            rates = kinds.network_rates(random, drawn)
+            rates = fault_kinds.network_rates(random, drawn)
             network = SimNetwork(loop, self.truth, Random(random.getrandbits(32)), rates, limit)
             network.clock = self.clock
             if "replay_date" in self.traits:
@@ -73,12 +73,12 @@ class World:
                 audit_seconds=random.choice((None, 4.0, 15.0)),
                 segment_ms=int(random.choice((7000, 20_000)) * speed),
                 retention_ms=int(20_000 * speed) if "little_retention" in self.traits else RETENTION_MS,
-                seal_rates=kinds.seal_rates(random, drawn),
+                seal_rates=fault_kinds.seal_rates(random, drawn),
             )
             self.servers.append(SimServer(plan, network, Random(random.getrandbits(32))))
-        self.judge = Judge(self.report, self.truth, Random(random.getrandbits(32)), loop, drawn)
-        self.timed = kinds.timed(random, drawn)
-        self.rates = kinds.event_rates(random, drawn)
+        self.judge = DayJudge(self.report, self.truth, Random(random.getrandbits(32)), loop, drawn)
+        self.timed = fault_kinds.timed(random, drawn)
+        self.rates = fault_kinds.event_rates(random, drawn)
         self._converge_seconds = CONVERGE_SECONDS if "in_sync_after_30_seconds" in drawn else _LONG_SECONDS
         if speed > 1:
             self._converge_seconds *= 2  # each pause is a jump, which wants a snapshot until the speed is known
@@ -88,7 +88,7 @@ class World:
 
     # --- the exchange goes on
 
-    def pump(self, symbol: Symbol) -> None:
+    def pump(self, symbol: ExchangeSymbol) -> None:
         """Let the next event of a symbol happen in its time, and so on."""
         if self._is_quiet or symbol.is_still:
             # A fault of an event happens right before it, so that no event is made before the pause is over.
@@ -96,7 +96,7 @@ class World:
         elif self._pumping:
             self.loop.call_later(symbol.prepare(), self._push, symbol)
 
-    def _push(self, symbol: Symbol) -> None:
+    def _push(self, symbol: ExchangeSymbol) -> None:
         kind = next((kind for kind, rate in self.rates.items() if self.random.random() < rate), None)
         if kind in TIME_FAULTS and symbol.was_wild:
             kind = None  # two wild times in a row may agree, and are two witnesses then
@@ -119,7 +119,7 @@ class World:
             server.network.cut_old(self.age)
         self.pump(symbol)
 
-    def _disturb(self, symbol: Symbol, kind: str) -> None:
+    def _disturb(self, symbol: ExchangeSymbol, kind: str) -> None:
         """Let something be odd of the next events of a symbol."""
         market, random = symbol.market, self.random
         match kind:
@@ -141,7 +141,7 @@ class World:
             case "zeros":
                 symbol.pads = (random.randint(1, 9), random.randint(0, 9))
 
-    def _wild(self, symbol: Symbol, kind: str, frame: dict[str, Any]) -> dict[str, Any] | None:
+    def _wild(self, symbol: ExchangeSymbol, kind: str, frame: dict[str, Any]) -> dict[str, Any] | None:
         """Return an event as the exchange tells it wrongly; None if it does not."""
         if kind in TIME_FAULTS:
             symbol.doubt()
@@ -198,7 +198,7 @@ class World:
             case _:
                 await self._strike_network(kind, symbol)
 
-    async def _strike_network(self, kind: str, symbol: Symbol) -> None:
+    async def _strike_network(self, kind: str, symbol: ExchangeSymbol) -> None:
         """Let something go wrong on every server's network."""
         random, networks = self.random, [server.network for server in self.servers]
         match kind:
@@ -345,9 +345,9 @@ def simulate(seed: int, drawn: frozenset[str] = DRAWN) -> Report:
 @contextlib.contextmanager
 def _small_limits() -> Iterator[None]:
     limits = {
-        "chronobook_server.exchange.queue.FULL_LIMIT": FULL_LIMIT,
-        "chronobook_server.exchange.queue.CHEAP_LIMIT": CHEAP_LIMIT,
-        "chronobook_server.core.upkeep.FULL_LIMIT": FULL_LIMIT,
+        "chronobook_server.venue.snapshot_queue.FULL_LIMIT": FULL_LIMIT,
+        "chronobook_server.venue.snapshot_queue.CHEAP_LIMIT": CHEAP_LIMIT,
+        "chronobook_server.book.sync.snapshot_policy.FULL_LIMIT": FULL_LIMIT,
     }
     with contextlib.ExitStack() as stack:
         for name, value in limits.items():

@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 import aiohttp
 
 from chronobook import AsyncClient, ChronobookError, Side
-from tests.soak import answers
-from tests.soak.judge import Answer, Judge, Refused, same
+from tests.soak import answer_checks
+from tests.soak.soak_judge import Answer, RefusedAnswer, SoakJudge, same
 from tests.soak.truth import Truth
 
 # How often each kind is asked for.
@@ -96,7 +96,7 @@ class Question:
         return dataclasses.asdict(found)
 
 
-def question(random: Random, judge: Judge) -> Question:
+def question(random: Random, judge: SoakJudge) -> Question:
     """Return a question about anything that may be held."""
     (kind,) = random.choices(list(KINDS), list(KINDS.values()))
     truth = judge.truths[random.choice(list(judge.truths))]
@@ -135,7 +135,7 @@ def a_price(random: Random, truth: Truth) -> float:
     return round(random.choice(truth.prices) * random.uniform(0.5, 1.5), 2) or 0.01
 
 
-async def over_rest(http: aiohttp.ClientSession, base: str, asked: Question, **options: Any) -> Answer | Refused:
+async def over_rest(http: aiohttp.ClientSession, base: str, asked: Question, **options: Any) -> Answer | RefusedAnswer:
     """Ask over REST."""
     path, body = asked.path()
     try:
@@ -144,52 +144,54 @@ async def over_rest(http: aiohttp.ClientSession, base: str, asked: Question, **o
             said = await reply.json()
             return said if reply.status == 200 else refusal_of(said, reply.status)
     except (aiohttp.ClientError, TimeoutError) as error:
-        return Refused("", code=repr(error))
+        return RefusedAnswer("", code=repr(error))
 
 
-def refusal_of(said: Mapping[str, Any], status: int) -> Refused:
+def refusal_of(said: Mapping[str, Any], status: int) -> RefusedAnswer:
     """Return the refusal in an error's JSON."""
     (info, *_) = [each for each in said["details"] if "reason" in each]
     unavailable = info["reason"] in ("EDGE_UNAVAILABLE", "EDGE_TIMEOUT", "EDGE_INTERNAL")
-    return Refused("" if unavailable else info["reason"], info.get("metadata", {}), f"{status}: {said['message']}")
+    return RefusedAnswer(
+        "" if unavailable else info["reason"], info.get("metadata", {}), f"{status}: {said['message']}"
+    )
 
 
-async def over_grpc(client: AsyncClient, asked: Question) -> Answer | Refused:
+async def over_grpc(client: AsyncClient, asked: Question) -> Answer | RefusedAnswer:
     """Ask over gRPC."""
     try:
         return await asked.ask(client)
     except ChronobookError as error:
         reason = "" if error.reason in ("UNREACHABLE", "CANCELLED") else error.reason
-        return Refused(reason, error.metadata, f"{error.code}: {error.message}")
+        return RefusedAnswer(reason, error.metadata, f"{error.code}: {error.message}")
 
 
-def check(judge: Judge, asked: Question, answer: Answer | Refused, *, now: int, told: int) -> Sequence[str]:
+def check(judge: SoakJudge, asked: Question, answer: Answer | RefusedAnswer, *, now: int, told: int) -> Sequence[str]:
     """Judge an answer; return its kinds. Raises Wrong.
 
     `now` is the exchange's time by then, `told` up to where history went when it was asked.
     """
     truth = judge.truths[asked.symbol]
-    if isinstance(answer, Refused):
+    if isinstance(answer, RefusedAnswer):
         price = asked.price or None
         judge.refused(truth, answer, price=price, time=asked.time, now=now)
         return [answer.reason]
     match asked.kind:
         case "quantity" | "quantity now":
-            answers.quantity(truth, judge, answer, price=asked.price, time=asked.time)
+            answer_checks.quantity(truth, judge, answer, price=asked.price, time=asked.time)
         case "nearest" | "nearest now":
-            answers.nearest(truth, answer, price=asked.price, time=asked.time, side=asked.side)
+            answer_checks.nearest(truth, answer, price=asked.price, time=asked.time, side=asked.side)
         case "book" | "whole book" | "book now":
-            answers.book(truth, answer, time=asked.time, limit=asked.limit)
+            answer_checks.book(truth, answer, time=asked.time, limit=asked.limit)
         case "changes":
-            answers.changes(truth, judge, answer, price=asked.price, start=asked.time or 0, end=asked.end)
+            answer_checks.changes(truth, judge, answer, price=asked.price, start=asked.time or 0, end=asked.end)
         case "best":
-            answers.best(truth, judge, answer, start=asked.time or 0, end=asked.end)
+            answer_checks.best(truth, judge, answer, start=asked.time or 0, end=asked.end)
         case "batch":
-            return answers.batch(truth, judge, answer, asked.pairs)
+            return answer_checks.batch(truth, judge, answer, asked.pairs)
         case "history":
             judge.history(truth, answer, told=told)
         case "status":
-            answers.status(truth, judge, answer, now=now)
+            answer_checks.status(truth, judge, answer, now=now)
         case _:
             same("the symbols", {each["symbol"] for each in answer["symbols"]}, set(judge.truths))
     return ["ANSWERED"]

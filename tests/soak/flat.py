@@ -49,16 +49,16 @@ def course(name: str, samples: Sequence[Sample], *, warm_up_ms: int, period_ms: 
         if period not in lows or each.memory < lows[period].memory:
             lows[period] = each
     # The last period is not over, so its low point may not have come.
-    memories = [lows[period].memory for period in sorted(lows)][:-1] or [samples[-1].memory]
-    part = max(len(memories) // 3, 1)
+    cache_budget = [lows[period].memory for period in sorted(lows)][:-1] or [samples[-1].memory]
+    part = max(len(cache_budget) // 3, 1)
     counted = settled or samples
     return Course(
         name,
-        min(memories[:part]),
-        min(memories[-part:]),
+        min(cache_budget[:part]),
+        min(cache_budget[-part:]),
         max(each.memory for each in samples),
         (counted[0].threads, counted[-1].threads),
         (counted[0].files, counted[-1].files),
-        tuple(memories),
-        is_judged=len(memories) >= _LEAST,
+        tuple(cache_budget),
+        is_judged=len(cache_budget) >= _LEAST,
     )

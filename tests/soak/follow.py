@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from tests.soak.answers import side_of, units_of
-from tests.soak.judge import Answer, Judge, ms, same
+from tests.soak.answer_checks import side_of, units_of
+from tests.soak.soak_judge import Answer, SoakJudge, ms, same
 from tests.soak.truth import UNIT, Truth, Wrong
 
 _ENDS = {"SHUTDOWN", "INTERVAL_OVER", "SUBSCRIBER_TOO_SLOW"}
@@ -16,7 +16,7 @@ class Follower:
     `position` is the place at which a reader resumes after a lost connection: `T` and update id; None: it starts anew.
     """
 
-    def __init__(self, truth: Truth, judge: Judge) -> None:
+    def __init__(self, truth: Truth, judge: SoakJudge) -> None:
         self.truth = truth
         self.at: int | None = None  # None before the first message, and after a gap
         self.position: tuple[float, int | None] | None = None
@@ -115,7 +115,7 @@ class Follower:
 class LevelFollower(Follower):
     """Follower of one level; `told` is the last delivered quantity, None before the first."""
 
-    def __init__(self, truth: Truth, judge: Judge, price: float) -> None:
+    def __init__(self, truth: Truth, judge: SoakJudge, price: float) -> None:
         super().__init__(truth, judge)
         self.price = price
         self.told: int | None = None
@@ -169,7 +169,7 @@ class LevelFollower(Follower):
 class BookFollower(Follower):
     """Follower of the book, or of its DEPTH best levels a side; `levels` is the reader's copy."""
 
-    def __init__(self, truth: Truth, judge: Judge, *, is_whole: bool) -> None:
+    def __init__(self, truth: Truth, judge: SoakJudge, *, is_whole: bool) -> None:
         super().__init__(truth, judge)
         self.levels: dict[float, int] = {}
         self.is_whole = is_whole

@@ -11,13 +11,13 @@ from typing import Any
 import aiohttp
 
 from chronobook import AsyncClient, Tls
-from tests.soak.answers import is_final
+from testkit.generators.hostile_requests import REQUESTS
+from testkit.harness.edge import Edge
+from tests.soak.answer_checks import is_final
 from tests.soak.ask import LASTING, Question, check, lasting, over_grpc, over_rest, question
-from tests.soak.exchange import Exchange
-from tests.soak.judge import Answer, Judge, Refused
+from tests.soak.noted_exchange import NotedExchange
+from tests.soak.soak_judge import Answer, RefusedAnswer, SoakJudge
 from tests.soak.truth import Wrong
-from tests.support.edge import Edge
-from tests.support.hostile import REQUESTS
 
 # Answers that are kept to be asked for again.
 _KEPT = 400
@@ -25,7 +25,7 @@ _TOKEN_SECONDS = 600.0
 _PATIENCE = 30.0
 
 
-class Report:
+class LoadReport:
     """Events of a run; `wrong` lists the violations."""
 
     def __init__(self) -> None:
@@ -43,7 +43,9 @@ class Report:
 class Load:
     """Asks through the edge; `is_down` while the server is being started again."""
 
-    def __init__(self, exchange: Exchange, judge: Judge, edge: Edge, report: Report, random: Random) -> None:
+    def __init__(
+        self, exchange: NotedExchange, judge: SoakJudge, edge: Edge, report: LoadReport, random: Random
+    ) -> None:
         self.exchange = exchange
         self.judge = judge
         self.edge = edge
@@ -84,26 +86,26 @@ class Load:
 
     # --- questions
 
-    async def rest(self, asked: Question) -> Answer | Refused:
+    async def rest(self, asked: Question) -> Answer | RefusedAnswer:
         """Ask over REST, on a connection that is kept."""
         return await over_rest(self.http, self.edge.base, asked, ssl=self.edge.trusting, headers=self.bearer)
 
-    async def rest_fresh(self, asked: Question) -> Answer | Refused:
+    async def rest_fresh(self, asked: Question) -> Answer | RefusedAnswer:
         """Ask over REST, on a connection of its own."""
         return await over_rest(self.fresh, self.edge.base, asked, ssl=self.edge.trusting, headers=self.bearer)
 
-    async def grpc(self, asked: Question) -> Answer | Refused:
+    async def grpc(self, asked: Question) -> Answer | RefusedAnswer:
         """Ask over gRPC."""
         return await over_grpc(self.client, asked)
 
-    async def answered(self, way: str, asked: Question) -> Answer | Refused | None:
+    async def answered(self, way: str, asked: Question) -> Answer | RefusedAnswer | None:
         """Ask one of the ways, and judge the answer; None if there was no server."""
         outages, was_down, told = self.outages, self.is_down, self.judge.standing[asked.symbol].newest
         begun = time.perf_counter()
         answer = await WAYS[way](self, asked)
         seconds = time.perf_counter() - begun
         self.report.asked[asked.kind] += 1
-        if isinstance(answer, Refused) and not answer.reason:
+        if isinstance(answer, RefusedAnswer) and not answer.reason:
             if not (was_down or self.is_down or outages != self.outages):
                 self.report.say("no answer, and there is a server", way, asked, answer)
             self.report.answers["nobody there"] += 1
@@ -113,7 +115,7 @@ class Load:
         await self._judge(way, asked, answer, told)
         return answer
 
-    async def _judge(self, way: str, asked: Question, answer: Answer | Refused, told: int) -> None:
+    async def _judge(self, way: str, asked: Question, answer: Answer | RefusedAnswer, told: int) -> None:
         """Judge an answer; if it seems wrong, judge it again with the present history."""
         try:
             try:
@@ -131,7 +133,7 @@ class Load:
         while True:
             asked, told = Question("history", symbol), self.judge.standing[symbol].newest
             answer = await self.rest(asked)
-            if not isinstance(answer, Refused):
+            if not isinstance(answer, RefusedAnswer):
                 try:
                     check(self.judge, asked, answer, now=self.exchange.time, told=told)
                 except Wrong as wrong:
@@ -148,7 +150,7 @@ class Load:
     async def ask_once(self, way: str, asked: Question) -> None:
         """Ask, and keep some of the answers that must never change."""
         answer = await self.answered(way, asked)
-        if asked.kind not in LASTING or answer is None or isinstance(answer, Refused) or not is_final(answer):
+        if asked.kind not in LASTING or answer is None or isinstance(answer, RefusedAnswer) or not is_final(answer):
             return
         kept = asked, lasting(answer)
         if len(self._kept) < _KEPT:
@@ -188,7 +190,7 @@ class Load:
         if answer is None:
             return
         self.report.answers["asked again"] += 1
-        if isinstance(answer, Refused):
+        if isinstance(answer, RefusedAnswer):
             if answer.reason != "BEFORE_HISTORY":
                 self.report.say("an answer that was final is refused", way, asked, answer, before)
             if kept in self._kept:
@@ -234,7 +236,7 @@ def _of_itself(answer: Any) -> Any:
 
 
 _EARLIER = ("difference", "previous_quantity", "previous_side")
-WAYS: dict[str, Callable[[Load, Question], Awaitable[Answer | Refused]]] = {
+WAYS: dict[str, Callable[[Load, Question], Awaitable[Answer | RefusedAnswer]]] = {
     "rest": Load.rest,
     "rest, fresh TLS": Load.rest_fresh,
     "grpc": Load.grpc,

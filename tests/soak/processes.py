@@ -14,9 +14,9 @@ from pathlib import Path
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from chronobook_server.settings import UnixSocket
+from chronobook_server.config.settings import UnixSocket
 from chronobook_server.simulator import Simulator
-from tests.support.system import free_port
+from testkit.harness.whole_system import free_port
 
 _COMMAND = Path(sys.executable).with_name("chronobook-server")
 _START_SECONDS = 30.0

@@ -18,15 +18,15 @@ from random import Random, SystemRandom
 from typing import Any
 
 import chronobook_server  # noqa: F401 -- before anything imports gRPC, whose settings it makes
-from tests.soak.exchange import Exchange
+from testkit.harness.edge import Edge, running_edge
+from testkit.harness.whole_system import until
 from tests.soak.flat import Course, course
-from tests.soak.judge import RECOVERY_SECONDS, Judge
-from tests.soak.load import Load, Report
+from tests.soak.load import Load, LoadReport
+from tests.soak.noted_exchange import NotedExchange
 from tests.soak.processes import Sample, Served, child, open_files, sample
-from tests.soak.streams import Readers
+from tests.soak.soak_judge import RECOVERY_SECONDS, SoakJudge
+from tests.soak.stream_readers import Readers
 from tests.soak.table import table
-from tests.support.edge import Edge, running_edge
-from tests.support.system import until
 
 SEGMENT_MS = 300_000
 # Segments are cut on multiples of five minutes: the first one shortly after the beginning.
@@ -63,9 +63,9 @@ class Soak:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.report = Report()
-        self.exchange = Exchange(plan.seed, symbols=plan.symbols, speed=plan.speed, start_ms=START_MS)
-        self.judge = Judge(
+        self.report = LoadReport()
+        self.exchange = NotedExchange(plan.seed, symbols=plan.symbols, speed=plan.speed, start_ms=START_MS)
+        self.judge = SoakJudge(
             self.exchange.truths, speed=plan.speed, retention_ms=plan.retention_s * 1000, segment_ms=SEGMENT_MS
         )
         self.random = Random(f"{plan.seed}/load")

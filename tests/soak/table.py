@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from tests.soak.exchange import Exchange
 from tests.soak.flat import Course
-from tests.soak.load import Report
+from tests.soak.load import LoadReport
+from tests.soak.noted_exchange import NotedExchange
 
 
 def _counts(counts: Iterable[tuple[str, int]]) -> str:
@@ -15,7 +15,7 @@ def _percentile(seconds: Sequence[float], part: float) -> str:
     return f"{sorted(seconds)[int(len(seconds) * part)] * 1000:.1f} ms" if seconds else "-"
 
 
-def table(report: Report, courses: Sequence[Course], *, restarts: int, seals: int, exchange: Exchange) -> str:
+def table(report: LoadReport, courses: Sequence[Course], *, restarts: int, seals: int, exchange: NotedExchange) -> str:
     """Return the table; times are the asker's, whose process is also the exchange's."""
     losses = exchange.simulator.injected.copy()
     losses["cut"] = max(len(truth.cuts) for truth in exchange.truths.values())

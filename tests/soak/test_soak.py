@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.soak import answers
+from tests.soak import answer_checks
 from tests.soak.flat import BOUND_BYTES, course
 from tests.soak.follow import LevelFollower
-from tests.soak.judge import Judge
 from tests.soak.processes import Sample
 from tests.soak.run import Plan, Soak, without_requests
+from tests.soak.soak_judge import SoakJudge
 from tests.soak.table import table
 from tests.soak.truth import Truth, Wrong
 
@@ -58,9 +58,9 @@ def a_truth() -> Truth:
     return truth
 
 
-def a_judge(truth: Truth) -> Judge:
+def a_judge(truth: Truth) -> SoakJudge:
     """Return a judge with full coverage."""
-    judge = Judge({truth.symbol: truth}, speed=1.0, retention_ms=3_600_000, segment_ms=300_000)
+    judge = SoakJudge({truth.symbol: truth}, speed=1.0, retention_ms=3_600_000, segment_ms=300_000)
     whole = {"start": START / 1000, "end": START / 1000 + 3}
     history = {"coverage": [whole], "gaps": [], "oldest_timestamp": whole["start"], "newest_timestamp": whole["end"]}
     judge.history(truth, history, told=0)
@@ -78,7 +78,7 @@ def an_answer() -> dict[str, Any]:
 
 def judge_quantity(answer: dict[str, Any]) -> None:
     truth = a_truth()
-    answers.quantity(truth, a_judge(truth), answer, price=99.0, time=START + 1500)
+    answer_checks.quantity(truth, a_judge(truth), answer, price=99.0, time=START + 1500)
 
 
 def test_a_right_answer_is_right() -> None:

@@ -1,12 +1,12 @@
 """Client of chronobook: exact order books and their history."""
 
-from ._export import Exported, export
-from ._extras import ExtraMissing
-from ._tls import Tls
-from .async_client import AsyncClient
-from .client import Client
-from .columns import BestPrices, BookMessage, LevelChanges, Outcome, Quantities, Stretch
-from .errors import (
+from chronobook._export import Exported, export
+from chronobook._extras import ExtraMissing
+from chronobook._tls import Tls
+from chronobook.async_client import AsyncClient
+from chronobook.client import Client
+from chronobook.columns import BestPrices, BookMessage, LevelChanges, Outcome, Quantities, Stretch
+from chronobook.errors import (
     ChronobookError,
     ConnectionFailed,
     FieldViolation,
@@ -17,8 +17,8 @@ from .errors import (
     SymbolNotServed,
     Unauthenticated,
 )
-from .local_book import LocalOrderBook
-from .results import (
+from chronobook.local_book import LocalOrderBook
+from chronobook.results import (
     Audits,
     Cause,
     ContractChange,

@@ -9,9 +9,8 @@ from uuid import uuid4
 
 import grpc
 
+from chronobook.errors import error_from
 from chronobook.v1 import order_book_service_pb2 as pb
-
-from .errors import error_from
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["OrderBookService"]
 DEFAULT_TARGET = "localhost:50051"
@@ -59,7 +58,7 @@ OPTIONS = (
 )
 
 
-def accompany(token: Token | None) -> tuple[str, tuple[tuple[str, str], ...]]:
+def call_metadata(token: Token | None) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Return a new request id, and the metadata of the call that it names.
 
     Dashes and version 4 matter: Envoy writes a 4 into the thirteenth hexadecimal digit of an id, where this id already
@@ -74,7 +73,7 @@ def accompany(token: Token | None) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 
 @contextmanager
-def raising(request_id: str) -> Iterator[None]:
+def translate_errors(request_id: str) -> Iterator[None]:
     """Translate the errors of both kinds of gRPC into a ChronobookError of the request with this id."""
     try:
         yield

@@ -8,10 +8,9 @@ from enum import StrEnum
 from itertools import repeat
 from typing import Any, TypeAlias, TypeVar
 
+from chronobook import results
+from chronobook.columns import BookMessage, Floats, Integers, Outcome, Stretch
 from chronobook.v1 import order_book_service_pb2 as pb
-
-from . import results
-from .columns import BookMessage, Floats, Integers, Outcome, Stretch
 
 Price: TypeAlias = float | Decimal
 Instant: TypeAlias = float | datetime

@@ -28,9 +28,9 @@ from itertools import repeat
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
-from ._extras import extra
-from .columns import BookMessage
-from .results import Cause, Kind, Side
+from chronobook._extras import extra
+from chronobook.columns import BookMessage
+from chronobook.results import Cause, Kind, Side
 
 if TYPE_CHECKING:
     import numpy.typing as npt

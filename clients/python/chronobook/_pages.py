@@ -9,12 +9,11 @@ from collections.abc import Collection, Generator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from chronobook import _convert as convert
+from chronobook._convert import Instant, Price
+from chronobook.columns import BestPrices, LevelChanges, Quantities, Stretch
+from chronobook.results import Gap, Interval
 from chronobook.v1 import order_book_service_pb2 as pb
-
-from . import _convert as convert
-from ._convert import Instant, Price
-from .columns import BestPrices, LevelChanges, Quantities, Stretch
-from .results import Gap, Interval
 
 PAGE_SIZE = 10_000
 MAX_PAIRS = 10_000

@@ -14,8 +14,8 @@ from rich.highlighter import RegexHighlighter
 from rich.text import Text
 from rich.theme import Theme
 
-from .columns import BestPrices, LevelChanges, Stretch
-from .results import (
+from chronobook.columns import BestPrices, LevelChanges, Stretch
+from chronobook.results import (
     Audits,
     Gap,
     History,

@@ -4,9 +4,8 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
+from chronobook.errors import ChronobookError, ConnectionFailed, NotSynced
 from chronobook.v1 import order_book_service_pb2 as pb
-
-from .errors import ChronobookError, ConnectionFailed, NotSynced
 
 Request = TypeVar("Request", pb.WatchLevelRequest, pb.WatchOrderBookRequest)
 _KIND = pb.WatchLevelResponse
@@ -23,7 +22,7 @@ def _passes(error: ChronobookError) -> bool:
     return isinstance(error, ConnectionFailed | NotSynced) or error.reason in ("RESOURCE_EXHAUSTED", "TOO_BUSY")
 
 
-class Resuming(Generic[Request]):
+class ResumeState(Generic[Request]):
     """State of a stream: the request that resumes it. `resume`: seconds for which a broken stream is tried again."""
 
     def __init__(self, request: Request, resume: float) -> None:
@@ -37,7 +36,7 @@ class Resuming(Generic[Request]):
         # `min_change` counts from the last delivered message, so the position must stay at that message.
         self._skips_heartbeats = isinstance(request, pb.WatchLevelRequest) and request.HasField("min_change")
 
-    def take(self, message: Any) -> bool:
+    def observe(self, message: Any) -> bool:
         """Record a message; return whether the reader gets it."""
         self._has_begun, self._broken_at, self._attempts = True, None, 0
         kind = message.kind
@@ -58,7 +57,7 @@ class Resuming(Generic[Request]):
             self.request.start_update_id = message.update_id
         return True
 
-    def delay(self, error: ChronobookError | None, now: float) -> float | None:
+    def next_delay(self, error: ChronobookError | None, now: float) -> float | None:
         """Return the seconds to wait before the stream resumes; None if it is over.
 
         `error` is the error that ended it, if any; `now` is in seconds of a clock that never runs backwards. Raises the

@@ -8,10 +8,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ._render import ASK, BID, HEADING, THEME, Words, instant, number, printable
-from .columns import BookMessage
-from .local_book import LocalOrderBook
-from .results import Kind, PriceLevel, Side
+from chronobook._render import ASK, BID, HEADING, THEME, Words, instant, number, printable
+from chronobook.columns import BookMessage
+from chronobook.local_book import LocalOrderBook
+from chronobook.results import Kind, PriceLevel, Side
 
 # Levels of each side that a live book shows.
 DEPTH = 15

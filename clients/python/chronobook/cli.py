@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import _render
-from ._call import DEFAULT_TARGET, Token
-from ._export import EXPORTS, Exported, export
-from ._extras import ExtraMissing
-from ._terminal import DEPTH, Terminal, live
-from ._tls import Tls
-from .client import Client
-from .columns import BookMessage
-from .errors import ChronobookError
-from .results import LevelMessage, Side
+from chronobook import _render
+from chronobook._call import DEFAULT_TARGET, Token
+from chronobook._export import EXPORTS, Exported, export
+from chronobook._extras import ExtraMissing
+from chronobook._terminal import DEPTH, Terminal, live
+from chronobook._tls import Tls
+from chronobook.client import Client
+from chronobook.columns import BookMessage
+from chronobook.errors import ChronobookError
+from chronobook.results import LevelMessage, Side
 
 
 class _Command(NamedTuple):

@@ -14,18 +14,17 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
+from chronobook import _convert as convert
+from chronobook import _pages
+from chronobook._call import DEFAULT_TARGET, DEFAULT_TIMEOUT, OPTIONS, Token, call_metadata, translate_errors
+from chronobook._convert import Instant, Price
+from chronobook._streams import DEFAULT_RESUME, Request, ResumeState
+from chronobook._tls import Tls, channel_credentials
+from chronobook.columns import BestPrices, BookMessage, LevelChanges, Quantities
+from chronobook.errors import ChronobookError
+from chronobook.results import History, LevelMessage, NearestLevel, OrderBook, Quantity, Side, Status, Symbols
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
-
-from . import _convert as convert
-from . import _pages
-from ._call import DEFAULT_TARGET, DEFAULT_TIMEOUT, OPTIONS, Token, accompany, raising
-from ._convert import Instant, Price
-from ._streams import DEFAULT_RESUME, Request, Resuming
-from ._tls import Tls, channel_credentials
-from .columns import BestPrices, BookMessage, LevelChanges, Quantities
-from .errors import ChronobookError
-from .results import History, LevelMessage, NearestLevel, OrderBook, Quantity, Side, Status, Symbols
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -216,8 +215,8 @@ class Client:
 
     def _ask(self, ask: "grpc.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request) -> _Response:
         """Make one call."""
-        request_id, metadata = accompany(self._token)
-        with raising(request_id):
+        request_id, metadata = call_metadata(self._token)
+        with translate_errors(request_id):
             return ask(request, timeout=self._timeout, metadata=metadata)
 
     def _all(
@@ -262,7 +261,7 @@ class Client:
         request = convert.watch_level_request(
             price, symbol=symbol or self._symbol, start=start, end=end, min_change=min_change
         )
-        return self._watch(Resuming(request, resume), self._stub.WatchLevel, convert.level_message)
+        return self._watch(ResumeState(request, resume), self._stub.WatchLevel, convert.level_message)
 
     def watch_order_book(
         self,
@@ -285,26 +284,26 @@ class Client:
         (PriceLevel(price=2681.62, quantity=5.25), PriceLevel(price=2681.63, quantity=7.0), 12.5)
         """
         request = convert.watch_order_book_request(symbol or self._symbol, limit=limit, start=start, end=end)
-        return self._watch(Resuming(request, resume), self._stub.WatchOrderBook, convert.book_message)
+        return self._watch(ResumeState(request, resume), self._stub.WatchOrderBook, convert.book_message)
 
     def _watch(
-        self, resuming: Resuming[Request], ask: Callable[..., Any], read: Callable[[Any], _Message]
+        self, resuming: ResumeState[Request], ask: Callable[..., Any], read: Callable[[Any], _Message]
     ) -> Generator[_Message, None, None]:
         """Yield a stream's messages, and resume it after broken connections."""
         while True:
             error: ChronobookError | None = None
-            request_id, metadata = accompany(self._token)
+            request_id, metadata = call_metadata(self._token)
             call = ask(resuming.request, metadata=metadata)
             try:
-                with raising(request_id):
+                with translate_errors(request_id):
                     for message in call:
-                        if resuming.take(message):
+                        if resuming.observe(message):
                             yield read(message)
             except ChronobookError as raised:
                 error = raised
             finally:
                 call.cancel()
-            wait = resuming.delay(error, time.monotonic())
+            wait = resuming.next_delay(error, time.monotonic())
             if wait is None:
                 return
             time.sleep(wait)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ._extras import extra
-from .results import Cause, Gap, Interval, Kind, KnownRange, Side
+from chronobook._extras import extra
+from chronobook.results import Cause, Gap, Interval, Kind, KnownRange, Side
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from .results import Cause, KnownRange
+from chronobook.results import Cause, KnownRange
 
 DOMAIN = "chronobook"
 _DETAILS = "grpc-status-details-bin"

@@ -1,7 +1,7 @@
 """Local order book, kept from the messages of `watch_order_book`."""
 
-from .columns import BookMessage
-from .results import Kind, KnownRange, PriceLevel, Side
+from chronobook.columns import BookMessage
+from chronobook.results import Kind, KnownRange, PriceLevel, Side
 
 
 class LocalOrderBook:

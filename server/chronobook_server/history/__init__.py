@@ -1,1 +1,1 @@
-"""History of a symbol: every level change of the retention period, with its gaps."""
+"""The history of a symbol: every level change of the retention period, with its gaps."""

@@ -12,11 +12,11 @@ from typing import Any, cast
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from .exchange import Pace, Symbol
-from .faults import Event, Faults, Injector
-from .market import LIMITS
-from .replay import survey
-from .synthetic import SyntheticMarket
+from chronobook_server.simulator.faults import Event, Faults, Injector
+from chronobook_server.simulator.recordings import survey
+from chronobook_server.simulator.simulated_symbol import Pace, SimulatedSymbol
+from chronobook_server.simulator.synthetic import SyntheticMarket
+from chronobook_server.simulator.wire_book import LIMITS
 
 # The limits of the exchange: request weight a minute, and streams of a connection.
 WEIGHT_LIMIT = 2400
@@ -93,7 +93,8 @@ class Simulator:
         self.recorded = survey(replay) if replay is not None else None
         names = tuple(symbols) or (("ETHUSDT",) if self.recorded is None else self.recorded.symbols)
         self.symbols = {
-            name: Symbol(name, pace=self.pace, injector=self._injector, keep_journal=keep_journal) for name in names
+            name: SimulatedSymbol(name, pace=self.pace, injector=self._injector, keep_journal=keep_journal)
+            for name in names
         }
         self.refuse_status: int | None = None
         self.refuse_retry_after: int | None = None
@@ -298,7 +299,7 @@ class Simulator:
         for connection in self._connections:
             connection.muted.update(f"{symbol.lower()}@{name}" for name in DEPTH_NAMES)
 
-    async def _send(self, kind: str, event: Event, symbol: Symbol) -> None:
+    async def _send(self, kind: str, event: Event, symbol: SimulatedSymbol) -> None:
         """Send an event to all subscribers, with the faults drawn for it."""
         names = DEPTH_NAMES if kind == "depth" else (kind,)
         is_depth = kind == "depth"

@@ -1,0 +1,1 @@
+"""The gRPC API: requests to questions, answers to messages, refusals to statuses."""

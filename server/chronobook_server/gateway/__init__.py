@@ -1,0 +1,1 @@
+"""The gateway: an Envoy process and its configuration."""

@@ -1,0 +1,1 @@
+"""The data directory of a server, with a folder per symbol."""

@@ -1,0 +1,1 @@
+"""Reading side of history: points, pages, batches and replay."""

@@ -1,0 +1,476 @@
+"""History of one symbol: records in, answers out, for every instant of the retention period.
+
+All prices and quantities in answers are in steps of `instrument`, the finest of all segments. Each segment keeps the
+scale of its own numbers, so old answers stay exact: Python's integers if int64 has no room for them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+
+from chronobook_server.book.sorted_view import BookView, Nearest, finer
+from chronobook_server.book.sync.segment_grid import SEGMENT_MS
+from chronobook_server.domain.cooperative import Cooperative
+from chronobook_server.domain.coverage import Cause, GapInterval, Interval, KnownRange
+from chronobook_server.domain.errors import BeforeHistory, HistoryGap
+from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.records import ContractChanged, Keyframe, Record
+from chronobook_server.domain.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
+from chronobook_server.history.format.wal import Start
+from chronobook_server.history.query.pages import BestPage, LevelPage, PageMaker, Stretch
+from chronobook_server.history.segment.cache import CacheBudget
+from chronobook_server.history.segment.head import HeadSegment
+from chronobook_server.history.segment.protocol import Segment
+from chronobook_server.history.segment.rows import (
+    BestRows,
+    ChangeRows,
+    DamagedSegment,
+    EventRows,
+    LevelState,
+    PairStates,
+    PointState,
+    ScaleGrew,
+    in_finer_steps,
+)
+from chronobook_server.history.segment.timeline import Timeline
+from chronobook_server.history.write.seal import Sealer
+from chronobook_server.history.write.writer import HistoryWriter
+from chronobook_server.storage.files import Files
+
+# The newest hour, which most questions ask about, is decoded ahead.
+WARM_MS = 3_600_000
+# Distance in time of the earlier quantity in a difference.
+DIFFERENCE_MS = 1000
+# Look-ups in one slice: they take two milliseconds if each decodes a chunk, otherwise a tenth of a millisecond.
+PAIRS_A_SLICE = 16
+
+_Answer = TypeVar("_Answer")
+_Given = ParamSpec("_Given")
+
+
+def retry_on_rescale(
+    method: "Callable[Concatenate[SymbolHistory, _Given], Cooperative[_Answer]]",
+) -> "Callable[Concatenate[SymbolHistory, _Given], Cooperative[_Answer]]":
+    """Make a work of a history stop with ScaleGrew when the scale grows before its answer."""
+
+    @wraps(method)
+    def made_steady(self: "SymbolHistory", /, *args: _Given.args, **kwargs: _Given.kwargs) -> Cooperative[_Answer]:
+        instrument = self.instrument
+        work = method(self, *args, **kwargs)
+        while True:
+            try:
+                next(work)
+            except StopIteration as stop:
+                answer: _Answer = stop.value
+                return answer
+            yield
+            if self.instrument is not instrument:
+                raise ScaleGrew
+
+    return made_steady
+
+
+class SymbolHistory:
+    """Every level change of a symbol over the retention period, counted back from its newest `T`.
+
+    Segments are cut on a fixed grid of `T`, so that two servers cut the same stream in the same places, and are
+    dropped whole. The newest one is in memory behind a log, the others are files.
+    """
+
+    def __init__(
+        self,
+        symbol: str,
+        files: Files,
+        sealer: Sealer,
+        *,
+        retention_ms: int,
+        cache_budget: CacheBudget | None = None,
+        segment_ms: int = SEGMENT_MS,
+        exchange: str = "",
+    ) -> None:
+        """Open the folder; `exchange` names the origin of the history. Raises OSError."""
+        self.retention_ms = retention_ms
+        self.segment_ms = segment_ms
+        self.timeline = Timeline()
+        self._shown: HeadSegment | None = None  # the book of an epoch that no event has confirmed
+        self._shown_book: Keyframe | None = None
+        self._is_shown = True
+        self._writer = HistoryWriter(
+            symbol,
+            files,
+            sealer,
+            cache_budget or CacheBudget(),
+            self.timeline,
+            retention_ms=retention_ms,
+            segment_ms=segment_ms,
+            exchange=exchange,
+        )
+
+    # --- in
+
+    def append(self, record: Record) -> None:
+        """Append the next record. Raises ValueError, changing nothing, where an event goes back in time."""
+        self._writer.append(record)
+
+    def show(self, book: Keyframe | None, *, is_known: bool = True) -> None:
+        """Answer from the book of an unconfirmed epoch too; None without one.
+
+        No answer from it is final, and it is not part of the coverage. Without `is_known` it may have missed events.
+        """
+        self._is_shown = is_known
+        if book is not self._shown_book:
+            self._shown_book, self._shown = book, None
+            if book is not None:
+                start = book.transaction_time
+                if self.last_time is not None:
+                    start = max(start, Millis(self.last_time + 1))
+                self._shown = HeadSegment(Start.of(book, start))
+        if self._shown is not None and self._shown.instrument == self.instrument:
+            self._shown.instrument = self.instrument  # a look-up sees by the object that there is nothing to convert
+
+    def claim_restart(self, time: Millis) -> bool:
+        """Claim the next attempt to write again, with the book as it is at this `T`; return whether one is due."""
+        return self._writer.claim_restart(time)
+
+    def fail(self, error: OSError) -> None:
+        """Stop writing for a while: the history stays, and new events are not stored. `error` gives the reason."""
+        self._writer.fail(error)
+
+    def sync(self) -> None:
+        """Make all bytes written before this call durable. May run in another thread. Raises OSError."""
+        self._writer.sync()
+
+    def retry_seals(self) -> None:
+        """Submit all waiting segments to the sealer."""
+        self._writer.retry_seals()
+
+    def close(self) -> None:
+        """End the epoch with cause RESTART, and begin to seal it; the last records are in the log when this returns."""
+        self._writer.close()
+
+    def tell(self, sealed: Callable[[], None], damaged: Callable[[str, str], None]) -> None:
+        """Set the callbacks for each sealed segment, and for each unusable file with its reason."""
+        self._writer.on_segment_sealed = sealed
+        self._writer.damage.tell(damaged)
+
+    # --- the stored history
+
+    @property
+    def instrument(self) -> Instrument:
+        """The scales of all numbers in answers."""
+        return self._writer.instrument
+
+    @property
+    def last_time(self) -> Millis | None:
+        """`T` of the last event held; None before the first."""
+        return self._writer.last_time
+
+    @property
+    def complete_to(self) -> Millis | None:
+        """The last final instant: 1 ms before `last_time`, since another event may share that `T`.
+
+        None before the first event.
+        """
+        last_time = self._writer.last_time
+        return None if last_time is None else Millis(last_time - 1)
+
+    @property
+    def last_received(self) -> Nanos | None:
+        """Receive time of the last event held, in ns; None if it is unknown."""
+        return self._writer.last_received
+
+    def newest_state(self) -> tuple[Millis, UpdateId] | None:
+        """Return `T` and final update id of the newest state that is answered with; None while there is none."""
+        segments = self.timeline.segments
+        newest = self._shown or (segments[-1] if segments else None)
+        return None if newest is None else (newest.last_time, newest.last_update_id)
+
+    def coverage(self) -> list[Interval]:
+        """Return the intervals with final answers, in order."""
+        return self.timeline.coverage()
+
+    def gaps(self) -> list[GapInterval]:
+        """Return the gaps in between, in order; the last one is open while no event confirms a new epoch."""
+        return self.timeline.gaps()
+
+    def contracts(self) -> list[ContractChanged]:
+        """Return the states of the contract in order of time; the first one held at the beginning of the history."""
+        return list(self._writer.contracts.changes)
+
+    def epoch(self) -> UpdateId | None:
+        """Return the name of the newest epoch held, its keyframe's update id; None while there is none."""
+        return self.timeline.epoch()
+
+    def seconds_held(self) -> int:
+        """Return the whole seconds with final answers, without gaps."""
+        return sum(interval.end - interval.start for interval in self.coverage()) // 1000
+
+    @property
+    def events(self) -> int:
+        """Number of depth events held."""
+        return sum(segment.events for segment in self.timeline.segments)
+
+    @property
+    def level_changes(self) -> int:
+        """Number of level changes held."""
+        return sum(segment.changes for segment in self.timeline.segments)
+
+    @property
+    def segments(self) -> int:
+        """Number of segments held."""
+        return len(self.timeline.segments)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the files: sealed segments, and logs of the others."""
+        return self._writer.file_bytes
+
+    def oldest_start(self) -> Millis | None:
+        """Return the first instant that is answered about; None while there is none."""
+        oldest = self.timeline.segments[0] if self.timeline.segments else self._shown
+        return None if oldest is None else oldest.start
+
+    def drop_oldest(self) -> bool:
+        """Drop the oldest segment if it is a file and not the only one; return whether it was."""
+        return self._writer.drop_oldest()
+
+    def expire(self, oldest: Millis) -> None:
+        """Drop the segments that end before an instant, for a symbol without events that would give the time."""
+        self._writer.expire(oldest)
+
+    # --- health
+
+    @property
+    def error(self) -> str | None:
+        """Why the history is not written or sealed, in words; None while it is."""
+        return self._writer.error
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether new events are stored."""
+        return self._writer.write_error is None
+
+    @property
+    def unsealed(self) -> int:
+        """Number of segments that have ended and are not files yet."""
+        return self._writer.unsealed
+
+    @property
+    def damaged_files(self) -> dict[str, str]:
+        """The files that are unusable in whole or in part, each with the reason."""
+        return self._writer.damage.files
+
+    # --- one instant
+
+    def segment_at(self, time: Millis) -> Segment:
+        """Return the segment or the unconfirmed book that covers an instant. Raises BeforeHistory or HistoryGap."""
+        shown = self._shown
+        if shown is None:
+            return self.timeline.at(time)  # nearly always
+        if time >= shown.start and self._is_shown:
+            return shown
+        try:
+            return self.timeline.at(time)
+        except BeforeHistory as refusal:
+            raise BeforeHistory(time, refusal.oldest or shown.start) from None
+
+    def told_at(self, time: Millis) -> Segment:
+        """Return the segment or the unconfirmed book that streams read. Raises BeforeHistory or HistoryGap."""
+        if self._shown is not None and time >= self._shown.start:
+            return self._shown
+        return self.timeline.told_at(time)
+
+    def level_at(self, price: Price, time: Millis) -> LevelState:
+        """Return the state of a price at an instant. Raises BeforeHistory or HistoryGap."""
+        return self.level_in(self.segment_at(time), price, time)
+
+    def level_in(self, segment: Segment, price: Price, time: Millis) -> LevelState:
+        """Return the state of a price at an instant of a segment. Raises BeforeHistory or HistoryGap for damage."""
+        try:
+            if segment.instrument is self._writer.instrument:
+                return segment.level_at(price, time)
+            return self._converted(segment, price, time)
+        except DamagedSegment as error:
+            raise self._refusal(segment, time) from error
+
+    def point_at(self, price: Price, time: Millis) -> PointState:
+        """Return the quantities of a price at an instant and a second before. Raises BeforeHistory or HistoryGap."""
+        segment, earlier = self.segment_at(time), Millis(time - DIFFERENCE_MS)
+        if earlier >= segment.start and segment.instrument is self._writer.instrument:
+            try:
+                return segment.point_at(price, time, earlier)  # nearly always: one look-up serves both
+            except DamagedSegment:
+                pass  # one of the two may be known
+        quantity, as_of, update_id, _ = self.level_at(price, time)
+        return quantity, self.quantity_before(price, time), as_of, update_id
+
+    def _refusal(self, segment: Segment, time: Millis) -> BeforeHistory | HistoryGap:
+        """Return the refusal for an instant of a damaged segment."""
+        try:
+            self.segment_at(time)
+        except (BeforeHistory, HistoryGap) as refusal:
+            return refusal  # the whole segment is damaged
+        return HistoryGap(start=Millis(segment.start - 1), end=segment.end, cause=Cause.DAMAGED.value)
+
+    def _whole(self, segment: Segment, time: Millis, work: Cooperative[_Answer]) -> Cooperative[_Answer]:
+        """Run a work of a segment; damage becomes a refusal."""
+        try:
+            return (yield from work)
+        except DamagedSegment as error:
+            raise self._refusal(segment, time) from error
+
+    def _converted(self, segment: Segment, price: Price, time: Millis) -> LevelState:
+        return in_finer_steps(lambda own: segment.level_at(own, time), price, *self._factors(segment))
+
+    @retry_on_rescale
+    def book_at(self, time: Millis) -> Cooperative[BookView]:
+        """Return the whole known book at an instant. Raises BeforeHistory or HistoryGap."""
+        return (yield from self.book_in(self.segment_at(time), time))
+
+    @retry_on_rescale
+    def last_book(self) -> Cooperative[BookView]:
+        """Return the whole known book after the last event held. Raises BeforeHistory or HistoryGap."""
+        segment = self.timeline.last_segment()
+        return (yield from self.book_in(segment, segment.last_time))
+
+    def book_in(self, segment: Segment, time: Millis) -> Cooperative[BookView]:
+        """Return the book at an instant of a segment. Raises BeforeHistory or HistoryGap."""
+        return (yield from self._whole(segment, time, self._view(segment, time)))
+
+    def _view(self, segment: Segment, time: Millis) -> Cooperative[BookView]:
+        view = yield from segment.view_at(time)
+        return view.rescaled(self.instrument)
+
+    @retry_on_rescale
+    def nearest_at(
+        self, price: Price, time: Millis, side: Side | None = None
+    ) -> Cooperative[tuple[Nearest | None, LevelState]]:
+        """Return the level (of a side) nearest to a price at an instant, and the state of the price itself.
+
+        Raises BeforeHistory or HistoryGap.
+        """
+        state = self.level_at(price, time)
+        segment = self.segment_at(time)
+        if segment.instrument == self.instrument:
+            return (yield from self._whole(segment, time, segment.nearest_at(price, time, side))), state
+        view = yield from self.book_at(time)
+        return view.nearest(price, side), state
+
+    def _factors(self, segment: Segment) -> tuple[int, int]:
+        return segment.instrument.factors_to(self.instrument)
+
+    # --- many instants
+
+    @retry_on_rescale
+    def changes_of(
+        self, price: Price, start: Millis, end: Millis, *, limit: int, after: Millis | None = None
+    ) -> Cooperative[LevelPage]:
+        """Return about `limit` of a price's changes from `start` to `end`, both included; after a page's `next`."""
+        pages: PageMaker[ChangeRows] = PageMaker(limit)
+        begin, first = (start, start) if after is None else (after, Millis(after + 1))
+        for segment, low, high in self.timeline.walk(begin, end):
+            try:
+                state = self.level_at(price, low)
+                rows = self.changes_in(segment, price, max(low, first), high)
+            except (HistoryGap, BeforeHistory):
+                continue  # damaged, so no stretch covers it
+            if pages.add(segment, Stretch(low, high, state), rows):
+                break
+            yield
+        return LevelPage(self.instrument, ChangeRows.joined(pages.rows), pages.stretches, pages.next)
+
+    def changes_in(self, segment: Segment, price: Price, start: Millis, end: Millis) -> ChangeRows:
+        """Return a price's changes in one segment. Raises HistoryGap if that is damaged."""
+        price_factor, quantity_factor = self._factors(segment)
+        own_price, rest = divmod(price, price_factor)
+        if rest:
+            return ChangeRows.joined()
+        try:
+            rows = segment.changes_of(own_price, start, end)
+            return rows._replace(quantities=finer(rows.quantities, quantity_factor))
+        except DamagedSegment as error:
+            raise self._refusal(segment, start) from error
+
+    def events_in(self, segment: Segment, after: UpdateId, start: Millis, end: Millis) -> Cooperative[EventRows]:
+        """Return a segment's events from `start` to `end`, both included, that come after an update id.
+
+        Raises DamagedSegment.
+        """
+        rows = yield from segment.events_between(after, start, end)
+        price_factor, quantity_factor = self._factors(segment)
+        return rows._replace(
+            prices=finer(rows.prices, price_factor), quantities=finer(rows.quantities, quantity_factor)
+        )
+
+    def range_at(self, segment: Segment, time: Millis) -> KnownRange:
+        """Return the range known at an instant of a segment. Raises DamagedSegment."""
+        return segment.range_at(time).rescaled(self._factors(segment)[0])
+
+    @retry_on_rescale
+    def best_between(
+        self, start: Millis, end: Millis, *, limit: int, after: Millis | None = None
+    ) -> Cooperative[BestPage]:
+        """Return about `limit` rows: the best prices at every stretch's start, and after every event that moved them.
+
+        A page after another one's `next` begins with the state there, which was the last row of the one before.
+        """
+        pages: PageMaker[BestRows] = PageMaker(limit if after is None else limit + 1)
+        for segment, low, high in self.timeline.walk(start if after is None else after, end):
+            try:
+                goes_on = pages.goes_on(segment, low)
+                # A stretch that continues the one before also has the events of the millisecond at the seam.
+                rows = segment.best_between(Millis(low - 1) if goes_on else low, high)
+                factors = self._factors(segment) * 2
+                best = np.stack([finer(rows.best[:, at], factor) for at, factor in enumerate(factors)], axis=1)
+            except DamagedSegment:
+                continue
+            moved = np.append(True, (best[1:] != best[:-1]).any(axis=1))
+            moved[0] = not goes_on
+            if pages.add(segment, Stretch(low, high), BestRows(rows.times[moved], rows.update_ids[moved], best[moved])):
+                break
+            yield
+        return BestPage(self.instrument, BestRows.joined(pages.rows), pages.stretches, pages.next)
+
+    @retry_on_rescale
+    def quantities_at(self, prices: Sequence[Price], times: Sequence[Millis]) -> Cooperative[PairStates]:
+        """Return the states of many pairs of a price and an instant, with the quantities a second before."""
+        states = PairStates([], [], [], [], {})
+        quantities, befores, as_of, update_ids, refusals = states
+        for place, (price, time) in enumerate(zip(prices, times, strict=True)):
+            quantity, before, event_time, update_id = None, None, Millis(0), UpdateId(0)
+            try:
+                quantity, before, event_time, update_id = self.point_at(price, time)
+            except (BeforeHistory, HistoryGap) as refusal:
+                refusals[place] = type(refusal)
+            quantities.append(quantity)
+            befores.append(before)
+            as_of.append(event_time)
+            update_ids.append(update_id)
+            if place % PAIRS_A_SLICE == PAIRS_A_SLICE - 1:
+                yield
+        return states
+
+    def quantity_before(self, price: Price, time: Millis) -> SignedQuantity | None:
+        """Return the quantity of a price a second before an instant; None if it is unknown."""
+        earlier = Millis(time - DIFFERENCE_MS)
+        try:
+            segment = self.segment_at(earlier)
+            if segment.instrument is self._writer.instrument:
+                return segment.quantity_at(price, earlier)
+            return self._converted(segment, price, earlier).quantity
+        except (BeforeHistory, HistoryGap, DamagedSegment):
+            return None
+
+    def warm(self) -> Iterator[None]:
+        """Decode recent segments ahead, newest first and in slices."""
+        newest = self.last_time or 0
+        for segment in reversed(tuple(self.timeline.segments)):
+            with suppress(DamagedSegment):
+                if segment.end is None or segment.end > newest - WARM_MS:
+                    yield from segment.load()
+                elif not segment.load_index():
+                    return
+                yield

@@ -1,0 +1,1 @@
+"""Writing side of history: write-ahead log, sealing, recovery, retention."""

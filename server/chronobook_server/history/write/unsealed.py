@@ -1,0 +1,149 @@
+"""Segments that have ended and are not sealed yet: they answer from memory, behind their logs."""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from chronobook_server.history.format.file_origin import DamagedFile, UnknownFormat
+from chronobook_server.history.segment.cache import CacheBudget
+from chronobook_server.history.segment.damage import Damage
+from chronobook_server.history.segment.head import HeadSegment
+from chronobook_server.history.segment.sealed import SealedSegment
+from chronobook_server.history.segment.timeline import Timeline
+from chronobook_server.history.write.recovery import FoundLog, segment_name
+from chronobook_server.history.write.seal import Sealer, SealJob
+from chronobook_server.storage.files import Files, GrowingFile
+
+# Segments of a symbol that may wait to be sealed: three hours of segments of five minutes.
+MAX_UNSEALED = 36
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """Segment that has ended, with its log; `is_in_work` while the sealer has it.
+
+    `unwritten` is the record of its end while that cannot be written.
+    """
+
+    segment: HeadSegment
+    name: str
+    log: GrowingFile
+    unwritten: bytes | None
+    size_bytes: int
+    is_in_work: bool = False
+
+    def write_end(self) -> None:
+        """Write the record of the epoch's end, if it is missing and the disk takes it."""
+        if self.unwritten is not None:
+            with contextlib.suppress(OSError):
+                self.log.append(self.unwritten)
+                self.unwritten = None
+
+
+class Unsealed:
+    """Unsealed segments of a symbol. `error` tells why the last seal failed; `sealed` is called with each new file."""
+
+    def __init__(
+        self,
+        symbol: str,
+        exchange: str,
+        files: Files,
+        sealer: Sealer,
+        cache_budget: CacheBudget,
+        damage: Damage,
+        timeline: Timeline,
+    ) -> None:
+        self.error: str | None = None
+        self.is_new = False  # whether a segment waits that was not submitted yet
+        self.on_sealed: Callable[[SealedSegment], None] = lambda _: None
+        self._symbol = symbol
+        self._exchange = exchange
+        self._files = files
+        self._sealer = sealer
+        self._cache_budget = cache_budget
+        self._damage = damage
+        self._timeline = timeline
+        self._waiting: list[_Waiting] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def logs(self) -> list[GrowingFile]:
+        """The logs of all these segments."""
+        return [each.log for each in tuple(self._waiting)]
+
+    def full(self) -> str | None:
+        """Return why no other segment may wait; None while one may."""
+        if len(self._waiting) >= MAX_UNSEALED:
+            return f"{len(self._waiting)} segments wait to be sealed"
+        unsealed = self._cache_budget.unsealed
+        return None if unsealed.has_room() else f"{unsealed.size_bytes} bytes of segments wait to be sealed"
+
+    def found(self, found: Iterable[FoundLog]) -> None:
+        """Add the segments that an earlier server left."""
+        for each in found:
+            self.add(each.segment, each.name, each.file)
+
+    def add(self, segment: HeadSegment, name: str, log: GrowingFile, unwritten: bytes | None = None) -> None:
+        """Add a segment that has ended. The next `submit` hands it to the sealer."""
+        self._waiting.append(_Waiting(segment, name, log, unwritten, log.size))
+        self._cache_budget.unsealed.size_bytes += log.size
+        self.is_new = True
+
+    def submit(self) -> None:
+        """Hand all waiting segments to the sealer that it does not have yet."""
+        self.is_new = False
+        for waiting in tuple(self._waiting):
+            # If neither this nor a seal succeeds, a restart gives the gap the cause RESTART.
+            waiting.write_end()
+            if waiting.is_in_work:
+                continue
+            hot = waiting.segment
+            job = SealJob(self._symbol, self._exchange, waiting.name, segment_name(hot.start), hot)
+            waiting.is_in_work = True
+            self._sealer.submit(self._files, job, partial(self._done, waiting))
+
+    def _done(self, waiting: _Waiting, error: str | None) -> None:
+        """Replace the segment by its file, if the file exists and agrees with memory."""
+        waiting.is_in_work = False
+        if waiting not in self._waiting:
+            return
+        hot = waiting.segment
+        name = segment_name(hot.start)
+        try:
+            if error is not None:
+                raise DamagedFile(error)
+            sealed = SealedSegment(
+                self._files, name, self._symbol, self._cache_budget, exchange=self._exchange, damage=self._damage
+            )
+            if not _is_same(hot, sealed):
+                raise DamagedFile(f"{name} differs from memory")
+        except (DamagedFile, UnknownFormat, OSError) as reason:
+            words = reason.strerror if isinstance(reason, OSError) else None
+            self.error = f"history cannot be sealed: {words or reason}"
+            return
+        self.error = None
+        self._timeline.replace(hot, sealed)
+        self._waiting.remove(waiting)
+        self._cache_budget.unsealed.size_bytes -= waiting.size_bytes
+        waiting.log.close()
+        # Recovery removes a log that cannot be removed now.
+        with contextlib.suppress(OSError):
+            self._files.remove(waiting.name)
+        self.on_sealed(sealed)
+
+
+def _is_same(hot: HeadSegment, sealed: SealedSegment) -> bool:
+    """Return whether a file's header agrees with memory. Its sections were compared when it was written."""
+    header = sealed.file.header
+    return (
+        (header.start, header.end, header.ended_by, header.continued)
+        == (hot.start, hot.end, hot.ended_by, hot.continued)
+        and (header.events, header.changes, header.levels) == (hot.events, hot.changes, len(hot.level_prices))
+        and (header.last_time, header.last_update_id) == (hot.last_time, hot.last_update_id)
+        and (header.baseline_time, header.baseline_update_id) == (hot.baseline_time, hot.baseline_update_id)
+        and (header.instrument.price_scale, header.instrument.quantity_scale)
+        == (hot.instrument.price_scale, hot.instrument.quantity_scale)
+    )

@@ -1,0 +1,381 @@
+"""Writer of the history: records become segments, each behind a log until its file is sealed.
+
+An event goes to the log, with one write, before it goes to memory. So a killed process loses no published event; `sync`
+makes events survive the machine's failure. A failed write ends the epoch: the gap's cause is DISK, and `claim_restart`
+tells when to try again with a whole book.
+
+The records come resolved: the writer decides neither on epochs and times, nor on the cuts between segments. A segment
+and its log begin with the first event that they hold.
+"""
+
+import contextlib
+from collections.abc import Callable
+
+from chronobook_server.domain.coverage import Cause
+from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.records import (
+    ContractChanged,
+    Cut,
+    EpochBegan,
+    Gap,
+    InstrumentChanged,
+    RangeWidened,
+    Record,
+    Resumed,
+    Suspended,
+    Update,
+)
+from chronobook_server.domain.values import Millis, Nanos
+from chronobook_server.history.format.wal import Start, TooFine, encode, encode_update, log_beginning
+from chronobook_server.history.segment.cache import CacheBudget
+from chronobook_server.history.segment.damage import Damage
+from chronobook_server.history.segment.head import HeadSegment
+from chronobook_server.history.segment.protocol import Segment
+from chronobook_server.history.segment.sealed import SealedSegment
+from chronobook_server.history.segment.timeline import Timeline
+from chronobook_server.history.write.contract_log import ContractLog
+from chronobook_server.history.write.recovery import Recovery, log_name
+from chronobook_server.history.write.retention import Retention
+from chronobook_server.history.write.seal import Sealer
+from chronobook_server.history.write.unsealed import Unsealed
+from chronobook_server.storage.files import Files, GrowingFile
+
+# Milliseconds of the exchange's time between a failed write and the next attempt.
+RETRY_MS = 1000
+
+
+class HistoryWriter:
+    """Writer of a symbol's records. `instrument`: the newest scales; `last_time`: `T` of the last event held.
+
+    `last_received`: receive time of the newest event held; None if the folder lacks it.
+    """
+
+    def __init__(
+        self,
+        symbol: str,
+        files: Files,
+        sealer: Sealer,
+        cache_budget: CacheBudget,
+        timeline: Timeline,
+        *,
+        retention_ms: int,
+        segment_ms: int,
+        exchange: str,
+    ) -> None:
+        """Open the files in the folder. Raises OSError."""
+        self.last_time: Millis | None = None
+        self.last_received: Nanos | None = None
+        self.on_segment_sealed: Callable[[], None] = lambda: None  # called when a segment has been sealed
+        self.damage = Damage()
+        self._symbol = symbol
+        self._exchange = exchange
+        self._files = files
+        self._timeline = timeline
+        self._retention_ms = retention_ms
+        self._retention = Retention(files, timeline, self.damage, segment_ms)
+        self._hot: HeadSegment | None = None
+        self._log: GrowingFile | None = None
+        self._opening: Start | Cut | None = None  # of the segment that the next event begins
+        self._is_closed = False
+        self._tried_at = Millis(0)  # time of the last attempt while writing fails
+        self.write_error: str | None = None
+        self.contracts = ContractLog(files)
+        self._unsealed = Unsealed(symbol, exchange, files, sealer, cache_budget, self.damage, timeline)
+        self._unsealed.on_sealed = self._take_sealed
+        found = Recovery(files, symbol, exchange, cache_budget, self.damage)
+        self._unsealed.found(found.unsealed)
+        segments: list[Segment] = [*found.sealed, *(log.segment for log in found.unsealed)]
+        for segment in sorted(segments, key=lambda each: each.start):
+            timeline.append(segment)
+        self.instrument = self._steps = Instrument(symbol)  # `_steps`: the scales of the records
+        self._measure_in(self._finest())
+        if timeline.segments:
+            self.last_time = max(segment.last_time for segment in timeline.segments)
+            self.last_received = timeline.segments[-1].last_received()
+            self._prune()
+        self.retry_seals()
+
+    def _finest(self) -> Instrument:
+        instrument = self.instrument
+        for scales in (segment.instrument for segment in self._timeline.segments):
+            instrument = instrument.finer(price_decimals=scales.price_scale, quantity_decimals=scales.quantity_scale)
+        return instrument
+
+    def _measure_in(self, instrument: Instrument) -> None:
+        """Accept records in the scales of an instrument, and answer in scales at least as fine."""
+        finest = self.instrument.finer(
+            price_decimals=instrument.price_scale, quantity_decimals=instrument.quantity_scale
+        )
+        if finest != self.instrument:
+            self.instrument = finest
+        self._steps = self.instrument if instrument == self.instrument else instrument
+        # A look-up compares instruments by identity, so that equal scales need no conversion.
+        for segment in self._timeline.segments:
+            if segment.instrument == self.instrument:
+                segment.instrument = self.instrument
+
+    @property
+    def damaged_files(self) -> list[str]:
+        """The files that are unusable in whole or in part."""
+        return list(self.damage.files)
+
+    @property
+    def seal_error(self) -> str | None:
+        """Why the last seal failed, in words; None if it did not."""
+        return self._unsealed.error
+
+    @property
+    def error(self) -> str | None:
+        """Why the history is not written or sealed, in words; None while it is."""
+        return self.write_error or self.seal_error
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the files: sealed segments, and logs of the others."""
+        sealed = sum(each.file.size for each in self._timeline.segments if isinstance(each, SealedSegment))
+        return sealed + sum(log.size for log in self._logs())
+
+    def _logs(self) -> list[GrowingFile]:
+        logs = self._unsealed.logs
+        return logs if self._log is None else [*logs, self._log]
+
+    # --- records
+
+    def append(self, record: Record) -> None:
+        """Append the next record. Raises ValueError, changing nothing, where an event goes back in time."""
+        match record:
+            case Update():
+                self._append_update(record)  # nearly always
+                return
+            case Cut():
+                if self._hot is not None:
+                    self._opening = record
+            case EpochBegan():
+                self.begin_epoch(record)
+            case Gap():
+                self._timeline.suspension = self._opening = None
+                if self._hot is not None:
+                    self._finish_epoch(record.cause)
+            case Suspended():
+                self._timeline.suspension = record
+            case Resumed():
+                self._timeline.suspension = None
+            case RangeWidened() | InstrumentChanged():
+                self._append_rare(record)
+            case ContractChanged():
+                self.contracts.append(record, Millis((self.last_time or record.time) - self._retention_ms))
+        if self._has_ended:
+            self.retry_seals()
+
+    def begin_epoch(self, began: EpochBegan) -> None:
+        """Begin an epoch with the next event."""
+        if self._is_closed:
+            return  # connections that are closed let go of events that they held back
+        if self._hot is not None:
+            self._finish_epoch(Cause.CHAIN_BREAK)  # its Gap is missing among the records
+        self._timeline.suspension = None
+        self._measure_in(began.book.instrument)
+        self._opening = Start.of(began.book, began.start)
+
+    def _append_update(self, update: Update) -> None:
+        opening, hot = self._opening, self._hot
+        if hot is None and opening is None:
+            return  # writing fails at present
+        if hot is not None and update.transaction_time < hot.last_time:
+            raise ValueError(f"an event of {update.transaction_time} comes after one of {hot.last_time}")
+        record = encode_update(update)
+        is_first = opening is not None or (hot is not None and hot.instrument is not self._steps)
+        try:
+            if is_first:
+                hot = self._open(opening, update.transaction_time, record)
+            elif self._log is not None:
+                self._log.append(record)
+        except OSError as error:
+            self._fail(error)
+            self.retry_seals()
+            return
+        assert hot is not None
+        hot.append(update)
+        self.last_time = update.transaction_time
+        self.last_received = update.receive_time
+        # Retention and seals come last, after the writer's own state is consistent.
+        if is_first:
+            self._prune()
+        if self.write_error is not None or self._has_ended:
+            self.write_error = None
+            self.retry_seals()  # the disk has room again
+
+    def _append_rare(self, record: RangeWidened | InstrumentChanged) -> None:
+        if isinstance(record, InstrumentChanged):
+            self._measure_in(record.instrument)
+        try:
+            if isinstance(self._opening, Start):
+                self._change_opening(self._opening, record)
+            elif self._hot is not None:
+                self._append_to(self._hot, record)
+        except OSError as error:
+            self._fail(error)
+
+    def _change_opening(self, opening: Start, record: RangeWidened | InstrumentChanged) -> None:
+        """Change the book that the next epoch begins with. Raises OSError."""
+        if isinstance(record, RangeWidened):
+            self._opening = opening.widened(record)
+            return
+        try:
+            self._opening = opening.rescaled(self._steps)
+        except OverflowError as error:
+            raise OSError(str(error)) from error
+
+    def _append_to(self, hot: HeadSegment, record: RangeWidened | InstrumentChanged) -> None:
+        """Write a record to the log, then append it to a segment. Raises OSError."""
+        assert self._log is not None
+        if isinstance(record, RangeWidened):
+            if hot.instrument != self._steps:
+                raise OSError(str(TooFine(self._steps)))
+            self._log.append(encode(record))
+            hot.widen(record)
+            return
+        try:
+            hot.rescale(self._steps)  # first, because the log must not hold a scale that does not fit
+        except OverflowError:
+            return  # the next event begins a segment in the finer steps, and this one keeps its own
+        self._log.append(encode(record))
+
+    def _finish_epoch(self, cause: Cause) -> None:
+        """End the epoch with the hot segment."""
+        hot, log = self._hot, self._log
+        assert hot is not None
+        assert log is not None
+        end = encode(Gap(start=hot.last_time, update_id=hot.last_update_id, cause=cause))
+        hot.finish_epoch(cause)
+        self._retire(hot, log, end)
+        self._hot = self._log = None
+
+    # --- logs
+
+    def _begin_log(self, start: Start, records: list[bytes]) -> GrowingFile:
+        """Return a new log that already holds these records, so that no log exists without an event. Raises OSError."""
+        name = log_name(start.start)
+        with contextlib.suppress(FileNotFoundError):
+            self._files.size(name)
+            self._files.set_aside(name)  # an unreadable log is never overwritten
+        log = self._files.grow(name)
+        try:
+            log.append(b"".join((log_beginning(start, self._symbol, self._exchange), *records)))
+        except OSError:
+            log.close()
+            with contextlib.suppress(OSError):
+                self._files.remove(name)
+            raise
+        return log
+
+    def _open(self, opening: Start | Cut | None, time: Millis, record: bytes) -> HeadSegment:
+        """Begin a segment, and its log with the record of its first event. Raises OSError.
+
+        Without an opening, the segment before has no room for the finer steps of the event, and ends before it.
+        """
+        self._check_room()  # otherwise short epochs would never meet the bound
+        before, log = self._hot, self._log
+        if isinstance(opening, Start):
+            start, hot = opening, HeadSegment(opening)
+        else:
+            assert before is not None
+            start, hot = self._following(before, opening, time)
+        if time < start.start:
+            raise ValueError(f"an event of {time} comes before its segment, which begins at {start.start}")
+        hot.instrument = self._steps
+        self._log = self._begin_log(start, [record])
+        if before is not None and log is not None:
+            before.finish(start.start, None)
+            self._retire(before, log)
+        self._hot, self._opening = hot, None
+        self._timeline.append(hot)
+        return hot
+
+    def _following(self, before: HeadSegment, cut: Cut | None, time: Millis) -> tuple[Start, HeadSegment]:
+        """Return where the next segment of an epoch begins, and the segment. Raises OSError."""
+        try:
+            if time == before.last_time:
+                raise OverflowError(f"two events of one millisecond share no scale of {self._symbol}")
+            return before.following(Millis(before.last_time + 1) if cut is None else cut.start, self._steps)
+        except OverflowError as error:
+            raise OSError(str(error)) from error
+
+    def _check_room(self) -> None:
+        full = self._unsealed.full()
+        if full is not None:
+            raise OSError(full)
+
+    def fail(self, error: OSError) -> None:
+        """Stop writing for a while: the history stays, and new events are not stored. `error` gives the reason."""
+        self._fail(error)
+        self.retry_seals()
+
+    def _fail(self, error: OSError) -> None:
+        self.write_error = f"history is not being written: {error.strerror or error}"
+        self._opening = None
+        if self._hot is not None:
+            self._tried_at = self.last_time or self._tried_at
+            self._finish_epoch(Cause.DISK)
+
+    def claim_restart(self, time: Millis) -> bool:
+        """Claim the next attempt to write again, with the book as it is at this `T`; return whether one is due."""
+        if self.write_error is None or self._hot is not None or self._opening is not None:
+            return False
+        if time < self._tried_at + RETRY_MS or self._unsealed.full() is not None:
+            return False
+        self._tried_at = time
+        return True
+
+    def sync(self) -> None:
+        """Make all bytes written before this call durable. May run in another thread. Raises OSError."""
+        for log in self._logs():
+            log.sync()
+
+    def close(self) -> None:
+        """End the epoch with cause RESTART, and begin to seal it; the last records are in the log when this returns."""
+        self._is_closed = True
+        self._opening = None
+        if self._hot is not None:
+            self._finish_epoch(Cause.RESTART)
+        self._hot = None  # an epoch without an event still answers, and no event is added
+        self.retry_seals()
+
+    # --- sealing
+
+    @property
+    def unsealed(self) -> int:
+        """Number of segments that have ended and are not files yet."""
+        return len(self._unsealed)
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._unsealed.is_new
+
+    def _retire(self, hot: HeadSegment, log: GrowingFile, record: bytes | None = None) -> None:
+        """Queue a segment for sealing; `retry_seals` submits it once the writer's state is consistent."""
+        self._unsealed.add(hot, log_name(hot.start), log, record)
+
+    def retry_seals(self) -> None:
+        """Submit all waiting segments to the sealer."""
+        self._unsealed.submit()
+
+    def _take_sealed(self, sealed: SealedSegment) -> None:
+        if sealed.instrument == self.instrument:
+            sealed.instrument = self.instrument
+        self.on_segment_sealed()
+
+    # --- retention
+
+    def _prune(self) -> None:
+        assert self.last_time is not None
+        self._retention.drop_before(Millis(self.last_time - self._retention_ms), least=1)
+
+    def expire(self, oldest: Millis) -> None:
+        """Drop files that end before an instant, the newest one too; not while events come, which give the time."""
+        if self._hot is None:
+            self._retention.drop_before(oldest, least=0)
+
+    def drop_oldest(self) -> bool:
+        """Drop the oldest segment if it is a file and not the only one; return whether it was."""
+        return self._retention.drop_oldest(least=1)

@@ -1,1 +1,0 @@
-"""Streams: the subscribers of a symbol, their messages, and their positions."""

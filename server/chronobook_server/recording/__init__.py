@@ -1,0 +1,1 @@
+"""Capture of an exchange's streams to files."""

@@ -1,0 +1,186 @@
+"""Recorder of symbols' streams, with the snapshots that turn them into books.
+
+A recorder keeps no book, and decodes frames only to pair events with snapshots. It fetches a snapshot of a symbol after
+its first event, after every reconnect, and in every new file, so that each file can be replayed alone.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from random import Random
+from urllib.parse import quote
+
+import structlog
+
+from chronobook_server.config.settings import ALL_SYMBOLS
+from chronobook_server.domain.values import UpdateId
+from chronobook_server.recording.capture_file import CaptureFile, RecordingNetwork
+from chronobook_server.venue.backoff import STRETCH_SECONDS, retry_delay
+from chronobook_server.venue.binance_futures.frames import MalformedFrame, decode_frame, decode_snapshot, depth_stream
+from chronobook_server.venue.binance_futures.rate_limit import depth_weight
+from chronobook_server.venue.connection_pool import STREAMS_PER_CONNECTION
+from chronobook_server.venue.connector import Connector
+from chronobook_server.venue.feed import SymbolNotListed
+from chronobook_server.venue.request_gate import RequestGate, RequestRefused
+from chronobook_server.venue.transport import Disconnected, Network, Unreachable
+
+_LIMIT = 1000
+# Each symbol has two streams.
+_SYMBOLS_PER_CONNECTION = STREAMS_PER_CONNECTION // 2
+
+log = structlog.get_logger(__name__)
+
+
+async def record(
+    network: Network, symbols: Sequence[str], update_speed: str, recording: CaptureFile, *, random: Random
+) -> None:
+    """Record these symbols until cancelled; `ALL` among them adds every contract that is traded at the start.
+
+    Closes the network at its end. Raises SymbolNotListed.
+    """
+    try:
+        await MarketDataCapture(RecordingNetwork(network, recording), update_speed, recording, random).run(symbols)
+    finally:
+        await network.close()
+
+
+class MarketDataCapture:
+    """Connections of a recorder, and its requests. `network` records all frames and replies."""
+
+    def __init__(self, network: RecordingNetwork, update_speed: str, recording: CaptureFile, random: Random) -> None:
+        self._network = network
+        self._connector = Connector(network)
+        self._update_speed = update_speed
+        self._recording = recording
+        self._random = random
+        # A recorder stores no state, so it does not store a ban either.
+        self._requests = RequestGate(network, random, held=lambda _: None)
+        self._symbols: tuple[str, ...] = ()
+        self._file_number = 0
+        # Symbols without an event since their connection, or the file, began; and the update id that a snapshot must
+        # reach.
+        self._awaited: set[str] = set()
+        self._reach: dict[str, UpdateId] = {}
+        self._is_info_due = False
+        self._due: dict[str, None] = {}
+        self._changed = asyncio.Event()
+
+    async def run(self, symbols: Sequence[str]) -> None:
+        """Record until cancelled. Raises SymbolNotListed."""
+        info = await self._requests.first_exchange_info()
+        self._file_number = self._recording.file_number
+        missing = [
+            symbol for symbol in symbols if symbol != ALL_SYMBOLS and symbol not in info.contracts.keys() | info.odd
+        ]
+        if missing:
+            raise SymbolNotListed(f"the exchange does not list {', '.join(missing)}")
+        traded = [symbol for symbol, contract in info.contracts.items() if contract.is_trading]
+        wanted = [*symbols, *traded] if ALL_SYMBOLS in symbols else symbols
+        self._symbols = tuple(dict.fromkeys(symbol for symbol in wanted if symbol != ALL_SYMBOLS))
+        self._await_events(self._symbols)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for start in range(0, len(self._symbols), _SYMBOLS_PER_CONNECTION):
+                    part = self._symbols[start : start + _SYMBOLS_PER_CONNECTION]
+                    tasks.create_task(self._keep_connection(part))
+                tasks.create_task(self._fetch())
+        finally:
+            silent = [symbol for symbol in self._symbols if symbol not in self._reach]
+            if silent:
+                log.warning("symbols_silent", symbols=silent)
+
+    # --- streams
+
+    async def _keep_connection(self, symbols: tuple[str, ...]) -> None:
+        names = (name for symbol in symbols for name in self._streams(symbol))
+        path = f"/stream?streams={'/'.join(quote(name, safe='@') for name in names)}"
+        attempt = 0
+        while True:
+            await asyncio.sleep(retry_delay(attempt, self._random.random))
+            attempt += 1
+            try:
+                socket = await self._connector.open(path)
+            except Unreachable as error:
+                if attempt == 1:
+                    log.warning("stream_not_opened", error=str(error))
+                continue
+            log.info("stream_opened", symbols=len(symbols))
+            opened_at = self._network.monotonic()
+            try:
+                while True:
+                    self._take(await socket.receive())
+                    if self._network.monotonic() - opened_at >= STRETCH_SECONDS:
+                        attempt = 1
+            except Disconnected as error:
+                log.warning("stream_ended", reason=str(error))
+            finally:
+                await socket.close()
+            self._await_events(symbols)
+
+    def _streams(self, symbol: str) -> tuple[str, str]:
+        return depth_stream(symbol, self._update_speed), f"{symbol.lower()}@bookTicker"
+
+    def _await_events(self, symbols: tuple[str, ...]) -> None:
+        self._awaited.update(symbols)
+        for symbol in symbols:
+            self._due.pop(symbol, None)
+
+    def _take(self, frame: bytes | str) -> None:
+        """Check whether a frame, which is already recorded, is the first one of its symbol."""
+        if self._recording.file_number != self._file_number:
+            self._file_number = self._recording.file_number
+            self._is_info_due = True
+            self._await_events(self._symbols)
+            self._changed.set()
+        if not self._awaited:
+            return
+        try:
+            decoded = decode_frame(frame, self._requests.time())
+        except MalformedFrame:
+            return
+        if decoded is not None and decoded[0] in self._awaited:
+            symbol, update = decoded
+            self._awaited.discard(symbol)
+            self._reach[symbol] = update.previous_final_update_id
+            self._due[symbol] = None
+            self._changed.set()
+
+    # --- requests
+
+    async def _fetch(self) -> None:
+        """Send the due requests one after the other until cancelled."""
+        failures = 0
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self._is_info_due or self._due:
+                await asyncio.sleep(retry_delay(failures, self._random.random))
+                failures = 0 if await self._fetch_next() else failures + 1
+
+    async def _fetch_next(self) -> bool:
+        """Send the first due request; return whether it succeeded."""
+        symbol = None if self._is_info_due else next(iter(self._due), None)
+        try:
+            if self._is_info_due:
+                await self._requests.exchange_info()
+                self._is_info_due = False
+            elif symbol is not None:
+                await self._snapshot(symbol)
+        except (Unreachable, RequestRefused, MalformedFrame) as error:
+            log.warning("request_failed", symbol=symbol, error=str(error))
+            # A lost connection may have made it needless meanwhile; otherwise it goes to the end of the queue.
+            if symbol is not None and symbol not in self._awaited:
+                self._due.pop(symbol, None)
+                self._due[symbol] = None
+            return False
+        return True
+
+    async def _snapshot(self, symbol: str) -> None:
+        """Fetch a symbol's snapshot. Raises Unreachable, Refused or MalformedFrame."""
+        await self._requests.acquire(depth_weight(_LIMIT))
+        if symbol not in self._due:
+            return
+        del self._due[symbol]
+        body = await self._requests.get(f"/fapi/v1/depth?symbol={quote(symbol)}&limit={_LIMIT}")
+        snapshot = decode_snapshot(body, limit=_LIMIT, receive_time=self._requests.time())
+        if snapshot.last_update_id < self._reach[symbol]:
+            raise RequestRefused("the snapshot is older than the first event")

@@ -1,0 +1,1 @@
+"""The running server: its tasks, metrics, maintenance and sealing process."""

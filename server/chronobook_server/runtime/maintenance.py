@@ -1,0 +1,205 @@
+"""Histories of a server: opening, and periodic work on them apart from the path of events."""
+
+import asyncio
+import contextlib
+import time
+from functools import partial
+from statistics import median_high
+
+import structlog
+
+from chronobook_server.config.settings import ServeSettings
+from chronobook_server.domain.values import Millis
+from chronobook_server.history.directory.data_directory import DataDirectory, DirectoryRefused, trim
+from chronobook_server.history.directory.unserved import UnservedHistory
+from chronobook_server.history.query.history import SymbolHistory
+from chronobook_server.history.segment.cache import CacheBudget
+from chronobook_server.runtime.seal_pool import SealPool
+from chronobook_server.runtime.supervisor import Supervisor
+
+# Seconds between attempts to seal segments whose seal has failed. A choice: their logs are durable meanwhile.
+_RETRY_SECONDS = 10.0
+# Seconds between checks for expired segments of histories without a running stream.
+_AGE_SECONDS = 30.0
+# Seconds between two looks at the lock. A choice: for so long two servers may write to one directory.
+_LOOK_SECONDS = 5.0
+# Threads that make files durable.
+_SYNCERS = 4
+# Seconds for seals at the end. A segment that is not sealed by then keeps its log, and the next server seals it.
+_STOP_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class HistoryMaintenance:
+    """The data directory of a server in use, with the history of each of its symbols. Raises DirectoryRefused.
+
+    A symbol whose history cannot be opened is left out. If that holds for every named symbol, the directory is refused.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.directory = DataDirectory(settings.data_dir, settings.rest_url)
+        self._limit = settings.retention_bytes
+        self._sync_seconds = settings.sync_interval_ms / 1000
+        self._retention_ms = settings.retention_ms
+        self._sealed_symbols: asyncio.Queue[str] = asyncio.Queue()
+        self.sealer = SealPool()
+        self.durable_at = time.monotonic()  # all bytes written before this time are durable
+        self._tasks: Supervisor | None = None
+        self._cache_budget = CacheBudget()
+        self.unsealed = self._cache_budget.unsealed
+        self.histories: dict[str, SymbolHistory] = {}
+        self._leftovers: dict[str, UnservedHistory] = {}
+        held = self.directory.symbols() if settings.all_symbols else ()
+        try:
+            self._open_all((*settings.symbols, *held), named=settings.symbols)
+            self._leftovers = self.directory.leftovers(self.histories)
+        except BaseException:
+            self.directory.close()
+            raise
+
+    def _open_all(self, symbols: tuple[str, ...], *, named: tuple[str, ...]) -> None:
+        refused: dict[str, DirectoryRefused] = {}
+        for symbol in dict.fromkeys(symbols):
+            try:
+                self.open(symbol)
+            except DirectoryRefused as error:
+                refused[symbol] = error
+        if named and set(named) <= set(refused):
+            raise refused[named[0]]
+        for symbol, refusal in refused.items():
+            log.error("history_not_opened", symbol=symbol, reason=str(refusal))
+
+    def open(self, symbol: str) -> SymbolHistory:
+        """Open the history of another symbol. Raises DirectoryRefused."""
+        history = self.directory.open(
+            symbol, self.sealer, retention_ms=self._retention_ms, cache_budget=self._cache_budget
+        )
+        self._leftovers.pop(symbol, None)
+        self.histories[symbol] = history
+        history.tell(partial(self._sealed_symbols.put_nowait, symbol), partial(_tell_of_damage, symbol))
+        return history
+
+    def start(self, tasks: Supervisor) -> None:
+        """Start the periodic work, in these tasks."""
+        for symbol in self.histories:
+            self._sealed_symbols.put_nowait(symbol)  # to decode existing segments ahead
+        self._tasks = tasks
+        tasks.keep("seal", self.sealer.run)
+        tasks.keep("sync", self._sync)
+        tasks.keep("retry", self._retry)
+        tasks.keep("tend", self._tend)
+        tasks.keep("age", self._age)
+        tasks.need("directory", self._watch_directory)
+
+    async def _sync(self) -> None:
+        """Make written bytes durable at intervals. A loss of power costs one interval at most, a kill costs nothing."""
+        while True:
+            await asyncio.sleep(self._sync_seconds)
+            await self._sync_all()
+
+    async def _sync_all(self) -> None:
+        # Several threads sync at once, because a disk makes many files durable in about the time of one.
+        begun = time.monotonic()
+        histories = list(self.histories.values())
+        parts = [histories[first::_SYNCERS] for first in range(min(_SYNCERS, len(histories)))]
+        faults: list[Exception] = []
+        for failed in await asyncio.gather(*(asyncio.to_thread(_sync, part) for part in parts)):
+            for history, error in failed:
+                if isinstance(error, OSError):
+                    history.fail(error)
+                else:
+                    faults.append(error)
+        if faults:
+            raise faults[0]  # after all other histories are durable
+        self.durable_at = begun
+
+    async def _retry(self) -> None:
+        while True:
+            await asyncio.sleep(_RETRY_SECONDS)
+            for history in self.histories.values():
+                history.retry_seals()
+
+    async def _tend(self) -> None:
+        """After each seal, enforce the limit of bytes, and decode recent segments ahead."""
+        while True:
+            symbol = await self._sealed_symbols.get()
+            self._trim()
+            for _ in self.histories[symbol].warm():
+                await asyncio.sleep(0)
+
+    def _trim(self) -> None:
+        if self._limit is not None:
+            trim((*self.histories.values(), *self._leftovers.values()), self._limit)
+
+    async def _age(self) -> None:
+        """Expire the segments of symbols without new events, which would otherwise give the time."""
+        while True:
+            self.age()
+            # A file set aside is dated by its modification time. A thread looks into the folders, because that takes
+            # long.
+            await asyncio.to_thread(self.directory.drop_aside, time.time() - self._retention_ms / 1000, self._room())
+            await asyncio.sleep(_AGE_SECONDS)
+
+    def _room(self) -> int | None:
+        """Return how many bytes the histories leave to the files set aside; None if there is no bound."""
+        if self._limit is None:
+            return None
+        histories = sum(history.size_bytes for history in self.histories.values())
+        return max(self._limit - histories - sum(leftover.size_bytes for leftover in self._leftovers.values()), 0)
+
+    def age(self) -> None:
+        """Drop expired segments, and enforce the limit of bytes."""
+        # The present is the exchange's time, because a past day may be replayed. The median protects from one symbol's
+        # wrong time.
+        newest = [history.last_time for history in self.histories.values() if history.last_time is not None]
+        if newest:
+            oldest = Millis(median_high(newest) - self._retention_ms)
+            for history in self.histories.values():
+                history.expire(oldest)
+            for leftover in self._leftovers.values():
+                leftover.expire(oldest)
+        self._trim()
+        for symbol in [symbol for symbol, held in self._leftovers.items() if held.oldest_start() is None]:
+            del self._leftovers[symbol]
+            self.directory.drop_empty(symbol)
+
+    async def _watch_directory(self) -> None:
+        """Raise DirectoryRefused once this server loses the directory, because two servers must not write to it."""
+        while True:
+            self.directory.check()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def close(self) -> None:
+        """Close the histories: later events are not stored, and the gap that begins has the cause RESTART."""
+        for history in self.histories.values():
+            history.close()
+
+    async def stop(self) -> None:
+        """Close everything; all events are durable when this returns, and sealed unless that takes too long."""
+        try:
+            self.close()
+            await self._sync_all()
+            if self._tasks is not None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.sealer.drain(), _STOP_SECONDS)
+                for name in ("seal", "sync", "retry", "tend", "age", "directory"):
+                    await self._tasks.cancel(name)
+        finally:
+            self.directory.close()
+
+
+def _tell_of_damage(symbol: str, name: str, reason: str) -> None:
+    log.error("history_file_unusable", symbol=symbol, file=name, reason=reason)
+
+
+def _sync(histories: list[SymbolHistory]) -> list[tuple[SymbolHistory, Exception]]:
+    """Make histories durable; return those that could not be, with the reason. Runs in another thread."""
+    failed: list[tuple[SymbolHistory, Exception]] = []
+    for history in histories:
+        try:
+            history.sync()
+        except Exception as error:
+            # An exception in one history must not stop the sync of the others.
+            failed.append((history, error))
+    return failed

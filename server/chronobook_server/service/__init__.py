@@ -1,1 +1,0 @@
-"""gRPC service: thin handlers between the contract and the markets."""

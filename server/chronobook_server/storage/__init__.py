@@ -1,0 +1,1 @@
+"""Files behind a small interface, and the local disk that implements it."""

@@ -1,0 +1,1 @@
+"""Subscriptions to levels and books, and the broker that publishes to them."""

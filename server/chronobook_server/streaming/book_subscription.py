@@ -1,0 +1,168 @@
+"""Stream of a book: all known levels, or the best levels of each side."""
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from chronobook_server.book.sorted_view import BookView
+from chronobook_server.domain.cooperative import Cooperative
+from chronobook_server.domain.coverage import KnownRange
+from chronobook_server.domain.values import Millis, UpdateId
+from chronobook_server.history.query.replay import BookSteps, GapStep, Position, book_steps, known_range_after
+from chronobook_server.history.segment.rows import EventRows
+from chronobook_server.streaming.messages import BookMessage
+from chronobook_server.streaming.subscription import Source, Subscription
+
+
+class OrderedLevels:
+    """Signed levels of a book with their prices in order, so that the best ones are cheap after every event."""
+
+    def __init__(self, view: BookView) -> None:
+        self._levels: dict[int, int] = dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True))
+        self._bids = sorted(price for price, quantity in self._levels.items() if quantity > 0)
+        self._asks = sorted(price for price, quantity in self._levels.items() if quantity < 0)
+
+    def apply(self, changes: Mapping[int, int]) -> None:
+        """Apply the changes of an event."""
+        for price, quantity in changes.items():
+            before = self._levels.get(price, 0)
+            if (before > 0) != (quantity > 0) or (before < 0) != (quantity < 0):
+                if before:
+                    prices = self._bids if before > 0 else self._asks
+                    del prices[bisect_left(prices, price)]
+                if quantity:
+                    insort(self._bids if quantity > 0 else self._asks, price)
+            if quantity:
+                self._levels[price] = quantity
+            else:
+                self._levels.pop(price, None)
+
+    def rescale(self, price_factor: int, quantity_factor: int) -> None:
+        """Move to finer steps."""
+        self._levels = {price * price_factor: held * quantity_factor for price, held in self._levels.items()}
+        self._bids = [price * price_factor for price in self._bids]
+        self._asks = [price * price_factor for price in self._asks]
+
+    def best(self, depth: int) -> dict[int, int]:
+        """Return the best levels of each side."""
+        levels = self._levels
+        return {price: levels[price] for price in (*self._bids[-depth:], *self._asks[:depth])}
+
+
+class Top:
+    """The best levels of a book, event by event."""
+
+    def __init__(self, view: BookView, depth: int | None) -> None:
+        """`depth` is the number of levels of each side; None for all."""
+        self.depth = depth
+        self._ladder = None if depth is None else OrderedLevels(view)
+        self.shown: dict[int, int] = {} if self._ladder is None or depth is None else self._ladder.best(depth)
+
+    def apply(self, changes: Mapping[int, int]) -> Mapping[int, int]:
+        """Apply the changes of an event; return the changes among the best levels."""
+        if self._ladder is None or self.depth is None:
+            return changes
+        self._ladder.apply(changes)
+        low, high = min(self.shown, default=0), max(self.shown, default=0)
+        # A level from outside enters only when one leaves; a side with fewer than `depth` levels takes any.
+        if len(self.shown) == 2 * self.depth and not any(low <= price <= high for price in changes):
+            return {}
+        before, self.shown = self.shown, self._ladder.best(self.depth)
+        told = {price: quantity for price, quantity in self.shown.items() if before.get(price) != quantity}
+        return told | {price: 0 for price in before if price not in self.shown}
+
+    def rescale(self, price_factor: int, quantity_factor: int) -> None:
+        """Move to finer steps."""
+        if self._ladder is not None:
+            self._ladder.rescale(price_factor, quantity_factor)
+            self.shown = {price * price_factor: held * quantity_factor for price, held in self.shown.items()}
+
+
+class BookSource(Source, Protocol):
+    """Interface of the broker to the subscription of a book."""
+
+    book_now: Callable[[], BookView | None]
+
+    def book_now_message(self, view: BookView, depth: int | None, /) -> BookMessage:
+        """Return the message that states the book of now."""
+
+    def book_state(self, view: BookView, depth: int | None, complete_to: Millis | None = None, /) -> BookMessage:
+        """Return the message that states a whole book, or its best levels."""
+
+    def book_change(self, changes: Mapping[int, int], time: Millis, update_id: UpdateId, /) -> BookMessage:
+        """Return the message of one event's changes."""
+
+
+class BookSubscription(Subscription[BookMessage]):
+    """Subscription to a book: its state, then its changes; `depth` levels of each side, or all."""
+
+    _source: BookSource
+
+    def __init__(
+        self,
+        source: BookSource,
+        position: Position | None,
+        *,
+        depth: int | None = None,
+        is_resumed: bool = False,
+        end: Millis | None = None,
+    ) -> None:
+        # A stream of best levels cannot resume from a position alone, so it starts with a STATE.
+        super().__init__(source, position, is_resumed=is_resumed and depth is None, end=end)
+        self.depth = depth
+        self._known_range: KnownRange | None = (
+            known_range_after(source.history, position) if is_resumed and position else None
+        )
+        self._top: Top | None = None  # while the subscription is behind
+
+    def rescale(self, price_factor: int, quantity_factor: int) -> None:
+        """Move the stored prices and quantities to finer steps."""
+        if self._known_range is not None:
+            self._known_range = self._known_range.rescaled(price_factor)
+        if self._top is not None:
+            self._top.rescale(price_factor, quantity_factor)
+
+    def _fall_behind(self) -> None:
+        super()._fall_behind()
+        self._top = None
+        if self.depth is not None:
+            self._wants_state = True
+
+    def _read_on(self, position: Position, end: Millis) -> Cooperative[BookSteps]:
+        known_range = None if self._wants_state else self._known_range
+        return book_steps(self._source.history, position, end, known_range=known_range, is_in_gap=self._gap is not None)
+
+    def _messages_of(self, steps: BookSteps) -> Iterator[BookMessage]:
+        for step in steps:
+            if isinstance(step, GapStep):
+                yield from self._gap_messages(step)
+            elif isinstance(step, BookView):
+                self._top = Top(step, self.depth)
+                yield self._source.book_state(step, self.depth, self._read_to)
+            else:
+                yield from self._changes(step)
+
+    def _changes(self, rows: EventRows) -> Iterator[BookMessage]:
+        ends = rows.ends.tolist()
+        for number, (time, update_id) in enumerate(zip(rows.times.tolist(), rows.update_ids.tolist(), strict=True)):
+            span = slice(ends[number], ends[number + 1])
+            changes = dict(zip(rows.prices[span].tolist(), rows.quantities[span].tolist(), strict=True))
+            told = changes if self._top is None else self._top.apply(changes)
+            if told:
+                yield self._source.book_change(told, Millis(time), UpdateId(update_id))
+            self._position = Position(Millis(time), UpdateId(update_id))  # also without a message
+
+    def _state_now(self) -> Iterator[BookMessage]:
+        self._top = None  # from here on, the broker's `Top` serves this subscription
+        view = self._source.book_now()
+        assert view is not None, "the broker has a gap while no book is in sync"
+        if self._wants_state or self._gap is not None or view.known_range != self._known_range:
+            yield self._source.book_now_message(view, self.depth)
+
+    def _note_delivery(self, message: BookMessage) -> None:
+        super()._note_delivery(message)
+        if message.view is not None:
+            self._known_range = message.view.known_range
+
+    def _message(self, **fields: Any) -> BookMessage:
+        return BookMessage(**fields)

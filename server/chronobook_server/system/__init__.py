@@ -1,0 +1,1 @@
+"""Operating system and event loop: addresses, processes, time slices."""

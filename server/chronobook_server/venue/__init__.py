@@ -1,0 +1,1 @@
+"""Connections, requests and snapshots: the parts that any exchange needs."""

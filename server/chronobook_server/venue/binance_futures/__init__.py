@@ -1,0 +1,1 @@
+"""Rules of Binance USDⓈ-M futures: frames, contracts, request weight. Pure."""

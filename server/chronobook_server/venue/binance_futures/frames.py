@@ -1,0 +1,151 @@
+"""Decoding of the exchange's bytes, with a name for each kind of fault. Pure.
+
+Unknown fields are ignored. A missing field or a wrong type makes the frame malformed. Levels stay text.
+"""
+
+from enum import Enum
+from typing import Any
+
+import orjson
+
+from chronobook_server.domain.depth import DepthSnapshot, DepthUpdate
+from chronobook_server.domain.values import Millis, Nanos, UpdateId
+
+# Ids, weights and list times must be below this: a double holds them exactly, and real ones are far smaller.
+LARGEST = 2**53
+# Nanoseconds of a later time do not fit 64 bits. `core.belief` decides which of the earlier times are right.
+_LATEST_MS = 2**63 // 10**6
+UPDATE_SPEEDS = ("100ms", "250ms", "500ms")
+
+
+class MalformedKind(Enum):
+    """Kind of fault in a frame or a reply; each kind is logged once."""
+
+    NOT_JSON = "not JSON"
+    NOT_A_FRAME = "not a frame of a combined stream"
+    BAD_FIELD = "a field is missing or of the wrong type"
+    BAD_RANGE = "its update ids or times are out of bounds"
+    BAD_LEVEL = "a level is not a pair of decimal texts"
+    UNEXPECTED = "decoding it raised an unexpected exception"
+
+
+class MalformedFrame(ValueError):
+    """Bytes that are not a valid message; `symbol` is None if it cannot be read either."""
+
+    def __init__(self, kind: MalformedKind, symbol: str | None = None) -> None:
+        super().__init__(kind.value)
+        self.kind = kind
+        self.symbol = symbol
+
+
+def depth_stream(symbol: str, update_speed: str) -> str:
+    """Return the stream name of a symbol's depth; 250 ms is the exchange's default and has no suffix."""
+    suffix = "" if update_speed == "250ms" else f"@{update_speed}"
+    return f"{symbol.lower()}@depth{suffix}"
+
+
+# The best prices of all symbols that moved, every five seconds.
+TICKER_STREAM = "!bookTicker"
+
+
+def decode_ticker(data: bytes | str) -> tuple[str, UpdateId] | None:
+    """Return the symbol and the update id of a best price; None for another frame. Raises MalformedFrame."""
+    try:
+        frame = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise MalformedFrame(MalformedKind.NOT_JSON) from None
+    event = frame.get("data") if isinstance(frame, dict) else None
+    if not isinstance(event, dict) or event.get("e") != "bookTicker":
+        return None
+    symbol, update_id = event.get("s"), event.get("u")
+    if type(symbol) is not str or type(update_id) is not int or not 0 < update_id < LARGEST:
+        raise MalformedFrame(MalformedKind.BAD_FIELD)
+    return symbol, UpdateId(update_id)
+
+
+def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[str, DepthUpdate] | None:
+    """Return a frame's symbol and depth update; None for a frame of another kind. Raises MalformedFrame."""
+    try:
+        frame = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise MalformedFrame(MalformedKind.NOT_JSON) from None
+    try:
+        event = frame["data"]
+        stream = frame["stream"]
+    except (KeyError, TypeError):
+        if isinstance(frame, dict) and ("id" in frame or "result" in frame or "error" in frame):
+            return None  # the answer to a subscription
+        raise MalformedFrame(MalformedKind.NOT_A_FRAME) from None
+    try:
+        if event["e"] != "depthUpdate":
+            if isinstance(stream, str) and "@depth" in stream:
+                raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
+            return None
+        update = DepthUpdate(
+            first_update_id=event["U"],
+            final_update_id=event["u"],
+            previous_final_update_id=event["pu"],
+            transaction_time=event["T"],
+            event_time=event["E"],
+            receive_time=receive_time,
+            bids=event["b"],
+            asks=event["a"],
+        )
+        symbol = event["s"]
+    except (KeyError, TypeError):
+        raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream)) from None
+    first, final, previous, time, event_time = event["U"], event["u"], event["pu"], event["T"], event["E"]
+    if not (
+        type(first) is type(final) is type(previous) is type(time) is type(event_time) is int
+        and type(update.bids) is type(update.asks) is list
+    ):
+        raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
+    # An event that names another symbol than its stream is not read for either of them.
+    if type(symbol) is not str or _symbol_of(stream) != symbol:
+        raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
+    if not (
+        0 <= previous < LARGEST
+        and 0 < first <= final < LARGEST
+        and 0 < time < _LATEST_MS
+        and 0 < event_time < _LATEST_MS
+    ):
+        raise MalformedFrame(MalformedKind.BAD_RANGE, symbol)
+    return symbol, update
+
+
+def _symbol_of(stream: object) -> str | None:
+    return stream.partition("@")[0].upper() if isinstance(stream, str) else None
+
+
+def decode_snapshot(data: bytes, *, limit: int, receive_time: Nanos) -> DepthSnapshot:
+    """Return the depth snapshot in a reply to a request with this limit. Raises MalformedFrame."""
+    body = json_object(data)
+    numbers = [body.get(name) for name in ("lastUpdateId", "T", "E")]
+    bids, asks = body.get("bids"), body.get("asks")
+    if not all(type(number) is int for number in numbers) or not type(bids) is type(asks) is list:
+        raise MalformedFrame(MalformedKind.BAD_FIELD)
+    last_update_id, transaction_time, event_time = (int(number) for number in numbers if number is not None)
+    if not (0 < last_update_id < LARGEST and 0 < transaction_time < _LATEST_MS and 0 < event_time < _LATEST_MS):
+        raise MalformedFrame(MalformedKind.BAD_RANGE)
+    assert isinstance(bids, list)
+    assert isinstance(asks, list)
+    return DepthSnapshot(
+        last_update_id=UpdateId(last_update_id),
+        transaction_time=Millis(transaction_time),
+        event_time=Millis(event_time),
+        receive_time=receive_time,
+        limit=limit,
+        bids=bids,
+        asks=asks,
+    )
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """Return the JSON object in a reply. Raises MalformedFrame."""
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise MalformedFrame(MalformedKind.NOT_JSON) from None
+    if not isinstance(body, dict):
+        raise MalformedFrame(MalformedKind.NOT_A_FRAME)
+    return body

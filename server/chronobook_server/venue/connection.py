@@ -1,0 +1,100 @@
+"""One connection to the exchange's streams: its frames and its subscriptions."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import orjson
+
+from chronobook_server.venue.backoff import STRETCH_SECONDS
+from chronobook_server.venue.subscription_watchdog import SubscriptionWatchdog
+from chronobook_server.venue.tasks import Tasks
+from chronobook_server.venue.transport import Disconnected, Socket
+
+# The exchange takes ten messages a second and cuts a connection that sends more.
+_MESSAGES_A_SECOND = 4
+
+
+class Connection:
+    """An open connection. `source` is its unique number; times are `monotonic` seconds.
+
+    `frames` and `last_frame_at` count only usable frames: an unreadable frame does not prove that the stream works.
+    """
+
+    def __init__(self, source: int, socket: Socket, monotonic: Callable[[], float]) -> None:
+        self.source = source
+        self.opened_at = self.last_frame_at = monotonic()
+        self.frames = 0
+        self.watches: dict[str, SubscriptionWatchdog] = {}  # of every subscribed symbol
+        self.has_ended = asyncio.Event()
+        self._socket = socket
+        self._monotonic = monotonic
+        self._number = 0
+        self._commands: deque[tuple[str, tuple[str, ...]]] = deque()
+        self._wake = asyncio.Event()
+        self._closing = Tasks()
+        self._is_given_up = False
+
+    @property
+    def has_worked(self) -> bool:
+        """Whether it brought frames for so long that the next connection need not wait."""
+        return self.frames > 0 and self.last_frame_at - self.opened_at >= STRETCH_SECONDS
+
+    async def read(self, frame: Callable[[bytes | str], bool]) -> str:
+        """Pass frames on until the connection ends; return the reason of its end.
+
+        `frame` returns whether a frame was usable.
+        """
+        sending = asyncio.create_task(self._send())
+        try:
+            while True:
+                data = await self._socket.receive()
+                if frame(data):
+                    self.frames += 1
+                    self.last_frame_at = self._monotonic()
+        except Disconnected as error:
+            return str(error)
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            self.has_ended.set()
+
+    def subscribe(self, streams: Iterable[str]) -> None:
+        """Subscribe to these streams."""
+        self._command("SUBSCRIBE", streams)
+
+    def unsubscribe(self, streams: Iterable[str]) -> None:
+        """Unsubscribe from these streams."""
+        self._command("UNSUBSCRIBE", streams)
+
+    def _command(self, method: str, streams: Iterable[str]) -> None:
+        self._commands.append((method, tuple(streams)))
+        self._wake.set()
+
+    async def _send(self) -> None:
+        """Send commands no faster than the exchange allows; adjacent commands of one method are joined."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._commands:
+                method, streams = self._commands.popleft()
+                params = list(streams)
+                while self._commands and self._commands[0][0] == method:
+                    params += self._commands.popleft()[1]
+                self._number += 1
+                command = {"method": method, "params": params, "id": self._number}
+                try:
+                    await self._socket.send(orjson.dumps(command).decode())
+                except Disconnected:
+                    return
+                await asyncio.sleep(1 / _MESSAGES_A_SECOND)
+
+    async def close(self) -> None:
+        """Close the connection; `read` returns then."""
+        await self._socket.close()
+
+    def give_up(self) -> None:
+        """Close the connection without waiting for it."""
+        if not self._is_given_up:
+            self._is_given_up = True
+            self._closing.start(self.close())

@@ -1,0 +1,296 @@
+"""Connections for a group of symbols: opened, watched, replaced before their lifetime ends, reopened when lost.
+
+A rotation loses no event: the old connection is closed only after the new one brings events, and the symbols' listeners
+merge the events of both. With two replicas every stream permanently has two connections.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from random import Random
+from urllib.parse import quote
+
+import structlog
+
+from chronobook_server.domain.coverage import Cause
+from chronobook_server.venue.backoff import retry_delay
+from chronobook_server.venue.binance_futures.frames import MalformedFrame, MalformedKind, decode_frame, depth_stream
+from chronobook_server.venue.binance_futures.salvage import symbols_in
+from chronobook_server.venue.connection import Connection
+from chronobook_server.venue.connector import Connector
+from chronobook_server.venue.snapshot_fetcher import SnapshotFetcher
+from chronobook_server.venue.subscription_watchdog import SubscriptionWatchdog
+from chronobook_server.venue.tasks import Tasks, keep
+from chronobook_server.venue.transport import Network, Unreachable
+
+# The exchange ends a connection with more than 1,024 streams. A choice: fewer streams lose less with one connection.
+STREAMS_PER_CONNECTION = 200
+# A quiet symbol brings nothing on the new connection; the old one is closed after this time nevertheless.
+_OVERLAP_SECONDS = 10.0
+_LOOK_SECONDS = 0.1
+# A connection is given up when it is silent for this long while other messages show missing events. A choice: after
+# one new subscription of its streams, at least.
+_DEAD_SECONDS = 30.0
+# Part of the lifetime by which connections differ, so that they are not all replaced at once.
+_STAGGER = 0.04
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class FeedCounters:
+    """Counters of the connections since the server started."""
+
+    frames: int = 0
+    frame_bytes: int = 0
+    connects: int = 0
+    losses: int = 0
+    rotations: int = 0
+    resubscriptions: int = 0
+    silent_connections: int = 0
+    stalls: int = 0
+    failures: int = 0
+
+    def failed(self) -> None:
+        """Count a task that failed and is started again."""
+        self.failures += 1
+
+
+@dataclass
+class FeedContext:
+    """Objects and settings that the connections of a feed share."""
+
+    network: Network
+    connector: Connector
+    random: Random
+    snapshots: SnapshotFetcher
+    counts: FeedCounters
+    update_speed: str
+    lifetime_seconds: float
+    sources: "count[int]"
+    malformed_seen: set[MalformedKind]
+    cause: Cause = Cause.DISCONNECT  # why connections end at present
+
+
+class ConnectionPool:
+    """Up to STREAMS_PER_CONNECTION symbols on `replicas` connections each."""
+
+    def __init__(self, context: FeedContext, replicas: int) -> None:
+        self.symbols: dict[str, int] = {}  # with the number of events that each has brought
+        self.connections: dict[int, Connection] = {}
+        self._context = context
+        self._replicas = replicas
+        self._reading = Tasks()
+        self._has_symbols = asyncio.Event()
+
+    # --- which symbols
+
+    def add(self, symbol: str) -> None:
+        """Add a symbol's stream."""
+        self.symbols[symbol] = 0
+        self._has_symbols.set()
+        for connection in self.connections.values():
+            connection.subscribe([self._stream(symbol)])
+            self._begin(connection, symbol)
+
+    def remove(self, symbol: str) -> None:
+        """Remove a symbol's stream."""
+        del self.symbols[symbol]
+        if not self.symbols:
+            self._has_symbols.clear()
+        for connection in self.connections.values():
+            if connection.watches.pop(symbol, None) is not None:
+                connection.unsubscribe([self._stream(symbol)])
+                self._end(connection, symbol, Cause.NOT_TRADING)
+
+    def _stream(self, symbol: str) -> str:
+        return depth_stream(symbol, self._context.update_speed)
+
+    def _begin(self, connection: Connection, symbol: str) -> None:
+        connection.watches[symbol] = SubscriptionWatchdog(self._context.network.monotonic())
+        self._context.snapshots.guard.do(symbol, "opened", lambda listener: listener.opened(connection.source))
+
+    def _end(self, connection: Connection, symbol: str, cause: Cause) -> None:
+        self._context.snapshots.guard.do(symbol, "closed", lambda listener: listener.closed(connection.source, cause))
+
+    # --- connections
+
+    async def run(self) -> None:
+        """Keep the connections until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(self._replicas):
+                    tasks.create_task(
+                        keep("lane", self._keep_replica, self._context.random, self._context.counts.failed)
+                    )
+        finally:
+            await self._reading.cancel()
+
+    async def _keep_replica(self) -> None:
+        """Keep one connection until cancelled."""
+        attempt = 0
+        while True:
+            delay = retry_delay(attempt, self._context.random.random)
+            if attempt > 1:
+                log.info("stream_retry_wait", seconds=round(delay, 1), symbols=len(self.symbols))
+            await asyncio.sleep(delay)
+            await self._has_symbols.wait()
+            attempt += 1
+            connection = await self._open(attempt)
+            if connection is not None and await self._hold(connection):
+                attempt = 1
+
+    async def _open(self, attempt: int) -> Connection | None:
+        around = self._context
+        # Some symbols have letters outside ASCII.
+        names = "/".join(quote(self._stream(symbol), safe="@") for symbol in self.symbols)
+        symbols = tuple(self.symbols)
+        try:
+            socket = await around.connector.open(f"/stream?streams={names}")
+        except Unreachable as error:
+            if attempt == 1:
+                log.warning("stream_not_opened", error=str(error))
+            return None
+        connection = Connection(next(around.sources), socket, around.network.monotonic)
+        around.counts.connects += 1
+        self.connections[connection.source] = connection
+        for symbol in symbols:
+            if symbol in self.symbols:
+                self._begin(connection, symbol)
+        late = [self._stream(symbol) for symbol in self.symbols if symbol not in symbols]
+        if late:
+            connection.subscribe(late)
+            for symbol in sorted(self.symbols.keys() - connection.watches.keys()):
+                self._begin(connection, symbol)
+        self._reading.start(self._read(connection))
+        log.info("stream_opened", symbols=len(connection.watches), connection=connection.source)
+        return connection
+
+    async def _read(self, connection: Connection) -> None:
+        reason = "cancelled"
+        try:
+            reason = await connection.read(partial(self._frame, connection))
+        finally:
+            await connection.close()
+            del self.connections[connection.source]
+            for symbol in connection.watches:
+                self._end(connection, symbol, self._context.cause)
+            log.info("stream_ended", connection=connection.source, reason=reason)
+
+    async def _hold(self, connection: Connection) -> bool:
+        """Keep a connection and its replacements until one is lost; return whether the lost one had worked."""
+        around = self._context
+        while True:
+            lifetime = around.lifetime_seconds * (1 - _STAGGER * around.random.random())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(connection.opened_at + lifetime - around.network.monotonic()):
+                    await connection.has_ended.wait()
+            if connection.has_ended.is_set():
+                around.counts.losses += 1
+                return connection.has_worked
+            connection = await self._replace(connection)
+
+    async def _replace(self, old: Connection) -> Connection:
+        """Return a new connection that has taken over, or the old one if it is lost before."""
+        attempt = 0
+        while not old.has_ended.is_set():
+            await asyncio.sleep(retry_delay(attempt, self._context.random.random))
+            await self._has_symbols.wait()
+            attempt += 1
+            new = await self._open(attempt)
+            if new is None:
+                continue
+            await self._overlap(old, new)
+            if new.has_ended.is_set():
+                continue
+            if not old.has_ended.is_set():
+                await old.close()
+                await old.has_ended.wait()
+            self._context.counts.rotations += 1
+            return new
+        return old
+
+    async def _overlap(self, old: Connection, new: Connection) -> None:
+        """Wait until a new connection brings the same events as the old one, for every symbol that is not quiet."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_OVERLAP_SECONDS):
+                while not (old.has_ended.is_set() or new.has_ended.is_set() or self._is_spliced(new)):  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+    def _is_spliced(self, connection: Connection) -> bool:
+        guard = self._context.snapshots.guard
+        return all(
+            guard.ask(symbol, lambda listener: listener.is_merged(connection.source)) for symbol in connection.watches
+        )
+
+    # --- frames
+
+    def _frame(self, connection: Connection, frame: bytes | str) -> bool:
+        """Handle a frame; return whether it is an event of a subscribed symbol."""
+        around = self._context
+        around.counts.frames += 1
+        around.counts.frame_bytes += len(frame)
+        try:
+            decoded = decode_frame(frame, around.snapshots.time())
+        except MalformedFrame as error:
+            self._malformed(connection, error, frame)
+            return False
+        except Exception:
+            log.exception("frame_decode_failed", connection=connection.source)
+            self._malformed(connection, MalformedFrame(MalformedKind.UNEXPECTED), frame)
+            return False
+        if decoded is None:
+            return False
+        symbol, update = decoded
+        watch = connection.watches.get(symbol)
+        if watch is None:
+            return False
+        self.symbols[symbol] += watch.frame(update.final_update_id)
+        around.snapshots.guard.do(symbol, "update", lambda listener: listener.update(update, connection.source))
+        return True
+
+    def _malformed(self, connection: Connection, error: MalformedFrame, frame: bytes | str) -> None:
+        """Notify the symbol of an unreadable frame, or all symbols of the connection if it names none."""
+        named = (error.symbol,) if error.symbol is not None else tuple(symbols_in(frame))
+        known = next((symbol for symbol in named if symbol in connection.watches), None)
+        touched: Iterable[str] = (known,) if known is not None else () if named else tuple(connection.watches)
+        for symbol in touched:
+            self._context.snapshots.guard.do(
+                symbol, "malformed", lambda listener: listener.malformed(connection.source)
+            )
+        if error.kind not in self._context.malformed_seen:
+            self._context.malformed_seen.add(error.kind)
+            # Only the first frame of each kind is logged; the metrics count all of them.
+            log.warning(
+                "frame_dropped",
+                reason=error.kind.value, symbols=tuple(touched)[:10],
+            )  # fmt: skip
+
+    # --- watching
+
+    def _is_behind(self, connection: Connection, symbol: str) -> bool:
+        return self._context.snapshots.guard.ask(symbol, lambda listener: listener.is_behind(connection.source))
+
+    def tick(self, now: float) -> None:
+        """Subscribe again to silent streams, and give up silent connections."""
+        counts = self._context.counts
+        for connection in tuple(self.connections.values()):
+            owing = {symbol for symbol in connection.watches if self._is_behind(connection, symbol)}
+            if owing and now - connection.last_frame_at >= _DEAD_SECONDS:
+                counts.silent_connections += 1
+                log.warning("connection_silent", connection=connection.source, symbols=len(owing))
+                connection.give_up()
+                continue
+            due = [
+                symbol
+                for symbol, watch in connection.watches.items()
+                if watch.claim_subscription(now, is_owing=symbol in owing)
+            ]
+            if due:
+                counts.resubscriptions += len(due)
+                log.info("streams_silent", connection=connection.source, symbols=due[:10])
+                connection.unsubscribe(map(self._stream, due))
+                connection.subscribe(map(self._stream, due))

@@ -1,0 +1,254 @@
+"""Feed of market data from the exchange, for a set of symbols that may change.
+
+Each message goes to the `FeedListener` of its symbol, which may return a request for a snapshot. The feed does not
+synchronise books: it connects, reads, fetches, waits and tries again. No message can end it.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from random import Random
+
+import structlog
+
+from chronobook_server.domain.coverage import Cause
+from chronobook_server.domain.records import Contract
+from chronobook_server.domain.values import Millis
+from chronobook_server.venue.backoff import retry_delay
+from chronobook_server.venue.binance_futures.contract_list import (
+    SECOND_LOOK_SECONDS,
+    Doubts,
+    ExchangeInfo,
+    may_be_traded,
+)
+from chronobook_server.venue.binance_futures.frames import TICKER_STREAM, MalformedFrame, decode_ticker
+from chronobook_server.venue.connection import Connection
+from chronobook_server.venue.connection_pool import STREAMS_PER_CONNECTION, ConnectionPool, FeedContext, FeedCounters
+from chronobook_server.venue.connector import Connector
+from chronobook_server.venue.listener import FeedListener
+from chronobook_server.venue.request_gate import RequestGate, RequestRefused
+from chronobook_server.venue.snapshot_fetcher import SnapshotFetcher
+from chronobook_server.venue.tasks import keep
+from chronobook_server.venue.transport import Network, Unreachable
+
+# The exchange cuts every connection after 24 hours.
+LIFETIME_SECONDS = 23.5 * 3600
+# Seconds between two lists of contracts. A choice: a new contract is served that late, and a list costs a weight of 1.
+INFO_SECONDS = 300.0
+NOT_LISTED = Contract("NOT_LISTED")
+_TICK_SECONDS = 1.0
+# The exchange sends the best prices every five seconds, if any of them moves; this is two of its intervals and a
+# margin.
+_TICKER_PATIENCE_SECONDS = 12.0
+# A delay of the event loop that counts as a stall; frames and pings have waited meanwhile. A choice: less than a pong
+# may take (`network.PONG_SECONDS`).
+_STALL_SECONDS = 2.0
+# Connections that end this soon after a stall ended because of it.
+_STALL_EFFECT_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class SymbolNotListed(ValueError):
+    """A configured symbol that the exchange does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedSettings:
+    """Settings of the feed. It always serves `symbols`, and serves them first.
+
+    `all_symbols`: serve every other traded contract too. `connections`: the number of connections for each stream.
+    """
+
+    symbols: tuple[str, ...]
+    update_speed: str = "100ms"
+    all_symbols: bool = False
+    connections: int = 1
+    lifetime_seconds: float = LIFETIME_SECONDS
+    info_seconds: float = INFO_SECONDS
+
+
+class Feed:
+    """Supplier of every listener until `run` is cancelled. `add` puts the listener of a new symbol into `listeners`.
+
+    The exchange told an earlier feed to send nothing until `held_until` (Unix seconds). `held` is called when the
+    exchange demands that again. `run` can be called once, because it closes the network at its end.
+    """
+
+    def __init__(
+        self,
+        settings: FeedSettings,
+        listeners: Mapping[str, FeedListener],
+        network: Network,
+        *,
+        random: Random,
+        add: Callable[[str], None],
+        held_until: float = 0.0,
+        held: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self.counts = FeedCounters()
+        self.requests = RequestGate(network, random, held_until=held_until, held=held)
+        self.snapshots = SnapshotFetcher(self.requests, listeners, random, settings.symbols)
+        self.pools: list[ConnectionPool] = []
+        self._settings = settings
+        self._listeners = listeners
+        self._network = network
+        self._random = random
+        self._add = add
+        self._context = FeedContext(
+            network, Connector(network), random, self.snapshots, self.counts, settings.update_speed,
+            settings.lifetime_seconds, sources=count(1), malformed_seen=set(),
+        )  # fmt: skip
+        self._doubts = Doubts()
+        self._ended: set[str] = set()  # symbols that are not traded by two lists and by their silent streams
+        self._is_unsure = False  # whether another list is to come soon
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Feed the listeners until cancelled. Raises only SymbolNotListed."""
+        try:
+            info = await self.requests.first_exchange_info()
+            known = info.contracts.keys() | info.odd
+            missing = [symbol for symbol in self._settings.symbols if symbol not in known]
+            if missing and not info.is_partial:
+                raise SymbolNotListed(f"the exchange does not list {', '.join(missing)}")
+            async with asyncio.TaskGroup() as self._tasks:
+                self._follow(info)
+                self._is_unsure = True  # one list alone
+                for work in (self.snapshots.run, self._keep_ticker, self._tend, self._refresh):
+                    self._tasks.create_task(keep(work.__name__, work, self._random, self.counts.failed))
+        finally:
+            await self._network.close()
+
+    # --- exchangeInfo
+
+    async def _refresh(self) -> None:
+        """Fetch the list of contracts periodically, and follow its changes."""
+        while True:
+            is_soon = bool(self._doubts) or self._is_unsure
+            seconds = self._settings.info_seconds
+            await asyncio.sleep(min(seconds, SECOND_LOOK_SECONDS) if is_soon else seconds)
+            try:
+                self._follow(await self.requests.exchange_info())
+            except (Unreachable, RequestRefused, MalformedFrame) as error:
+                log.warning("contract_list_failed", error=str(error))
+
+    def _follow(self, info: ExchangeInfo) -> None:
+        """Begin to serve traded contracts, and end contracts that are no longer traded."""
+        if info.odd_entries:
+            log.warning("contract_entries_odd", count=info.odd_entries, symbols=sorted(info.odd)[:10])
+        if self._settings.all_symbols:
+            for symbol, contract in info.contracts.items():
+                if contract.is_trading and symbol not in self._listeners:
+                    self._begin_to_serve(symbol)
+        time = info.server_time or Millis(self._network.time_ns() // 1_000_000)
+        unsaid = info.odd | (self._listeners.keys() - info.contracts.keys() if info.is_partial else set())
+        self._is_unsure = not unsaid.isdisjoint(self._listeners)
+        for symbol in tuple(self._listeners):
+            if symbol in info.odd:
+                self._subscribe(symbol)  # it is listed, and its stream shows whether it is traded
+            elif symbol not in unsaid:
+                self._follow_one(symbol, info.contracts.get(symbol, NOT_LISTED), time)
+
+    def _begin_to_serve(self, symbol: str) -> None:
+        try:
+            self._add(symbol)
+        except Exception:
+            log.exception("symbol_not_added", symbol=symbol)
+
+    def _follow_one(self, symbol: str, contract: Contract, time: Millis) -> None:
+        pool = next((pool for pool in self.pools if symbol in pool.symbols), None)
+        if contract.is_trading:
+            self._doubts.over(symbol)
+            self._ended.discard(symbol)
+        elif pool is not None:
+            if not self._doubts.is_ended(symbol, pool.symbols[symbol], self._network.monotonic()):
+                return
+            log.info("contract_ended", symbol=symbol, status=contract.trading_status)
+            pool.remove(symbol)
+            self._ended.add(symbol)
+        self._list(symbol, contract, time)
+        if pool is None and may_be_traded(contract):
+            self._subscribe(symbol)
+        elif not contract.is_trading and pool is not None:
+            self.snapshots.guard.do(symbol, "ended", lambda listener: listener.ended())
+
+    def _subscribe(self, symbol: str) -> None:
+        """Add a symbol's stream, unless it exists or has ended."""
+        if symbol not in self._ended and all(symbol not in pool.symbols for pool in self.pools):
+            self._group_with_room().add(symbol)
+
+    def _list(self, symbol: str, contract: Contract, time: Millis) -> None:
+        self.snapshots.guard.do(symbol, "listed", lambda listener: listener.listed(contract, time))
+
+    def _group_with_room(self) -> ConnectionPool:
+        pool = next((pool for pool in self.pools if len(pool.symbols) < STREAMS_PER_CONNECTION), None)
+        if pool is None:
+            assert self._tasks is not None
+            pool = ConnectionPool(self._context, self._settings.connections)
+            self.pools.append(pool)
+            self._tasks.create_task(keep("group", pool.run, self._random, self.counts.failed))
+        return pool
+
+    # --- the best prices of all symbols, which show missing events of silent streams
+
+    async def _keep_ticker(self) -> None:
+        attempt = 0
+        while True:
+            await asyncio.sleep(retry_delay(attempt, self._random.random))
+            attempt += 1
+            try:
+                socket = await self._context.connector.open(f"/stream?streams={TICKER_STREAM}")
+            except Unreachable:
+                continue
+            connection = Connection(next(self._context.sources), socket, self._network.monotonic)
+            silence = asyncio.create_task(self._end_when_silent(connection))
+            try:
+                await connection.read(self._ticker)
+            finally:
+                silence.cancel()
+                await connection.close()
+            if connection.has_worked:
+                attempt = 1
+
+    async def _end_when_silent(self, connection: Connection) -> None:
+        """Close a connection after a time of silence; a quiet market costs one now and then."""
+        while (left := connection.last_frame_at + _TICKER_PATIENCE_SECONDS - self._network.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(left)
+        self.counts.silent_connections += 1
+        connection.give_up()
+
+    def _ticker(self, frame: bytes | str) -> bool:
+        """Handle a frame; return whether it is a best price."""
+        try:
+            decoded = decode_ticker(frame)
+        except MalformedFrame:
+            return False
+        if decoded is None:
+            return False
+        symbol, update_id = decoded
+        self.snapshots.guard.do(symbol, "ticker", lambda listener: listener.ticker(update_id))
+        return True
+
+    # --- watching
+
+    async def _tend(self) -> None:
+        """Tick pools, guard and listeners once a second, and detect stalls of the event loop."""
+        stalled_at: float | None = None
+        before = self._network.monotonic()
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            now = self._network.monotonic()
+            late, before = now - before - _TICK_SECONDS, now
+            if late >= _STALL_SECONDS:
+                stalled_at = now
+                self.counts.stalls += 1
+                log.error("event_loop_stalled", seconds=round(late, 3))
+            is_stalled = stalled_at is not None and now - stalled_at < _STALL_EFFECT_SECONDS
+            self._context.cause = Cause.OVERLOAD if is_stalled else Cause.DISCONNECT
+            for pool in self.pools:
+                pool.tick(now)
+            self.snapshots.guard.mend()
+            for symbol in tuple(self._listeners):
+                self.snapshots.guard.do(symbol, "tick", lambda listener: listener.tick())

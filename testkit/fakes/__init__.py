@@ -1,0 +1,1 @@
+"""Stand-ins for disks, networks, servers and exchanges."""

@@ -1,0 +1,1 @@
+"""Makers of inputs: events, histories, damaged files, hostile requests, real captures."""

@@ -1,0 +1,76 @@
+"""A symbol's state machine, brought into the states that tests begin in."""
+
+from typing import TypeAlias
+
+from chronobook_server.book.sync.notices import BookAdopted, BookLost, BookResumed, BookSuspended, Notice, Output
+from chronobook_server.book.sync.synchroniser import Synchroniser
+from chronobook_server.book.sync.transitions import State
+from chronobook_server.domain.depth import SnapshotWanted
+from chronobook_server.domain.records import (
+    Cut,
+    EpochBegan,
+    Gap,
+    InstrumentChanged,
+    Keyframe,
+    Record,
+    Resumed,
+    Suspended,
+)
+from testkit.generators.depth_events import Pairs, snapshot, update
+
+BID: Pairs = [("99.0", "2.00")]
+
+
+_NAMES = {"BookAdopted": "Keyframe", "BookSuspended": "Suspended", "BookResumed": "Resumed", "BookLost": "Gap"}
+
+
+Shown: TypeAlias = Output | Keyframe
+_IN_RECORDS = (EpochBegan, Suspended, Resumed, Gap)
+_NOTICED = {BookSuspended: "Suspended", BookResumed: "Resumed", BookLost: "Gap"}
+
+
+def plain(outputs: list[Output]) -> list[Shown]:
+    """Return what came out, with the book itself in the place of all that says that it is one."""
+    shown: list[Shown] = []
+    for before, output in zip([None, *outputs], outputs, strict=False):
+        if isinstance(output, BookAdopted):
+            shown.append(output.book)
+        elif not isinstance(output, EpochBegan | Cut) and not (
+            isinstance(output, InstrumentChanged) and isinstance(before, BookAdopted)
+        ):
+            shown.append(output)
+    return shown
+
+
+def kinds(outputs: list[Output]) -> list[str]:
+    """Return what happened, by name; what happened to the book also where no record tells of it."""
+    told = [output for output in plain(outputs) if not isinstance(output, _IN_RECORDS)]
+    return [_NOTICED.get(type(output), type(output).__name__) for output in told]
+
+
+def records(outputs: list[Output]) -> list[Shown]:
+    """Return what came out without the notices of the counters, and with whole books."""
+    return [output for output in plain(outputs) if type(output) not in _NOTICED]
+
+
+def resolved(outputs: list[Output]) -> list[Record]:
+    """Return the records among what came out."""
+    return [output for output in outputs if not isinstance(output, Notice)]
+
+
+def opened(*, buffer_limit: int = 100) -> tuple[Synchroniser, int]:
+    """Return a machine whose stream is up, and the number of the snapshot that it asked for."""
+    sync = Synchroniser("X", buffer_limit=buffer_limit)
+    wanted = sync.opened()[-1]
+    assert isinstance(wanted, SnapshotWanted)
+    return sync, wanted.number
+
+
+def in_sync() -> Synchroniser:
+    """Return a machine whose book stands at update id 20 with one event applied."""
+    sync, number = opened()
+    sync.receive_update(update(5, 10, 4))
+    sync.receive_snapshot(number, snapshot(10))
+    sync.receive_update(update(11, 20, 10, bids=BID))
+    assert sync.state is State.IN_SYNC
+    return sync

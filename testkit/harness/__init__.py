@@ -1,0 +1,1 @@
+"""Running parts of the product around a test: servers, gateways, commands, certificates."""

@@ -1,0 +1,1 @@
+"""Plain implementations that answers are compared with. They share nothing with the server."""

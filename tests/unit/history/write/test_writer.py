@@ -1,0 +1,395 @@
+import copy
+import errno
+from dataclasses import replace
+from decimal import Context, Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chronobook_server.book.order_book import OrderBook
+from chronobook_server.book.sync import segment_grid
+from chronobook_server.domain.cooperative import run_now
+from chronobook_server.domain.coverage import Cause, Interval, KnownRange
+from chronobook_server.domain.errors import BeforeHistory
+from chronobook_server.domain.instrument import FinerThanScale, Instrument, LevelReader, MalformedDecimal
+from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged, Keyframe, Update
+from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
+from chronobook_server.history.format import segment_layout
+from chronobook_server.history.format.segment_layout import SectionKind
+from chronobook_server.history.segment.cache import CacheBudget
+from chronobook_server.history.write import unsealed
+from testkit.fakes.memory_files import MemoryFiles, PatientSealer, memory_history
+from testkit.generators.stored_histories import log_header
+from testkit.harness.epochs import RawHistory
+
+_WIDE = Context(prec=60)
+
+
+def keyframe(update_id: int, time: int, levels: dict[int, int] | None = None) -> Keyframe:
+    return Keyframe(
+        instrument=Instrument("X", 1, 0),
+        update_id=UpdateId(update_id),
+        transaction_time=Millis(time),
+        event_time=Millis(time),
+        receive_time=Nanos(time),
+        levels=levels or {100: 5},
+        known_range=KnownRange(50, 150),
+    )
+
+
+def change(update_id: int, time: int, changes: dict[int, int] | None = None) -> Update:
+    return Update(
+        first_update_id=UpdateId(update_id),
+        final_update_id=UpdateId(update_id),
+        previous_final_update_id=UpdateId(update_id - 1),
+        transaction_time=Millis(time),
+        event_time=Millis(time),
+        receive_time=Nanos(time),
+        best=BestPrices(100, 5, 0, 0),
+        changes=changes or {},
+    )
+
+
+def error_of(made: RawHistory) -> str | None:
+    return made.error
+
+
+def quantity(made: RawHistory, price: int, time: int) -> int | None:
+    return made.level_at(Price(price), Millis(time)).quantity
+
+
+def test_a_segment_of_very_many_events_is_cut_at_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment_grid, "SEGMENT_EVENTS", 3)
+    made = memory_history(segment_ms=10**9)
+    made.append(keyframe(1, 100))
+    for update_id, time in enumerate((110, 120, 130, 130, 130, 140, 150), 2):
+        made.append(change(update_id, time, {100: update_id}))
+    assert made.segments == 2
+    assert [quantity(made, 100, time) for time in (110, 129, 130, 131, 140, 150)] == [2, 3, 6, 6, 7, 8]
+    assert made.coverage() == [Interval(Millis(100), Millis(149))]
+    for update_id, time in enumerate((160, 170, 180), 9):
+        made.append(change(update_id, time))
+    assert [each.events for each in made.timeline.segments] == [5, 3, 2]
+
+
+def test_a_segment_to_be_sealed_answers_and_keeps_its_log() -> None:
+    files, sealer = MemoryFiles(), PatientSealer()
+    made = RawHistory("X", files, sealer, retention_ms=10**9, segment_ms=1000)
+    made.append(keyframe(1, 500))
+    for update_id, time in enumerate(range(600, 3000, 100), 2):
+        made.append(change(update_id, time, {100: update_id}))
+    assert [name.partition(".")[2] for name in files.names()] == ["wal", "wal", "wal"]
+    before = [quantity(made, 100, time) for time in range(500, 2900, 50)]
+    assert made.unsealed == 2
+    sealer.work()
+    assert [name.partition(".")[2] for name in files.names()] == ["seg", "seg", "wal"]
+    assert [quantity(made, 100, time) for time in range(500, 2900, 50)] == before
+    assert made.unsealed == 0
+
+
+def test_a_seal_that_fails_is_told_and_tried_again() -> None:
+    files, sealer = MemoryFiles(), PatientSealer()
+    made = RawHistory("X", files, sealer, retention_ms=10**9, segment_ms=1000)
+    for record in (keyframe(1, 500), change(2, 600), change(3, 1100)):
+        made.append(record)
+    _, _, done = sealer.waiting.pop()
+    done("No space left on device")
+    assert error_of(made) == "history cannot be sealed: No space left on device"
+    made.retry_seals()
+    made.retry_seals()
+    assert len(sealer.waiting) == 1, "what is being sealed is not handed over twice"
+    sealer.work()
+    assert error_of(made) is None
+    assert made.unsealed == 0
+
+
+def test_the_cause_of_a_gap_is_written_once_there_is_room() -> None:
+    files, sealer = MemoryFiles(), PatientSealer()
+    made = RawHistory("X", files, sealer, retention_ms=10**9, segment_ms=10**6)
+    made.append(keyframe(1, 500))
+    made.append(change(2, 600))
+    files.room = 0
+    made.append(change(3, 700))
+    assert memory_history(files=copy.deepcopy(files)).gaps()[0].cause is Cause.RESTART, "there was no room to say more"
+    _, _, done = sealer.waiting.pop()
+    done("No space left on device")
+    files.room = None
+    made.retry_seals()
+    assert memory_history(files=copy.deepcopy(files)).gaps()[0].cause is Cause.DISK
+
+
+def test_history_stops_while_too_many_segments_wait_for_the_seal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsealed, "MAX_UNSEALED", 2)
+    files, sealer = MemoryFiles(), PatientSealer()
+    made = RawHistory("X", files, sealer, retention_ms=10**9, segment_ms=1000)
+    made.append(keyframe(1, 500))
+    for update_id, time in enumerate(range(600, 6000, 600), 2):
+        made.append(change(update_id, time))
+        assert made.unsealed <= 3
+    assert error_of(made) == "history is not being written: 2 segments wait to be sealed"
+    assert not made.claim_restart(Millis(9000))
+    sealer.work()
+    assert made.claim_restart(Millis(9000))
+    made.append(keyframe(20, 9000))
+    made.append(change(21, 9500))
+    assert error_of(made) is None
+    assert [gap.cause for gap in made.gaps()] == [Cause.DISK]
+
+
+def test_epochs_that_end_soon_meet_the_bound_on_what_is_unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsealed, "MAX_UNSEALED", 4)
+    sealer = PatientSealer()
+    made = RawHistory("X", MemoryFiles(), sealer, retention_ms=10**9, segment_ms=10**6)
+    for number in range(30):
+        time = 1000 * (number + 1)
+        made.append(keyframe(10 * number + 1, time))
+        made.append(change(10 * number + 2, time + 100))
+        made.append(Gap(start=Millis(time + 100), update_id=UpdateId(10 * number + 2), cause=Cause.CROSSED_BOOK))
+        assert made.unsealed <= 4
+    assert error_of(made) == "history is not being written: 4 segments wait to be sealed"
+    assert made.segments == 4
+    sealer.work()
+    assert made.claim_restart(Millis(40_000))
+    made.append(keyframe(900, 40_000))
+    made.append(change(901, 40_100))
+    assert error_of(made) is None
+
+
+def test_unsealed_bytes_of_all_symbols_have_a_bound() -> None:
+    cache_budget = CacheBudget(unsealed_bytes=2000)
+    sealer = PatientSealer()
+    stores = [
+        RawHistory(symbol, MemoryFiles(), sealer, retention_ms=10**9, segment_ms=1000, cache_budget=cache_budget)
+        for symbol in ("X", "Y")
+    ]
+    for made in stores:
+        made.append(keyframe(1, 500))
+    largest = 0
+    for number, time in enumerate(range(600, 60_000, 300), 2):
+        for made in stores:
+            made.append(change(number, time, {100: number}))
+        largest = max(largest, cache_budget.unsealed.size_bytes)
+    assert 2000 <= largest < 4000, "the last one that fits may pass it"
+    assert all("bytes of segments wait to be sealed" in str(error_of(made)) for made in stores)
+    held = [made.coverage() for made in stores]
+    sealer.work()
+    assert cache_budget.unsealed.size_bytes == 0
+    assert [made.coverage() for made in stores] == held
+    for made in stores:
+        assert made.claim_restart(Millis(70_000))
+        made.append(keyframe(900, 70_000))
+        made.append(change(901, 70_100))
+        assert error_of(made) is None
+
+
+def test_a_log_of_many_bytes_is_cut_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment_grid, "SEGMENT_BYTES", 1000)
+    made = memory_history(segment_ms=10**9)
+    made.append(keyframe(1, 100))
+    for update_id, time in enumerate(range(110, 400, 10), 2):
+        made.append(change(update_id, time, {100: update_id}))
+    assert made.segments > 2
+    assert [quantity(made, 100, time) for time in range(110, 400, 10)] == list(range(2, 31))
+
+
+def test_damage_of_a_file_is_told_by_its_own_writer_too() -> None:
+    files = MemoryFiles()
+    made = memory_history(files=files, segment_ms=1000)
+    for record in (keyframe(1, 500), change(2, 600), change(3, 1600)):
+        made.append(record)
+    name = files.names()[0]
+    data = files.contents[name]
+    data[segment_layout.read(name, "X", bytes(data), len(data))[1][SectionKind.TIMES].offset] ^= 1
+    with pytest.raises(BeforeHistory):
+        quantity(made, 100, 600)
+    assert list(made.damaged_files) == [name]
+
+
+def test_an_event_after_a_full_log_begins_the_next_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = memory_history(segment_ms=10**9)
+    made.append(keyframe(1, 100))
+    made.append(change(2, 110))
+    assert made.size_bytes > 0.6 * made.resolver.grid.size_bytes > 100, "it counts about what the log takes"
+    monkeypatch.setattr(segment_grid, "SEGMENT_BYTES", made.resolver.grid.size_bytes + 1)
+    made.append(change(3, 120))
+    monkeypatch.setattr(segment_grid, "SEGMENT_BYTES", made.resolver.grid.size_bytes)
+    made.append(change(4, 121))
+    assert [(each.start, each.events) for each in made.timeline.segments] == [(100, 2), (121, 1)]
+
+
+def test_a_log_that_cannot_be_read_is_not_written_over() -> None:
+    files = MemoryFiles()
+    files.contents["000000000000500.wal"] = bytearray(log_header(9) + b"what only a later server can read")
+    whole = bytes(files.contents["000000000000500.wal"])
+    made = memory_history(files=files)
+    made.append(keyframe(1, 500))
+    made.append(change(2, 600))
+    assert [bytes(files.contents[name]) for name in files.aside()] == [whole]
+    assert quantity(made, 100, 550) == 5
+
+
+def test_a_keyframe_is_wanted_once_a_second_after_a_failed_write() -> None:
+    made = memory_history()
+    made.append(keyframe(1, 500))
+    made.append(change(2, 600))
+    assert not made.claim_restart(Millis(9999))
+    made.fail(OSError(errno.EIO, "Input/output error"))
+    assert error_of(made) == "history is not being written: Input/output error"
+    assert [made.claim_restart(Millis(time)) for time in (1599, 1600, 1700, 2600)] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    made.append(replace(keyframe(9, 2600), levels={100: 7}))
+    made.append(change(10, 2700))
+    assert error_of(made) is None
+    assert [(gap.start, gap.end, gap.cause) for gap in made.gaps()] == [(599, 2600, Cause.DISK)]
+
+
+def test_a_keyframe_is_wanted_once_a_second_while_writing_fails() -> None:
+    files = MemoryFiles()
+    made = memory_history(files=files)
+    made.append(keyframe(1, 500))
+    made.append(change(2, 600))
+    files.room = 0
+    wanted = []
+    for number, time in enumerate(range(700, 6000, 100), 3):
+        made.append(change(number, time))
+        if made.claim_restart(Millis(time)):
+            wanted.append(time)
+            made.append(keyframe(number, time))
+    assert wanted == [1600, 2600, 3600, 4600, 5600]
+
+
+def test_an_old_number_without_room_starts_a_coarser_segment() -> None:
+    files = MemoryFiles()
+    made = memory_history(files=files)
+    huge = MAX_STEPS // 5
+    for record in (keyframe(1, 500, {100: huge}), change(2, 600, {100: 4}), change(3, 650)):
+        made.append(record)
+    before = [quantity(made, 100, time) for time in (500, 600, 650)]
+    made.append(InstrumentChanged(Instrument("X", 1, 1)))
+    assert (before, [quantity(made, 100, time) for time in (500, 600, 650)]) == ([huge, 4, 4], [huge * 10, 40, 40])
+    made.append(change(4, 700, {100: 45}))
+    made.append(change(5, 800, {100: 46}))
+    for history in (made, memory_history(files=files, cache_budget=CacheBudget())):
+        assert [quantity(history, 100, time) for time in (500, 600, 699, 700, 799)] == [huge * 10, 40, 40, 45, 45]
+        assert run_now(history.book_at(Millis(500))).quantities.tolist() == [huge * 10]
+        assert history.point_at(Price(100), Millis(700))[:2] == (45, None)
+        page = run_now(history.best_between(Millis(500), Millis(799), limit=100))
+        assert page.rows.best[0].tolist() == [100, huge * 10, 0, 0]
+        rows = run_now(history.changes_of(Price(100), Millis(0), Millis(799), limit=100)).rows
+        assert rows.quantities.tolist() == [40, 45]
+        assert history.segments == 2
+        assert [interval.start for interval in history.coverage()] == [500]
+    assert made.gaps() == []
+
+
+def test_finer_steps_in_a_millisecond_cost_a_gap_without_room() -> None:
+    made = memory_history()
+    for record in (keyframe(1, 500, {100: MAX_STEPS // 5}), change(2, 600, {100: 4})):
+        made.append(record)
+    made.append(InstrumentChanged(Instrument("X", 1, 1)))
+    made.append(change(3, 600, {100: 45}))
+    assert error_of(made) == "history is not being written: two events of one millisecond share no scale of X"
+    assert [gap.cause for gap in made.gaps()] == [Cause.DISK]
+    assert made.claim_restart(Millis(1600))
+    made.append(replace(keyframe(4, 1600, {100: 45}), instrument=Instrument("X", 1, 1)))
+    made.append(change(5, 1700, {100: 46}))
+    assert (error_of(made), quantity(made, 100, 1600)) == (None, 45)
+
+
+def test_an_epoch_in_coarser_steps_is_answered_in_the_finest() -> None:
+    files = MemoryFiles()
+    made = memory_history(files=files)
+    for record in (replace(keyframe(1, 500, {100: 5}), instrument=Instrument("X", 1, 3)), change(2, 600, {100: 4})):
+        made.append(record)
+    made.append(Gap(Millis(600), UpdateId(2), Cause.DISCONNECT))
+    for record in (keyframe(7, 1500, {100: 6}), change(8, 1600)):
+        made.append(record)
+    made.append(Gap(Millis(1600), UpdateId(8), Cause.DISCONNECT))
+    huge = MAX_STEPS - 1
+    for record in (keyframe(9, 2500, {100: huge}), change(10, 2600, {100: 4}), change(11, 2700)):
+        made.append(record)
+    for history in (made, memory_history(files=files, cache_budget=CacheBudget())):
+        assert history.instrument == Instrument("X", 1, 3)
+        assert [quantity(history, 100, time) for time in (500, 1500, 2500, 2600)] == [
+            5,
+            6000,
+            huge * 1000,
+            4000,
+        ]
+
+
+_QUANTITIES = ("0", "1", "7.5", "60000000000", "46000000000.00000000", "0.00000001", "0.000000000000000001", "3.25")
+_PRICES = ("60000000000", "100", "99.5", "98.125", "0.00000001", "0.000000000000000123")
+_EVENTS = st.lists(
+    st.tuples(st.dictionaries(st.sampled_from(_PRICES), st.sampled_from(_QUANTITIES), max_size=3), st.booleans()),
+    min_size=1,
+    max_size=14,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_EVENTS, st.integers(0, 14))
+def test_growth_at_any_point_keeps_every_answer(events: list[tuple[dict[str, str], bool]], reopened: int) -> None:
+    files = MemoryFiles()
+    made = memory_history(files=files, segment_ms=400)
+    reader = LevelReader(Instrument("X"))
+    first = Keyframe(
+        reader.instrument, UpdateId(1), Millis(1000), Millis(1000), Nanos(1), {50: 1}, KnownRange(50, 10**11)
+    )
+    book, now = OrderBook(first), {"50": Decimal(1)}
+    made.append(first)
+    truth: list[tuple[int, dict[str, Decimal]]] = []
+
+    told: dict[tuple[str, int], Decimal | None] = {}
+
+    def check(history: RawHistory) -> None:
+        final = history.complete_to or 0
+        for time, text, expected in ((time, *level) for time, levels in truth for level in levels.items()):
+            if time > final:
+                continue
+            price = history.instrument.price_from_float(float(text))
+            steps = history.level_at(price, Millis(time)).quantity
+            held = None if steps is None else Decimal(steps).scaleb(-history.instrument.quantity_scale, _WIDE)
+            # Of an empty price beyond the bound of finer steps nothing is known from there on.
+            assert held == expected or (held is None and expected == 0 and price >= MAX_STEPS)
+            assert told.setdefault((text, time), held) == held
+            view = run_now(history.book_at(Millis(time)))
+            shown = dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True))
+            assert shown.get(price, 0) == (steps or 0)
+
+    for number, (event, is_apart) in enumerate(events):
+        levels = list(event.items())
+        try:
+            try:
+                bids = reader.read_bids(levels)
+            except FinerThanScale:
+                grown = reader.grown(levels)
+                book.rescale(grown)
+                reader = LevelReader(grown)
+                made.append(InstrumentChanged(grown))
+                bids = reader.read_bids(levels)
+        except MalformedDecimal:
+            continue  # the event cannot be read, and nothing of it happens
+        time = Millis(1100 + 100 * number + 300 * is_apart)
+        if truth and time <= truth[-1][0]:
+            time = Millis(truth[-1][0] + 1)
+        update_id = UpdateId(book.update_id + 1)
+        changes = book.apply(bids, {}, update_id=update_id, transaction_time=time)
+        made.append(
+            Update(
+                update_id, update_id, UpdateId(update_id - 1), time, time, Nanos(time * 1_000_000), book.best, changes
+            )
+        )
+        now = now | {text: Decimal(held) for text, held in levels}
+        truth.append((time, dict(now)))
+        assert made.gaps() == []
+        check(made)
+        if number == reopened:
+            copied = MemoryFiles()
+            copied.contents = copy.deepcopy(files.contents)
+            check(memory_history(files=copied))
