@@ -1,7 +1,7 @@
 """Fuzzer of the exchange's messages: any bytes decode or are refused, and an accepted message raises no fault.
 
-An input is lines, each of which every decoder of `exchange/wire.py` gets. Accepted values go into a market. If the
-first byte is DRAWN, the rest of the input makes lines like the exchange's, with possible mistakes.
+An input is lines, each of which every decoder of `venue/binance_futures/frames.py` gets. Accepted values go into a
+pipeline. If the first byte is DRAWN, the rest of the input makes lines like the exchange's, with possible mistakes.
 """
 
 import math
@@ -99,7 +99,9 @@ class Fed:
         self._seen = complete_to
         if book is None:
             return
-        assert not len(book.prices) or 0 < int(book.prices[0]) <= int(book.prices[-1]) < MAX_STEPS
+        # The bound holds in the book's own steps; the view has those of the history, which may be finer.
+        bound = MAX_STEPS * book.instrument.price_unit
+        assert not len(book.prices) or 0 < int(book.prices[0]) <= int(book.prices[-1]) < bound
         signs = book.quantities > 0
         assert signs.tolist() == sorted(signs.tolist(), reverse=True), "a bid above an ask"
         newest = history.newest_state()

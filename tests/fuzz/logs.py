@@ -160,7 +160,7 @@ def _check_contract(file: bytes) -> None:
 
 
 def is_possible(contents: LogContents) -> bool:
-    """Return whether a server could have written this log: in order, and within the bounds of `core/values`."""
+    """Return whether a server could have written this log: in order, and within the bounds of `domain/values`."""
     start = contents.start
     scales = start.instrument
     time, update_id = start.start, start.baseline_update_id

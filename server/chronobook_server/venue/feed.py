@@ -42,7 +42,7 @@ _TICK_SECONDS = 1.0
 # margin.
 _TICKER_PATIENCE_SECONDS = 12.0
 # A delay of the event loop that counts as a stall; frames and pings have waited meanwhile. A choice: less than a pong
-# may take (`network.PONG_SECONDS`).
+# may take (`transport.PONG_SECONDS`).
 _STALL_SECONDS = 2.0
 # Connections that end this soon after a stall ended because of it.
 _STALL_EFFECT_SECONDS = 60.0

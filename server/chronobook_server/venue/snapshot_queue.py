@@ -10,7 +10,7 @@ from chronobook_server.venue.binance_futures.rate_limit import SHORTEST_WAIT, de
 
 # Levels of a side in the largest snapshot of the exchange.
 FULL_LIMIT = 1000
-# The largest limit at the smallest weight (`budget.DEPTH_WEIGHTS`).
+# The largest limit at the smallest weight (`rate_limit.DEPTH_WEIGHTS`).
 CHEAP_LIMIT = 50
 
 
