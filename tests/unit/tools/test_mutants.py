@@ -12,5 +12,8 @@ SERVER = Path(chronobook_server.__file__).parent
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_fault_has_its_place(mutant: Mutant) -> None:
-    assert (SERVER / mutant.file).read_text().count(mutant.old) == 1
+    text = (SERVER / mutant.file).read_text()
+    assert text.count(mutant.old) == 1
     assert mutant.new != mutant.old
+    # Text that is no Python would make every test fail, and the fault would seem caught.
+    compile(text.replace(mutant.old, mutant.new), mutant.file, "exec")
