@@ -281,10 +281,13 @@ def run(mutant: Mutant) -> tuple[Mutant, str | None, float]:
             ("tests", ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS)),
             ("simulation", ("-m", "tests.simulation.run", "--seeds", *SEEDS)),
         ):
-            done = subprocess.run(
-                [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True,
-                timeout=SECONDS, check=False,
-            )  # fmt: skip
+            try:
+                done = subprocess.run(
+                    [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True,
+                    timeout=SECONDS, check=False,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                return mutant, f"{name}: no end within {SECONDS} s", time.monotonic() - started
             if done.returncode:
                 return mutant, f"{name}: {_first_failure(done.stdout)}", time.monotonic() - started
     return mutant, None, time.monotonic() - started
