@@ -40,7 +40,7 @@ Answer: TypeAlias = LevelState | tuple[int, int | None, str] | None
 
 
 def raw(outputs: list[Output]) -> list[Raw]:
-    """Return the books and events among what came out of a synchroniser."""
+    """Return the books and events among a synchroniser's output."""
     return [output for output in plain(outputs) if not isinstance(output, Notice)]
 
 

@@ -30,7 +30,7 @@ _NOTICED = {BookSuspended: "Suspended", BookResumed: "Resumed", BookLost: "Gap"}
 
 
 def plain(outputs: list[Output]) -> list[Shown]:
-    """Return what came out, with the book itself in the place of all that says that it is one."""
+    """Return the output, with the book in the place of each record or notice that announces it."""
     shown: list[Shown] = []
     for before, output in zip([None, *outputs], outputs, strict=False):
         if isinstance(output, BookAdopted):
@@ -49,12 +49,12 @@ def kinds(outputs: list[Output]) -> list[str]:
 
 
 def records(outputs: list[Output]) -> list[Shown]:
-    """Return what came out without the notices of the counters, and with whole books."""
+    """Return the output without the notices for the counters, and with whole books."""
     return [output for output in plain(outputs) if type(output) not in _NOTICED]
 
 
 def resolved(outputs: list[Output]) -> list[Record]:
-    """Return the records among what came out."""
+    """Return the records among the output."""
     return [output for output in outputs if not isinstance(output, Notice)]
 
 

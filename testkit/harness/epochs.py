@@ -32,7 +32,7 @@ Raw: TypeAlias = Record | Keyframe
 
 @dataclass
 class HandBook:
-    """What the epochs ask of a book."""
+    """Interface of a book that the epochs use."""
 
     instrument: Instrument
     update_id: UpdateId
@@ -82,7 +82,7 @@ class Resolver:
         return cast(OrderBook, self._hand)
 
     def resolve(self, record: Raw) -> list[Record]:
-        """Return what a history is given for a record."""
+        """Return the records that a history gets for a record."""
         if isinstance(record, EpochBegan | Cut):
             self._hand = None
             return [record]
@@ -160,7 +160,7 @@ class RawHistory(SymbolHistory):
         self.resolver.show()
 
     def resolve(self, record: Raw) -> list[Record]:
-        """Return what `take` is given for a record."""
+        """Return the records that `take` gets for a record."""
         return self.resolver.resolve(record)
 
     def take(self, record: Record) -> None:

@@ -89,7 +89,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class RangeWidened:
-    """A later snapshot proved more prices: what is known from now on, and the levels that it taught."""
+    """The known range and the new levels after a later snapshot proved more prices."""
 
     transaction_time: Millis
     update_id: UpdateId

@@ -80,7 +80,7 @@ class Broker:
         self._books: dict[int | None, _Book] = {}
         self._all: set[Subscription[Any]] = set()
         self._next_end = FAR  # the first instant at which a subscription is over
-        self._begun: Millis | None = None  # the start of an epoch that nobody has been told of yet
+        self._begun: Millis | None = None  # start of an epoch that is not published yet
 
     def __len__(self) -> int:
         """Return the number of subscriptions."""

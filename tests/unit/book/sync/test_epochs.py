@@ -26,7 +26,7 @@ STEPS = InstrumentChanged(Instrument("X", 1, 0))
 
 
 def adopted(*, last: int | None = None, time: int = 1000, segment_ms: int = 10**9) -> tuple[Synchroniser, list[Output]]:
-    """Return a machine with a quiet book at update id 10, and what came out; `last` is the stored history's time."""
+    """Return a machine with a quiet book at update id 10, and its output; `last` is the stored history's time."""
     stored = None if last is None else Witness(Millis(last), None)
     sync = Synchroniser("X", last=stored, segment_ms=segment_ms)
     (wanted,) = sync.opened()
