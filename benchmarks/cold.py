@@ -61,7 +61,7 @@ class DeepBooks(SimNetwork):
 
 
 def _is_wide(market: SymbolPipeline) -> bool:
-    deepest = market.level_now(Price(20_000 - 999))
+    deepest = market.queries.level_now(Price(20_000 - 999))
     return deepest is not None and deepest.quantity is not None
 
 
@@ -82,7 +82,7 @@ async def measure() -> dict[str, Any]:
     in_sync = 0.0
     while len(markets) < SYMBOLS or not all(_is_wide(market) for market in markets.values()):
         await asyncio.sleep(0.5)
-        if not in_sync and sum(market.is_synced for market in markets.values()) >= 0.99 * SYMBOLS:
+        if not in_sync and sum(market.queries.is_synced for market in markets.values()) >= 0.99 * SYMBOLS:
             in_sync = loop.time()
         if loop.time() > 3600:
             break

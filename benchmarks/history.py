@@ -99,7 +99,7 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
         if number % 25 == 0:
             print(f"  {written.events:>9,} events, {history.level_changes:>11,} changes", flush=True)
         frames, number = following or [], number + 1
-    assert market.counts.resyncs == 0, "the day has no holes"
+    assert market.queries.counts.resyncs == 0, "the day has no holes"
     syncing.cancel()
     history.close()
     final = history.complete_to  # the newest event is not final

@@ -121,12 +121,12 @@ def fan_out(lines: list[Line]) -> None:
     """Do the same with a watch on each of the 100 levels around the best prices, without readers."""
 
     def watch(market: SymbolPipeline) -> None:
-        view = market.current_view()
+        view = market.queries.current_view()
         assert view is not None
-        market.broker.queue_limit = len(lines)
+        market.queries.broker.queue_limit = len(lines)
         for side in (view.bids(50), view.asks(50)):
             for price in side[0].tolist():
-                market.broker.watch_level(Price(price))
+                market.queries.broker.watch_level(Price(price))
 
     everything(lines, watch)
 

@@ -109,19 +109,19 @@ async def phase(name: str, application: Application, delays: Delays, limits: Lim
     """Measure for a while; print the figures, and record the missed limits."""
     delays.take()
     before, started = cpu_seconds(), time.monotonic()
-    events = sum(market.counts.events for market in application.markets.values())
+    events = sum(market.counts.events for market in application.queries.values())
     await asyncio.sleep(PHASE_SECONDS)
     passed = time.monotonic() - started
     share = (cpu_seconds() - before) / passed
-    events = sum(market.counts.events for market in application.markets.values()) - events
+    events = sum(market.counts.events for market in application.queries.values()) - events
     found = delays.take() * 1000
     p50, p99 = np.percentile(found, [50, 99])
-    synced = sum(market.is_synced for market in application.markets.values())
-    resyncs = sum(market.counts.resyncs for market in application.markets.values())
+    synced = sum(market.is_synced for market in application.queries.values())
+    resyncs = sum(market.counts.resyncs for market in application.queries.values())
     cost = share / events * passed * 1e6
     row = f"{name:<22}{events / passed:>9.0f}{share * 100:>9.0f} %{cost:>10.0f}{p50:>9.2f}{p99:>9.2f}"
     print(f"{row}{synced:>9}{resyncs:>7}", flush=True)
-    limits.at_least(f"books in sync, {name},", synced, len(application.markets))
+    limits.at_least(f"books in sync, {name},", synced, len(application.queries))
     limits.at_most(f"resyncs, {name},", resyncs, 0)
 
 

@@ -80,7 +80,7 @@ def chronobook(path: Path) -> dict[str, Any]:
             assert decoded is not None
             market.update(decoded[1])
         seconds = time.process_time() - start
-        view = market.current_view()
+        view = market.queries.current_view()
         assert view is not None
         unit = 10**view.instrument.price_scale
         bids, asks = ((side[0] / unit).tolist() for side in (view.bids(), view.asks()))

@@ -49,7 +49,9 @@ async def measure(folder: Path, samples: list[Sample], books: list[BookSample]) 
     with tempfile.TemporaryDirectory() as empty:
         directory = DataDirectory(Path(empty), "bench")
         nothing = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 24 * HOUR_MS, cache_budget=CacheBudget())
-        server = Server({CapturedDay.symbol: SymbolPipeline(CapturedDay.symbol, nothing, monotonic=time.monotonic)})
+        server = Server(
+            {CapturedDay.symbol: SymbolPipeline(CapturedDay.symbol, nothing, monotonic=time.monotonic).queries}
+        )
         await server.start("127.0.0.1:0")
         await asyncio.sleep(0.1)
         before = anonymous_bytes()

@@ -26,7 +26,7 @@ async def serve(folder: Path) -> None:
     history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 86_400_000, cache_budget=CacheBudget())
     for _ in history.warm():
         pass
-    server = Server({CapturedDay.symbol: SymbolPipeline(CapturedDay.symbol, history, monotonic=time.monotonic)})
+    server = Server({CapturedDay.symbol: SymbolPipeline(CapturedDay.symbol, history, monotonic=time.monotonic).queries})
     await server.start("127.0.0.1:0")
     print(json.dumps({"port": server.port}), flush=True)
     await asyncio.to_thread(sys.stdin.read)

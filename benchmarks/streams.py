@@ -78,7 +78,7 @@ class Drained:
     """Detector of the moment when every stream of a market has sent all messages and waits."""
 
     def __init__(self, market: SymbolPipeline) -> None:
-        self._watches = tuple(market.broker._all)
+        self._watches = tuple(market.queries.broker._all)
         self._waiting = 0
         self._all_wait = asyncio.Event()
         for watch in self._watches:
@@ -108,21 +108,21 @@ async def ours(subscribers: int, rounds: int) -> None:
     """Serve until each subscriber has received `rounds` changes."""
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
         fed = Fed(Path(folder))
-        server = Server({"ETHUSDT": fed.market})
+        server = Server({"ETHUSDT": fed.market.queries})
         await server.start("127.0.0.1:0")
         print(json.dumps({"port": server.port}), flush=True)
-        while len(fed.market.broker) < subscribers:  # noqa: ASYNC110
+        while len(fed.market.queries.broker) < subscribers:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)
         # All messages wait in the queue, as for the empty stream, so the measurement is their making and sending.
-        fed.market.broker.queue_limit = rounds
+        fed.market.queries.broker.queue_limit = rounds
         drained = Drained(fed.market)
         start, began = cpu(), time.monotonic()
         for _ in range(rounds):
             fed.event()
         await drained.wait()
         used, seconds = cpu() - start, time.monotonic() - began
-        while len(fed.market.broker):  # noqa: ASYNC110
+        while len(fed.market.queries.broker):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         # The events alone, without watches: their handling and the log are not part of streaming.
         start = cpu()

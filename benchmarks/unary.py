@@ -79,7 +79,7 @@ async def ours() -> None:
             fed = Fed(Path(folder))
             for _ in range(EVENTS):
                 fed.event()
-            direct, behind = (Server({"ETHUSDT": fed.market}, default_symbol="ETHUSDT") for _ in range(2))
+            direct, behind = (Server({"ETHUSDT": fed.market.queries}, default_symbol="ETHUSDT") for _ in range(2))
             await direct.start("127.0.0.1:0")
             await behind.start(str(socket))
             await serve(direct.port, rest)

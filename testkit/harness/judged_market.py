@@ -172,7 +172,7 @@ class JudgedMarket:
         assert self.market._sync.book is not None
         self.market._sync.book.widen(record)
         self.history.append(record)
-        self.market.broker.publish(record)
+        self.market.queries.broker.publish(record)
         self.judge.epochs[-1].moments.append(moment)
 
     def live(self) -> None:

@@ -41,7 +41,7 @@ class HandFed:
 
         If it was in sync before, events were missed meanwhile.
         """
-        if self.market.epoch is not None:
+        if self.market.queries.epoch is not None:
             self.last += 700
         self.market.opened()
         wanted = wanted_by(self.market)
@@ -80,7 +80,7 @@ async def served(
     *markets: HandFed, heartbeat_seconds: float = 60.0, address: str = "127.0.0.1:0", log_calls: bool = False
 ) -> AsyncIterator[Served]:
     """Serve these markets around a block."""
-    by_symbol = {each.market.symbol: each.market for each in markets}
+    by_symbol = {each.market.queries.symbol: each.market.queries for each in markets}
     server = Server(by_symbol, heartbeat_seconds=heartbeat_seconds, log_calls=log_calls)
     await server.start(address)
     try:

@@ -58,13 +58,13 @@ class System:
 
     async def synced(self, symbol: str = "ETHUSDT") -> pb.GetStatusResponse:
         """Return the status once the symbol is in sync."""
-        market = self.application.markets[symbol]
+        market = self.application.queries[symbol]
         await until(lambda: market.is_synced)
         return await self.stub.GetStatus(pb.GetStatusRequest(symbol=symbol))
 
     async def caught_up(self, simulator: Simulator, symbol: str = "ETHUSDT") -> None:
         """Return once the book holds all that the exchange has sent."""
-        truth, history = simulator.symbols[symbol].truth, self.application.markets[symbol].history
+        truth, history = simulator.symbols[symbol].truth, self.application.queries[symbol].history
 
         def arrived() -> bool:
             newest = history.newest_state()

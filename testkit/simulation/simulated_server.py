@@ -142,10 +142,10 @@ class SimServer:
         for market in self.markets.values():
             if is_killed:
                 # A killed process writes nothing more.
-                assert isinstance(market.history, WatchedHistory)
-                market.history.applied = []
+                assert isinstance(market.queries.history, WatchedHistory)
+                market.queries.history.applied = []
             else:
-                market.history.close()
+                market.queries.history.close()
         if not is_killed and self._random.random() < _DRAINED:
             self.sealer.drain()
         self.sealer.stop()
@@ -171,7 +171,7 @@ class SimServer:
     def retry_seals(self) -> None:
         """Retry failed seals, as a server does every ten seconds."""
         for market in self.markets.values():
-            market.history.retry_seals()
+            market.queries.history.retry_seals()
 
     def damage_log(self, symbol: str) -> bool:
         """Flip one bit of a log that is not sealed yet; return whether there was one."""

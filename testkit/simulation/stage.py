@@ -75,7 +75,7 @@ class Stage:
     def is_right(self, name: str) -> bool:
         """Return whether a book is in sync and as far as the exchange's, and assert that it is the same then."""
         market, truth = self.markets.get(name), self.truth[name]
-        view = None if market is None else market.current_view()
+        view = None if market is None else market.queries.current_view()
         if view is None or view.update_id != truth.finals[-1]:
             return False
         step, unit = 10 ** (DECIMALS - view.instrument.price_scale), 10 ** (DECIMALS - view.instrument.quantity_scale)

@@ -130,7 +130,7 @@ async def test_before_the_first_contact_zeros_and_false_are_printed(tmp_path: Pa
     simulator = stepped()
     simulator.refuse_status = 503
     async with system_on(simulator, tmp_path) as running:
-        market = running.application.markets["ETHUSDT"]
+        market = running.application.queries["ETHUSDT"]
         await until(lambda: market.state.value == "WAITING_FOR_BRIDGE")
         _, status = await running.get("/status")
         assert status.pop("sync_error") == "no snapshot came: HTTP 503"
@@ -193,7 +193,7 @@ async def test_every_row_of_the_error_table_is_alike_by_rest_and_grpc(tmp_path: 
     async with system_on(simulator, tmp_path) as running:
         status = await running.synced()
         await advanced(running, simulator, 30)
-        market = running.application.markets["ETHUSDT"]
+        market = running.application.queries["ETHUSDT"]
         price, newest = status.best_bid.price, market.history.complete_to
         assert newest is not None
 
@@ -255,7 +255,7 @@ async def test_wrong_input_of_the_exchange_ends_in_a_right_book(tmp_path: Path) 
     simulator = Simulator(symbols=("ETHUSDT",), seed=11, speed=0, keep_journal=True, start_ms=1_800_000_000_000)
     async with system_on(simulator, tmp_path) as running:
         await running.synced()
-        market = running.application.markets["ETHUSDT"]
+        market = running.application.queries["ETHUSDT"]
         symbol = simulator.symbols["ETHUSDT"]
         await advanced(running, simulator, 5)
         symbol.drop_next = 1

@@ -64,7 +64,7 @@ async def test_no_made_up_request_brings_a_fault_or_undescribed_answer(tmp_path:
             stream_url=simulator.stream_url,
         )
         async with serving(settings) as application, running_edge(tmp_path, [settings.listen]) as edge:
-            await until(lambda: application.markets["ETHUSDT"].is_synced)
+            await until(lambda: application.queries["ETHUSDT"].is_synced)
             report, said = await run(tmp_path, edge.base, edge.bearer["authorization"], edge.authority.ca)
     finally:
         await simulator.stop()

@@ -91,8 +91,8 @@ class Fed:
 
     def _check(self) -> None:
         """Assert the invariants after every input: history and book agree, and history never goes back."""
-        market, history = self.market, self.market.history
-        complete_to, book = history.complete_to, market.current_view()
+        market, history = self.market, self.market.queries.history
+        complete_to, book = history.complete_to, market.queries.current_view()
         if self._seen is not None:
             assert complete_to is not None
             assert complete_to >= self._seen

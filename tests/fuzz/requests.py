@@ -26,7 +26,6 @@ from chronobook_server.api import bodies
 from chronobook_server.api.error_mapping import TABLE, abort
 from chronobook_server.api.handlers import OrderBookHandlers
 from chronobook_server.domain.errors import InvalidField, Refusal
-from chronobook_server.symbols.pipeline import SymbolPipeline
 from testkit.fakes.memory_files import MemoryFiles
 from testkit.harness.served import HandFed
 from tests.fuzz.drawn import Drawn
@@ -95,8 +94,8 @@ class RequestWorld:
         for fed in (synced, lost):
             _feed(fed)
         lost.market.closed()
-        markets = {fed.market.symbol: fed.market for fed in (synced, lost, old, HandFed("NEVER"))}
-        self.synced: SymbolPipeline = synced.market
+        markets = {fed.market.queries.symbol: fed.market.queries for fed in (synced, lost, old, HandFed("NEVER"))}
+        self.synced = synced.market
         self.handlers = OrderBookHandlers(markets, default_symbol="ETHUSDT", heartbeat_seconds=0.0)
 
 
@@ -109,7 +108,7 @@ def _history_of(symbol: str) -> MemoryFiles:
     files = MemoryFiles()
     fed = HandFed(symbol, files=files)
     _feed(fed)
-    fed.market.history.close()
+    fed.market.queries.history.close()
     return files
 
 

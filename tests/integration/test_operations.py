@@ -54,7 +54,7 @@ async def test_every_metric_that_is_shown_or_watched_exists(tmp_path: Path) -> N
     port = free_port()
     try:
         async with serving(settings(tmp_path, simulator.rest_url, simulator.stream_url, port)) as application:
-            market = application.markets["ETHUSDT"]
+            market = application.queries["ETHUSDT"]
             await until(lambda: market.is_synced)
             simulator.symbols["ETHUSDT"].drop_next = 1
             await simulator.step(2)

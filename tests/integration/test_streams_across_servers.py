@@ -210,7 +210,7 @@ async def test_the_busiest_real_levels_equal_the_file_by_grpc_and_sse(tmp_path: 
         async with asyncio.timeout(PATIENCE):  # at full speed, the server was too busy to say that it is healthy
             while (await running.get("/status"))[0] == 503:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-        history = running.application.markets["ETHUSDT"].history
+        history = running.application.queries["ETHUSDT"].history
         start, end = history.coverage()[0].start, history.coverage()[-1].end - 1
         async with AsyncClient(running.address, symbol="ETHUSDT") as client:
             for text in prices:
@@ -236,7 +236,7 @@ async def test_the_seam_between_replay_and_live_from_random_instants(tmp_path: P
         await running.synced()
         journal = simulator.symbols["ETHUSDT"].journal
         assert journal is not None
-        market = running.application.markets["ETHUSDT"]
+        market = running.application.queries["ETHUSDT"]
         await until(lambda: len(journal) > 300)
         view = market.current_view()
         assert view is not None

@@ -39,7 +39,7 @@ def at_work() -> int:
 
 async def until_gone(running: System, tasks: int) -> None:
     """Return once no stream has left anything behind: no watch, no level, no task."""
-    hub = running.application.markets["ETHUSDT"].broker
+    hub = running.application.queries["ETHUSDT"].broker
     async with asyncio.timeout(SOON):
         while len(hub) or hub._levels or hub._books or at_work() > tasks:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -71,7 +71,7 @@ async def test_a_thousand_streams_hear_the_same_and_leave_nothing(tmp_path: Path
     async with system_on(simulator, tmp_path) as running, contextlib.AsyncExitStack() as stack:
         await simulator.step(5)
         await running.synced()
-        hub, prices = running.application.markets["ETHUSDT"].broker, await near(running)
+        hub, prices = running.application.queries["ETHUSDT"].broker, await near(running)
         # A pool of its own for each: else they would share one connection.
         options = (("grpc.use_local_subchannel_pool", 1),)
         stubs = []

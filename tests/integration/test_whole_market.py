@@ -23,7 +23,7 @@ async def test_all_symbols_are_served_right_whatever_happens_to_others(tmp_path:
             tmp_path, symbols=("S03USDT",), rest_url=simulator.rest_url, stream_url=simulator.stream_url
         )
         async with system(replace(settings, all_symbols=True, connections=2)) as running:
-            markets = running.application.markets
+            markets = running.application.queries
             await until(lambda: set(markets) == set(SYMBOLS))
             for _ in range(20):
                 await until(lambda: all(market.is_synced for market in markets.values()))

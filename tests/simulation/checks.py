@@ -53,23 +53,23 @@ def book_is_the_exchanges(market: SymbolPipeline, truth: ExchangeSymbol) -> Iter
     step = steps_of(book.instrument)
     found = truth.index_of(book.update_id, book.transaction_time)
     if found < 0:
-        yield f"{market.symbol}: the book stands at {book.update_id}, where the exchange never was"
+        yield f"{market.queries.symbol}: the book stands at {book.update_id}, where the exchange never was"
         return
     exact = truth.book(book.update_id, found)
     known, levels = book.known_range, book.levels
     for price, quantity in levels.items():
         if quantity * step.quantity != exact.get(price * step.price, 0):
             right = exact.get(price * step.price, 0)
-            yield f"{market.symbol}: {quantity} rests at {price} at {book.update_id}, and not {right}"
+            yield f"{market.queries.symbol}: {quantity} rests at {price} at {book.update_id}, and not {right}"
     for price in exact:
         own, rest = divmod(price, step.price)
         if _is_known(price, known, step) and (rest or own not in levels):
-            yield f"{market.symbol}: {price} is not there inside the known range at {book.update_id}"
+            yield f"{market.queries.symbol}: {price} is not there inside the known range at {book.update_id}"
 
 
 def view_is_the_exchanges(market: SymbolPipeline, truth: ExchangeSymbol, random: Random) -> Iterator[str]:
     """The answers about now agree with the exchange's book: single levels, the best prices, the nearest levels."""
-    view = market.current_view()
+    view = market.queries.current_view()
     if view is None:
         return
     found = truth.index_of(view.update_id, view.transaction_time)
@@ -80,7 +80,7 @@ def view_is_the_exchanges(market: SymbolPipeline, truth: ExchangeSymbol, random:
     step = steps_of(view.instrument)
     for _ in range(2):
         price = random.choice(truth.prices()) // step.price
-        level = market.level_now(Price(price))
+        level = market.queries.level_now(Price(price))
         right = exact.get(price * step.price, 0)
         if level is not None and level.quantity is not None and level.quantity * step.quantity != right:
             yield f"{truth.name}: now {level.quantity} rests at {price} at {view.update_id}, and not {right}"
@@ -125,24 +125,25 @@ class Progress:
     def age_is_true(self, market: SymbolPipeline, fetched: int, now: float) -> Iterator[str]:
         """A book that has not moved on is at least as old as the time for which it was seen standing still."""
         # An event may end where its snapshot did, and a snapshot may confirm the book that stands still.
-        state = (market._sync.update_id, market.counts.events, fetched)
-        if state != self._seen or not market.is_synced:
+        state = (market._sync.update_id, market.queries.counts.events, fetched)
+        if state != self._seen or not market.queries.is_synced:
             self._seen, self._since = state, now
             return
-        age = market.age()
+        age = market.queries.age()
         if age is not None and age < now - self._since - 0.01:
-            yield f"{market.symbol}: the book stands still for {now - self._since:.1f} s, and its age is {age}"
+            yield f"{market.queries.symbol}: the book stands still for {now - self._since:.1f} s, and its age is {age}"
 
 
 def market_answers(market: SymbolPipeline) -> Iterator[str]:
     """Questions that always have an answer get one."""
-    now, age = market.now(), market.age()
+    now, age = market.queries.now(), market.queries.age()
     if age is not None and age < 0:
-        yield f"{market.symbol}: the age is {age}"
+        yield f"{market.queries.symbol}: the age is {age}"
     if now is not None and not 0 < now < 2**53:
-        yield f"{market.symbol}: now is {now}"
-    if market.history.seconds_held() >= 2**32:
-        yield f"{market.symbol}: {market.history.seconds_held()} seconds are held, more than a count can say"
+        yield f"{market.queries.symbol}: now is {now}"
+    held = market.queries.history.seconds_held()
+    if held >= 2**32:
+        yield f"{market.queries.symbol}: {held} seconds are held, more than a count can say"
 
 
 def is_bounded(server: SimServer) -> Iterator[str]:
@@ -150,8 +151,8 @@ def is_bounded(server: SimServer) -> Iterator[str]:
     if len(server.feed.snapshots.queue) > len(server.markets):
         yield f"{len(server.feed.snapshots.queue)} snapshots are waited for"
     for market in server.markets.values():
-        if market.waiting > _MOST_WAITING:
-            yield f"{market.symbol}: {market.waiting} events wait"
+        if market.queries.waiting > _MOST_WAITING:
+            yield f"{market.queries.symbol}: {market.queries.waiting} events wait"
     links = sum(len(group.connections) for group in server.feed.pools)
     if links > 2 * server.plan.connections * max(len(server.feed.pools), 1):
         yield f"{links} connections are open"
@@ -250,7 +251,7 @@ def changes_are_true(history: SymbolHistory, truth: ExchangeSymbol, random: Rand
 
 def gaps_are_true(server: SimServer, name: str, truth: ExchangeSymbol) -> Iterator[str]:
     """No gap goes unreported, and none is reported that was not."""
-    history = server.markets[name].history
+    history = server.markets[name].queries.history
     coverage, gaps = history.coverage(), history.gaps()
     oldest = coverage[0].start if coverage else None
     is_partly_lost = name in server.damaged or server.plan.retention_ms != RETENTION_MS

@@ -52,7 +52,7 @@ class DayJudge:
             if truth is None:
                 wrong.append(f"{name!r} is served, and is no contract")
                 continue
-            self._report.seen[market.state.value] += 1
+            self._report.seen[market.queries.state.value] += 1
             wrong += checks.book_is_the_exchanges(market, truth)
             wrong += checks.market_answers(market)
             if self._sees_age:
@@ -71,7 +71,7 @@ class DayJudge:
             self._ask(server, name, _ASKED // len(self._truth))
 
     def _ask(self, server: SimServer, name: str, count: int) -> None:
-        history = server.markets[name].history
+        history = server.markets[name].queries.history
         step = checks.steps_of(history.instrument).price
         for price, time in self._questions(server, name, count):
             if price % step:
@@ -81,7 +81,7 @@ class DayJudge:
 
     def _questions(self, server: SimServer, name: str, count: int) -> Iterator[tuple[int, int]]:
         """Yield prices and final instants: some anywhere, some around an event."""
-        last = server.markets[name].history.complete_to
+        last = server.markets[name].queries.history.complete_to
         if last is None:
             return
         complete_to = last - self._early_ms
@@ -103,13 +103,13 @@ class DayJudge:
         if server.feed.counts.failures:
             wrong.append(f"{server.feed.counts.failures} tasks of the feed failed")
         for name, market in server.markets.items():
-            truth, counts = self._truth[name], market.counts
+            truth, counts = self._truth[name], market.queries.counts
             seen["audits"] += counts.audits
             seen["widenings"] += counts.widenings
             seen["suspensions"] += counts.suspensions
             seen["rotations"] += server.feed.counts.rotations
             seen["resubscriptions"] += server.feed.counts.resubscriptions
-            for gap in market.history.gaps():
+            for gap in market.queries.history.gaps():
                 seen[f"gap {gap.cause.value}"] += 1
             if counts.faults:
                 wrong.append(f"{name}: {counts.faults} faults of ours cost the book")
@@ -117,8 +117,8 @@ class DayJudge:
                 wrong.append(f"{name}: {counts.audit_mismatches} audits found the book wrong")
             wrong += checks.book_is_the_exchanges(market, truth)
             wrong += checks.view_is_the_exchanges(market, truth, self._random)
-            wrong += checks.books_are_true(market.history, truth, self._random)
-            wrong += checks.changes_are_true(market.history, truth, self._random)
+            wrong += checks.books_are_true(market.queries.history, truth, self._random)
+            wrong += checks.changes_are_true(market.queries.history, truth, self._random)
             wrong += checks.gaps_are_true(server, name, truth)
         self.remember(server)
 
@@ -131,13 +131,13 @@ class DayJudge:
         for final in finals:
             for server in servers:
                 market = server.markets.get(final.name)
-                complete_to = None if market is None else market.history.complete_to
+                complete_to = None if market is None else market.queries.history.complete_to
                 may_lag = server is not final.server or final.name in server.damaged
                 if market is None or (may_lag and (complete_to or 0) <= final.time):
                     continue  # another server may lag, and one that lost its history begins anew
-                if final.price % checks.steps_of(market.history.instrument).price:
+                if final.price % checks.steps_of(market.queries.history.instrument).price:
                     continue  # a scale that no event confirmed is forgotten in a restart
-                said = checks.answer(market.history, final.price, final.time)
+                said = checks.answer(market.queries.history, final.price, final.time)
                 if not self._may_follow(final, said, server):
                     self._report.wrong.append(
                         f"{final.name}: {final.price} at {final.time} was {final.said}, and now is {said}"

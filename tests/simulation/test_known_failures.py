@@ -26,7 +26,7 @@ MANY = tuple(f"S{number:03d}USDT" for number in range(200))
 
 
 def causes(market: SymbolPipeline) -> list[Cause]:
-    return [gap.cause for gap in market.history.gaps()]
+    return [gap.cause for gap in market.queries.history.gaps()]
 
 
 def test_a_thousand_asks_across_the_digits_keep_their_order() -> None:
@@ -43,12 +43,12 @@ def test_a_thousand_asks_across_the_digits_keep_their_order() -> None:
         event = update(previous + 1, previous + 2, previous, asks=[(f"{best // 10}.{best % 10}", "0")])
         made.update(event)
         previous += 2
-        view = made.current_view()
+        view = made.queries.current_view()
         assert view is not None
         assert view.asks(1)[0].tolist() == [best + 1]
         assert view.asks_count == 1_000_499 - best
-    assert made.level_now(Price(999_999)) is not None
-    assert made.counts.resyncs == 0
+    assert made.queries.level_now(Price(999_999)) is not None
+    assert made.queries.counts.resyncs == 0
 
 
 @virtually
@@ -62,7 +62,7 @@ async def test_one_lost_event_costs_a_resync_and_no_reconnect() -> None:
     stage.push(ONE)
     await stage.synced(within=2)
     market = stage.markets[ONE]
-    (gap,) = market.history.gaps()
+    (gap,) = market.queries.history.gaps()
     assert (gap.start, gap.cause) == (lost_from - 1, Cause.CHAIN_BREAK)
     assert gap.end is not None
     assert gap.end > lost_to
@@ -75,13 +75,13 @@ async def test_one_gap_among_two_hundred_symbols_disturbs_no_other() -> None:
     stage = Stage(*MANY)
     for _ in range(12):
         await stage.go_on(0.1)
-    await stage.until(lambda: all(market.is_synced for market in stage.markets.values()), within=90, pause=1)
+    await stage.until(lambda: all(market.queries.is_synced for market in stage.markets.values()), within=90, pause=1)
     stage.push(MANY[7], is_lost=True)
     await stage.go_on(1)
     await stage.synced(within=3)
-    assert {name: market.counts.resyncs for name, market in stage.markets.items() if market.counts.resyncs} == {
-        MANY[7]: 1
-    }
+    assert {
+        name: market.queries.counts.resyncs for name, market in stage.markets.items() if market.queries.counts.resyncs
+    } == {MANY[7]: 1}
     assert stage.server.feed.counts.connects == 1
     await stage.end()
 
@@ -98,7 +98,7 @@ async def test_an_acknowledged_but_silent_subscription_is_made_again() -> None:
     await stage.synced()
     assert stage.server.feed.counts.resubscriptions == 1
     assert stage.server.feed.counts.losses == 0
-    assert stage.markets["BBBUSDT"].counts.resyncs == 0
+    assert stage.markets["BBBUSDT"].queries.counts.resyncs == 0
     await stage.end()
 
 
@@ -112,10 +112,10 @@ async def test_a_silent_stream_is_found_and_gaps_from_its_last_event() -> None:
     last = stage.truth[ONE].times[-1]
     market = stage.markets[ONE]
     await stage.go_on(4)
-    assert market.is_synced, "silence by itself proves nothing"
+    assert market.queries.is_synced, "silence by itself proves nothing"
     await stage.go_on(16)
     await stage.synced()
-    assert [(gap.start, gap.cause) for gap in market.history.gaps()] == [(last - 1, Cause.EXCHANGE_SILENT)]
+    assert [(gap.start, gap.cause) for gap in market.queries.history.gaps()] == [(last - 1, Cause.EXCHANGE_SILENT)]
     await stage.end()
 
 
@@ -126,8 +126,8 @@ async def test_a_quiet_symbol_stays_in_sync() -> None:
     await stage.synced()
     await asyncio.sleep(600)
     market = stage.markets[ONE]
-    assert (market.is_synced, market.counts.resyncs, market.counts.suspensions) == (True, 0, 0)
-    age = market.age()
+    assert (market.queries.is_synced, market.queries.counts.resyncs, market.queries.counts.suspensions) == (True, 0, 0)
+    age = market.queries.age()
     assert age is not None
     assert age > 590
     await stage.end()
@@ -138,14 +138,14 @@ async def test_all_sockets_are_closed_at_once_with_two_hundred_symbols() -> None
     stage = Stage(*MANY)
     for _ in range(12):
         await stage.go_on(0.1)
-    await stage.until(lambda: all(market.is_synced for market in stage.markets.values()), within=90, pause=1)
+    await stage.until(lambda: all(market.queries.is_synced for market in stage.markets.values()), within=90, pause=1)
     await asyncio.sleep(70)  # the weight of the first sync is free again
     for socket in stage.network.sockets:
         socket.cut()
     for name in MANY:
         stage.push(name, is_lost=True)
     await asyncio.sleep(0.2)
-    assert not any(market.is_synced for market in stage.markets.values())
+    assert not any(market.queries.is_synced for market in stage.markets.values())
     await stage.until(lambda: sum(socket.is_open for socket in stage.network.sockets) == 2, within=3)
     for name in MANY:
         stage.push(name)
@@ -167,7 +167,7 @@ async def test_a_cut_in_which_nothing_happened_leaves_no_gap() -> None:
     await stage.go_on(2)
     await stage.synced()
     assert [causes(market) for market in stage.markets.values()] == [[]] * 20
-    assert all(market.counts.suspensions == 1 for market in stage.markets.values())
+    assert all(market.queries.counts.suspensions == 1 for market in stage.markets.values())
     assert stage.server.feed.snapshots.fetched >= asked
     await stage.end()
 
@@ -180,16 +180,16 @@ async def test_the_price_crosses_a_small_limit_and_answers_stay_proven(monkeypat
     await stage.go_on(3)
     await stage.synced()
     market, exchange = stage.markets[ONE], stage.truth[ONE].market
-    first = market.current_view()
+    first = market.queries.current_view()
     assert first is not None
-    epoch = market.epoch
+    epoch = market.queries.epoch
     for _ in range(60):
         exchange.middle += 1
         await stage.go_on(1)
-        view = market.current_view()
+        view = market.queries.current_view()
         assert view is not None
     await stage.synced()
-    view = market.current_view()
+    view = market.queries.current_view()
     assert view is not None
     assert view.known_range.highest > first.known_range.highest + 40
     best = int(view.asks(1)[0][0])
@@ -198,8 +198,8 @@ async def test_the_price_crosses_a_small_limit_and_answers_stay_proven(monkeypat
     nearest = view.nearest(Price(best))
     assert nearest is not None
     assert nearest.is_proven
-    assert (market.epoch, market.counts.resyncs) == (epoch, 0), "without a resync"
-    assert market.counts.widenings >= 2
+    assert (market.queries.epoch, market.queries.counts.resyncs) == (epoch, 0), "without a resync"
+    assert market.queries.counts.widenings >= 2
     await stage.end()
 
 
@@ -240,8 +240,8 @@ async def test_questions_in_a_gap_or_beyond_the_range_give_no_zeros(monkeypatch:
     stage.push(ONE)
     await stage.synced()
     with pytest.raises(HistoryGap, match="CHAIN_BREAK"):
-        market.history.level_at(Price(2995), Millis(before + 100))
-    far = market.level_now(Price(2))
+        market.queries.history.level_at(Price(2995), Millis(before + 100))
+    far = market.queries.level_now(Price(2))
     assert far is not None
     assert far.quantity is None, "never 0: nobody looked there"
     assert far.known_range.lowest > 2
@@ -258,16 +258,16 @@ async def test_a_question_without_a_stream_is_refused_or_marked_stale() -> None:
         socket.cut()
     stage.network._rates["refuse"] = 1.0
     await asyncio.sleep(4)
-    assert market.state is State.SUSPENDED
+    assert market.queries.state is State.SUSPENDED
     with pytest.raises(NotSynced):
-        run_now(market.current_book(allow_stale=False, max_age=None))
+        run_now(market.queries.current_book(allow_stale=False, max_age=None))
     with pytest.raises(HistoryGap, match="DISCONNECT"):
-        market.history.level_at(Price(1000), Millis(START_MS + int(stage.loop.time() * 1000)))
-    book = run_now(market.current_book(allow_stale=True, max_age=None))
+        market.queries.history.level_at(Price(1000), Millis(START_MS + int(stage.loop.time() * 1000)))
+    book = run_now(market.queries.current_book(allow_stale=True, max_age=None))
     assert book.is_stale
     assert book.age is not None
     assert book.age >= 4
-    assert book.epoch == market.epoch
+    assert book.epoch == market.queries.epoch
     assert book.view.update_id == stage.truth[ONE].finals[-1]
     stage.network.healthy()
     await stage.go_on(10)
@@ -288,7 +288,7 @@ async def test_a_rotation_before_24_hours_loses_nothing(connections: int) -> Non
     assert stage.server.feed.counts.rotations == connections
     assert (stage.server.feed.counts.losses, stage.network.injected["cut_for_age"]) == (0, 0)
     assert [causes(market) for market in stage.markets.values()] == [[], []]
-    assert all(market.counts.suspensions == 0 for market in stage.markets.values())
+    assert all(market.queries.counts.suspensions == 0 for market in stage.markets.values())
     await stage.end()
 
 
@@ -324,7 +324,7 @@ async def test_with_two_connections_what_one_loses_the_other_brings() -> None:
     await stage.go_on(3)
     await stage.synced()
     market = stage.markets[ONE]
-    assert (causes(market), market.counts.suspensions) == ([], 0)
+    assert (causes(market), market.queries.counts.suspensions) == ([], 0)
     await stage.end()
 
 
@@ -342,24 +342,24 @@ async def test_a_tick_size_halved_in_history_changes_no_older_answer() -> None:
     await stage.go_on(15)
     await stage.synced()
     assert {key: said(market, *key) for key in before} == before
-    assert market.instrument is not None
-    assert market.instrument.price_scale == 2
-    assert [change.contract.tick_size for change in market.history.contracts()] == ["0.1", "0.05"]
-    assert market.counts.audits > 2
+    assert market.queries.instrument is not None
+    assert market.queries.instrument.price_scale == 2
+    assert [change.contract.tick_size for change in market.queries.history.contracts()] == ["0.1", "0.05"]
+    assert market.queries.counts.audits > 2
     assert causes(market) == []
     await stage.server.stop(is_killed=False)
     stage.server.start()
     again = stage.server.markets[ONE]
     assert {key: said(again, *key) for key in before} == before
-    assert [change.contract.tick_size for change in again.history.contracts()] == ["0.1", "0.05"]
+    assert [change.contract.tick_size for change in again.queries.history.contracts()] == ["0.1", "0.05"]
     await stage.server.stop(is_killed=False)
 
 
 def said(market: SymbolPipeline, price: int, time: int) -> float | str | None:
     """Return the quantity at a price (in 10^-9) at an instant, in whole units."""
-    instrument = market.history.instrument
+    instrument = market.queries.history.instrument
     try:
-        state = market.history.level_at(Price(price // 10 ** (DECIMALS - instrument.price_scale)), Millis(time))
+        state = market.queries.history.level_at(Price(price // 10 ** (DECIMALS - instrument.price_scale)), Millis(time))
     except HistoryGap as gap:
         return str(gap)
     return None if state.quantity is None else state.quantity / 10**instrument.quantity_scale
@@ -377,16 +377,16 @@ async def test_a_contract_that_stops_trading_is_closed_and_reopened() -> None:
     stage.truth[ONE].status = "BREAK"
     await asyncio.sleep(55)  # until a second list says so, and no event has come meanwhile
     market = stage.markets[ONE]
-    assert (market.state, causes(market)) == (State.DISCONNECTED, [Cause.NOT_TRADING])
+    assert (market.queries.state, causes(market)) == (State.DISCONNECTED, [Cause.NOT_TRADING])
     await stage.go_on(3, "BBBUSDT")
     await stage.synced("BBBUSDT")
     stage.truth[ONE].status = "TRADING"
     await asyncio.sleep(12)
     await stage.go_on(3)
     await stage.synced()
-    statuses = [change.contract.trading_status for change in market.history.contracts()]
+    statuses = [change.contract.trading_status for change in market.queries.history.contracts()]
     assert statuses == ["TRADING", "BREAK", "TRADING"]
-    assert stage.markets["BBBUSDT"].counts.resyncs == 0
+    assert stage.markets["BBBUSDT"].queries.counts.resyncs == 0
     await stage.end()
 
 

@@ -305,7 +305,7 @@ class World:
             if not all(server.network.announced_wait() for server in behind):
                 waited += _STEP_SECONDS
         states = [
-            f"{symbol} {market.state.value} at {market._sync.update_id} of {self.truth[symbol].finals[-1]}"
+            f"{symbol} {market.queries.state.value} at {market._sync.update_id} of {self.truth[symbol].finals[-1]}"
             for server in self.servers
             for symbol, market in server.markets.items()
             if symbol in self.truth
@@ -314,10 +314,10 @@ class World:
 
     def _has_caught_up(self, server: SimServer) -> bool:
         return server.markets.keys() == self.truth.keys() and all(
-            market.is_synced
-            and market.history.complete_to is not None
+            market.queries.is_synced
+            and market.queries.history.complete_to is not None
             and market._sync.update_id == self.truth[symbol].finals[-1]
-            and market.history.newest_state() == (self.truth[symbol].times[-1], self.truth[symbol].finals[-1])
+            and market.queries.history.newest_state() == (self.truth[symbol].times[-1], self.truth[symbol].finals[-1])
             for symbol, market in server.markets.items()
         )
 

@@ -13,7 +13,7 @@ from chronobook_server.domain.errors import BeforeHistory, HistoryGap, InTheFutu
 from chronobook_server.domain.instrument import MAX_EXACT, Instrument
 from chronobook_server.domain.values import MAX_STEPS, Millis, SignedQuantity
 from chronobook_server.history.segment.rows import PairStates, ScaleGrew
-from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.symbols.queries import SymbolQueries
 from chronobook_server.system.time_slices import run_cooperatively
 
 MAX_PAIRS = 10_000  # of the contract, which names this bound
@@ -36,21 +36,21 @@ def check(request: pb.BatchGetQuantityRequest) -> None:
         raise InvalidField(("prices", f"must be from 1 to {MAX_PAIRS}"))
 
 
-async def quantities(market: SymbolPipeline, request: pb.BatchGetQuantityRequest) -> pb.BatchGetQuantityResponse:
+async def quantities(queries: SymbolQueries, request: pb.BatchGetQuantityRequest) -> pb.BatchGetQuantityResponse:
     """Return the quantity at each pair of a price and an instant."""
-    instrument = market.instrument
+    instrument = queries.instrument
     prices, timestamps = np.array(request.prices), np.array(request.timestamps)
     outcomes = np.zeros(len(prices), np.int64)
     steps = _steps(prices, outcomes, instrument)
     if instrument is not None:
         await run_cooperatively(_read_long(prices, outcomes, steps, instrument))
-        if market.instrument is not instrument:
+        if queries.instrument is not instrument:
             raise ScaleGrew
     outcomes[~np.isfinite(timestamps)] = Outcome.INVALID_FIELD
     bound = float(MAX_EXACT)
     seconds = np.clip(np.nan_to_num(timestamps), -bound, bound)
     instants = np.rint(np.clip(seconds * 1000, -bound, bound)).astype(np.int64)
-    latest = market.latest_instant()
+    latest = queries.latest_instant()
     outcomes[(outcomes == 0) & (instants > latest)] = Outcome.IN_THE_FUTURE
     if instrument is None:
         outcomes[outcomes == 0] = Outcome.BEFORE_HISTORY
@@ -58,9 +58,9 @@ async def quantities(market: SymbolPipeline, request: pb.BatchGetQuantityRequest
     # Pairs go in order of time, so that each segment is decoded once.
     asked = asked[np.argsort(instants[asked], kind="stable")]
     # Read first, because events during the look-ups do not finalise the answers before them.
-    complete_to = market.history.complete_to
-    states = await run_cooperatively(market.history.quantities_at(steps[asked].tolist(), instants[asked].tolist()))
-    return await run_cooperatively(_response(market, outcomes, asked.tolist(), states, complete_to))
+    complete_to = queries.history.complete_to
+    states = await run_cooperatively(queries.history.quantities_at(steps[asked].tolist(), instants[asked].tolist()))
+    return await run_cooperatively(_response(queries, outcomes, asked.tolist(), states, complete_to))
 
 
 # Plain integers, because an enum's attribute look-up would be most of the work for ten thousand pairs.
@@ -105,14 +105,14 @@ def _read_long(
 
 
 def _response(
-    market: SymbolPipeline,
+    queries: SymbolQueries,
     outcomes: npt.NDArray[np.int64],
     asked: Sequence[int],
     states: PairStates,
     complete_to: Millis | None,
 ) -> Cooperative[pb.BatchGetQuantityResponse]:
     """Write the answer in slices, because ten thousand pairs take milliseconds."""
-    unit = market.history.instrument.quantity_unit
+    unit = queries.history.instrument.quantity_unit
     count = len(outcomes)
     quantity, difference, as_of, update_id = ([math.nan] * count for _ in range(4))
     side, previous_side = [0] * count, [0] * count
@@ -135,7 +135,7 @@ def _response(
         if before is not None:
             difference[place] = (abs(signed) - abs(before)) / unit
             previous_side[place] = _BID if before > 0 else _ASK if before < 0 else 0
-    response = pb.BatchGetQuantityResponse(symbol=market.symbol, complete_to=convert.seconds(complete_to))
+    response = pb.BatchGetQuantityResponse(symbol=queries.symbol, complete_to=convert.seconds(complete_to))
     columns: dict[str, list[int] | list[float]] = {
         "outcomes": outcome, "quantities": quantity, "sides": side, "differences": difference,
         "previous_sides": previous_side, "as_of": as_of, "update_ids": update_id,

@@ -13,7 +13,7 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.api import convert
 from chronobook_server.book.sorted_view import Nearest
 from chronobook_server.domain.values import Millis, Price, Side
-from chronobook_server.symbols.pipeline import CurrentBook, SymbolPipeline
+from chronobook_server.symbols.queries import CurrentBook, SymbolQueries
 from chronobook_server.system.time_slices import run_cooperatively
 
 CHECKS = (("price", convert.a_price), ("timestamp", convert.a_timestamp), ("max_age", convert.an_age))
@@ -54,19 +54,19 @@ def check(request: pb.GetQuantityRequest, price: float, timestamp: float) -> Non
         convert.check(request, *CHECKS)
 
 
-def quantity_at(market: SymbolPipeline, price: float, timestamp: float) -> bytes:
+def quantity_at(queries: SymbolQueries, price: float, timestamp: float) -> bytes:
     """Return the quantity at a price at an instant, as the bytes of a GetQuantityResponse."""
-    instrument = market.instrument
+    instrument = queries.instrument
     steps = None if instrument is None else instrument.price_from_float(price)
-    instant = market.instant(convert.milliseconds(timestamp))
+    instant = queries.instant(convert.milliseconds(timestamp))
     assert steps is not None, "an instant is known only after the scale"
-    history = market.history
+    history = queries.history
     quantity, before, as_of, update_id = history.point_at(steps, instant)
     if quantity is None:
-        what = f"the quantity of {market.symbol} at {price:.15g} is not known at that instant"
+        what = f"the quantity of {queries.symbol} at {price:.15g} is not known at that instant"
         raise convert.level_unknown(what, history.level_at(steps, instant).known_range, history.instrument)
     unit, now = history.instrument.quantity_unit, abs(quantity)
-    answer = _proven(market.symbol) + _six(
+    answer = _proven(queries.symbol) + _six(
         _TARGET, price, _ACTUAL, price, _TIMESTAMP, instant / 1000,
         _QUANTITY, now / unit, _AS_OF, as_of / 1000, _UPDATE_ID, update_id,
     )  # fmt: skip
@@ -80,20 +80,20 @@ def quantity_at(market: SymbolPipeline, price: float, timestamp: float) -> bytes
     complete_to = history.complete_to
     if complete_to is not None:
         answer += _one(_COMPLETE_TO, complete_to / 1000)
-    age = market.age_at(instant, complete_to)
+    age = queries.age_at(instant, complete_to)
     return answer if age is None else answer + _one(_AGE, age)
 
 
-async def nearest_quantity(market: SymbolPipeline, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
+async def nearest_quantity(queries: SymbolQueries, request: pb.GetQuantityRequest) -> pb.GetQuantityResponse:
     """Return the quantity now at the level nearest to a price."""
-    complete_to = market.history.complete_to  # read first, as below, because later events are not in the answer
-    target, current, found = await _nearest_now(market, request, None)
-    before = market.history.quantity_before(found.price, current.now)
-    response = pb.GetQuantityResponse(symbol=market.symbol, target_price=request.price)
+    complete_to = queries.history.complete_to  # read first, as below, because later events are not in the answer
+    target, current, found = await _nearest_now(queries, request, None)
+    before = queries.history.quantity_before(found.price, current.now)
+    response = pb.GetQuantityResponse(symbol=queries.symbol, target_price=request.price)
     response.actual_price = current.view.instrument.price_to_float(found.price)
     response.is_nearest_level = found.price != target
     response.is_proven = found.is_proven
-    unit, now = market.history.instrument.quantity_unit, abs(found.quantity)
+    unit, now = queries.history.instrument.quantity_unit, abs(found.quantity)
     response.quantity = now / unit
     response.side = _BID if found.quantity > 0 else _ASK
     if before is not None:
@@ -105,16 +105,16 @@ async def nearest_quantity(market: SymbolPipeline, request: pb.GetQuantityReques
     return response
 
 
-async def nearest_level(market: SymbolPipeline, request: pb.NearestLevelRequest) -> pb.NearestLevelResponse:
+async def nearest_level(queries: SymbolQueries, request: pb.NearestLevelRequest) -> pb.NearestLevelResponse:
     """Answer with the level (of a side) nearest to a price, now or at an instant."""
-    response = pb.NearestLevelResponse(symbol=market.symbol, target_price=request.price)
+    response = pb.NearestLevelResponse(symbol=queries.symbol, target_price=request.price)
     if request.HasField("timestamp"):
-        target, found = await _nearest_at(market, request, response)
+        target, found = await _nearest_at(queries, request, response)
     else:
-        complete_to = market.history.complete_to
-        target, current, found = await _nearest_now(market, request, convert.requested_side(request))
+        complete_to = queries.history.complete_to
+        target, current, found = await _nearest_now(queries, request, convert.requested_side(request))
         _set_current(response, current, complete_to)
-    instrument = market.history.instrument
+    instrument = queries.history.instrument
     response.nearest_price = instrument.price_to_float(found.price)
     response.quantity = instrument.quantity_to_float(abs(found.quantity))
     response.price_difference = instrument.price_to_float(found.price - target)
@@ -124,38 +124,38 @@ async def nearest_level(market: SymbolPipeline, request: pb.NearestLevelRequest)
 
 
 async def _nearest_at(
-    market: SymbolPipeline, request: pb.NearestLevelRequest, response: pb.NearestLevelResponse
+    queries: SymbolQueries, request: pb.NearestLevelRequest, response: pb.NearestLevelResponse
 ) -> tuple[Price, Nearest]:
     """Return a price and the level nearest to it at an instant, and set the times of the response."""
-    price = convert.steps(market.instrument, request.price)
-    instant = market.instant(convert.milliseconds(request.timestamp))
+    price = convert.steps(queries.instrument, request.price)
+    instant = queries.instant(convert.milliseconds(request.timestamp))
     assert price is not None, "an instant is known only after the scale"
-    complete_to = market.history.complete_to
-    found, state = await run_cooperatively(market.history.nearest_at(price, instant, convert.requested_side(request)))
+    complete_to = queries.history.complete_to
+    found, state = await run_cooperatively(queries.history.nearest_at(price, instant, convert.requested_side(request)))
     if found is None:
-        what = f"no level of {market.symbol} is known at that instant"
-        raise convert.level_unknown(what, state.known_range, market.history.instrument)
+        what = f"no level of {queries.symbol} is known at that instant"
+        raise convert.level_unknown(what, state.known_range, queries.history.instrument)
     response.timestamp = instant / 1000
     response.as_of = state.as_of / 1000
     response.update_id = state.update_id
     if complete_to is not None:
         response.complete_to = complete_to / 1000
-    age = market.age_at(instant, complete_to)
+    age = queries.age_at(instant, complete_to)
     if age is not None:
         response.age = age
     return price, found
 
 
 async def _nearest_now(
-    market: SymbolPipeline, request: pb.GetQuantityRequest | pb.NearestLevelRequest, side: Side | None
+    queries: SymbolQueries, request: pb.GetQuantityRequest | pb.NearestLevelRequest, side: Side | None
 ) -> tuple[Price, CurrentBook, Nearest]:
-    target = convert.steps(market.instrument, request.price)
+    target = convert.steps(queries.instrument, request.price)
     max_age = convert.optional(request, "max_age")
-    current = await run_cooperatively(market.current_book(allow_stale=request.allow_stale, max_age=max_age))
+    current = await run_cooperatively(queries.current_book(allow_stale=request.allow_stale, max_age=max_age))
     assert target is not None, "there is a book only after the scale is known"
     found = current.view.nearest(target, side)
     if found is None:
-        what = f"no level of {market.symbol} is known"
+        what = f"no level of {queries.symbol} is known"
         raise convert.level_unknown(what, current.view.known_range, current.view.instrument)
     return target, current, found
 

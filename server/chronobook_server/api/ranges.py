@@ -11,7 +11,7 @@ from chronobook_server.book.sorted_view import Steps
 from chronobook_server.domain.coverage import GapInterval
 from chronobook_server.domain.errors import InvalidField
 from chronobook_server.domain.values import Millis, Price
-from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.symbols.queries import SymbolQueries
 from chronobook_server.system.time_slices import run_cooperatively
 
 DEFAULT_PAGE = 1000  # of the contract, which names this default
@@ -43,21 +43,21 @@ class _Interval:
 
 
 def _interval(
-    market: SymbolPipeline, request: pb.ListLevelChangesRequest | pb.ListBestPricesRequest
+    queries: SymbolQueries, request: pb.ListLevelChangesRequest | pb.ListBestPricesRequest
 ) -> _Interval | None:
     """Return the interval of a request; None without final history. Raises InvalidField or InTheFuture."""
     start, end = (convert.optional(request, field) for field in ("start_timestamp", "end_timestamp"))
     if start is not None and end is not None and end < start:
         raise InvalidField(("end_timestamp", "must not be before start_timestamp"))
-    first = None if start is None else market.instant(convert.milliseconds(start))
-    complete_to, oldest = market.history.complete_to, market.history.oldest_start()
+    first = None if start is None else queries.instant(convert.milliseconds(start))
+    complete_to, oldest = queries.history.complete_to, queries.history.oldest_start()
     if complete_to is None or oldest is None:
         return None
     first = oldest if first is None else first
-    last = market.latest_instant() if end is None else Millis(round(convert.milliseconds(end)))
+    last = queries.latest_instant() if end is None else Millis(round(convert.milliseconds(end)))
     limit = request.page_size if request.HasField("page_size") else DEFAULT_PAGE
     known_to = min(last, complete_to)
-    return _Interval(first, last, known_to, limit, _position(request.page_token), market.history.gaps())
+    return _Interval(first, last, known_to, limit, _position(request.page_token), queries.history.gaps())
 
 
 def _position(token: str) -> Millis | None:
@@ -70,17 +70,17 @@ def _position(token: str) -> Millis | None:
 
 
 async def level_changes(
-    market: SymbolPipeline, request: pb.ListLevelChangesRequest, price: Price | None
+    queries: SymbolQueries, request: pb.ListLevelChangesRequest, price: Price | None
 ) -> pb.ListLevelChangesResponse:
     """Return a page of a level's changes."""
-    interval = _interval(market, request)
+    interval = _interval(queries, request)
     response = pb.ListLevelChangesResponse(
-        symbol=market.symbol, price=request.price, complete_to=convert.seconds(market.history.complete_to)
+        symbol=queries.symbol, price=request.price, complete_to=convert.seconds(queries.history.complete_to)
     )
     if interval is None or price is None:
         return response
     page = await run_cooperatively(
-        market.history.changes_of(price, interval.start, interval.last, limit=interval.limit, after=interval.after)
+        queries.history.changes_of(price, interval.start, interval.last, limit=interval.limit, after=interval.after)
     )
     unit = page.instrument.quantity_unit
     response.timestamps.extend((page.rows.times / 1000).tolist())
@@ -95,19 +95,21 @@ async def level_changes(
             quantity=None if quantity is None else abs(quantity) / unit,
             side=convert.side(quantity),
         )
-    response.gaps.extend(map(convert.gap, _gaps(market, interval, page.next)))
+    response.gaps.extend(map(convert.gap, _gaps(queries, interval, page.next)))
     response.next_page_token = "" if page.next is None else str(page.next)
     return response
 
 
-async def best_prices(market: SymbolPipeline, request: pb.ListBestPricesRequest) -> pb.ListBestPricesResponse:
+async def best_prices(queries: SymbolQueries, request: pb.ListBestPricesRequest) -> pb.ListBestPricesResponse:
     """Return a page of best prices."""
-    interval = _interval(market, request)
-    response = pb.ListBestPricesResponse(symbol=market.symbol, complete_to=convert.seconds(market.history.complete_to))
+    interval = _interval(queries, request)
+    response = pb.ListBestPricesResponse(
+        symbol=queries.symbol, complete_to=convert.seconds(queries.history.complete_to)
+    )
     if interval is None:
         return response
     page = await run_cooperatively(
-        market.history.best_between(interval.start, interval.last, limit=interval.limit, after=interval.after)
+        queries.history.best_between(interval.start, interval.last, limit=interval.limit, after=interval.after)
     )
     instrument = page.instrument
     response.timestamps.extend((page.rows.times / 1000).tolist())
@@ -118,7 +120,7 @@ async def best_prices(market: SymbolPipeline, request: pb.ListBestPricesRequest)
         values.extend(column)
     for stretch in page.stretches:
         response.stretches.add(start=stretch.start / 1000, end=stretch.end / 1000)
-    response.gaps.extend(map(convert.gap, _gaps(market, interval, page.next)))
+    response.gaps.extend(map(convert.gap, _gaps(queries, interval, page.next)))
     response.next_page_token = "" if page.next is None else str(page.next)
     return response
 
@@ -129,9 +131,9 @@ def _or_nan(best: Steps, units: tuple[int, ...]) -> list[list[float]]:
     return columns if best.all() else [[value or nan for value in column] for column in columns]
 
 
-def _gaps(market: SymbolPipeline, interval: _Interval, next_after: Millis | None) -> list[GapInterval]:
+def _gaps(queries: SymbolQueries, interval: _Interval, next_after: Millis | None) -> list[GapInterval]:
     """Return the gaps of a page: those in its interval, and at its end those up to the next page."""
     end = interval.end if next_after is None else next_after
-    by_start = {gap.start: gap for gap in (*interval.gaps, *market.history.gaps())}
+    by_start = {gap.start: gap for gap in (*interval.gaps, *queries.history.gaps())}
     gaps = (by_start[start] for start in sorted(by_start))
     return [gap for gap in gaps if gap.start < end and (gap.end is None or gap.end > interval.begin)]

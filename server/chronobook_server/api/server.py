@@ -21,7 +21,7 @@ from chronobook_server.api.middleware import RpcCounters, Run, instrumented
 from chronobook_server.config.settings import Tls
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.streaming.subscription import HEARTBEAT_SECONDS
-from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.symbols.queries import SymbolQueries
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OrderBookService"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -127,11 +127,11 @@ class PortInUse(OSError):
 
 
 class Server:
-    """The gRPC face of a set of markets, at `address` ("host:port"; port 0 takes a free one, see `port`)."""
+    """The gRPC face of a set of symbols, at `address` ("host:port"; port 0 takes a free one, see `port`)."""
 
     def __init__(
         self,
-        markets: Mapping[str, SymbolPipeline],
+        symbols: Mapping[str, SymbolQueries],
         *,
         default_symbol: str = "",
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
@@ -140,7 +140,7 @@ class Server:
         task_error: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.port = 0
-        self._markets = markets
+        self._symbols = symbols
         pings = (
             ("grpc.keepalive_time_ms", _PING_MS),
             ("grpc.keepalive_timeout_ms", _PONG_MS),
@@ -149,7 +149,7 @@ class Server:
         )
         self._server = grpc.aio.server(options=(*_OPTIONS, *pings), maximum_concurrent_rpcs=MOST_CALLS)
         handlers = OrderBookHandlers(
-            markets, default_symbol=default_symbol, heartbeat_seconds=heartbeat_seconds, task_error=task_error
+            symbols, default_symbol=default_symbol, heartbeat_seconds=heartbeat_seconds, task_error=task_error
         )
         self.calls: dict[str, RpcCounters] = {}
         self.streams, self.long = AdmissionLimit(MOST_STREAMS), AdmissionLimit(MOST_LONG)
@@ -201,6 +201,6 @@ class Server:
     async def stop(self, grace: float) -> None:
         """Fail health, end the streams with a reason, and let calls finish for up to `grace` seconds."""
         await self._health.enter_graceful_shutdown()
-        for market in self._markets.values():
-            market.broker.end_all(Cause.SHUTDOWN)
+        for queries in self._symbols.values():
+            queries.broker.end_all(Cause.SHUTDOWN)
         await self._server.stop(grace)

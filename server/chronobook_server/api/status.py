@@ -8,7 +8,7 @@ import structlog
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.api import convert
 from chronobook_server.domain.records import ContractChanged
-from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.symbols.queries import SymbolQueries
 
 # Plain decimal text: float() also reads words, exponents and the digits of other alphabets.
 _SIZE = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
@@ -16,33 +16,33 @@ log = structlog.get_logger(__name__)
 _faulty: set[str] = set()  # the symbols whose fault has been logged
 
 
-def of(market: SymbolPipeline, *, task_error: str | None = None) -> pb.GetStatusResponse:
+def of(queries: SymbolQueries, *, task_error: str | None = None) -> pb.GetStatusResponse:
     """Return the full status of a symbol."""
-    history, view, counts = market.history, market.current_view(), market.counts
-    bid_known_bps, ask_known_bps = market.known_bps()
+    history, view, counts = queries.history, queries.current_view(), queries.counts
+    bid_known_bps, ask_known_bps = queries.known_bps()
     newest = history.newest_state()
     return pb.GetStatusResponse(
-        symbol=market.symbol,
-        is_connected=market.is_synced,
+        symbol=queries.symbol,
+        is_connected=queries.is_synced,
         last_update_id=0 if newest is None else newest[1],
         bids_count=0 if view is None else convert.count(view.bids_count),
         asks_count=0 if view is None else convert.count(view.asks_count),
         history_count=convert.count(history.seconds_held()),
-        state=convert.STATES[market.state],
-        timestamp=convert.seconds(market.now()),
+        state=convert.STATES[queries.state],
+        timestamp=convert.seconds(queries.now()),
         as_of=None if newest is None else convert.seconds(newest[0]),
         complete_to=convert.seconds(history.complete_to),
-        age=market.age(),
+        age=queries.age(),
         known_range=None if view is None else convert.known_range(view),
         best_bid=None if view is None else convert.best(view.instrument, view.bids(1)),
         best_ask=None if view is None else convert.best(view.instrument, view.asks(1)),
         resyncs_count=convert.count(counts.resyncs),
         malformed_frames_count=convert.count(counts.malformed_frames),
-        trading_status=market.contract.trading_status,
+        trading_status=queries.contract.trading_status,
         history_error=history.error,
-        epoch=market.epoch,
-        tick_size=_size(market.contract.tick_size),
-        step_size=_size(market.contract.step_size),
+        epoch=queries.epoch,
+        tick_size=_size(queries.contract.tick_size),
+        step_size=_size(queries.contract.step_size),
         audits=pb.Audits(
             count=convert.count(counts.audits),
             mismatches_count=convert.count(counts.audit_mismatches),
@@ -55,49 +55,49 @@ def of(market: SymbolPipeline, *, task_error: str | None = None) -> pb.GetStatus
         ask_known_bps=ask_known_bps,
         task_error=task_error,
         unusable_files_count=convert.count(len(history.damaged_files)),
-        sync_error=market.sync_error,
+        sync_error=queries.sync_error,
         rejected_events_count=convert.count(counts.rejected_events),
         redated_events_count=convert.count(counts.redated_events),
     )
 
 
-def line(market: SymbolPipeline) -> pb.ListSymbolsResponse.Symbol:
+def line(queries: SymbolQueries) -> pb.ListSymbolsResponse.Symbol:
     """Return the short status of a symbol."""
-    newest = market.history.newest_state()
+    newest = queries.history.newest_state()
     return pb.ListSymbolsResponse.Symbol(
-        symbol=market.symbol,
-        is_connected=market.is_synced,
-        state=convert.STATES[market.state],
-        trading_status=market.contract.trading_status,
-        history_count=convert.count(market.history.seconds_held()),
+        symbol=queries.symbol,
+        is_connected=queries.is_synced,
+        state=convert.STATES[queries.state],
+        trading_status=queries.contract.trading_status,
+        history_count=convert.count(queries.history.seconds_held()),
         as_of=None if newest is None else convert.seconds(newest[0]),
-        age=market.age(),
-        tick_size=_size(market.contract.tick_size),
-        step_size=_size(market.contract.step_size),
-        sync_error=market.sync_error,
+        age=queries.age(),
+        tick_size=_size(queries.contract.tick_size),
+        step_size=_size(queries.contract.step_size),
+        sync_error=queries.sync_error,
     )
 
 
-def lines(markets: Iterable[SymbolPipeline]) -> list[pb.ListSymbolsResponse.Symbol]:
+def lines(symbols: Iterable[SymbolQueries]) -> list[pb.ListSymbolsResponse.Symbol]:
     """Return the short status of symbols. A fault in one symbol reduces its entry to the name."""
     entries = []
-    for market in markets:
+    for queries in symbols:
         try:
-            entries.append(line(market))
+            entries.append(line(queries))
         except Exception:
-            if market.symbol not in _faulty:
-                _faulty.add(market.symbol)
-                log.exception("symbol_status_failed", symbol=market.symbol)
-            entries.append(pb.ListSymbolsResponse.Symbol(symbol=market.symbol))
+            if queries.symbol not in _faulty:
+                _faulty.add(queries.symbol)
+                log.exception("symbol_status_failed", symbol=queries.symbol)
+            entries.append(pb.ListSymbolsResponse.Symbol(symbol=queries.symbol))
     return entries
 
 
-def history(market: SymbolPipeline) -> pb.GetHistoryResponse:
+def history(queries: SymbolQueries) -> pb.GetHistoryResponse:
     """Return the covered instants and the gaps of a symbol."""
-    held = market.history
+    held = queries.history
     coverage = held.coverage()
     return pb.GetHistoryResponse(
-        symbol=market.symbol,
+        symbol=queries.symbol,
         history_count=convert.count(held.seconds_held()),
         oldest_timestamp=convert.seconds(coverage[0].start) if coverage else None,
         newest_timestamp=convert.seconds(coverage[-1].end) if coverage else None,

@@ -14,7 +14,7 @@ from chronobook_server.domain.instrument import MAX_EXACT
 from chronobook_server.domain.values import Millis, UpdateId
 from chronobook_server.history.query.replay import Position
 from chronobook_server.streaming.messages import BookMessage, LevelMessage, MessageKind
-from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.symbols.queries import SymbolQueries
 
 KINDS = {kind: pb.WatchLevelResponse.Kind.Value(kind.value) for kind in MessageKind}
 
@@ -43,7 +43,7 @@ CHECKS = (
 LEVEL_CHECKS = (("price", convert.a_price), *CHECKS, ("min_change", _a_change))
 
 
-def span(market: SymbolPipeline, request: pb.WatchLevelRequest | pb.WatchOrderBookRequest) -> Span:
+def span(queries: SymbolQueries, request: pb.WatchLevelRequest | pb.WatchOrderBookRequest) -> Span:
     """Return the span of time of a request. Raises InvalidField, NotSynced, InTheFuture."""
     start, end, update_id = (
         convert.optional(request, field) for field in ("start_timestamp", "end_timestamp", "start_update_id")
@@ -52,11 +52,11 @@ def span(market: SymbolPipeline, request: pb.WatchLevelRequest | pb.WatchOrderBo
         raise InvalidField(("start_timestamp", "is required with start_update_id"))
     if start is not None and end is not None and end < start:
         raise InvalidField(("end_timestamp", "must not be before start_timestamp"))
-    if market.instrument is None:
-        raise NotSynced(market.symbol, market.state.value)
+    if queries.instrument is None:
+        raise NotSynced(queries.symbol, queries.state.value)
     position = None
     if start is not None:
-        position = Position(market.instant(convert.milliseconds(start)), UpdateId(int(update_id or 0)))
+        position = Position(queries.instant(convert.milliseconds(start)), UpdateId(int(update_id or 0)))
     last = None if end is None else Millis(round(convert.milliseconds(end)))
     return Span(position, last, update_id is not None)
 

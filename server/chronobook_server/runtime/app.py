@@ -1,4 +1,4 @@
-"""Application: it builds, starts and stops the feed, the markets and the gRPC server."""
+"""Application: it builds, starts and stops the feed, the pipelines and the gRPC server."""
 
 import asyncio
 import contextlib
@@ -25,6 +25,7 @@ from chronobook_server.runtime.maintenance import HistoryMaintenance
 from chronobook_server.runtime.metrics import MetricsServer, ServerCollector
 from chronobook_server.runtime.supervisor import Supervisor
 from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.symbols.queries import SymbolQueries
 from chronobook_server.system.listen import AddressTaken, TlsFilesError, free_endpoint, validate_tls_files
 from chronobook_server.system.process import use_all_descriptors
 from chronobook_server.venue.feed import Feed, FeedSettings, SymbolNotListed
@@ -104,7 +105,7 @@ async def first_of(*awaitables: Coroutine[Any, Any, Any]) -> None:
 
 
 class Application:
-    """Server of one set of settings: histories, markets, feed and gRPC.
+    """Server of one set of settings: histories, pipelines, feed and gRPC.
 
     Made inside a running event loop. Raises StartFailed.
     """
@@ -121,22 +122,23 @@ class Application:
         except DirectoryRefused as error:
             raise StartFailed(str(error)) from error
         self._budget = BufferBudget()
-        self.markets: dict[str, SymbolPipeline] = {}
+        self.pipelines: dict[str, SymbolPipeline] = {}
+        self.queries: dict[str, SymbolQueries] = {}  # of every pipeline
         for symbol, history in self._maintenance.histories.items():
-            self._add_market(symbol, history)
+            self._add_pipeline(symbol, history)
         # A named symbol whose history cannot be opened is not served; the log says so.
-        self._symbols = tuple(symbol for symbol in settings.symbols if symbol in self.markets)
+        self._symbols = tuple(symbol for symbol in settings.symbols if symbol in self.pipelines)
         self.server = Server(
-            self.markets,
+            self.queries,
             default_symbol=next(iter(self._symbols), DEFAULT_SYMBOL),
             log_calls=settings.log_calls,
             gateway_name=settings.gateway_name,
             task_error=lambda: self.tasks.error,
         )
 
-    def _add_market(self, symbol: str, history: SymbolHistory) -> None:
+    def _add_pipeline(self, symbol: str, history: SymbolHistory) -> None:
         audit = self._settings.audit_interval_ms
-        self.markets[symbol] = SymbolPipeline(
+        pipeline = SymbolPipeline(
             symbol,
             history,
             monotonic=time.monotonic,
@@ -145,22 +147,23 @@ class Application:
             synced=self._synced,
             budget=self._budget,
         )
+        self.pipelines[symbol], self.queries[symbol] = pipeline, pipeline.queries
 
     def _synced(self) -> None:
         """Record that a book is in sync."""
         self._any_synced.set()
-        if not self._named_synced.is_set() and all(self.markets[each].is_synced for each in self._symbols):
+        if not self._named_synced.is_set() and all(self.queries[each].is_synced for each in self._symbols):
             self._named_synced.set()
 
     def _add_symbol(self, symbol: str) -> None:
         """Serve another symbol, if its history can be opened."""
         try:
-            self._add_market(symbol, self._maintenance.open(symbol))
+            self._add_pipeline(symbol, self._maintenance.open(symbol))
         except DirectoryRefused as error:
             log.error("symbol_not_served", symbol=symbol, error=str(error))
 
     async def start(self) -> None:
-        """Listen, and begin to feed the markets. Raises StartFailed."""
+        """Listen, and begin to feed the pipelines. Raises StartFailed."""
         try:
             if self._settings.tls is not None:
                 validate_tls_files(self._settings.tls)
@@ -176,7 +179,7 @@ class Application:
                 all_symbols=settings.all_symbols,
                 connections=settings.connections,
             ),
-            self.markets,
+            self.pipelines,
             RealNetwork(rest_url=settings.rest_url, stream_url=settings.stream_url),
             random=Random(),
             add=self._add_symbol,
@@ -197,7 +200,7 @@ class Application:
             self.tasks.keep("metrics", partial(self._keep_metrics, settings.metrics))
 
     def _serve_metrics(self, address: Address) -> MetricsServer:
-        counted = ServerCollector(self.markets, self.feed, self._maintenance, self.server.calls, self.tasks)
+        counted = ServerCollector(self.queries, self.feed, self._maintenance, self.server.calls, self.tasks)
         return MetricsServer(address, counted, tls=None if is_loopback(address) else self._settings.tls)
 
     async def _keep_metrics(self, address: Address) -> None:

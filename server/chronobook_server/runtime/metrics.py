@@ -15,7 +15,7 @@ from chronobook_server.api.middleware import BUCKETS, RpcCounters
 from chronobook_server.config.settings import Address, Tls
 from chronobook_server.runtime.maintenance import HistoryMaintenance
 from chronobook_server.runtime.supervisor import Supervisor
-from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.symbols.queries import SymbolQueries
 from chronobook_server.venue.connection_pool import FeedCounters
 from chronobook_server.venue.feed import Feed
 
@@ -23,57 +23,57 @@ _Value = float | int | None
 log = structlog.get_logger(__name__)
 
 
-def _is_failing(market: SymbolPipeline) -> bool:
-    return market.history.error is not None
+def _is_failing(queries: SymbolQueries) -> bool:
+    return queries.history.error is not None
 
 
 # Metrics of every symbol: name, help text, and the function that reads the value.
-_COUNTS: tuple[tuple[str, str, Callable[[SymbolPipeline], _Value]], ...] = (
-    ("events", "Depth events applied.", lambda market: market.counts.events),
-    ("resyncs", "Times that the book was lost and synchronised anew.", lambda market: market.counts.resyncs),
-    ("suspensions", "Times that the stream was lost or silent.", lambda market: market.counts.suspensions),
-    ("malformed_frames", "Frames that could not be read.", lambda market: market.counts.malformed_frames),
-    ("rejected_events", "Events that contradict other messages.", lambda market: market.counts.rejected_events),
-    ("redated_events", "Events dated to the one before them.", lambda market: market.counts.redated_events),
-    ("faults", "Faults of the server that cost the book.", lambda market: market.counts.faults),
-    ("audits", "Comparisons with the exchange's own book.", lambda market: market.counts.audits),
-    ("audit_mismatches", "Comparisons that found a difference.", lambda market: market.counts.audit_mismatches),
-    ("widenings", "Times that a snapshot widened the known range.", lambda market: market.counts.widenings),
+_COUNTS: tuple[tuple[str, str, Callable[[SymbolQueries], _Value]], ...] = (
+    ("events", "Depth events applied.", lambda queries: queries.counts.events),
+    ("resyncs", "Times that the book was lost and synchronised anew.", lambda queries: queries.counts.resyncs),
+    ("suspensions", "Times that the stream was lost or silent.", lambda queries: queries.counts.suspensions),
+    ("malformed_frames", "Frames that could not be read.", lambda queries: queries.counts.malformed_frames),
+    ("rejected_events", "Events that contradict other messages.", lambda queries: queries.counts.rejected_events),
+    ("redated_events", "Events dated to the one before them.", lambda queries: queries.counts.redated_events),
+    ("faults", "Faults of the server that cost the book.", lambda queries: queries.counts.faults),
+    ("audits", "Comparisons with the exchange's own book.", lambda queries: queries.counts.audits),
+    ("audit_mismatches", "Comparisons that found a difference.", lambda queries: queries.counts.audit_mismatches),
+    ("widenings", "Times that a snapshot widened the known range.", lambda queries: queries.counts.widenings),
     (
         "contract_changes",
         "Changes of trading status, tick or step size.",
-        lambda market: market.counts.contract_changes,
+        lambda queries: queries.counts.contract_changes,
     ),
 )
-_GAUGES: tuple[tuple[str, str, Callable[[SymbolPipeline], _Value]], ...] = (
-    ("synced", "1 while the book is the exchange's.", lambda market: int(market.is_synced)),
-    ("trading", "1 while the contract is traded.", lambda market: int(market.contract.is_trading)),
-    ("age_seconds", "Seconds since the book last changed or was confirmed.", lambda market: market.age()),
-    ("epoch", "Update id of the snapshot that the book began with.", lambda market: market.epoch),
-    ("waiting_events", "Events that wait for a snapshot, or for others.", lambda market: market.waiting),
-    ("history_bytes", "Bytes of history on disk.", lambda market: market.history.size_bytes),
-    ("history_segments", "Segments held.", lambda market: market.history.segments),
-    ("history_events", "Depth events held.", lambda market: market.history.events),
-    ("history_level_changes", "Level changes held.", lambda market: market.history.level_changes),
-    ("history_unsealed", "Segments that wait to be sealed.", lambda market: market.history.unsealed),
+_GAUGES: tuple[tuple[str, str, Callable[[SymbolQueries], _Value]], ...] = (
+    ("synced", "1 while the book is the exchange's.", lambda queries: int(queries.is_synced)),
+    ("trading", "1 while the contract is traded.", lambda queries: int(queries.contract.is_trading)),
+    ("age_seconds", "Seconds since the book last changed or was confirmed.", lambda queries: queries.age()),
+    ("epoch", "Update id of the snapshot that the book began with.", lambda queries: queries.epoch),
+    ("waiting_events", "Events that wait for a snapshot, or for others.", lambda queries: queries.waiting),
+    ("history_bytes", "Bytes of history on disk.", lambda queries: queries.history.size_bytes),
+    ("history_segments", "Segments held.", lambda queries: queries.history.segments),
+    ("history_events", "Depth events held.", lambda queries: queries.history.events),
+    ("history_level_changes", "Level changes held.", lambda queries: queries.history.level_changes),
+    ("history_unsealed", "Segments that wait to be sealed.", lambda queries: queries.history.unsealed),
     (
         "history_unusable_files",
         "History files that cannot be used, or only in part.",
-        lambda market: len(market.history.damaged_files),
+        lambda queries: len(queries.history.damaged_files),
     ),
     (
         "bid_known_bps",
         "Distance below the best bid up to which all prices are known, in basis points.",
-        lambda market: market.known_bps()[0],
+        lambda queries: queries.known_bps()[0],
     ),
     (
         "ask_known_bps",
         "Distance above the best ask up to which all prices are known, in basis points.",
-        lambda market: market.known_bps()[1],
+        lambda queries: queries.known_bps()[1],
     ),
-    ("watches", "Streams open.", lambda market: len(market.broker)),
-    ("watches_behind", "Streams that lag and read from the history.", lambda market: market.broker.behind),
-    ("history_failing", "1 while history cannot be written.", lambda market: int(_is_failing(market))),
+    ("watches", "Streams open.", lambda queries: len(queries.broker)),
+    ("watches_behind", "Streams that lag and read from the history.", lambda queries: queries.broker.behind),
+    ("history_failing", "1 while history cannot be written.", lambda queries: int(_is_failing(queries))),
 )
 _FEED = {
     "frames": "Frames received.",
@@ -93,13 +93,13 @@ class ServerCollector(Collector):
 
     def __init__(
         self,
-        markets: Mapping[str, SymbolPipeline],
+        symbols: Mapping[str, SymbolQueries],
         feed: Feed,
         maintenance: HistoryMaintenance,
         calls: Mapping[str, RpcCounters],
         tasks: Supervisor,
     ) -> None:
-        self._markets = markets
+        self._symbols = symbols
         self._feed = feed
         self._maintenance = maintenance
         self._calls = calls
@@ -108,7 +108,7 @@ class ServerCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the present metrics. Called from another thread."""
-        yield from self._of_symbols(tuple(self._markets.items()))
+        yield from self._of_symbols(tuple(self._symbols.items()))
         yield from self._of_feed()
         yield from self._of_history()
         yield from self._of_calls()
@@ -119,12 +119,12 @@ class ServerCollector(Collector):
             restarts.add_metric((name,), count)
         yield restarts
 
-    def _of_symbols(self, markets: tuple[tuple[str, SymbolPipeline], ...]) -> Iterator[Metric]:
+    def _of_symbols(self, symbols: tuple[tuple[str, SymbolQueries], ...]) -> Iterator[Metric]:
         for kind, entries in ((CounterMetricFamily, _COUNTS), (GaugeMetricFamily, _GAUGES)):
             for name, says, value in entries:
                 metric = kind(f"chronobook_{name}", says, labels=("symbol",))
-                for symbol, market in markets:
-                    found = self._of(symbol, market, name, value)
+                for symbol, queries in symbols:
+                    found = self._of(symbol, queries, name, value)
                     if found is not None:
                         metric.add_metric((symbol,), found)
                 yield metric
@@ -135,8 +135,8 @@ class ServerCollector(Collector):
         levels = CounterMetricFamily(
             "chronobook_audit_levels", "Levels that a comparison found wrong.", labels=("symbol", "kind")
         )
-        for symbol, market in markets:
-            counts = market.counts
+        for symbol, queries in symbols:
+            counts = queries.counts
             for cause, count in tuple(counts.gaps.items()):
                 gaps.add_metric((symbol, cause.value), count)
             for cause, length in tuple(counts.gap_seconds.items()):
@@ -146,11 +146,11 @@ class ServerCollector(Collector):
         yield from (gaps, seconds, levels)
 
     def _of(
-        self, symbol: str, market: SymbolPipeline, name: str, value: Callable[[SymbolPipeline], _Value]
+        self, symbol: str, queries: SymbolQueries, name: str, value: Callable[[SymbolQueries], _Value]
     ) -> float | None:
         """Return one number of a symbol; None without one. An exception costs only this number, and is logged."""
         try:
-            found = value(market)
+            found = value(queries)
             return None if found is None else float(found)
         except Exception:
             if (symbol, name) not in self._faulty:

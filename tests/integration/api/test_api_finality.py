@@ -42,7 +42,7 @@ async def test_pairs_looked_up_before_an_event_are_not_final_by_it(monkeypatch: 
     asked = pb.BatchGetQuantityRequest(prices=[99.0] * PAIRS, timestamps=[11.0] * PAIRS)
     async with served(fed) as running:
         told = await running.stub.BatchGetQuantity(asked)
-        assert fed.market.history.complete_to == 11_000
+        assert fed.market.queries.history.complete_to == 11_000
         monkeypatch.undo()
         final = await running.stub.BatchGetQuantity(asked)
     assert (told.complete_to, final.complete_to) == (10.999, 11.0)
@@ -75,4 +75,4 @@ async def test_a_book_or_level_read_before_an_event_is_not_final_by_it(
     async with served(fed) as running:
         told = await getattr(running.stub, method)(getattr(pb, f"{method}Request")(**asked))
     assert (told.complete_to, told.HasField("age")) == (10.999, True)
-    assert fed.market.history.complete_to != 10_999
+    assert fed.market.queries.history.complete_to != 10_999

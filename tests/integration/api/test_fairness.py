@@ -180,7 +180,7 @@ async def test_on_envoys_own_socket_shares_are_of_the_callers_behind(
 ) -> None:
     monkeypatch.setattr(server, "MOST_STREAMS", 4)
     address = f"unix:{tmp_path / 'server.sock'}"
-    running = Server({"ETHUSDT": fed.market})
+    running = Server({"ETHUSDT": fed.market.queries})
     await running.start(address)
     async with connected(address) as channel:
         stub = OrderBookServiceStub(channel)

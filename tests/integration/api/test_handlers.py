@@ -52,11 +52,11 @@ async def test_status_before_and_after_the_first_sync() -> None:
 async def test_counts_beyond_their_type_stay_at_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
     fed = HandFed()
     fed.sync()
-    counts = fed.market.counts
+    counts = fed.market.queries.counts
     for name in ("resyncs", "suspensions", "malformed_frames", "audits", "audit_mismatches", "levels_missing"):
         setattr(counts, name, 2**32)
     counts.levels_extra = 2**32 - 2
-    monkeypatch.setattr(fed.market.history, "seconds_held", lambda: 60 * 365 * 86_400 * 10_000)
+    monkeypatch.setattr(fed.market.queries.history, "seconds_held", lambda: 60 * 365 * 86_400 * 10_000)
     most = 2**32 - 1
     async with served(fed) as running:
         status = await running.stub.GetStatus(pb.GetStatusRequest())
@@ -84,7 +84,7 @@ async def test_a_fault_in_one_symbol_costs_the_list_that_symbols_entry(monkeypat
     def fail() -> float:
         raise OverflowError
 
-    monkeypatch.setattr(faulty.market, "age", fail)
+    monkeypatch.setattr(faulty.market.queries, "age", fail)
     async with served(faulty, sound) as running:
         found = await running.stub.ListSymbols(pb.ListSymbolsRequest())
     assert [entry.symbol for entry in found.symbols] == ["AUSDT", "BUSDT"]
@@ -184,7 +184,7 @@ async def test_a_large_book_says_what_it_knew_when_it_was_asked() -> None:
     fed = HandFed()
     fed.sync()
     fed.change(time=11_000, bids=[(f"{number / 100:.2f}", "1.00") for number in range(1, 5000)])
-    handlers = OrderBookHandlers({"ETHUSDT": fed.market})
+    handlers = OrderBookHandlers({"ETHUSDT": fed.market.queries})
     asked = asyncio.ensure_future(handlers.GetOrderBook(pb.GetOrderBookRequest()))
     await asyncio.sleep(0)  # the first slice is written, the others are not
     assert not asked.done()

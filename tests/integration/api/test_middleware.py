@@ -11,7 +11,7 @@ from structlog.testing import LogCapture
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.api import batch, middleware, server
-from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.symbols.queries import SymbolQueries
 from testkit.harness.refusals import from_rpc
 from testkit.harness.served import HandFed, served
 from testkit.harness.whole_system import until
@@ -39,7 +39,7 @@ async def test_a_fault_of_ours_is_logged_by_request_id_and_not_told(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr(SymbolPipeline, "instant", broken)
+    monkeypatch.setattr(SymbolQueries, "instant", broken)
     async with served(fed) as running:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await running.stub.GetQuantity(

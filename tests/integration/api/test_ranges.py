@@ -151,9 +151,9 @@ async def test_before_anything_is_held_pages_are_empty() -> None:
 
 async def test_a_page_names_the_gaps_that_retention_makes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     fed = busy()
-    (gap,) = fed.market.history.gaps()
+    (gap,) = fed.market.queries.history.gaps()
     answers = iter([[gap], []])
-    monkeypatch.setattr(fed.market.history, "gaps", lambda: next(answers))
+    monkeypatch.setattr(fed.market.queries.history, "gaps", lambda: next(answers))
     async with served(fed) as running:
         page = await running.stub.ListBestPrices(pb.ListBestPricesRequest(start_timestamp=10))
         assert [(each.start, each.cause) for each in page.gaps] == [(gap.start / 1000, pb.DISCONNECT)]
@@ -170,7 +170,7 @@ async def test_what_comes_while_a_page_is_made_is_not_in_it(monkeypatch: pytest.
                 next(work)
             except StopIteration as stop:
                 return stop.value
-            fed.change(time=16_000 + 10 * fed.market.counts.events, bids=[("99.00", "7.00")])
+            fed.change(time=16_000 + 10 * fed.market.queries.counts.events, bids=[("99.00", "7.00")])
 
     monkeypatch.setattr("chronobook_server.api.ranges.run_cooperatively", disturbed)
     request = pb.ListBestPricesRequest() if method == "ListBestPrices" else pb.ListLevelChangesRequest(price=99)
@@ -179,4 +179,4 @@ async def test_what_comes_while_a_page_is_made_is_not_in_it(monkeypatch: pytest.
     assert [(each.start, each.end) for each in page.stretches] == [(9.999, 12), (13.999, 15)]
     assert (page.complete_to, max(page.timestamps)) == (15, 15)
     assert [(each.start, each.end) for each in page.gaps] == [(12, 13.999)]
-    assert fed.market.history.complete_to != 15_000
+    assert fed.market.queries.history.complete_to != 15_000

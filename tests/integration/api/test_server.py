@@ -51,7 +51,7 @@ async def test_health_turns_before_the_end() -> None:
 
 async def test_a_port_that_is_taken_is_refused() -> None:
     async with served(HandFed()) as running:
-        second = Server({"X": HandFed("X").market})
+        second = Server({"X": HandFed("X").market.queries})
         with pytest.raises(PortInUse, match=running.address):
             await second.start(running.address)
 
@@ -93,7 +93,7 @@ async def test_no_more_calls_are_under_way_than_there_is_room_for(monkeypatch: p
             await running.stub.GetStatus(pb.GetStatusRequest())
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         streams.pop().cancel()
-        await until(lambda: len(fed.market.broker) == 2)
+        await until(lambda: len(fed.market.queries.broker) == 2)
         assert (await running.stub.GetStatus(pb.GetStatusRequest())).is_connected
         for stream in streams:
             stream.cancel()

@@ -63,7 +63,7 @@ async def test_a_watched_level_is_told_from_its_state_to_the_end() -> None:
         assert (end.kind, end.cause, end.timestamp) == (Kind.END, pb.SHUTDOWN, 20.0)
         assert await stream.read() == grpc.aio.EOF
         await stopping
-    assert len(fed.market.broker) == 0
+    assert len(fed.market.queries.broker) == 0
 
 
 async def test_a_quiet_level_has_a_heartbeat() -> None:
@@ -107,10 +107,10 @@ async def test_a_client_that_leaves_is_forgotten() -> None:
     async with served(fed) as running:
         stream = running.stub.WatchLevel(pb.WatchLevelRequest(price=99))
         await stream.read()
-        assert len(fed.market.broker) == 1
+        assert len(fed.market.queries.broker) == 1
         stream.cancel()
         async with asyncio.timeout(PATIENCE):
-            while len(fed.market.broker):  # noqa: ASYNC110
+            while len(fed.market.queries.broker):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 
 
@@ -118,7 +118,7 @@ async def test_a_client_that_leaves_is_forgotten() -> None:
 async def test_a_stalled_reader_costs_others_nothing_and_gets_all() -> None:
     fed = HandFed()
     fed.sync()
-    fed.market.broker.queue_limit = 16
+    fed.market.queries.broker.queue_limit = 16
     async with served(fed) as running:
         slow = running.stub.WatchLevel(pb.WatchLevelRequest(price=99))
         others = [running.stub.WatchLevel(pb.WatchLevelRequest(price=99)) for _ in range(100)]
@@ -130,7 +130,7 @@ async def test_a_stalled_reader_costs_others_nothing_and_gets_all() -> None:
             if number % 40 == 39:
                 for other in others:  # which stay in step
                     assert (await take(other, 10))[-1].timestamp == (10_001 + number) / 1000
-            assert all(len(watch._queue) <= 16 for watch in fed.market.broker._all)
+            assert all(len(watch._queue) <= 16 for watch in fed.market.queries.broker._all)
         numbers = range(3, 2000, 4)
         messages = await take(slow, len(numbers))
         assert [message.timestamp for message in messages] == [(10_001 + number) / 1000 for number in numbers]
@@ -141,7 +141,7 @@ async def test_a_stalled_reader_costs_others_nothing_and_gets_all() -> None:
 async def test_a_reader_slower_than_the_history_is_ended_with_a_reason() -> None:
     fed = HandFed()
     fed.sync()
-    fed.market.broker.queue_limit = 1
+    fed.market.queries.broker.queue_limit = 1
     async with served(fed) as running:
         stream = aiter(running.stub.WatchLevel(pb.WatchLevelRequest(price=99)))
         assert (await anext(stream)).kind == Kind.STATE
@@ -262,7 +262,7 @@ async def test_a_reader_that_is_gone_without_a_word_is_noticed(monkeypatch: pyte
         assert process.stdout is not None
         assert await process.stdout.readline() == b"STATE\n"
         process.send_signal(signal.SIGSTOP)  # its sockets stay open without a reader
-        await until(lambda: len(fed.market.broker) == 0)
+        await until(lambda: len(fed.market.queries.broker) == 0)
         process.kill()
         await process.wait()
 

@@ -172,7 +172,7 @@ async def test_a_server_that_is_not_there_is_said_so() -> None:
 
 async def forgotten(fed: HandFed) -> None:
     async with asyncio.timeout(PATIENCE):
-        while len(fed.market.broker):  # noqa: ASYNC110
+        while len(fed.market.queries.broker):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 

@@ -26,7 +26,7 @@ SYMBOLS = ("ETHUSDT", "SMALLUSDT")
 
 def book_of(market: SymbolPipeline) -> dict[float, float]:
     """Return price to quantity, asks negative."""
-    view = market.current_view()
+    view = market.queries.current_view()
     assert view is not None
     price_unit, unit = 10**view.instrument.price_scale, 10**view.instrument.quantity_scale
     levels = zip(view.prices.tolist(), view.quantities.tolist(), strict=True)
@@ -35,7 +35,7 @@ def book_of(market: SymbolPipeline) -> dict[float, float]:
 
 def compare(market: SymbolPipeline, exchange: Simulator) -> None:
     """Compare a book with the exchange's own: every level that it holds, and every one that it must."""
-    view, truth, held = market.current_view(), exchange.symbols[market.symbol].truth, book_of(market)
+    view, truth, held = market.queries.current_view(), exchange.symbols[market.queries.symbol].truth, book_of(market)
     assert view is not None
     assert view.update_id == truth.update_id
     real = {float(price): float(quantity) for price, quantity in truth.bids.items()}
@@ -70,8 +70,8 @@ async def test_a_book_from_a_recording_is_the_book_of_the_exchange(tmp_path: Pat
     for path in (tmp_path, files_in(tmp_path)[-1]):
         async with fed(Simulator(replay=path, speed=None)) as markets:
             for market in markets.values():
-                await until(partial(holds_the_truth, market, exchange))
-                assert market.counts.resyncs == 0
+                await until(partial(holds_the_truth, market.queries, exchange))
+                assert market.queries.counts.resyncs == 0
                 compare(market, exchange)
 
 

@@ -30,7 +30,7 @@ LEVEL = pb.WatchLevelRequest(price=99)
 async def behind_a_socket(folder: Path) -> AsyncIterator[tuple[Server, Edge]]:
     fed, unix = HandFed(), UnixSocket(folder / "server.sock")
     fed.sync()
-    made = Server({"ETHUSDT": fed.market})
+    made = Server({"ETHUSDT": fed.market.queries})
     await made.start(str(unix))
     try:
         async with running_edge(folder, [unix]) as edge:
@@ -119,7 +119,7 @@ async def test_without_tokens_callers_are_told_apart_by_true_address(
     monkeypatch.setattr(server, "MOST_STREAMS", 4)
     fed, unix = HandFed(), UnixSocket(tmp_path / "server.sock")
     fed.sync()
-    made = Server({"ETHUSDT": fed.market})
+    made = Server({"ETHUSDT": fed.market.queries})
     await made.start(str(unix))
     async with running_edge(tmp_path, [unix], tokens=None, tls=None, listen=Address("127.0.0.1", free_port())) as edge:
         port = edge.settings.listen.port
@@ -159,7 +159,7 @@ async def test_the_gateways_certificate_is_believed_where_it_is_named(
     monkeypatch.setattr(server, "MOST_STREAMS", 4)
     authority, fed = make_authority(tmp_path, "upstream"), HandFed()
     fed.sync()
-    made = Server({"ETHUSDT": fed.market}, gateway_name=name)
+    made = Server({"ETHUSDT": fed.market.queries}, gateway_name=name)
     await made.start("127.0.0.1:0", Tls(*authority.issue("server", hosts=LOOPBACK), authority.ca))
     proof = Tls(*authority.issue("gateway"), authority.ca)
     upstreams = [Address("127.0.0.1", made.port)]

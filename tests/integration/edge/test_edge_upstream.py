@@ -27,7 +27,7 @@ COUNT = re.compile(r'^envoy_cluster_health_check_(success|failure)\{envoy_cluste
 async def test_over_a_socket_that_only_this_user_can_open(tmp_path: Path) -> None:
     fed, unix = HandFed(), UnixSocket(tmp_path / "server.sock")
     fed.sync()
-    server = Server({"ETHUSDT": fed.market})
+    server = Server({"ETHUSDT": fed.market.queries})
     await server.start(str(unix))
     listen = Address("127.0.0.1", free_port())
     assert stat.S_IMODE(unix.path.stat().st_mode) == 0o660
@@ -54,7 +54,7 @@ async def test_server_and_gateway_prove_themselves_to_each_other(tmp_path: Path)
     authority, others = make_authority(tmp_path), make_authority(tmp_path, "others")
     fed = HandFed()
     fed.sync()
-    server = Server({"ETHUSDT": fed.market})
+    server = Server({"ETHUSDT": fed.market.queries})
     await server.start("127.0.0.1:0", Tls(*authority.issue("server", hosts=LOOPBACK), authority.ca))
     proof = Tls(*authority.issue("gateway"), authority.ca)
     edge = Tls(*authority.issue("edge", hosts=LOOPBACK))

@@ -133,7 +133,7 @@ async def test_a_level_is_watched_over_http_and_leaving_is_noticed(accept: str, 
                 ("CHANGE", 6, 1),
             ]
             async with asyncio.timeout(SOON):
-                while len(fed.market.broker):  # noqa: ASYNC110
+                while len(fed.market.queries.broker):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
             status, body = await ask(http, "GET", f"http://{listen}/watch-level/99?symbol=nope")
             assert (status, from_json(body).reason) == (404, "SYMBOL_NOT_SERVED")

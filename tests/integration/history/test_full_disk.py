@@ -59,7 +59,7 @@ async def test_book_and_streams_go_on_while_history_cannot_be_written() -> None:
         assert [(gap.start, gap.end, gap.cause) for gap in history.gaps] == [(9.999, 12.0, pb.DISK)]
         past = await running.stub.GetQuantity(pb.GetQuantityRequest(price=99, timestamp=13.75))
         assert past.quantity == 4.0
-        assert fed.market.counts.resyncs == 0, "the book was never lost"
+        assert fed.market.queries.counts.resyncs == 0, "the book was never lost"
 
 
 async def test_a_resync_while_the_disk_is_full_leaves_one_gap() -> None:

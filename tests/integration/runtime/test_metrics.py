@@ -44,7 +44,7 @@ async def test_what_happens_can_be_read_by_prometheus(tmp_path: Path) -> None:
     port = free_port()
     try:
         async with serving(settings(tmp_path, simulator.rest_url, simulator.stream_url, port)) as application:
-            market = application.markets["ETHUSDT"]
+            market = application.queries["ETHUSDT"]
             await until(lambda: market.is_synced)
             await simulator.step(5)
             await until(lambda: market.counts.events == 5)
@@ -85,7 +85,7 @@ async def test_bytes_that_wait_to_be_sealed_can_be_read_by_prometheus(
     port = free_port()
     try:
         async with serving(settings(tmp_path, simulator.rest_url, simulator.stream_url, port)) as application:
-            market = application.markets["ETHUSDT"]
+            market = application.queries["ETHUSDT"]
             await until(lambda: market.is_synced)
             await simulator.step(5)
             await until(lambda: market.counts.events == 5)
@@ -116,7 +116,7 @@ async def test_a_fault_in_one_symbol_costs_the_metrics_one_number(
 
     try:
         async with serving(settings(tmp_path, simulator.rest_url, simulator.stream_url, port)) as application:
-            market = application.markets["ETHUSDT"]
+            market = application.queries["ETHUSDT"]
             await until(lambda: market.is_synced)
             monkeypatch.setattr(market, "age", fail)
             found = await scraped(port)
@@ -148,9 +148,9 @@ def test_a_gap_is_counted_once_with_its_cause_and_length() -> None:
     fed.market.closed()
     fed.sync(time=15_000)
     fed.change(time=16_000)
-    assert fed.market.counts.gaps == {Cause.DISCONNECT: 1}
+    assert fed.market.queries.counts.gaps == {Cause.DISCONNECT: 1}
     # From the last event to the instant at which the snapshot's book begins, 1 ms before its first event.
-    assert fed.market.counts.gap_seconds == {Cause.DISCONNECT: 2.999}
+    assert fed.market.queries.counts.gap_seconds == {Cause.DISCONNECT: 2.999}
 
 
 async def test_calls_are_counted_by_how_they_end() -> None:
@@ -164,7 +164,7 @@ async def test_calls_are_counted_by_how_they_end() -> None:
                 await stub.GetQuantity(refused)
         watching = stub.WatchLevel(pb.WatchLevelRequest(price=99))
         await watching.read()
-        assert (calls["WatchLevel"].open, len(fed.market.broker), fed.market.broker.behind) == (1, 1, 0)
+        assert (calls["WatchLevel"].open, len(fed.market.queries.broker), fed.market.queries.broker.behind) == (1, 1, 0)
         watching.cancel()
         await until(lambda: not calls["WatchLevel"].open)
     assert calls["GetQuantity"].codes == {"OK": 1, "INVALID_ARGUMENT": 1, "NOT_FOUND": 1}

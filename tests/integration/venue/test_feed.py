@@ -12,6 +12,7 @@ from chronobook_server.book.sync.transitions import State
 from chronobook_server.domain.records import Keyframe, Record, Update
 from chronobook_server.simulator import Faults, Simulator
 from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.symbols.queries import SymbolQueries
 from chronobook_server.venue.binance_futures.frames import MalformedKind
 from chronobook_server.venue.feed import Feed, FeedSettings, SymbolNotListed
 from chronobook_server.venue.transport import RealNetwork
@@ -49,9 +50,9 @@ def stepped(**options: Any) -> Simulator:
     return Simulator(**({"seed": 3, "speed": 0, "start_ms": 1_800_000_000_000, "keep_journal": True} | options))
 
 
-def holds_the_truth(market: SymbolPipeline, simulator: Simulator) -> bool:
+def holds_the_truth(queries: SymbolQueries, simulator: Simulator) -> bool:
     """Return whether the book is at the exchange's update id; then it must be the exchange's book."""
-    view, truth = market.current_view(), simulator.symbols[market.symbol].truth
+    view, truth = queries.current_view(), simulator.symbols[queries.symbol].truth
     if view is None or view.update_id != truth.update_id:
         return False
     for levels, (prices, quantities) in ((truth.bids, view.bids()), (truth.asks, view.asks())):
@@ -67,31 +68,35 @@ async def test_a_cut_stream_comes_back_by_itself() -> None:
     async with fed(simulator) as markets:
         market = markets["ETHUSDT"]
         for cuts in range(1, 4):
-            await until(lambda: market.is_synced)
+            await until(lambda: market.queries.is_synced)
             await simulator.step(2)
-            await until(lambda: holds_the_truth(market, simulator))
+            await until(lambda: holds_the_truth(market.queries, simulator))
             simulator.disconnect()
-            await until(lambda: not market.is_synced)
+            await until(lambda: not market.queries.is_synced)
             await simulator.step(1)  # no connection carries it
-            await until(lambda: market.state is State.RESUMING)
+            await until(lambda: market.queries.state is State.RESUMING)
             await simulator.step(1)
-            await until(lambda: market.is_synced)
-            assert market.counts.resyncs == cuts
+            await until(lambda: market.queries.is_synced)
+            assert market.queries.counts.resyncs == cuts
 
 
 async def test_a_cut_that_nothing_was_lost_in_leaves_no_gap() -> None:
     simulator = stepped()
     async with fed(simulator) as markets:
         market = markets["ETHUSDT"]
-        await until(lambda: market.is_synced)
+        await until(lambda: market.queries.is_synced)
         await simulator.step(2)
-        await until(lambda: holds_the_truth(market, simulator))
+        await until(lambda: holds_the_truth(market.queries, simulator))
         simulator.disconnect()
-        await until(lambda: not market.is_synced)
-        await until(lambda: market.is_synced)  # by a snapshot of the same update id
+        await until(lambda: not market.queries.is_synced)
+        await until(lambda: market.queries.is_synced)  # by a snapshot of the same update id
         await simulator.step(2)
-        await until(lambda: holds_the_truth(market, simulator))
-        assert (market.counts.suspensions, market.counts.resyncs, market.history.gaps()) == (1, 0, [])
+        await until(lambda: holds_the_truth(market.queries, simulator))
+        assert (market.queries.counts.suspensions, market.queries.counts.resyncs, market.queries.history.gaps()) == (
+            1,
+            0,
+            [],
+        )
 
 
 async def test_malformed_frames_log_once_a_kind_and_cost_one_resync() -> None:
@@ -100,13 +105,13 @@ async def test_malformed_frames_log_once_a_kind_and_cost_one_resync() -> None:
         async with fed(simulator) as markets:
             market = markets["ETHUSDT"]
             for _ in range(60):
-                await until(lambda: market.is_synced)
+                await until(lambda: market.queries.is_synced)
                 await simulator.step(1)
             injected = simulator.injected
             bad = injected["junk"] + injected["malform"]
-            await until(lambda: market.counts.malformed_frames >= bad * 0.9)
-            await until(lambda: market.is_synced)
-            assert 0 < market.counts.resyncs <= injected["malform"]
+            await until(lambda: market.queries.counts.malformed_frames >= bad * 0.9)
+            await until(lambda: market.queries.is_synced)
+            assert 0 < market.queries.counts.resyncs <= injected["malform"]
     said = [log["reason"] for log in logs if log["event"] == "frame_dropped"]
     assert sorted(said) == sorted(set(said))
     assert set(said) <= {kind.value for kind in MalformedKind}
@@ -123,7 +128,7 @@ async def test_refused_snapshots_are_fetched_again_when_allowed() -> None:
         simulator.refuse_status = None
         await until(lambda: symbol.snapshots_asked == 2)
         assert time.monotonic() - refused > 0.9
-        await until(lambda: market.is_synced)
+        await until(lambda: market.queries.is_synced)
 
 
 async def test_late_stale_or_straddling_snapshots_end_in_a_right_book() -> None:
@@ -132,7 +137,7 @@ async def test_late_stale_or_straddling_snapshots_end_in_a_right_book() -> None:
         faults=Faults(stale=0.4, straddle=0.5, refuse=0.2, refuse_status=503, drop=0.03, repeat=0.1, disconnect=0.004),
     )  # fmt: skip
     async with fed(simulator) as markets:
-        await until(lambda: min(market.counts.resyncs for market in markets.values()) >= 3)
+        await until(lambda: min(market.queries.counts.resyncs for market in markets.values()) >= 3)
         await until(lambda: min(simulator.injected[kind] for kind in ("stale", "straddle", "refuse", "drop")) >= 1)
         simulator.pace.running.clear()
         # Then a healthy phase, by hand, which must converge.
@@ -140,9 +145,9 @@ async def test_late_stale_or_straddling_snapshots_end_in_a_right_book() -> None:
         simulator.pace.speed = 0
         simulator.pace.running.set()
         for market in markets.values():
-            await until(lambda market=market: market.state is not State.DISCONNECTED)  # type: ignore[misc]
+            await until(lambda market=market: market.queries.state is not State.DISCONNECTED)  # type: ignore[misc]
         async with asyncio.timeout(PATIENCE):
-            while not all(holds_the_truth(market, simulator) for market in markets.values()):
+            while not all(holds_the_truth(market.queries, simulator) for market in markets.values()):
                 await simulator.step(1)
                 await asyncio.sleep(0.01)
 
@@ -155,7 +160,7 @@ async def test_only_an_unlisted_symbol_ends_a_feed() -> None:
 
 async def test_what_the_exchange_says_of_a_symbol_reaches_its_market() -> None:
     async with fed(stepped()) as markets:
-        await until(lambda: markets["ETHUSDT"].contract.is_trading)
+        await until(lambda: markets["ETHUSDT"].queries.contract.is_trading)
 
 
 async def test_a_fault_of_ours_costs_a_resync_and_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,12 +168,12 @@ async def test_a_fault_of_ours_costs_a_resync_and_is_logged(monkeypatch: pytest.
     with capture_logs() as logs:
         async with fed(simulator) as markets:
             market = markets["ETHUSDT"]
-            await until(lambda: market.is_synced)
+            await until(lambda: market.queries.is_synced)
             await simulator.step(1)
-            await until(lambda: holds_the_truth(market, simulator))
+            await until(lambda: holds_the_truth(market.queries, simulator))
             # The book takes the event and the history does not, so continuing would leave a hidden hole.
             # Then the resync itself fails once.
-            append, show, failing = market.history.append, market.history.show, ["append", "show"]
+            append, show, failing = market.queries.history.append, market.queries.history.show, ["append", "show"]
 
             def fail_to_append(record: Record) -> None:
                 if "append" in failing and isinstance(record, Update):
@@ -182,15 +187,15 @@ async def test_a_fault_of_ours_costs_a_resync_and_is_logged(monkeypatch: pytest.
                     raise RuntimeError("on purpose")
                 show(book, is_known=is_known)
 
-            monkeypatch.setattr(market.history, "append", fail_to_append)
-            monkeypatch.setattr(market.history, "show", fail_to_show)
+            monkeypatch.setattr(market.queries.history, "append", fail_to_append)
+            monkeypatch.setattr(market.queries.history, "show", fail_to_show)
             await simulator.step(1)
             await until(lambda: not failing)
-            await until(lambda: market.is_synced)
+            await until(lambda: market.queries.is_synced)
             await simulator.step(2)
-            await until(lambda: holds_the_truth(market, simulator))
-            assert [gap.cause.value for gap in market.history.gaps()] == ["DISCONNECT"]
-            assert market.counts.malformed_frames == 0
+            await until(lambda: holds_the_truth(market.queries, simulator))
+            assert [gap.cause.value for gap in market.queries.history.gaps()] == ["DISCONNECT"]
+            assert market.queries.counts.malformed_frames == 0
     said = [log["step"] for log in logs if log["event"] == "symbol_step_failed"]
     assert said == ["update"]  # the second one follows at once, and is only counted
 
@@ -199,10 +204,10 @@ async def test_a_symbol_that_is_not_ascii_is_a_symbol_like_any_other() -> None:
     simulator = stepped(symbols=("币安人生USDT",))
     async with fed(simulator) as markets:
         market = markets["币安人生USDT"]
-        await until(lambda: market.is_synced)
+        await until(lambda: market.queries.is_synced)
         await simulator.step(3)
-        await until(lambda: holds_the_truth(market, simulator))
-        assert market.history.level_changes > 0
+        await until(lambda: holds_the_truth(market.queries, simulator))
+        assert market.queries.history.level_changes > 0
 
 
 async def test_a_silent_stream_is_resubscribed_over_real_sockets(
@@ -210,24 +215,24 @@ async def test_a_silent_stream_is_resubscribed_over_real_sockets(
 ) -> None:
     monkeypatch.setattr("chronobook_server.simulator.server._TICKER_SECONDS", 0.2)
     monkeypatch.setattr("chronobook_server.venue.subscription_watchdog.BEHIND_SECONDS", 0.5)
-    monkeypatch.setattr("chronobook_server.symbols.pipeline.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("chronobook_server.symbols.stream_progress.SILENT_SECONDS", 0.5)
     simulator = stepped()
     async with fed(simulator) as markets:
         market = markets["ETHUSDT"]
-        await until(lambda: market.is_synced)
+        await until(lambda: market.queries.is_synced)
         await simulator.step(2)
-        await until(lambda: holds_the_truth(market, simulator))
+        await until(lambda: holds_the_truth(market.queries, simulator))
         simulator.mute("ETHUSDT")
-        last = market.history.complete_to
+        last = market.queries.history.complete_to
         await simulator.step(3)
-        await until(lambda: market.counts.suspensions == 1)
-        assert not market.is_synced
+        await until(lambda: market.queries.counts.suspensions == 1)
+        assert not market.queries.is_synced
 
         async def served() -> None:
-            while not market.is_synced:
+            while not market.queries.is_synced:
                 await simulator.step(1)
                 await asyncio.sleep(0.05)
 
         await asyncio.wait_for(served(), PATIENCE)
-        await until(lambda: holds_the_truth(market, simulator))
-        assert [(gap.start, gap.cause.value) for gap in market.history.gaps()] == [(last, "EXCHANGE_SILENT")]
+        await until(lambda: holds_the_truth(market.queries, simulator))
+        assert [(gap.start, gap.cause.value) for gap in market.queries.history.gaps()] == [(last, "EXCHANGE_SILENT")]

@@ -9,11 +9,11 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.api import quantity as points
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.values import Millis
-from chronobook_server.symbols.pipeline import SymbolPipeline
+from chronobook_server.symbols.queries import SymbolQueries
 from testkit.harness.served import HandFed
 
 
-class Asked(SymbolPipeline):
+class Asked(SymbolQueries):
     """A market with scripted answers: a quantity, that of a second before, `complete_to` and an age."""
 
     def __init__(self, symbol: str, point: tuple[int, int | None, int, int], complete_to: int | None) -> None:
@@ -84,7 +84,7 @@ def test_a_real_market_answers_so_too(timestamp: float) -> None:
     fed.sync()
     fed.change(time=11_000, bids=[("99.00", "2.00")])
     fed.change(time=12_000, bids=[("99.00", "0.00")])
-    answer = pb.GetQuantityResponse.FromString(points.quantity_at(fed.market, 99.0, timestamp))
+    answer = pb.GetQuantityResponse.FromString(points.quantity_at(fed.market.queries, 99.0, timestamp))
     quantity, difference = {10.0: (1.5, 0.0), 11.0: (2.0, 0.5), 12.5: (0.0, -2.0), 12.999: (0.0, -2.0)}[timestamp]
     assert (answer.quantity, answer.HasField("side"), answer.difference) == (quantity, quantity > 0, difference)
     assert answer.HasField("age") == (timestamp > 12)

@@ -143,7 +143,7 @@ class LevelStreamReader(StreamReader):
 
     def begin(self, position: Position | None, *, is_resumed: bool) -> Subscription[Any]:
         scale = self.line.history.instrument.price_scale
-        return self.line.market.broker.watch_level(
+        return self.line.market.queries.broker.watch_level(
             Price(int(self.price.scaleb(scale))), position, is_resumed=is_resumed
         )
 
@@ -170,7 +170,7 @@ class BookStreamReader(StreamReader):
         self.depth = depth
 
     def begin(self, position: Position | None, *, is_resumed: bool) -> Subscription[Any]:
-        return self.line.market.broker.watch_book(position, depth=self.depth, is_resumed=is_resumed)
+        return self.line.market.queries.broker.watch_book(position, depth=self.depth, is_resumed=is_resumed)
 
     def after(self, state: Any, message: BookMessage) -> dict[Decimal, Decimal]:
         def levels(changes: Mapping[int, int], instrument: Instrument) -> dict[Decimal, Decimal]:
@@ -198,7 +198,7 @@ class BookStreamReader(StreamReader):
 async def live(seed: int) -> None:
     random = Random(seed)
     line = JudgedMarket(seed)
-    line.market.broker.queue_limit = QUEUE
+    line.market.queries.broker.queue_limit = QUEUE
     readers: list[StreamReader] = []
     for _ in range(random.randrange(3, 8)):
         for _ in range(random.randrange(1, 5)):
@@ -220,7 +220,7 @@ async def live(seed: int) -> None:
             for reader in readers:
                 reader.close()
         event()
-        line.market.broker.queue_limit = QUEUE
+        line.market.queries.broker.queue_limit = QUEUE
     line.run(5)
     for reader in readers:
         await reader.read(100_000)
@@ -228,8 +228,8 @@ async def live(seed: int) -> None:
         assert reader.watch.is_live
         reader.check()
         reader.close()
-    assert len(line.market.broker) == 0
-    assert (line.market.broker._levels, line.market.broker._books) == ({}, {})
+    assert len(line.market.queries.broker) == 0
+    assert (line.market.queries.broker._levels, line.market.queries.broker._books) == ({}, {})
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ class Following:
             self.truth.apply(event)
             self.market.update(_update(event))
             self._take(wanted_by(self.market))
-            known = [bps for bps in self.market.known_bps() if bps is not None]
+            known = [bps for bps in self.market.queries.known_bps() if bps is not None]
             assert known, "the book is lost"
             self.least.append(min(known))
 
@@ -179,7 +179,7 @@ def test_a_snapshot_without_more_is_not_asked_for_over_and_over() -> None:
     stuck = truth.snapshot(1000)
     following.truth.snapshot = lambda limit: stuck  # type: ignore[method-assign]
     following.follow(moving(truth, [*[20] * 30, *[0] * 1200]))
-    assert following.market.is_synced
+    assert following.market.queries.is_synced
     assert len(following.asked) <= 12
 
 

@@ -114,7 +114,7 @@ def test_no_final_answer_is_wrong_or_changes_as_scales_do(
         exchange.change(levels, after)
         if number % 3 == 0:
             exchange.tick()
-        exchange.check(exchange.market.history)
+        exchange.check(exchange.market.queries.history)
         if number == reopened:
             contents = {name: bytearray(data) for name, data in exchange.files.contents.items()}
             again = MemoryFiles()
@@ -124,17 +124,17 @@ def test_no_final_answer_is_wrong_or_changes_as_scales_do(
 
 def test_a_market_is_in_sync_once_its_numbers_share_a_scale() -> None:
     exchange = _Exchange()
-    assert exchange.market.current_view() is not None
+    assert exchange.market.queries.current_view() is not None
     exchange.change({"100": "0.000000000000000001"}, 90)
     exchange.change({"99.5": "60000000000"}, 90)
     for _ in range(5):
         exchange.change({"97.10": "2"}, 90)
         exchange.tick()
-    assert not exchange.market.is_synced
+    assert not exchange.market.queries.is_synced
     exchange.change({"100": "0"}, 90)
     for _ in range(12):
         exchange.change({"97.10": "3"}, 90)
         exchange.tick()
-    assert exchange.market.counts.resyncs == 1
-    assert exchange.market.current_view() is not None
-    exchange.check(exchange.market.history)
+    assert exchange.market.queries.counts.resyncs == 1
+    assert exchange.market.queries.current_view() is not None
+    exchange.check(exchange.market.queries.history)

@@ -25,7 +25,7 @@ class OddStage(Stage):
         self.network._info = info  # type: ignore[method-assign]
 
     def causes(self) -> set[str]:
-        return {gap.cause.value for market in self.markets.values() for gap in market.history.gaps()}
+        return {gap.cause.value for market in self.markets.values() for gap in market.queries.history.gaps()}
 
 
 def entries(**states: Any) -> list[Any]:
@@ -56,11 +56,11 @@ async def test_no_list_ends_a_book_whose_stream_goes_on(kind: str, all_symbols: 
     stage.list = ODD[kind] if kind != "none" else {}
     await stage.go_on(150)
     assert stage.causes() == set()
-    assert all(market.counts.suspensions == 0 for market in stage.markets.values())
+    assert all(market.queries.counts.suspensions == 0 for market in stage.markets.values())
     await stage.synced()
     stage.list = None
     await stage.go_on(15)
-    assert all(market.contract.is_trading for market in stage.markets.values())
+    assert all(market.queries.contract.is_trading for market in stage.markets.values())
     if kind == "not ours" and all_symbols:
         assert set(stage.markets) == {*NAMES, "CCCUSDT", "DDDUSDT"}
         stage.network.violations.clear()  # the exchange has no such books
@@ -90,11 +90,11 @@ async def test_a_contract_ends_at_a_second_list_and_comes_back() -> None:
     market = stage.markets["AAAUSDT"]
     stage.list = entries(AAAUSDT="SETTLING", BBBUSDT="TRADING")
     told = stage.loop.time()
-    while market.state is not State.DISCONNECTED:
+    while market.queries.state is not State.DISCONNECTED:
         await stage.go_on(0.5, "BBBUSDT")
     assert 30 <= stage.loop.time() - told <= 55
-    assert market.contract.trading_status == "SETTLING"
-    assert stage.markets["BBBUSDT"].is_synced
+    assert market.queries.contract.trading_status == "SETTLING"
+    assert stage.markets["BBBUSDT"].queries.is_synced
     stage.list = None
     await stage.go_on(20)
     await stage.synced()
@@ -107,7 +107,7 @@ async def test_an_odd_list_at_the_start_is_asked_for_again() -> None:
     stage = OddStage(*NAMES)
     stage.list = []
     await stage.go_on(20)
-    assert not any(market.is_synced for market in stage.markets.values())
+    assert not any(market.queries.is_synced for market in stage.markets.values())
     stage.list = entries(AAAUSDT=None, BBBUSDT="TRADING", CCCUSDT="TRADING")  # ours is there, and odd
     await stage.go_on(30)
     await stage.synced()  # a stream tells that a contract is traded
@@ -133,9 +133,9 @@ async def test_an_unknown_word_ends_a_contract_without_events_once() -> None:
     stage = OddStage(*NAMES)
     stage.list = entries(AAAUSDT="OPEN", BBBUSDT="TRADING")
     await stage.go_on(100, "BBBUSDT")
-    assert stage.markets["AAAUSDT"].state is State.DISCONNECTED
+    assert stage.markets["AAAUSDT"].queries.state is State.DISCONNECTED
     await stage.go_on(60, "BBBUSDT")
-    assert stage.markets["AAAUSDT"].state is State.DISCONNECTED
+    assert stage.markets["AAAUSDT"].queries.state is State.DISCONNECTED
     stage.list = None
     await stage.go_on(40)
     await stage.synced()
@@ -147,7 +147,7 @@ async def test_a_mostly_odd_list_serves_its_good_part_and_ends_nothing() -> None
     stage = OddStage(*NAMES)
     stage.list = [*entries(AAAUSDT="TRADING"), {}, None, {"symbol": "\0", "status": "TRADING"}]
     await stage.go_on(20)
-    assert (stage.markets["AAAUSDT"].is_synced, stage.markets["BBBUSDT"].is_synced) == (True, False)
+    assert (stage.markets["AAAUSDT"].queries.is_synced, stage.markets["BBBUSDT"].queries.is_synced) == (True, False)
     stage.list = None
     await stage.go_on(35)
     await stage.synced()
@@ -168,8 +168,8 @@ async def test_a_wild_server_time_dates_no_change_of_a_booked_contract() -> None
     stage.network.ticks["AAAUSDT"] = "0.2"
     await stage.go_on(15)
     market = stage.markets["AAAUSDT"]
-    change = market.history.contracts()[-1]
-    now = market.now()
+    change = market.queries.history.contracts()[-1]
+    now = market.queries.now()
     assert now is not None
     assert change.contract.tick_size == "0.2"
     assert now - 15_000 <= change.time <= now

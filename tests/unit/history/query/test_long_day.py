@@ -56,7 +56,7 @@ class Day:
             self.note(orjson.loads(frame)["data"], book)
             if number % 300 == 0:
                 self.books.append(BookSample(book.time or self.best[-1][0], book.whole().levels))
-        assert market.counts.resyncs == 0
+        assert market.queries.counts.resyncs == 0
 
     def note(self, event: dict[str, Any], book: PlainBook) -> None:
         """Write down the best prices, and the changes of the watched levels."""

@@ -80,7 +80,7 @@ def run(
         trouble.is_on = number in events
         event = exchange.event()
         market.update(event)
-        assert market.is_synced, "the live book does not need a disk"
+        assert market.queries.is_synced, "the live book does not need a disk"
         course.times.append(event.transaction_time)
         course.epochs.append(number >= RESYNC_AT)
         covered = history.coverage()
@@ -106,7 +106,7 @@ def expected() -> dict[tuple[int, int], Answer]:
     """Return the answers of a history on a working disk."""
     market, course = run(MemoryFiles(), DiskTrouble())
     assert all(course.kept)
-    return answers(market.history, TIMES)
+    return answers(market.queries.history, TIMES)
 
 
 def check(
@@ -127,7 +127,7 @@ def check(
         trouble.install(monkeypatch)
         market, course = run(files, trouble, sealer, events)
     assert trouble.refused
-    history = market.history
+    history = market.queries.history
     assert history.is_writing
     history.retry_seals()  # as the server does now and then
     assert history.error is None
