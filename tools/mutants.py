@@ -178,7 +178,7 @@ MUTANTS = (
         "return SignedQuantity(0) if price in self.known_range or price in self.observed_prices else None",
         "return SignedQuantity(0)",
     ),
-    Mutant("a crossed book is kept", "book/order_book.py", "if self.best_bid >= self.best_ask:", "if False:"),
+    Mutant("a crossed book is kept", "book/order_book.py", "        if bid > ask:", "        if False:"),
     Mutant(
         "a finer scale leaves the known range as it was",
         "book/order_book.py",

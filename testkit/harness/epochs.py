@@ -39,7 +39,7 @@ class HandBook:
     transaction_time: Millis
     known_range: KnownRange
     levels: dict[int, int] = field(default_factory=dict)
-    observed_prices: set[int] = field(default_factory=set)
+    known_outside: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, keyframe: Keyframe) -> "HandBook":
@@ -49,7 +49,7 @@ class HandBook:
             keyframe.transaction_time,
             keyframe.known_range,
             dict(keyframe.levels),
-            set(keyframe.observed_prices),
+            keyframe.observed_prices,
         )
 
     def rescale(self, instrument: Instrument) -> bool:
@@ -59,7 +59,7 @@ class HandBook:
         if any(max(price, abs(held)) >= MAX_STEPS for price, held in levels.items()):
             return False
         self.instrument, self.levels = instrument, levels
-        self.observed_prices = {price * price_factor for price in self.observed_prices}
+        self.known_outside = frozenset(price * price_factor for price in self.known_outside)
         self.known_range = self.known_range.rescaled(price_factor).bounded()
         return True
 

@@ -4,7 +4,7 @@ A level is one signed integer per price (see `values.SignedQuantity`). The book 
 once. Everything downstream gets plain "this quantity now rests at this price" and needs no rules of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,10 @@ class CrossedBook(ValueError):
     """A bid at or above an ask: the book differs from the exchange's and is unusable."""
 
 
+def _crossed(instrument: Instrument, best_bid: int, best_ask: int) -> CrossedBook:
+    return CrossedBook(f"{instrument.symbol}: best bid {best_bid} >= best ask {best_ask}")
+
+
 class OrderBook:
     """The book after one event; `apply` takes it to the next.
 
@@ -35,12 +39,13 @@ class OrderBook:
         self.transaction_time: Millis = keyframe.transaction_time
         self.known_range: KnownRange = keyframe.known_range
         self.levels: dict[int, int] = dict(keyframe.levels)
-        # Prices outside the known range that events have named. Such a price is empty if it has no level.
+        # Prices outside the known range whose level an event has removed, or that an event has proved empty.
         self.observed_prices: set[int] = set(keyframe.observed_prices)
         self.best_bid = max((price for price, quantity in self.levels.items() if quantity > 0), default=0)
         self.best_ask = min((price for price, quantity in self.levels.items() if quantity < 0), default=MAX_STEPS)
         self._view: BookView | None = None
-        self._check_crossed()
+        if self.best_bid >= self.best_ask:
+            raise _crossed(self.instrument, self.best_bid, self.best_ask)
 
     def apply(
         self, bids: Mapping[int, int], asks: Mapping[int, int], *, update_id: UpdateId, transaction_time: Millis
@@ -48,17 +53,26 @@ class OrderBook:
         """Apply one event; return the prices that changed, each with the signed quantity that now rests there.
 
         `bids` and `asks` map a price to its signed quantity, 0 removes. A price newly proven empty counts as changed;
-        an unchanged price does not. Raises CrossedBook, after which the book is unusable.
+        an unchanged price does not. Raises CrossedBook, changing nothing.
         """
-        changes: dict[int, int] = {}
+        changes, emptied_bids = self._changed(bids)
+        changed_asks, emptied_asks = self._changed(asks)
+        best_bid, best_ask = self.best_bid, self.best_ask
+        if changes:
+            best_bid = max(best_bid, max(changes))
+        if changed_asks:
+            best_ask = min(best_ask, min(changed_asks))
+        if best_bid >= best_ask:
+            self._check_crossing(bids, asks, range(best_ask, best_bid + 1))
         # Sets before removals: if one event empties a price on one side and fills it on the other, the removal then
         # finds the other side's level and leaves it alone, and the price changes once.
-        emptied_bids = self._set_levels(bids, asks, changes, is_bid=True)
-        emptied_asks = self._set_levels(asks, bids, changes, is_bid=False)
+        self.levels.update(changes)
+        self.levels.update(changed_asks)
+        changes.update(changed_asks)
+        self.best_bid, self.best_ask = best_bid, best_ask
         doubtful_bids = self._remove_levels(emptied_bids, changes, is_bid=True)
         doubtful_asks = self._remove_levels(emptied_asks, changes, is_bid=False)
         self._find_best()
-        self._check_crossed()
         # If the market has passed the price, the other side cannot rest there either.
         passed = [price for price in doubtful_bids if price <= self.best_bid]
         passed += [price for price in doubtful_asks if price >= self.best_ask]
@@ -70,37 +84,33 @@ class OrderBook:
         self._view = None
         return changes
 
-    def _set_levels(
-        self, side: Mapping[int, int], other: Mapping[int, int], changes: dict[int, int], *, is_bid: bool
-    ) -> list[int]:
-        """Set one side's levels that are not emptied; return the prices of those that are."""
-        levels = self.levels
-        emptied: list[int] = []
-        lowest, highest = self.known_range.lowest, self.known_range.highest
-        get = levels.get
+    def _changed(self, side: Mapping[int, int]) -> tuple[dict[int, int], list[int]]:
+        """Return one side's levels that are not emptied and differ from the book's, and the emptied prices."""
+        changed, emptied = dict(side), []
+        get = self.levels.get
         for price, quantity in side.items():
             if not quantity:
                 emptied.append(price)
-                continue
-            current = get(price)
-            if current == quantity:
-                continue
-            levels[price] = changes[price] = quantity
-            if current is None:
-                if not lowest <= price <= highest:
-                    self.observed_prices.add(price)
-            elif (current > 0) != is_bid and other.get(price) != 0:
-                raise CrossedBook(f"{self.instrument.symbol}: both sides rest at {price}")
-        # Only a price beyond the best one changes the best price here; `_find_best` handles removals.
-        if is_bid:
-            if side and max(side) > self.best_bid:
-                self.best_bid = max((self.best_bid, *filter(side.get, side)))
-        elif side and min(side) < self.best_ask:
-            self.best_ask = min((self.best_ask, *filter(side.get, side)))
-        return emptied
+                del changed[price]
+            elif get(price) == quantity:
+                del changed[price]
+        return changed, emptied
+
+    def _check_crossing(self, bids: Mapping[int, int], asks: Mapping[int, int], zone: Sequence[int]) -> None:
+        """Raise CrossedBook if an event leaves a bid at or above an ask; only prices in the zone can be such."""
+        get = self.levels.get
+        if len(zone) > len(self.levels):
+            prices = (*bids, *asks, *self.levels)
+            zone = sorted(price for price in prices if zone[0] <= price <= zone[-1])
+        bid = next((price for price in reversed(zone) if bids.get(price, get(price, 0)) > 0), 0)
+        ask = next((price for price in zone if asks.get(price, get(price, 0)) < 0), MAX_STEPS)
+        if bid == ask:
+            raise CrossedBook(f"{self.instrument.symbol}: both sides rest at {bid}")
+        if bid > ask:
+            raise _crossed(self.instrument, bid, ask)
 
     def _remove_levels(self, emptied: list[int], changes: dict[int, int], *, is_bid: bool) -> list[int]:
-        """Remove one side's levels at these prices; return the prices that this side leaves unknown."""
+        """Remove the levels that one side empties; return the prices that this side leaves unknown."""
         levels, named = self.levels, self.observed_prices
         lowest, highest = self.known_range.lowest, self.known_range.highest
         doubtful = []
@@ -133,10 +143,6 @@ class OrderBook:
             self.best_ask = next((ask + step for step in _PROBES if levels.get(ask + step, 0) < 0), 0) or min(
                 (price for price, quantity in levels.items() if quantity < 0), default=MAX_STEPS
             )
-
-    def _check_crossed(self) -> None:
-        if self.best_bid >= self.best_ask:
-            raise CrossedBook(f"{self.instrument.symbol}: best bid {self.best_bid} >= best ask {self.best_ask}")
 
     def quantity(self, price: Price) -> SignedQuantity | None:
         """Return the signed quantity at a price; None if it is unknown."""
@@ -177,8 +183,13 @@ class OrderBook:
             receive_time=update.receive_time,
             levels=dict(self.levels),
             known_range=self.known_range,
-            observed_prices=frozenset(self.observed_prices),
+            observed_prices=self.known_outside,
         )
+
+    @property
+    def known_outside(self) -> frozenset[int]:
+        """The prices outside the known range that are known, also after a level there is removed."""
+        return frozenset(self.observed_prices).union(price for price in self.levels if price not in self.known_range)
 
     def widen(self, record: RangeWidened) -> None:
         """Add the levels and the known range that a later snapshot proved."""

@@ -105,6 +105,35 @@ def test_a_bid_at_or_above_an_ask_is_no_book(bids: dict[int, int], asks: dict[in
     assert str(caught.value) == f"X: {why}"
 
 
+@given(
+    levels=st.dictionaries(st.integers(1, 12), st.integers(-2, 2).filter(bool)),
+    bids=st.dictionaries(st.integers(1, 12), st.integers(0, 2)),
+    asks=st.dictionaries(st.integers(1, 12), st.integers(0, 2)),
+)
+def test_an_event_that_crosses_the_book_changes_nothing(
+    levels: dict[int, int], bids: dict[int, int], asks: dict[int, int]
+) -> None:
+    edge = min((price for price, quantity in levels.items() if quantity < 0), default=13)
+    ours = book({price: quantity for price, quantity in levels.items() if quantity < 0 or price < edge})
+    before = vars(ours) | {"levels": dict(ours.levels), "observed_prices": set(ours.observed_prices)}
+    after = {
+        price: quantity for price, quantity in ours.levels.items() if price not in (bids if quantity > 0 else asks)
+    }
+    resting_bids = [price for price, quantity in (*after.items(), *bids.items()) if quantity > 0]
+    resting_asks = [price for price, quantity in after.items() if quantity < 0]
+    resting_asks += [price for price, quantity in asks.items() if quantity]
+    is_crossed = max(resting_bids, default=0) >= min(resting_asks, default=13)
+    try:
+        apply(ours, bids, asks)
+    except CrossedBook:
+        assert is_crossed
+        assert vars(ours) == before
+    else:
+        assert not is_crossed
+        assert {price for price, quantity in ours.levels.items() if quantity > 0} == set(resting_bids)
+        assert {price for price, quantity in ours.levels.items() if quantity < 0} == set(resting_asks)
+
+
 def test_a_keyframe_that_is_crossed_is_no_book() -> None:
     with pytest.raises(CrossedBook) as caught:
         book({100: -5, 101: 7})

@@ -45,7 +45,7 @@ class Epochs:
                 instrument=book.instrument,
                 levels=dict(book.levels),
                 known_range=book.known_range,
-                observed_prices=frozenset(book.observed_prices),
+                observed_prices=book.known_outside,
             )
 
     def before(self, update: DepthUpdate) -> tuple[EpochBegan | Cut | None, Millis]:
