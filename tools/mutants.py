@@ -182,7 +182,7 @@ MUTANTS = (
     Mutant(
         "a finer scale leaves the known range as it was",
         "book/order_book.py",
-        "self.known_range = self.known_range.rescaled(price_factor).bounded()",
+        "self.known_range = steps.known_range(self.known_range).bounded()",
         "pass",
     ),
     Mutant(

@@ -148,7 +148,7 @@ def segments_of(stream: Iterable[Raw], *, segment_events: int = 1000) -> list[He
             case RangeWidened():
                 segments[-1].widen(record)
             case InstrumentChanged(instrument):
-                segments[-1].rescale(instrument)
+                segments[-1] = segments[-1].in_steps_of(instrument)
             case _:
                 raise AssertionError(record)
     return segments

@@ -23,6 +23,7 @@ from chronobook_server.domain.records import (
     Suspended,
     Update,
 )
+from chronobook_server.domain.scales import finer
 from chronobook_server.domain.values import MAX_STEPS, Millis, UpdateId
 from chronobook_server.history.query.history import SymbolHistory
 
@@ -54,13 +55,13 @@ class HandBook:
 
     def rescale(self, instrument: Instrument) -> bool:
         """Move to finer steps; return whether there is room."""
-        price_factor, quantity_factor = self.instrument.factors_to(instrument)
-        levels = {price * price_factor: held * quantity_factor for price, held in self.levels.items()}
+        steps = finer(self.instrument, instrument)
+        levels = dict(steps.levels(self.levels))
         if any(max(price, abs(held)) >= MAX_STEPS for price, held in levels.items()):
             return False
         self.instrument, self.levels = instrument, levels
-        self.known_outside = frozenset(price * price_factor for price in self.known_outside)
-        self.known_range = self.known_range.rescaled(price_factor).bounded()
+        self.known_outside = frozenset(map(steps.price, self.known_outside))
+        self.known_range = steps.known_range(self.known_range).bounded()
         return True
 
 

@@ -7,6 +7,7 @@ from random import Random
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Update
+from chronobook_server.domain.scales import finer
 from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, UpdateId
 from testkit.harness.epochs import Raw
 
@@ -108,13 +109,13 @@ class PlainSegment:
                     states.append((record.instrument, _first(record)))
                 case InstrumentChanged():
                     assert before is not None
-                    states.append((record.instrument, before.finer(*scale.factors_to(record.instrument))))
+                    states.append((record.instrument, before.finer(*finer(scale, record.instrument))))
                     # It is the same state, only said otherwise, so it takes the place of the other one.
                     del states[-2]
                 case Update() | RangeWidened():
                     assert before is not None
                     states.append((scale, _after(before, record)))
-        return cls([state.finer(*scale.factors_to(instrument)) for scale, state in states], states[0][1].time)
+        return cls([state.finer(*finer(scale, instrument)) for scale, state in states], states[0][1].time)
 
     def part(self, start: int, end: int | None) -> "PlainSegment":
         """Return the part whose events are from `start` to before `end`; from the beginning if that is later."""

@@ -70,6 +70,7 @@ class ExchangeSymbol:
     was_untraded: bool = False  # for a time, by the list of contracts
     is_still: bool = False  # no event happens for a time
     is_untimely: bool = False  # the next event is slightly back in time
+    same_times: int = 0  # so many of the next events have the time of the one before
     _counts: list[int] = field(default_factory=lambda: list(COUNTS))
     _eras: list[int] = field(default_factory=lambda: [0])
     _changes: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
@@ -93,7 +94,9 @@ class ExchangeSymbol:
         assert event is not None
         self._next = None
         before = self.times[-1]
-        is_same = self.random.random() < _SAME_TIME and now - before < _SAME_MS
+        is_same = self.random.random() < _SAME_TIME or self.same_times > 0
+        is_same = is_same and now - before < _SAME_MS
+        self.same_times = max(self.same_times - 1, 0)
         time = before if is_same else max(now, before)
         if self.is_untimely:
             self.is_untimely = False

@@ -328,22 +328,26 @@ async def test_with_two_connections_what_one_loses_the_other_brings() -> None:
     await stage.end()
 
 
+@pytest.mark.parametrize("same_times", [0, 12])
 @virtually
-async def test_a_tick_size_halved_in_history_changes_no_older_answer() -> None:
+async def test_a_tick_size_halved_in_history_changes_no_older_answer(same_times: int) -> None:
     stage = Stage(ONE, audit_seconds=5.0)
     await stage.go_on(5)
     await stage.synced()
     market, truth = stage.markets[ONE], stage.truth[ONE]
-    times = truth.times[2::3]
+    times = [time for time in truth.times[2::3] if time < truth.times[-1]]  # another event may be of the last one
     prices = truth.prices()
     before = {(price, time): said(market, price, time) for price in prices for time in times}
     stage.network.ticks[ONE] = "0.05"
     truth.market.fine_price = TENTH // 2
+    truth.same_times = same_times
     await stage.go_on(15)
     await stage.synced()
     assert {key: said(market, *key) for key in before} == before
     assert market.queries.instrument is not None
     assert market.queries.instrument.price_scale == 2
+    # The first finer text ends a segment, unless its event is of the instant of the one before.
+    assert market.queries.history.segments == (1 if same_times else 2)
     assert [change.contract.tick_size for change in market.queries.history.contracts()] == ["0.1", "0.05"]
     assert market.queries.counts.audits > 2
     assert causes(market) == []

@@ -189,6 +189,7 @@ class World:
                 # Prices of 10^5 with 9 decimals, and quantities of 4.6 * 10^10 with 7, still have a place.
                 symbol.market.fine_price = UNIT // 10 ** random.randint(2, 9)
                 symbol.market.fine_quantity = UNIT // 10 ** random.randint(1, 7)
+                symbol.same_times = random.choice((0, 0, 8))
             case "quiet":
                 self._is_quiet = True
                 await asyncio.sleep(random.uniform(60, 200))

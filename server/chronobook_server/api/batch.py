@@ -12,7 +12,7 @@ from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.errors import BeforeHistory, HistoryGap, InTheFuture, InvalidField, Refusal
 from chronobook_server.domain.instrument import MAX_EXACT, Instrument
 from chronobook_server.domain.values import MAX_STEPS, Millis, SignedQuantity
-from chronobook_server.history.segment.rows import PairStates, ScaleGrew
+from chronobook_server.history.segment.rows import PairStates
 from chronobook_server.symbols.queries import SymbolQueries
 from chronobook_server.system.time_slices import run_cooperatively
 
@@ -45,7 +45,7 @@ async def quantities(queries: SymbolQueries, request: pb.BatchGetQuantityRequest
     if instrument is not None:
         await run_cooperatively(_read_long(prices, outcomes, steps, instrument))
         if queries.instrument is not instrument:
-            raise ScaleGrew
+            return await quantities(queries, request)  # rare: the prices are read once more, in the finer steps
     outcomes[~np.isfinite(timestamps)] = Outcome.INVALID_FIELD
     bound = float(MAX_EXACT)
     seconds = np.clip(np.nan_to_num(timestamps), -bound, bound)
@@ -112,7 +112,7 @@ def _response(
     complete_to: Millis | None,
 ) -> Cooperative[pb.BatchGetQuantityResponse]:
     """Write the answer in slices, because ten thousand pairs take milliseconds."""
-    unit = queries.history.instrument.quantity_unit
+    unit = states.instrument.quantity_unit
     count = len(outcomes)
     quantity, difference, as_of, update_id = ([math.nan] * count for _ in range(4))
     side, previous_side = [0] * count, [0] * count

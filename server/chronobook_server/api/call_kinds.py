@@ -19,7 +19,6 @@ from chronobook_server.api.middleware import Run
 from chronobook_server.api.stream_writer import StreamWriter
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.errors import DeadlineExceeded, InvalidField, TooBusy
-from chronobook_server.history.segment.rows import ScaleGrew
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Read: TypeAlias = Callable[[bytes], Any]
@@ -47,11 +46,7 @@ def single(handle: _Handle, read: _Read, write: _Write, most_bytes: int = MOST_B
 
     async def run(data: bytes, _context: _Context) -> bytes:
         _check_size(data, most_bytes)
-        while True:
-            try:
-                return write(await handle(read(data)))
-            except ScaleGrew:
-                continue  # rare, and the same question has an answer in the new scale
+        return write(await handle(read(data)))
 
     return run
 
@@ -117,7 +112,7 @@ def stream(
             data = await request_of(context, MOST_BYTES)
             if data is None:
                 return
-            following = await _begun(handle, read(data))
+            following = await handle(read(data))
             del data
             seconds = _seconds_left(context)
             if seconds == 0.0:
@@ -187,14 +182,6 @@ def _check_headers(context: _Context) -> None:
     size = sum(len(key) + len(value) for key, value in context.invocation_metadata() or ())
     if size > MOST_HEADER_BYTES:
         raise InvalidField(("headers", f"have more than {MOST_HEADER_BYTES} bytes, which a stream would keep"))
-
-
-async def _begun(handle: Callable[[Any], Awaitable[StreamWriter[Any]]], request: Any) -> StreamWriter[Any]:
-    while True:
-        try:
-            return await handle(request)
-        except ScaleGrew:
-            continue
 
 
 def _seconds_left(context: _Context) -> float | None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chronobook.v1 import order_book_service_pb2 as pb
-from chronobook_server.book.sorted_view import BookView, Steps
+from chronobook_server.book.sorted_view import BookView
 from chronobook_server.book.sync.transitions import State
 from chronobook_server.domain.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.domain.errors import InvalidField, LevelUnknown
 from chronobook_server.domain.instrument import MAX_EXACT, Instrument
+from chronobook_server.domain.scales import Steps
 from chronobook_server.domain.values import Millis, Price, Side, SignedQuantity
 
 if TYPE_CHECKING:  # the type of a repeated field is not public

@@ -12,6 +12,7 @@ from struct import Struct
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.api import convert
 from chronobook_server.book.sorted_view import Nearest
+from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.values import Millis, Price, Side
 from chronobook_server.symbols.queries import CurrentBook, SymbolQueries
 from chronobook_server.system.time_slices import run_cooperatively
@@ -109,12 +110,12 @@ async def nearest_level(queries: SymbolQueries, request: pb.NearestLevelRequest)
     """Answer with the level (of a side) nearest to a price, now or at an instant."""
     response = pb.NearestLevelResponse(symbol=queries.symbol, target_price=request.price)
     if request.HasField("timestamp"):
-        target, found = await _nearest_at(queries, request, response)
+        instrument, target, found = await _nearest_at(queries, request, response)
     else:
         complete_to = queries.history.complete_to
         target, current, found = await _nearest_now(queries, request, convert.requested_side(request))
+        instrument = current.view.instrument
         _set_current(response, current, complete_to)
-    instrument = queries.history.instrument
     response.nearest_price = instrument.price_to_float(found.price)
     response.quantity = instrument.quantity_to_float(abs(found.quantity))
     response.price_difference = instrument.price_to_float(found.price - target)
@@ -125,8 +126,9 @@ async def nearest_level(queries: SymbolQueries, request: pb.NearestLevelRequest)
 
 async def _nearest_at(
     queries: SymbolQueries, request: pb.NearestLevelRequest, response: pb.NearestLevelResponse
-) -> tuple[Price, Nearest]:
-    """Return a price and the level nearest to it at an instant, and set the times of the response."""
+) -> tuple[Instrument, Price, Nearest]:
+    """Return a price and the level nearest to it at an instant, in steps of an instrument; set the response's times."""
+    instrument = queries.history.instrument
     price = convert.steps(queries.instrument, request.price)
     instant = queries.instant(convert.milliseconds(request.timestamp))
     assert price is not None, "an instant is known only after the scale"
@@ -134,7 +136,7 @@ async def _nearest_at(
     found, state = await run_cooperatively(queries.history.nearest_at(price, instant, convert.requested_side(request)))
     if found is None:
         what = f"no level of {queries.symbol} is known at that instant"
-        raise convert.level_unknown(what, state.known_range, queries.history.instrument)
+        raise convert.level_unknown(what, state.known_range, instrument)
     response.timestamp = instant / 1000
     response.as_of = state.as_of / 1000
     response.update_id = state.update_id
@@ -143,16 +145,16 @@ async def _nearest_at(
     age = queries.age_at(instant, complete_to)
     if age is not None:
         response.age = age
-    return price, found
+    return instrument, price, found
 
 
 async def _nearest_now(
     queries: SymbolQueries, request: pb.GetQuantityRequest | pb.NearestLevelRequest, side: Side | None
 ) -> tuple[Price, CurrentBook, Nearest]:
-    target = convert.steps(queries.instrument, request.price)
+    convert.steps(queries.instrument, request.price)  # a wrong price is refused first
     max_age = convert.optional(request, "max_age")
     current = await run_cooperatively(queries.current_book(allow_stale=request.allow_stale, max_age=max_age))
-    assert target is not None, "there is a book only after the scale is known"
+    target = current.view.instrument.price_from_float(request.price)
     found = current.view.nearest(target, side)
     if found is None:
         what = f"no level of {queries.symbol} is known"

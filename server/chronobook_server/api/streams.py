@@ -7,10 +7,10 @@ import numpy as np
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.api import convert
-from chronobook_server.book.sorted_view import Steps
 from chronobook_server.domain.coverage import GapInterval
 from chronobook_server.domain.errors import InvalidField, NotSynced
 from chronobook_server.domain.instrument import MAX_EXACT
+from chronobook_server.domain.scales import Steps
 from chronobook_server.domain.values import Millis, UpdateId
 from chronobook_server.history.query.replay import Position
 from chronobook_server.streaming.messages import BookMessage, LevelMessage, MessageKind

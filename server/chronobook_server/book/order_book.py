@@ -12,6 +12,7 @@ from chronobook_server.book.sorted_view import BookView
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument, MalformedDecimal
 from chronobook_server.domain.records import BestPrices, Keyframe, RangeWidened, Update
+from chronobook_server.domain.scales import finer
 from chronobook_server.domain.values import MAX_STEPS, Millis, Price, SignedQuantity, UpdateId
 
 # Steps from the emptied best price that are probed one by one before all levels are searched. In a dense book the next
@@ -202,8 +203,8 @@ class OrderBook:
 
     def rescale(self, instrument: Instrument) -> None:
         """Move to an instrument's finer steps. Raises MalformedDecimal if a level outgrows them."""
-        price_factor, quantity_factor = self.instrument.factors_to(instrument)
-        levels = {price * price_factor: quantity * quantity_factor for price, quantity in self.levels.items()}
+        steps = finer(self.instrument, instrument)
+        levels = dict(steps.levels(self.levels))
         for price, quantity in levels.items():
             if max(price, abs(quantity)) >= MAX_STEPS:
                 raise MalformedDecimal(
@@ -213,11 +214,9 @@ class OrderBook:
                 )
         self.levels = levels
         # No event can name a price beyond the bound any more.
-        self.observed_prices = {
-            price * price_factor for price in self.observed_prices if price * price_factor < MAX_STEPS
-        }
-        self.known_range = self.known_range.rescaled(price_factor).bounded()
-        self.best_bid *= price_factor
-        self.best_ask = min(self.best_ask * price_factor, MAX_STEPS)
+        self.observed_prices = {price for price in map(steps.price, self.observed_prices) if price < MAX_STEPS}
+        self.known_range = steps.known_range(self.known_range).bounded()
+        self.best_bid = steps.price(self.best_bid)
+        self.best_ask = min(steps.price(self.best_ask), MAX_STEPS)
         self.instrument = instrument
         self._view = None

@@ -1,26 +1,13 @@
 """A book at one moment as sorted arrays; it answers full-book, top-N and nearest questions."""
 
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
-
-Steps = npt.NDArray[np.int64]
-"""Numbers of steps; Python's integers (dtype object) where old numbers have no room in today's finer steps."""
-
-
-def finer(steps: Steps, factor: int) -> Steps:
-    """Return numbers in steps that are `factor` times finer, exactly."""
-    if factor == 1:
-        return steps
-    if steps.dtype != np.object_ and int(np.abs(steps).max(initial=0)) * factor < MAX_STEPS:
-        return steps * np.int64(factor)
-    return cast(Steps, steps.astype(np.object_) * factor)
+from chronobook_server.domain.scales import SAME, Steps, finer
+from chronobook_server.domain.values import Millis, Price, Side, SignedQuantity, UpdateId
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +30,22 @@ class BookView:
     prices: Steps
     quantities: Steps
 
-    def rescaled(self, instrument: Instrument) -> "BookView":
+    def in_steps_of(self, instrument: Instrument) -> "BookView":
         """Return the same book in steps of an instrument that is as fine or finer."""
-        if instrument == self.instrument:
+        steps = finer(self.instrument, instrument)
+        if steps is SAME:
             return self
-        price_factor, quantity_factor = self.instrument.factors_to(instrument)
         return replace(
             self,
             instrument=instrument,
-            known_range=self.known_range.rescaled(price_factor),
-            prices=finer(self.prices, price_factor),
-            quantities=finer(self.quantities, quantity_factor),
+            known_range=steps.known_range(self.known_range),
+            prices=steps.price_column(self.prices),
+            quantities=steps.quantity_column(self.quantities),
         )
+
+    def levels(self) -> dict[int, int]:
+        """Return the levels, a price to its signed quantity."""
+        return dict(zip(self.prices.tolist(), self.quantities.tolist(), strict=True))
 
     @property
     def bids_count(self) -> int:

@@ -51,12 +51,6 @@ class KnownRange:
         """The highest price proven; None if every ask is known."""
         return self.highest if self.highest < MAX_STEPS else None
 
-    def rescaled(self, factor: int) -> "KnownRange":
-        """Return the same range in steps that are `factor` times finer; its ends may be more than int64 holds."""
-        # MAX_STEPS is no price: it marks an open side or an unknown book. No product equals it.
-        lowest, highest = (end if end == MAX_STEPS else end * factor for end in (self.lowest, self.highest))
-        return KnownRange(lowest, highest)
-
     def bounded(self) -> "KnownRange":
         """Return the part of this range below MAX_STEPS."""
         if self.lowest >= MAX_STEPS:

@@ -62,10 +62,6 @@ class Instrument:
             quantity_scale=max(self.quantity_scale, quantity_decimals),
         )
 
-    def factors_to(self, finer: "Instrument") -> tuple[int, int]:
-        """Return how many steps of a finer instrument make one of this, of prices and of quantities."""
-        return finer.price_unit // self.price_unit, finer.quantity_unit // self.quantity_unit
-
     def price_to_float(self, price: int) -> float:
         """Return the double nearest to a price of so many steps."""
         return float(price / self.price_unit)

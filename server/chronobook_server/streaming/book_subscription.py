@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from chronobook_server.book.sorted_view import BookView
 from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import KnownRange
+from chronobook_server.domain.scales import Finer, finer
 from chronobook_server.domain.values import Millis, UpdateId
 from chronobook_server.history.query.replay import BookSteps, GapStep, Position, book_steps, known_range_after
 from chronobook_server.history.segment.rows import EventRows
@@ -17,15 +18,15 @@ from chronobook_server.streaming.subscription import Source, Subscription
 class OrderedLevels:
     """Signed levels of a book with their prices in order, so that the best ones are cheap after every event."""
 
-    def __init__(self, view: BookView) -> None:
-        self._levels: dict[int, int] = dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True))
-        self._bids = sorted(price for price, quantity in self._levels.items() if quantity > 0)
-        self._asks = sorted(price for price, quantity in self._levels.items() if quantity < 0)
+    def __init__(self, levels: Mapping[int, int]) -> None:
+        self.levels = dict(levels)
+        self._bids = sorted(price for price, quantity in self.levels.items() if quantity > 0)
+        self._asks = sorted(price for price, quantity in self.levels.items() if quantity < 0)
 
     def apply(self, changes: Mapping[int, int]) -> None:
         """Apply the changes of an event."""
         for price, quantity in changes.items():
-            before = self._levels.get(price, 0)
+            before = self.levels.get(price, 0)
             if (before > 0) != (quantity > 0) or (before < 0) != (quantity < 0):
                 if before:
                     prices = self._bids if before > 0 else self._asks
@@ -33,29 +34,23 @@ class OrderedLevels:
                 if quantity:
                     insort(self._bids if quantity > 0 else self._asks, price)
             if quantity:
-                self._levels[price] = quantity
+                self.levels[price] = quantity
             else:
-                self._levels.pop(price, None)
-
-    def rescale(self, price_factor: int, quantity_factor: int) -> None:
-        """Move to finer steps."""
-        self._levels = {price * price_factor: held * quantity_factor for price, held in self._levels.items()}
-        self._bids = [price * price_factor for price in self._bids]
-        self._asks = [price * price_factor for price in self._asks]
+                self.levels.pop(price, None)
 
     def best(self, depth: int) -> dict[int, int]:
         """Return the best levels of each side."""
-        levels = self._levels
+        levels = self.levels
         return {price: levels[price] for price in (*self._bids[-depth:], *self._asks[:depth])}
 
 
 class Top:
     """The best levels of a book, event by event."""
 
-    def __init__(self, view: BookView, depth: int | None) -> None:
+    def __init__(self, levels: Mapping[int, int], depth: int | None) -> None:
         """`depth` is the number of levels of each side; None for all."""
         self.depth = depth
-        self._ladder = None if depth is None else OrderedLevels(view)
+        self._ladder = None if depth is None else OrderedLevels(levels)
         self.shown: dict[int, int] = {} if self._ladder is None or depth is None else self._ladder.best(depth)
 
     def apply(self, changes: Mapping[int, int]) -> Mapping[int, int]:
@@ -71,11 +66,9 @@ class Top:
         told = {price: quantity for price, quantity in self.shown.items() if before.get(price) != quantity}
         return told | {price: 0 for price in before if price not in self.shown}
 
-    def rescale(self, price_factor: int, quantity_factor: int) -> None:
-        """Move to finer steps."""
-        if self._ladder is not None:
-            self._ladder.rescale(price_factor, quantity_factor)
-            self.shown = {price * price_factor: held * quantity_factor for price, held in self.shown.items()}
+    def in_finer(self, steps: Finer) -> "Top":
+        """Return the same levels in finer steps."""
+        return Top({} if self._ladder is None else steps.levels(self._ladder.levels), self.depth)
 
 
 class BookSource(Source, Protocol):
@@ -115,12 +108,11 @@ class BookSubscription(Subscription[BookMessage]):
         )
         self._top: Top | None = None  # while the subscription is behind
 
-    def rescale(self, price_factor: int, quantity_factor: int) -> None:
-        """Move the stored prices and quantities to finer steps."""
-        if self._known_range is not None:
-            self._known_range = self._known_range.rescaled(price_factor)
-        if self._top is not None:
-            self._top.rescale(price_factor, quantity_factor)
+    def grow(self, steps: Finer) -> None:
+        """Move all numbers to finer steps."""
+        super().grow(steps)
+        self._known_range = self._known_range and steps.known_range(self._known_range)
+        self._top = self._top and self._top.in_finer(steps)
 
     def _fall_behind(self) -> None:
         super()._fall_behind()
@@ -137,7 +129,7 @@ class BookSubscription(Subscription[BookMessage]):
             if isinstance(step, GapStep):
                 yield from self._gap_messages(step)
             elif isinstance(step, BookView):
-                self._top = Top(step, self.depth)
+                self._top = Top(step.levels(), self.depth)
                 yield self._source.book_state(step, self.depth, self._read_to)
             else:
                 yield from self._changes(step)
@@ -162,7 +154,7 @@ class BookSubscription(Subscription[BookMessage]):
     def _note_delivery(self, message: BookMessage) -> None:
         super()._note_delivery(message)
         if message.view is not None:
-            self._known_range = message.view.known_range
+            self._known_range = finer(message.instrument, self.instrument).known_range(message.view.known_range)
 
     def _message(self, **fields: Any) -> BookMessage:
         return BookMessage(**fields)

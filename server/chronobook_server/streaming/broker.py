@@ -22,6 +22,7 @@ from chronobook_server.domain.records import (
     Suspended,
     Update,
 )
+from chronobook_server.domain.scales import SAME, finer
 from chronobook_server.domain.values import Millis, Price, SignedQuantity, UpdateId
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.query.replay import Position, is_certain_after, quantity_after
@@ -71,7 +72,7 @@ class Broker:
         self.book_now = book_now
         self.queue_limit = queue_limit
         self.instrument: Instrument = history.instrument
-        self._factors = (1, 1)  # from steps of the records to those of `instrument`
+        self._steps = SAME  # from steps of the records to those of `instrument`
         # The history of an earlier server ends in a gap, until the first sync.
         self.gap = next((gap for gap in history.gaps() if gap.end is None), None)
         self._newest = Position(*(history.newest_state() or (Millis(0), UpdateId(0))))
@@ -153,7 +154,8 @@ class Broker:
             book = self._books.get(subscription.depth)
             if book is None:
                 view = None if self.gap is not None else self.book_now()
-                book = self._books[subscription.depth] = _Book(None if view is None else Top(view, subscription.depth))
+                top = None if view is None else Top(view.levels(), subscription.depth)
+                book = self._books[subscription.depth] = _Book(top)
             book.subscriptions.add(subscription)
 
     def leave(self, subscription: Subscription[Any]) -> None:
@@ -209,7 +211,7 @@ class Broker:
         match record:
             case EpochBegan(start, book, _):
                 self._begun, self._is_unconfirmed = start, False
-                self._rescale(book.instrument)
+                self._measure_in(book.instrument)
             case Suspended():
                 self._tell_gap(record)
             case Resumed():
@@ -222,7 +224,7 @@ class Broker:
             case RangeWidened():
                 self._tell_learned()
             case InstrumentChanged():
-                self._rescale(record.instrument)
+                self._measure_in(record.instrument)
             case _:
                 pass
 
@@ -244,10 +246,7 @@ class Broker:
         self._next_end = min((last for last in ends.values() if last > self.newest.time), default=FAR)
 
     def _tell_changes(self, update: Update) -> None:
-        changes, (time, update_id) = update.changes, self._newest
-        if self._factors != (1, 1):
-            price_factor, quantity_factor = self._factors
-            changes = {price * price_factor: held * quantity_factor for price, held in changes.items()}
+        changes, (time, update_id) = self._steps.levels(update.changes), self._newest
         for price in changes.keys() & self._levels.keys():
             level = self._levels[price]
             quantity = SignedQuantity(changes[price])
@@ -309,28 +308,25 @@ class Broker:
         view = self.book_now() if self._books else None
         if view is not None:
             for depth, book in tuple(self._books.items()):
-                book.top = Top(view, depth)
+                book.top = Top(view.levels(), depth)
                 state = self.book_now_message(view, depth)
                 for follower in tuple(book.subscriptions):
                     follower.offer(state)
 
-    def _rescale(self, instrument: Instrument) -> None:
-        """Accept records in steps of an instrument; move all stored numbers to the steps of history."""
+    def _measure_in(self, instrument: Instrument) -> None:
+        """Accept records in steps of an instrument; move all numbers to the steps of the history."""
         # A book may be in coarser steps than history, which keeps the finest.
-        self._factors = instrument.factors_to(self.history.instrument)
-        price_factor, quantity_factor = self.instrument.factors_to(self.history.instrument)
-        if self.history.instrument == self.instrument:
+        self._steps = finer(instrument, self.history.instrument)
+        grown, self.instrument = finer(self.instrument, self.history.instrument), self.history.instrument
+        if grown is SAME:
             return
-        self.instrument = self.history.instrument
         for subscription in self._all:
-            subscription.rescale(price_factor, quantity_factor)
-        self._levels = {price * price_factor: level for price, level in self._levels.items()}
+            subscription.grow(grown)
         for level in self._levels.values():
-            if level.quantity is not None:
-                level.quantity = SignedQuantity(level.quantity * quantity_factor)
+            level.quantity = grown.quantity(level.quantity)
+        self._levels = {grown.price(price): level for price, level in self._levels.items()}
         for book in self._books.values():
-            if book.top is not None:
-                book.top.rescale(price_factor, quantity_factor)
+            book.top = book.top and book.top.in_finer(grown)
 
     # --- messages
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from chronobook_server.domain.cooperative import Cooperative
+from chronobook_server.domain.scales import Finer
 from chronobook_server.domain.values import Millis, Price, SignedQuantity, UpdateId
 from chronobook_server.history.query.replay import GapStep, LevelStep, LevelSteps, Position, level_steps
 from chronobook_server.history.segment.rows import LevelState
@@ -54,11 +55,10 @@ class LevelSubscription(Subscription[LevelMessage]):
         self._quantity = resumed_with  # as the reader knows it
         self._min_change = min_change
 
-    def rescale(self, price_factor: int, quantity_factor: int) -> None:
-        """Move the stored price and quantity to finer steps."""
-        self.price = Price(self.price * price_factor)
-        if self._quantity is not None:
-            self._quantity = SignedQuantity(self._quantity * quantity_factor)
+    def grow(self, steps: Finer) -> None:
+        """Move all numbers to finer steps."""
+        super().grow(steps)
+        self.price, self._quantity = steps.price(self.price), steps.quantity(self._quantity)
 
     def _read_on(self, position: Position, end: Millis) -> Cooperative[LevelSteps]:
         is_known = None if self._wants_state else self._quantity is not None
@@ -104,32 +104,18 @@ class LevelSubscription(Subscription[LevelMessage]):
             return wanted
         if message.kind is not MessageKind.CHANGE or message.quantity is None:
             return message
-        factor = self._finer_by(message)
-        quantity = SignedQuantity(message.quantity * factor)
-        if Decimal(abs(quantity - self._quantity)).scaleb(-self.instrument.quantity_scale) < self._min_change:
+        now = message.in_steps_of(self.instrument)
+        assert now.quantity is not None, "a message is known in all steps"
+        if Decimal(abs(now.quantity - self._quantity)).scaleb(-self.instrument.quantity_scale) < self._min_change:
             return None
-        return replace(
-            message,
-            instrument=self.instrument,
-            price=self.price,
-            quantity=quantity,
-            difference=None if message.difference is None else message.difference * factor,
-            change=abs(quantity) - abs(self._quantity),
-            encoded=None,
-        )
+        return replace(now, change=abs(now.quantity) - abs(self._quantity), encoded=None)
 
     def _note_delivery(self, message: LevelMessage) -> None:
         super()._note_delivery(message)
         if message.quantity is not None:
-            self._quantity = SignedQuantity(message.quantity * self._finer_by(message))
+            self._quantity = message.in_steps_of(self.instrument).quantity
         elif message.kind in (MessageKind.GAP, MessageKind.UNKNOWN):
             self._quantity = None
-
-    def _finer_by(self, message: LevelMessage) -> int:
-        """Return how many steps of today make one of a message's."""
-        if message.instrument is self._source.instrument:
-            return 1
-        return int(10 ** (self.instrument.quantity_scale - message.instrument.quantity_scale))
 
     def _message(self, **fields: Any) -> LevelMessage:
         return LevelMessage(price=self.price, **fields)

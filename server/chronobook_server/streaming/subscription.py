@@ -17,10 +17,10 @@ from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import Cause, GapInterval
 from chronobook_server.domain.errors import BeforeHistory, SlowConsumer
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.scales import Finer
 from chronobook_server.domain.values import MAX_STEPS, Millis, UpdateId
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.query.replay import GapStep, Position
-from chronobook_server.history.segment.rows import ScaleGrew
 from chronobook_server.streaming.messages import Message, MessageKind
 from chronobook_server.system.time_slices import run_cooperatively
 
@@ -81,7 +81,6 @@ class Subscription(ABC, Generic[_Message]):
         self._gap: GapInterval | None = None  # a gap that the reader knows of, but not its end
         self._queue: deque[_Message] = deque()
         self._pending: Iterator[_Message] = iter(())  # delivered before the queue
-        self._pending_in: Instrument | None = None  # the instrument at the time of that reading
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None  # of the next heartbeat
         self._quiet_since = 0.0  # loop time
@@ -112,12 +111,14 @@ class Subscription(ABC, Generic[_Message]):
         self.ended_by = self.ended_by or cause
         self._wake()
 
-    def rescale(self, price_factor: int, quantity_factor: int) -> None:
-        """Move the stored prices and quantities to finer steps."""
+    def grow(self, steps: Finer) -> None:
+        """Move all numbers to finer steps."""
+        if not self.is_live:
+            self._pending = iter(())  # the rest is read once more, in these steps
 
     def _fall_behind(self) -> None:
         self._queue.clear()
-        self._pending, self._pending_in = iter(()), None
+        self._pending = iter(())
         self.is_live = False
         if self.ended_by is Cause.INTERVAL_OVER:
             self.ended_by = None  # the end comes after the events in the history
@@ -151,8 +152,6 @@ class Subscription(ABC, Generic[_Message]):
         """Return the next available messages that pass the filter."""
         taken: list[_Message] = []
         while len(taken) < at_most:
-            if self._pending_in is not None and self._pending_in is not self._source.instrument:
-                self._pending, self._pending_in = iter(()), None  # the rest is read once more, in the new steps
             message = next(self._pending, None)
             if message is None:
                 if not self._queue:
@@ -210,19 +209,18 @@ class Subscription(ABC, Generic[_Message]):
     async def _read_further(self) -> None:
         """Read on in the history; go live at its end."""
         steps: list[Any] = []
+        instrument = self._source.instrument
         self._read_to = self._source.history.complete_to
         if self._position is not None:
             try:
                 steps = await run_cooperatively(self._read_on(self._position, FAR if self.last is None else self.last))
-            except ScaleGrew:
-                return
             except BeforeHistory:
                 self.end(Cause.SUBSCRIBER_TOO_SLOW)
                 return
-        if self.ended_by is not None:
-            return
+        if self.ended_by is not None or self._source.instrument is not instrument:
+            return  # the next reading is in the finer steps
         if steps:
-            self._pending, self._pending_in = self._messages_of(steps), self._source.instrument
+            self._pending = self._messages_of(steps)
         elif self._is_over():
             self.end(Cause.INTERVAL_OVER)
         else:
@@ -233,7 +231,7 @@ class Subscription(ABC, Generic[_Message]):
         self.is_live = True
         self._source.join(self)
         present = [message for message in self._present() if not self._is_after_end(message)]
-        self._pending, self._pending_in = iter(present), None
+        self._pending = iter(present)
         if self._is_over():
             self.end(Cause.INTERVAL_OVER)
 

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronobook_server.book.sorted_view import BookView, Nearest, finer, nearest_found
-from chronobook_server.domain.coverage import NOTHING_KNOWN, KnownRange
+from chronobook_server.book.sorted_view import BookView, Nearest, nearest_found
+from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.scales import Finer
 from chronobook_server.domain.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
 
 EVERYTHING = KnownRange(0, MAX_STEPS)
@@ -87,7 +88,7 @@ def test_open_ends_of_a_known_range_have_no_number(low: int, high: int) -> None:
     known_range = KnownRange(low, high)
     assert known_range.lowest_or_none == (low or None)
     assert known_range.highest_or_none == (None if high == MAX_STEPS else high)
-    assert known_range.rescaled(10).highest <= MAX_STEPS
+    assert Finer(10, 1).known_range(known_range).highest <= MAX_STEPS
 
 
 def test_finer_steps_are_exact_beyond_64_bits() -> None:
@@ -99,7 +100,7 @@ def test_finer_steps_are_exact_beyond_64_bits() -> None:
         prices=np.array([100, 4 * 10**18]),
         quantities=np.array([4 * 10**18, -7]),
     )
-    finest = wide.rescaled(Instrument("X", 18, 18))
+    finest = wide.in_steps_of(Instrument("X", 18, 18))
     assert finest.prices.tolist() == [100 * 10**17, 4 * 10**35]
     assert finest.quantities.tolist() == [4 * 10**36, -7 * 10**18]
     assert finest.known_range == KnownRange(100 * 10**17, 4 * 10**35)
@@ -110,51 +111,4 @@ def test_finer_steps_are_exact_beyond_64_bits() -> None:
     assert nearest is not None
     assert (nearest.price, nearest.quantity) == (4 * 10**35, -7 * 10**18)
     assert finest.instrument == Instrument("X", 18, 18)
-    assert wide.rescaled(wide.instrument) is wide
-
-
-@pytest.mark.parametrize(
-    ("steps", "factor", "finest", "is_narrow"),
-    [
-        ([], 10, [], True),
-        ([3, -7], 10, [30, -70], True),
-        ([4 * 10**17, -1], 10, [4 * 10**18, -10], True),
-        ([1, 5 * 10**17], 10, [10, 5 * 10**18], False),
-        ([1, -5 * 10**17], 10, [10, -5 * 10**18], False),
-        ([1], 10**18, [10**18], True),
-    ],
-)
-def test_finer_steps_leave_64_bits_only_without_room(
-    steps: list[int], factor: int, finest: list[int], is_narrow: bool
-) -> None:
-    given, twice = np.array(steps, np.int64), np.array(steps, np.object_)
-    assert finer(given, 1) is given
-    assert finer(given, factor).tolist() == finer(twice, factor).tolist() == finest  # type: ignore[arg-type]
-    assert (finer(given, factor).dtype == np.int64) == is_narrow
-    assert all(type(value) is int for value in finer(given, factor).tolist())
-
-
-@pytest.mark.parametrize(
-    ("known", "scaled", "bounded"),
-    [
-        (KnownRange(5, 20), KnownRange(5 * 10**18, 20 * 10**18), NOTHING_KNOWN),
-        (KnownRange(4, 20), KnownRange(4 * 10**18, 20 * 10**18), KnownRange(4 * 10**18, MAX_STEPS - 1)),
-        (KnownRange(0, 4), KnownRange(0, 4 * 10**18), KnownRange(0, 4 * 10**18)),
-        (KnownRange(0, MAX_STEPS), KnownRange(0, MAX_STEPS), KnownRange(0, MAX_STEPS)),
-        (NOTHING_KNOWN, NOTHING_KNOWN, NOTHING_KNOWN),
-    ],
-)
-def test_a_range_keeps_its_ends_in_finer_steps(known: KnownRange, scaled: KnownRange, bounded: KnownRange) -> None:
-    assert known.rescaled(10**18) == scaled
-    assert scaled.bounded() == bounded
-
-
-def test_no_price_lies_in_a_range_beyond_the_bound() -> None:
-    assert KnownRange(MAX_STEPS, 2 * MAX_STEPS).bounded() == NOTHING_KNOWN
-    assert KnownRange(MAX_STEPS - 1, MAX_STEPS + 1).bounded() == KnownRange(MAX_STEPS - 1, MAX_STEPS - 1)
-
-
-def test_an_open_side_has_no_highest_price() -> None:
-    assert 10**40 in KnownRange(0, MAX_STEPS)
-    assert 10**40 not in KnownRange(0, MAX_STEPS - 1)
-    assert 1 not in NOTHING_KNOWN
+    assert wide.in_steps_of(wide.instrument) is wide

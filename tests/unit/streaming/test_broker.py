@@ -329,7 +329,7 @@ def test_the_best_levels_after_every_event_are_those_of_the_book(seed: int, dept
         prices=prices,
         quantities=np.array([book[price] for price in prices.tolist()], np.int64),
     )
-    top = Top(view, depth)
+    top = Top(view.levels(), depth)
     shown = dict(top.shown)
     for _ in range(40):
         before = dict(book)

@@ -29,6 +29,7 @@ from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.instrument import MAX_SCALE, Instrument
 from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Update
+from chronobook_server.domain.scales import finer
 from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, UpdateId
 from chronobook_server.history.format.file_origin import UnknownFormat, check_origin, origin_bytes
 from chronobook_server.history.format.gap_causes import CAUSES, NUMBERS
@@ -95,23 +96,21 @@ class Start:
             observed_prices=[price for price in self.observed_prices if price not in record.known_range],
         )
 
-    def rescaled(self, instrument: Instrument) -> "Start":
+    def in_steps_of(self, instrument: Instrument) -> "Start":
         """Return the same state in finer steps. Raises OverflowError if a level outgrows them.
 
         A known range and named prices beyond the bound are left out: they are unknown from here on.
         """
-        price_factor, quantity_factor = self.instrument.factors_to(instrument)
-        baseline = {price * price_factor: held * quantity_factor for price, held in self.baseline.items()}
+        steps = finer(self.instrument, instrument)
+        baseline = steps.levels(self.baseline)
         if any(max(price, abs(held)) >= MAX_STEPS for price, held in baseline.items()):
             raise TooFine(instrument)
         return replace(
             self,
             instrument=instrument,
             baseline=baseline,
-            known_range=self.known_range.rescaled(price_factor).bounded(),
-            observed_prices=[
-                price * price_factor for price in self.observed_prices if price * price_factor < MAX_STEPS
-            ],
+            known_range=steps.known_range(self.known_range).bounded(),
+            observed_prices=[price for price in map(steps.price, self.observed_prices) if price < MAX_STEPS],
         )
 
 

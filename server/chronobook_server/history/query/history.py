@@ -1,25 +1,27 @@
 """History of one symbol: records in, answers out, for every instant of the retention period.
 
-All prices and quantities in answers are in steps of `instrument`, the finest of all segments. Each segment keeps the
-scale of its own numbers, so old answers stay exact: Python's integers if int64 has no room for them.
+Prices in questions, and the numbers in answers, are in steps of `instrument`, which is as fine as the finest segment.
+Each segment keeps its own steps, and is asked through `answers_of`. So old answers stay exact: Python's integers if
+int64 has no room for them. An answer that takes several steps of the event loop holds its instrument itself.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from chronobook_server.book.sorted_view import BookView, Nearest, finer
+from chronobook_server.book.sorted_view import BookView, Nearest
 from chronobook_server.book.sync.segment_grid import SEGMENT_MS
 from chronobook_server.domain.cooperative import Cooperative
-from chronobook_server.domain.coverage import Cause, GapInterval, Interval, KnownRange
+from chronobook_server.domain.coverage import Cause, GapInterval, Interval
 from chronobook_server.domain.errors import BeforeHistory, HistoryGap
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import ContractChanged, Keyframe, Record
+from chronobook_server.domain.scales import finer
 from chronobook_server.domain.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.history.format.wal import Start
+from chronobook_server.history.query.finer_segment import Answers, in_steps_of
 from chronobook_server.history.query.pages import BestPage, LevelPage, PageMaker, Stretch
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.head import HeadSegment
@@ -28,12 +30,9 @@ from chronobook_server.history.segment.rows import (
     BestRows,
     ChangeRows,
     DamagedSegment,
-    EventRows,
     LevelState,
     PairStates,
     PointState,
-    ScaleGrew,
-    in_finer_steps,
 )
 from chronobook_server.history.segment.timeline import Timeline
 from chronobook_server.history.write.seal import Sealer
@@ -48,29 +47,6 @@ DIFFERENCE_MS = 1000
 PAIRS_A_SLICE = 16
 
 _Answer = TypeVar("_Answer")
-_Given = ParamSpec("_Given")
-
-
-def retry_on_rescale(
-    method: "Callable[Concatenate[SymbolHistory, _Given], Cooperative[_Answer]]",
-) -> "Callable[Concatenate[SymbolHistory, _Given], Cooperative[_Answer]]":
-    """Make a work of a history stop with ScaleGrew when the scale grows before its answer."""
-
-    @wraps(method)
-    def made_steady(self: "SymbolHistory", /, *args: _Given.args, **kwargs: _Given.kwargs) -> Cooperative[_Answer]:
-        instrument = self.instrument
-        work = method(self, *args, **kwargs)
-        while True:
-            try:
-                next(work)
-            except StopIteration as stop:
-                answer: _Answer = stop.value
-                return answer
-            yield
-            if self.instrument is not instrument:
-                raise ScaleGrew
-
-    return made_steady
 
 
 class SymbolHistory:
@@ -128,8 +104,6 @@ class SymbolHistory:
                 if self.last_time is not None:
                     start = max(start, Millis(self.last_time + 1))
                 self._shown = HeadSegment(Start.of(book, start))
-        if self._shown is not None and self._shown.instrument == self.instrument:
-            self._shown.instrument = self.instrument  # a look-up sees by the object that there is nothing to convert
 
     def claim_restart(self, time: Millis) -> bool:
         """Claim the next attempt to write again, with the book as it is at this `T`; return whether one is due."""
@@ -283,16 +257,16 @@ class SymbolHistory:
             return self._shown
         return self.timeline.told_at(time)
 
+    def answers_of(self, segment: Segment) -> Answers:
+        """Return a segment's answers in steps of `instrument`."""
+        instrument = self._writer.instrument
+        return segment if segment.instrument is instrument else in_steps_of(instrument, segment)
+
     def level_at(self, price: Price, time: Millis) -> LevelState:
         """Return the state of a price at an instant. Raises BeforeHistory or HistoryGap."""
-        return self.level_in(self.segment_at(time), price, time)
-
-    def level_in(self, segment: Segment, price: Price, time: Millis) -> LevelState:
-        """Return the state of a price at an instant of a segment. Raises BeforeHistory or HistoryGap for damage."""
+        segment = self.segment_at(time)
         try:
-            if segment.instrument is self._writer.instrument:
-                return segment.level_at(price, time)
-            return self._converted(segment, price, time)
+            return self.answers_of(segment).level_at(price, time)
         except DamagedSegment as error:
             raise self._refusal(segment, time) from error
 
@@ -322,94 +296,48 @@ class SymbolHistory:
         except DamagedSegment as error:
             raise self._refusal(segment, time) from error
 
-    def _converted(self, segment: Segment, price: Price, time: Millis) -> LevelState:
-        return in_finer_steps(lambda own: segment.level_at(own, time), price, *self._factors(segment))
-
-    @retry_on_rescale
     def book_at(self, time: Millis) -> Cooperative[BookView]:
         """Return the whole known book at an instant. Raises BeforeHistory or HistoryGap."""
-        return (yield from self.book_in(self.segment_at(time), time))
+        return (yield from self._book_in(self.segment_at(time), time))
 
-    @retry_on_rescale
     def last_book(self) -> Cooperative[BookView]:
         """Return the whole known book after the last event held. Raises BeforeHistory or HistoryGap."""
         segment = self.timeline.last_segment()
-        return (yield from self.book_in(segment, segment.last_time))
+        return (yield from self._book_in(segment, segment.last_time))
 
-    def book_in(self, segment: Segment, time: Millis) -> Cooperative[BookView]:
-        """Return the book at an instant of a segment. Raises BeforeHistory or HistoryGap."""
-        return (yield from self._whole(segment, time, self._view(segment, time)))
+    def _book_in(self, segment: Segment, time: Millis) -> Cooperative[BookView]:
+        return (yield from self._whole(segment, time, segment.view_at(time))).in_steps_of(self.instrument)
 
-    def _view(self, segment: Segment, time: Millis) -> Cooperative[BookView]:
-        view = yield from segment.view_at(time)
-        return view.rescaled(self.instrument)
-
-    @retry_on_rescale
     def nearest_at(
         self, price: Price, time: Millis, side: Side | None = None
     ) -> Cooperative[tuple[Nearest | None, LevelState]]:
         """Return the level (of a side) nearest to a price at an instant, and the state of the price itself.
 
-        Raises BeforeHistory or HistoryGap.
+        Both are in the steps of this call's first step. Raises BeforeHistory or HistoryGap.
         """
-        state = self.level_at(price, time)
-        segment = self.segment_at(time)
-        if segment.instrument == self.instrument:
-            return (yield from self._whole(segment, time, segment.nearest_at(price, time, side))), state
-        view = yield from self.book_at(time)
-        return view.nearest(price, side), state
-
-    def _factors(self, segment: Segment) -> tuple[int, int]:
-        return segment.instrument.factors_to(self.instrument)
+        state, segment = self.level_at(price, time), self.segment_at(time)
+        found = yield from self._whole(segment, time, self.answers_of(segment).nearest_at(price, time, side))
+        return found, state
 
     # --- many instants
 
-    @retry_on_rescale
     def changes_of(
         self, price: Price, start: Millis, end: Millis, *, limit: int, after: Millis | None = None
     ) -> Cooperative[LevelPage]:
         """Return about `limit` of a price's changes from `start` to `end`, both included; after a page's `next`."""
-        pages: PageMaker[ChangeRows] = PageMaker(limit)
+        pages: PageMaker[ChangeRows] = PageMaker(limit, self.instrument)
         begin, first = (start, start) if after is None else (after, Millis(after + 1))
         for segment, low, high in self.timeline.walk(begin, end):
+            price, answers = pages.follow(self.instrument).price(price), self.answers_of(segment)
             try:
-                state = self.level_at(price, low)
-                rows = self.changes_in(segment, price, max(low, first), high)
-            except (HistoryGap, BeforeHistory):
-                continue  # damaged, so no stretch covers it
+                state, rows = answers.level_at(price, low), answers.changes_of(price, max(low, first), high)
+            except DamagedSegment:
+                continue  # no stretch covers it
             if pages.add(segment, Stretch(low, high, state), rows):
                 break
             yield
-        return LevelPage(self.instrument, ChangeRows.joined(pages.rows), pages.stretches, pages.next)
+        return LevelPage(pages.instrument, ChangeRows.joined(pages.rows), pages.stretches, pages.next)
 
-    def changes_in(self, segment: Segment, price: Price, start: Millis, end: Millis) -> ChangeRows:
-        """Return a price's changes in one segment. Raises HistoryGap if that is damaged."""
-        price_factor, quantity_factor = self._factors(segment)
-        own_price, rest = divmod(price, price_factor)
-        if rest:
-            return ChangeRows.joined()
-        try:
-            rows = segment.changes_of(own_price, start, end)
-            return rows._replace(quantities=finer(rows.quantities, quantity_factor))
-        except DamagedSegment as error:
-            raise self._refusal(segment, start) from error
-
-    def events_in(self, segment: Segment, after: UpdateId, start: Millis, end: Millis) -> Cooperative[EventRows]:
-        """Return a segment's events from `start` to `end`, both included, that come after an update id.
-
-        Raises DamagedSegment.
-        """
-        rows = yield from segment.events_between(after, start, end)
-        price_factor, quantity_factor = self._factors(segment)
-        return rows._replace(
-            prices=finer(rows.prices, price_factor), quantities=finer(rows.quantities, quantity_factor)
-        )
-
-    def range_at(self, segment: Segment, time: Millis) -> KnownRange:
-        """Return the range known at an instant of a segment. Raises DamagedSegment."""
-        return segment.range_at(time).rescaled(self._factors(segment)[0])
-
-    @retry_on_rescale
     def best_between(
         self, start: Millis, end: Millis, *, limit: int, after: Millis | None = None
     ) -> Cooperative[BestPage]:
@@ -417,50 +345,48 @@ class SymbolHistory:
 
         A page after another one's `next` begins with the state there, which was the last row of the one before.
         """
-        pages: PageMaker[BestRows] = PageMaker(limit if after is None else limit + 1)
+        pages: PageMaker[BestRows] = PageMaker(limit if after is None else limit + 1, self.instrument)
         for segment, low, high in self.timeline.walk(start if after is None else after, end):
+            pages.follow(self.instrument)
+            goes_on = pages.goes_on(segment, low)
             try:
-                goes_on = pages.goes_on(segment, low)
                 # A stretch that continues the one before also has the events of the millisecond at the seam.
-                rows = segment.best_between(Millis(low - 1) if goes_on else low, high)
-                factors = self._factors(segment) * 2
-                best = np.stack([finer(rows.best[:, at], factor) for at, factor in enumerate(factors)], axis=1)
+                rows = self.answers_of(segment).best_between(Millis(low - 1) if goes_on else low, high)
             except DamagedSegment:
                 continue
-            moved = np.append(True, (best[1:] != best[:-1]).any(axis=1))
-            moved[0] = not goes_on
-            if pages.add(segment, Stretch(low, high), BestRows(rows.times[moved], rows.update_ids[moved], best[moved])):
+            moved = np.append(not goes_on, (rows.best[1:] != rows.best[:-1]).any(axis=1))
+            if pages.add(segment, Stretch(low, high), BestRows(*(column[moved] for column in rows))):
                 break
             yield
-        return BestPage(self.instrument, BestRows.joined(pages.rows), pages.stretches, pages.next)
+        return BestPage(pages.instrument, BestRows.joined(pages.rows), pages.stretches, pages.next)
 
-    @retry_on_rescale
     def quantities_at(self, prices: Sequence[Price], times: Sequence[Millis]) -> Cooperative[PairStates]:
         """Return the states of many pairs of a price and an instant, with the quantities a second before."""
-        states = PairStates([], [], [], [], {})
-        quantities, befores, as_of, update_ids, refusals = states
-        for place, (price, time) in enumerate(zip(prices, times, strict=True)):
-            quantity, before, event_time, update_id = None, None, Millis(0), UpdateId(0)
-            try:
-                quantity, before, event_time, update_id = self.point_at(price, time)
-            except (BeforeHistory, HistoryGap) as refusal:
-                refusals[place] = type(refusal)
-            quantities.append(quantity)
-            befores.append(before)
-            as_of.append(event_time)
-            update_ids.append(update_id)
-            if place % PAIRS_A_SLICE == PAIRS_A_SLICE - 1:
-                yield
+        asked_in = self.instrument
+        states = PairStates([], [], [], [], {}, asked_in)
+        for first in range(0, len(prices), PAIRS_A_SLICE):
+            part = slice(first, first + PAIRS_A_SLICE)
+            asked = prices[part]
+            if self.instrument is not asked_in:  # it has grown since
+                asked, states = [*map(finer(asked_in, self.instrument).price, asked)], states.in_finer(self.instrument)
+            for place, (price, time) in enumerate(zip(asked, times[part], strict=True), first):
+                quantity, before, event_time, update_id = None, None, Millis(0), UpdateId(0)
+                try:
+                    quantity, before, event_time, update_id = self.point_at(price, time)
+                except (BeforeHistory, HistoryGap) as refusal:
+                    states.refusals[place] = type(refusal)
+                states.quantities.append(quantity)
+                states.before.append(before)
+                states.as_of.append(event_time)
+                states.update_ids.append(update_id)
+            yield
         return states
 
     def quantity_before(self, price: Price, time: Millis) -> SignedQuantity | None:
         """Return the quantity of a price a second before an instant; None if it is unknown."""
         earlier = Millis(time - DIFFERENCE_MS)
         try:
-            segment = self.segment_at(earlier)
-            if segment.instrument is self._writer.instrument:
-                return segment.quantity_at(price, earlier)
-            return self._converted(segment, price, earlier).quantity
+            return self.answers_of(self.segment_at(earlier)).quantity_at(price, earlier)
         except (BeforeHistory, HistoryGap, DamagedSegment):
             return None
 

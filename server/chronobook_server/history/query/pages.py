@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.scales import SAME, Finer, finer
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.segment.protocol import Segment
 from chronobook_server.history.segment.rows import BestRows, ChangeRows, LevelState
@@ -20,6 +21,10 @@ class Stretch:
     start: Millis
     end: Millis
     state: LevelState | None = None
+
+    def in_finer(self, steps: Finer) -> "Stretch":
+        """Return the same stretch in finer steps."""
+        return self if self.state is None else replace(self, state=self.state.in_finer(steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +50,25 @@ class BestPage:
 class PageMaker(Generic[_Rows]):
     """Collector of segments' rows up to a limit. A page ends between two milliseconds, so an instant marks its end.
 
-    Several rows of one millisecond can therefore take it a little beyond the limit.
+    Several rows of one millisecond can therefore take it a little beyond the limit. All rows are in steps of
+    `instrument`.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, instrument: Instrument) -> None:
+        self.instrument = instrument
         self.rows: list[_Rows] = []
         self.stretches: list[Stretch] = []
         self.next: Millis | None = None
         self._room = limit
         self._segment: Segment | None = None
+
+    def follow(self, instrument: Instrument) -> Finer:
+        """Move the rows so far to the steps of the rows that come, which may be finer; return the conversion."""
+        steps, self.instrument = finer(self.instrument, instrument), instrument
+        if steps is not SAME:
+            self.rows = [rows.in_finer(steps) for rows in self.rows]
+            self.stretches = [stretch.in_finer(steps) for stretch in self.stretches]
+        return steps
 
     def goes_on(self, segment: Segment, low: Millis) -> bool:
         """Return whether a segment continues at `low` the rows so far."""

@@ -2,6 +2,9 @@
 
 A position is the last event that a subscriber received. A subscriber at any distance behind reads on from its position,
 so a stream needs no queue of unsent messages. Work is done a segment at a time.
+
+All steps are in the steps of the history at the first step of a reading. If the history's instrument is another one at
+the end, the reader reads anew.
 """
 
 from abc import ABC, abstractmethod
@@ -17,9 +20,10 @@ from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.domain.errors import BeforeHistory, HistoryGap
 from chronobook_server.domain.values import Millis, Price, SignedQuantity, UpdateId
-from chronobook_server.history.query.history import SymbolHistory, retry_on_rescale
+from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.segment.protocol import Segment
 from chronobook_server.history.segment.rows import ChangeRows, DamagedSegment, EventRows
+from chronobook_server.history.segment.timeline import follows
 
 
 class Position(NamedTuple):
@@ -73,10 +77,7 @@ def _stretches(store: SymbolHistory, after: Position, end: Millis) -> Iterator[_
     known_to = after.time
     before: Segment | None = None
     for segment, first, last in timeline.walk(after.time, end, is_told=True):
-        if before is None:
-            goes_on = first == after.time
-        else:  # the newest one may have grown meanwhile
-            goes_on = segment is before or (before.ended_by is None and before.end == segment.start)
+        goes_on = first == after.time if before is None else follows(before, segment)
         gap = None
         if not goes_on:
             losses = (_gap_after(*loss) for loss in timeline.losses() if loss[1].end == segment.start)
@@ -162,7 +163,6 @@ class _Reading(ABC, Generic[_Known, _Step]):
                 yield _gap_after(segment, replace(gap, end=None))
 
 
-@retry_on_rescale
 def level_steps(
     store: SymbolHistory,
     price: Price,
@@ -176,7 +176,7 @@ def level_steps(
     """Return a price's next steps up to `end`, about `limit` of them; empty after the last one.
 
     `is_known`: whether the subscriber knows the quantity at the position; None if the state comes first.
-    `is_in_gap`: the subscriber knows of the gap at the position. Raises BeforeHistory and ScaleGrew.
+    `is_in_gap`: the subscriber knows of the gap at the position. Raises BeforeHistory.
     """
     reading = _LevelReading(store, after, end, price)
     return (yield from reading.read(is_known, is_in_gap=is_in_gap, limit=limit))
@@ -193,14 +193,15 @@ class _LevelReading(_Reading[bool, LevelStep]):
         yield from ()
         (segment, first, last, _), price, is_known = stretch, self.price, known
         update_id = self.update_id if is_known is not None else UpdateId(0)
-        rows = self.store.changes_in(segment, price, first, last)
+        answers = self.store.answers_of(segment)
+        rows = answers.changes_of(price, first, last)
         steps: list[LevelStep] = []
         for number, time in enumerate((first, *segment.learned_between(first, last), last)):
             if number:
                 for row in _rows_until(rows, update_id, time):
                     steps.append(row)
                     is_known, update_id = True, row.update_id
-            state = self.store.level_in(segment, price, time)
+            state = answers.level_at(price, time)
             # A later snapshot may make it known or unknown without an event.
             if is_known != (state.quantity is not None):
                 steps.append(LevelStep(_within(segment, state.as_of), state.update_id, state.quantity))
@@ -220,14 +221,13 @@ def _rows_until(rows: ChangeRows, after: UpdateId, time: Millis) -> Iterator[Lev
         yield LevelStep(Millis(at), UpdateId(update_id), SignedQuantity(quantity), is_change=True)
 
 
-@retry_on_rescale
 def book_steps(
     store: SymbolHistory, after: Position, end: Millis, *, known_range: KnownRange | None, is_in_gap: bool = False
 ) -> Cooperative[BookSteps]:
     """Return the book's next steps up to `end`, those of one segment; empty after the last one.
 
     A whole book comes where a stretch begins, and where the known range has moved. `known_range` is the subscriber's at
-    the position; None if the book comes first. Raises BeforeHistory and ScaleGrew.
+    the position; None if the book comes first. Raises BeforeHistory.
     """
     reading = _BookReading(store, after, end)
     return (yield from reading.read(known_range, is_in_gap=is_in_gap, limit=1))
@@ -241,15 +241,16 @@ class _BookReading(_Reading[KnownRange, BookView | EventRows]):
     ) -> Cooperative[tuple[list[BookView | EventRows], KnownRange | None]]:
         (segment, first, last, _), known_range = stretch, known
         update_id = self.update_id if known_range is not None else UpdateId(0)
+        answers = self.store.answers_of(segment)
         steps: list[BookView | EventRows] = []
         for number, time in enumerate((first, *segment.learned_between(first, last), last)):
             if number:
-                rows = yield from self.store.events_in(segment, update_id, first, time)
+                rows = yield from answers.events_between(update_id, first, time)
                 if len(rows.times):
                     steps.append(rows)
                     update_id = UpdateId(int(rows.update_ids[-1]))
-            if known_range != self.store.range_at(segment, time):
-                view = yield from self.store.book_in(segment, time)
+            if known_range != answers.range_at(time):
+                view = yield from answers.view_at(time)
                 view = replace(view, transaction_time=_within(segment, view.transaction_time))
                 known_range, update_id = view.known_range, max(update_id, view.update_id)
                 steps.append(view)
@@ -272,19 +273,19 @@ def is_certain_after(store: SymbolHistory, position: Position) -> bool:
 
 def quantity_after(store: SymbolHistory, price: Price, position: Position) -> SignedQuantity | None:
     """Return the quantity at a price after the event of a position; None if it is unknown."""
-    with suppress(BeforeHistory, HistoryGap):
-        segment, time = store.told_at(position.time), position.time
-        rows = store.changes_in(segment, price, time, time)  # several events may be of one instant
+    with suppress(BeforeHistory, HistoryGap, DamagedSegment):
+        answers, time = store.answers_of(store.told_at(position.time)), position.time
+        rows = answers.changes_of(price, time, time)  # several events may be of one instant
         count = int(np.searchsorted(rows.update_ids, position.update_id, side="right"))
         if count:
             return SignedQuantity(int(rows.quantities[count - 1]))
         is_before = bool(len(rows.times))
-        return store.level_in(segment, price, Millis(time - is_before)).quantity
+        return answers.quantity_at(price, Millis(time - is_before))
     return None
 
 
 def known_range_after(store: SymbolHistory, position: Position) -> KnownRange | None:
     """Return the known range at a position; None if there is none."""
     with suppress(BeforeHistory, HistoryGap, DamagedSegment):
-        return store.range_at(store.told_at(position.time), position.time)
+        return store.answers_of(store.told_at(position.time)).range_at(position.time)
     return None

@@ -10,7 +10,7 @@ columns are copies, so the caller may keep them.
 
 A part covers known instants only. Each part has the whole state at its start, so a caller that meets a damaged part
 goes on with the next one. Numbers are in the steps of `part.rows.instrument`, which may become finer from one part to
-the next; `Instrument.factors_to` converts.
+the next; `domain.scales` converts.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from chronobook_server.domain.values import Millis
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.segment.protocol import IntervalRows, Segment
 from chronobook_server.history.segment.rows import DamagedSegment
+from chronobook_server.history.segment.timeline import follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,12 @@ def scan(store: SymbolHistory, start: Millis, end: Millis) -> Iterator[Part]:
     was yielded can be read to its end.
 
     A segment whose index is damaged is a gap, as in every answer. The rows of a part raise DamagedSegment if their own
-    bytes are damaged; the parts after it can be read. They raise ScaleGrew if the segment has moved to finer steps
-    since the part was yielded: scan anew from the part's first instant on. Raises DamagedSegment, and ends, if a file
-    cannot be opened for want of descriptors.
+    bytes are damaged; the parts after it can be read. Raises DamagedSegment, and ends, if a file cannot be opened for
+    want of descriptors.
     """
     before: tuple[Segment, Millis] | None = None
     for segment, first, last in store.timeline.walk(start, end):
-        continues = before is not None and first == before[1] + 1 and _follows(before[0], segment)
+        continues = before is not None and first == before[1] + 1 and follows(before[0], segment)
         try:
             # Events of the seam's own millisecond are rows of the part that continues there.
             rows = segment.rows_between(Millis(first - 1) if continues else first, last)
@@ -61,11 +61,6 @@ def scan(store: SymbolHistory, start: Millis, end: Millis) -> Iterator[Part]:
             raise
         yield Part(first, last, continues, rows)
         before = segment, last
-
-
-def _follows(before: Segment, segment: Segment) -> bool:
-    """Return whether a segment is the one before, perhaps sealed meanwhile, or continues it."""
-    return segment.start == before.start or (before.ended_by is None and before.end == segment.start)
 
 
 def gaps_in(store: SymbolHistory, start: Millis, end: Millis) -> list[GapInterval]:

@@ -11,6 +11,7 @@ the level before that event's end. A book at an instant is one pass: the baselin
 event's end.
 """
 
+import copy
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from chronobook_server.book.sorted_view import BookView, Nearest, Steps
+from chronobook_server.book.sorted_view import BookView, Nearest
 from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import NO_BEST_PRICES, BestPrices, Gap, InstrumentChanged, RangeWidened, Update
+from chronobook_server.domain.scales import Steps, finer, shared
 from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.history.format.column_codec import Flags
 from chronobook_server.history.format.wal import Entry, Start, TooFine
@@ -61,7 +63,7 @@ class HeadSegment:
         self.ended_by: Cause | None = None
         self.is_damaged = False
         self.continued = start.continued
-        self.instrument = start.instrument
+        self.instrument = shared(start.instrument)
         self.baseline_time = start.baseline_time
         self.baseline_update_id = start.baseline_update_id
         self.baseline_levels = len(start.baseline)
@@ -99,8 +101,8 @@ class HeadSegment:
                     segment.widen(entry)
                 case InstrumentChanged(instrument):
                     try:
-                        segment.rescale(instrument)
-                    except OverflowError:  # no server writes such a log
+                        segment = segment.in_steps_of(instrument)
+                    except TooFine:  # no server writes such a log
                         segment.finish_epoch(Cause.DAMAGED)
                         return segment
                 case Gap():
@@ -197,29 +199,37 @@ class HeadSegment:
         """Return whether a price outside the known range was named before this segment."""
         return self.observed_prices.get(price, self.number) < self.number
 
-    def rescale(self, instrument: Instrument) -> None:
-        """Move to an instrument's finer steps. Raises OverflowError, changing nothing, if a number outgrows them."""
-        price_factor, quantity_factor = self.instrument.factors_to(instrument)
-        baseline = np.asarray(self.baseline_quantities)
-        ranges = [(events, known_range.rescaled(price_factor)) for events, known_range in self.ranges]
+    def in_steps_of(self, instrument: Instrument) -> "HeadSegment":
+        """Return the same segment in finer steps. Raises TooFine if a number outgrows them."""
+        steps = finer(self.instrument, instrument)
+        made = copy.copy(self)
+        made.instrument = shared(instrument)
+        made.ranges = [(events, steps.known_range(known_range)) for events, known_range in self.ranges]
         # Older segments keep the dict of their own steps.
-        observed_prices = {price * price_factor: number for price, number in self.observed_prices.items()}
-        columns: list[tuple[Steps, int, Flags | bool]] = [
-            (np.asarray(self.level_prices), price_factor, True),
-            (np.asarray(self.best_prices)[0::2], price_factor, True),
-            (np.asarray(self.best_prices)[1::2], quantity_factor, True),
-            (np.asarray(self.change_quantities), quantity_factor, True),
-            (baseline, quantity_factor, baseline != UNKNOWN),
-        ]
-        largest = (int(np.max(np.abs(each), initial=0, where=where)) * factor for each, factor, where in columns)
-        is_bounded = all(known_range == known_range.bounded() for _, known_range in ranges)
-        if max(*largest, *observed_prices, 0) >= MAX_STEPS or not is_bounded:
+        made.observed_prices = {steps.price(price): number for price, number in self.observed_prices.items()}
+        if any(each >= MAX_STEPS for each in made.observed_prices) or any(
+            known_range != known_range.bounded() for _, known_range in made.ranges
+        ):
             raise TooFine(instrument)
-        for column, factor, where in columns:
-            np.multiply(column, factor, out=column, where=where)
-        self.observed_prices, self.ranges = observed_prices, ranges
-        self._level_ids = LevelIds({price * price_factor: level for price, level in self._level_ids.items()})
-        self.instrument = instrument
+        for name, column in self.__dict__.items():
+            if isinstance(column, array):
+                setattr(made, name, column[:])  # this segment keeps its own, and the other one goes on
+        made._level_last = self._level_last.copy()
+        made._walked = {}
+        made._level_ids = LevelIds({steps.price(price): level for price, level in self._level_ids.items()})
+        baseline = np.asarray(made.baseline_quantities)
+        columns: list[tuple[Steps, int, Flags | bool]] = [
+            (np.asarray(made.level_prices), steps.prices, True),
+            (np.asarray(made.best_prices)[0::2], steps.prices, True),
+            (np.asarray(made.best_prices)[1::2], steps.quantities, True),
+            (np.asarray(made.change_quantities), steps.quantities, True),
+            (baseline, steps.quantities, baseline != UNKNOWN),
+        ]
+        for each, factor, where in columns:
+            if int(np.max(np.abs(each), initial=0, where=where)) * factor >= MAX_STEPS:
+                raise TooFine(instrument)
+            np.multiply(each, factor, out=each, where=where)
+        return made
 
     def finish(self, end: Millis, ended_by: Cause | None) -> None:
         """Set the end of the segment, and the cause if the epoch ended with it."""
@@ -233,13 +243,13 @@ class HeadSegment:
     def following(self, start: Millis, instrument: Instrument | None = None) -> tuple[Start, "HeadSegment"]:
         """Return the start of the segment that continues this one, and that segment, empty.
 
-        With an instrument, the segment has its steps. Raises OverflowError if a level outgrows them.
+        With an instrument, the segment has its steps. Raises TooFine if a level outgrows them.
         """
         view = self._view(self.events)
         following = Start(
             start=start,
             instrument=self.instrument,
-            baseline=dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True)),
+            baseline=view.levels(),
             baseline_time=self.last_time,
             baseline_update_id=self.last_update_id,
             known_range=view.known_range,
@@ -247,7 +257,7 @@ class HeadSegment:
             continued=True,
         )
         if instrument is not None and instrument != self.instrument:
-            following = following.rescaled(instrument)
+            following = following.in_steps_of(instrument)
             return following, HeadSegment(following, number=self.number + 1)
         return following, HeadSegment(
             following, observed_prices=self.observed_prices, number=self.number + 1, best=self.best_prices[-4:]

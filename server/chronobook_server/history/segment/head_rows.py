@@ -10,15 +10,15 @@ from typing import Protocol
 
 import numpy as np
 
-from chronobook_server.book.sorted_view import Steps
 from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.scales import Steps
 from chronobook_server.domain.values import Millis, UpdateId
 from chronobook_server.history.format.column_codec import Integers
 from chronobook_server.history.segment import ordering
 from chronobook_server.history.segment.ordering import Placement
-from chronobook_server.history.segment.rows import BestRows, EventRows, LevelRows, ScaleGrew
+from chronobook_server.history.segment.rows import BestRows, EventRows, LevelRows
 
 # Marks an unknown quantity in a column. No quantity reaches it (see values.MAX_STEPS).
 UNKNOWN = -(2**63)
@@ -43,10 +43,7 @@ class HeadColumns(Protocol):
 
 
 class HeadRows:
-    """Rows of the events after number `first`, up to number `last`. The state at `start` is the one after `first`.
-
-    Every method raises ScaleGrew once the segment has moved to finer steps.
-    """
+    """Rows of the events after number `first`, up to number `last`. The state at `start` is the one after `first`."""
 
     def __init__(self, segment: HeadColumns, start: Millis, first: int, last: int) -> None:
         self.instrument = segment.instrument
@@ -55,13 +52,8 @@ class HeadRows:
         self._first = first
         self._last = last
 
-    def _check_scale(self) -> None:
-        if self._segment.instrument != self.instrument:
-            raise ScaleGrew
-
     def states(self) -> BestRows:
         """Return the best prices at the start and after every event."""
-        self._check_scale()
         segment, first, last = self._segment, self._first, self._last
         update_id = segment.update_ids[first - 1] if first else segment.baseline_update_id
         return BestRows(
@@ -72,7 +64,6 @@ class HeadRows:
 
     def known_ranges(self) -> list[tuple[int, KnownRange]]:
         """Return the known ranges, each with the number of events after which it is in force."""
-        self._check_scale()
         return ranges_between(self._segment.ranges, self._first, self._last)
 
     def known_zeros(self, lowest: int, highest: int) -> Cooperative[Steps]:
@@ -84,7 +75,6 @@ class HeadRows:
         while part := list(islice(entries, ordering.STEP_ROWS // 8)):
             found += [price for price, number in part if lowest <= price <= highest and number < self._segment.number]
             yield
-        self._check_scale()
         return np.sort(np.array(found, np.int64))
 
     def changes(self) -> Cooperative[EventRows]:
@@ -99,7 +89,6 @@ class HeadRows:
             place = slice(part.start - low, part.stop - low)
             prices[place], quantities[place] = level_prices[self._levels(part)], self._quantities(part)
             yield
-        self._check_scale()
         return EventRows(times, update_ids, ends, prices, quantities)
 
     def levels(self, lowest: int, highest: int) -> Cooperative[LevelRows]:
@@ -138,7 +127,6 @@ class HeadRows:
             events[places] = _events_of(ends, part)[inside[rows]]
             quantities[places] = self._quantities(part)[inside[rows]]
             yield
-        self._check_scale()
         return LevelRows.named(prices[order], counts, events, quantities)
 
     def _levels(self, changes: slice) -> Integers:

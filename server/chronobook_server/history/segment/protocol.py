@@ -7,10 +7,11 @@ type, except where a file or a log is opened or removed.
 from collections.abc import Iterator
 from typing import Protocol
 
-from chronobook_server.book.sorted_view import BookView, Nearest, Steps
+from chronobook_server.book.sorted_view import BookView, Nearest
 from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.scales import Steps
 from chronobook_server.domain.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.history.segment.rows import BestRows, ChangeRows, EventRows, LevelRows, LevelState, PointState
 
@@ -19,8 +20,7 @@ class IntervalRows(Protocol):
     """All rows of an interval of one segment. Its events are fixed when it is made: later ones are not among them.
 
     Events have the numbers 1, 2, …, and 0 stands for the state at the start of the interval. Prices and quantities are
-    in steps of `instrument`. Every method raises DamagedSegment if the bytes that it needs are damaged, and
-    ScaleGrew if the segment has moved to finer steps since.
+    in steps of `instrument`. Every method raises DamagedSegment if the bytes that it needs are damaged.
     """
 
     @property
@@ -53,7 +53,7 @@ class IntervalRows(Protocol):
 
 
 class Segment(Protocol):
-    """A segment; all prices and quantities are in steps of its own `instrument`.
+    """A segment; all prices and quantities are in steps of its own `instrument`, which never changes.
 
     `start` is the first instant that the segment answers for. `end` is the first instant after it, or None while it
     grows. `ended_by` is the cause of the gap that follows, or None if the epoch goes on.

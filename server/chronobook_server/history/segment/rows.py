@@ -1,14 +1,15 @@
 """Rows and states of segments: the answers that history is asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from chronobook_server.book.sorted_view import Steps
 from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.errors import Refusal
+from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.scales import Finer, Steps, finer
 from chronobook_server.domain.values import Millis, SignedQuantity, UpdateId
 
 
@@ -20,18 +21,9 @@ class LevelState(NamedTuple):
     update_id: UpdateId
     known_range: KnownRange
 
-
-def in_finer_steps(ask: Callable[[int], LevelState], price: int, price_factor: int, quantity_factor: int) -> LevelState:
-    """Ask about a price in coarser steps, and return the answer in the finer steps of the question."""
-    own_price, rest = divmod(price, price_factor)
-    quantity, as_of, update_id, own_range = ask(own_price)
-    known_range = own_range.rescaled(price_factor)
-    if rest:
-        # The price lies between two steps of the segment, so no event of it could name this price.
-        quantity = SignedQuantity(0) if price in known_range else None
-    elif quantity is not None:
-        quantity = SignedQuantity(quantity * quantity_factor)
-    return LevelState(quantity, as_of, update_id, known_range)
+    def in_finer(self, steps: Finer) -> "LevelState":
+        """Return the same state in finer steps."""
+        return self._replace(quantity=steps.quantity(self.quantity), known_range=steps.known_range(self.known_range))
 
 
 PointState: TypeAlias = tuple[SignedQuantity | None, SignedQuantity | None, Millis, UpdateId]
@@ -53,6 +45,10 @@ class ChangeRows(NamedTuple):
         """Return the rows of several parts, or none."""
         return cls(*map(_concatenated, zip(*(_NO_CHANGES, *parts), strict=True)))
 
+    def in_finer(self, steps: Finer) -> "ChangeRows":
+        """Return the same rows in finer steps."""
+        return self._replace(quantities=steps.quantity_column(self.quantities))
+
 
 class BestRows(NamedTuple):
     """Best prices as columns: start, update id, and (bid, its quantity, ask, its quantity) of shape (rows, 4)."""
@@ -66,6 +62,13 @@ class BestRows(NamedTuple):
         """Return the rows of several parts, or none."""
         return cls(*map(_concatenated, zip(*(_NO_BEST, *parts), strict=True)))
 
+    def in_finer(self, steps: Finer) -> "BestRows":
+        """Return the same rows in finer steps."""
+        (bid, bid_quantity, ask, ask_quantity), price, quantity = self.best.T, steps.price_column, steps.quantity_column
+        return self._replace(
+            best=np.stack([price(bid), quantity(bid_quantity), price(ask), quantity(ask_quantity)], axis=1)
+        )
+
 
 class EventRows(NamedTuple):
     """Events with their changes: those of event n are the rows from `ends[n]` up to `ends[n + 1]`."""
@@ -75,6 +78,10 @@ class EventRows(NamedTuple):
     ends: Steps
     prices: Steps
     quantities: Steps  # signed
+
+    def in_finer(self, steps: Finer) -> "EventRows":
+        """Return the same rows in finer steps."""
+        return self._replace(prices=steps.price_column(self.prices), quantities=steps.quantity_column(self.quantities))
 
 
 class LevelRows(NamedTuple):
@@ -110,9 +117,9 @@ _NO_BEST = BestRows(_NONE, _NONE, _NONE.reshape(0, 4))
 class PairStates(NamedTuple):
     """States of many pairs of a price and an instant, with the quantity a second before, as columns.
 
-    Columns replace one object a pair, because ten thousand short-lived objects start Python's collector, which visits
-    every stream. `refusals` maps the place of a pair without an answer to the reason; its other columns are
-    meaningless.
+    Quantities are in steps of `instrument`. `refusals` maps the place of a pair without an answer to the reason; its
+    other columns are meaningless. Columns replace one object a pair, because ten thousand short-lived objects start
+    Python's collector, which visits every stream.
     """
 
     quantities: list[SignedQuantity | None]
@@ -120,10 +127,13 @@ class PairStates(NamedTuple):
     as_of: list[Millis]
     update_ids: list[UpdateId]
     refusals: dict[int, type[Refusal]]
+    instrument: Instrument
 
-
-class ScaleGrew(Exception):
-    """The scales of a symbol grew during a long answer; the caller asks again in the new scales."""
+    def in_finer(self, instrument: Instrument) -> "PairStates":
+        """Return the same states in steps of an instrument that is as fine or finer."""
+        steps = finer(self.instrument, instrument)
+        quantities, before = ([*map(steps.quantity, column)] for column in (self.quantities, self.before))
+        return self._replace(quantities=quantities, before=before, instrument=instrument)
 
 
 class DamagedSegment(Exception):

@@ -12,6 +12,7 @@ import numpy as np
 from chronobook_server.book.sorted_view import BookView, Nearest, nearest_found
 from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import KnownRange
+from chronobook_server.domain.scales import shared
 from chronobook_server.domain.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.damage import Damage
@@ -51,7 +52,7 @@ class SealedSegment:
         """Read the header. Raises DamagedFile, UnknownFormat, OSError."""
         self.file = SegmentFile(files, name, symbol, cache_budget, exchange=exchange, damage=damage or Damage())
         header = self.file.header
-        self.instrument = header.instrument
+        self.instrument = shared(header.instrument)
         self.start = header.start
         self.end = header.end
         self.ended_by = header.ended_by

@@ -10,6 +10,11 @@ from chronobook_server.domain.values import Millis, UpdateId
 from chronobook_server.history.segment.protocol import Segment
 
 
+def follows(before: Segment, segment: Segment) -> bool:
+    """Return whether a segment is the one before, perhaps replaced meanwhile, or continues it."""
+    return segment.start == before.start or (before.ended_by is None and before.end == segment.start)
+
+
 class Timeline:
     """Segments in order of time. Only the last one can still grow.
 

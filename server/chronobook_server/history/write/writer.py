@@ -25,6 +25,7 @@ from chronobook_server.domain.records import (
     Suspended,
     Update,
 )
+from chronobook_server.domain.scales import finest, shared
 from chronobook_server.domain.values import Millis, Nanos
 from chronobook_server.history.format.wal import Start, TooFine, encode, encode_update, log_beginning
 from chronobook_server.history.segment.cache import CacheBudget
@@ -81,38 +82,24 @@ class HistoryWriter:
         self.write_error: str | None = None
         self.contracts = ContractLog(files)
         self._unsealed = Unsealed(symbol, exchange, files, sealer, cache_budget, self.damage, timeline)
-        self._unsealed.on_sealed = self._take_sealed
+        self._unsealed.on_sealed = lambda _: self.on_segment_sealed()
         found = Recovery(files, symbol, exchange, cache_budget, self.damage)
         self._unsealed.found(found.unsealed)
         segments: list[Segment] = [*found.sealed, *(log.segment for log in found.unsealed)]
         for segment in sorted(segments, key=lambda each: each.start):
             timeline.append(segment)
-        self.instrument = self._steps = Instrument(symbol)  # `_steps`: the scales of the records
-        self._measure_in(self._finest())
+        # `_steps` is the instrument of the records.
+        self.instrument = self._steps = finest(Instrument(symbol), *(each.instrument for each in timeline.segments))
         if timeline.segments:
             self.last_time = max(segment.last_time for segment in timeline.segments)
             self.last_received = timeline.segments[-1].last_received()
             self._prune()
         self.retry_seals()
 
-    def _finest(self) -> Instrument:
-        instrument = self.instrument
-        for scales in (segment.instrument for segment in self._timeline.segments):
-            instrument = instrument.finer(price_decimals=scales.price_scale, quantity_decimals=scales.quantity_scale)
-        return instrument
-
     def _measure_in(self, instrument: Instrument) -> None:
-        """Accept records in the scales of an instrument, and answer in scales at least as fine."""
-        finest = self.instrument.finer(
-            price_decimals=instrument.price_scale, quantity_decimals=instrument.quantity_scale
-        )
-        if finest != self.instrument:
-            self.instrument = finest
-        self._steps = self.instrument if instrument == self.instrument else instrument
-        # A look-up compares instruments by identity, so that equal scales need no conversion.
-        for segment in self._timeline.segments:
-            if segment.instrument == self.instrument:
-                segment.instrument = self.instrument
+        """Accept records in the steps of an instrument, and answer in steps at least as fine."""
+        self._steps = shared(instrument)
+        self.instrument = finest(self.instrument, instrument)
 
     @property
     def damaged_files(self) -> list[str]:
@@ -184,17 +171,16 @@ class HistoryWriter:
         if hot is not None and update.transaction_time < hot.last_time:
             raise ValueError(f"an event of {update.transaction_time} comes after one of {hot.last_time}")
         record = encode_update(update)
-        is_first = opening is not None or (hot is not None and hot.instrument is not self._steps)
+        is_first = opening is not None
+        if hot is not None and hot.instrument is not self._steps:
+            # The steps have become finer. Two events of one instant are never in two segments.
+            is_first = is_first or update.transaction_time > hot.last_time
         try:
-            if is_first:
-                hot = self._open(opening, update.transaction_time, record)
-            elif self._log is not None:
-                self._log.append(record)
-        except OSError as error:
+            hot = self._open(opening, update.transaction_time, record) if is_first else self._append_to_log(record)
+        except (OSError, TooFine) as error:
             self._fail(error)
             self.retry_seals()
             return
-        assert hot is not None
         hot.append(update)
         self.last_time = update.transaction_time
         self.last_received = update.receive_time
@@ -206,40 +192,36 @@ class HistoryWriter:
             self.retry_seals()  # the disk has room again
 
     def _append_rare(self, record: RangeWidened | InstrumentChanged) -> None:
-        if isinstance(record, InstrumentChanged):
-            self._measure_in(record.instrument)
+        opening = self._opening
         try:
-            if isinstance(self._opening, Start):
-                self._change_opening(self._opening, record)
+            if isinstance(record, InstrumentChanged):
+                self._measure_in(record.instrument)
+                if isinstance(opening, Start):
+                    self._opening = opening.in_steps_of(self._steps)
+            elif isinstance(opening, Start):
+                self._opening = opening.widened(record)
             elif self._hot is not None:
-                self._append_to(self._hot, record)
-        except OSError as error:
+                self._append_to_log(encode(record)).widen(record)
+        except (OSError, TooFine) as error:
             self._fail(error)
 
-    def _change_opening(self, opening: Start, record: RangeWidened | InstrumentChanged) -> None:
-        """Change the book that the next epoch begins with. Raises OSError."""
-        if isinstance(record, RangeWidened):
-            self._opening = opening.widened(record)
-            return
-        try:
-            self._opening = opening.rescaled(self._steps)
-        except OverflowError as error:
-            raise OSError(str(error)) from error
+    def _append_to_log(self, record: bytes) -> HeadSegment:
+        """Write a record to the log of the hot segment; return that segment, in the steps of the record.
 
-    def _append_to(self, hot: HeadSegment, record: RangeWidened | InstrumentChanged) -> None:
-        """Write a record to the log, then append it to a segment. Raises OSError."""
-        assert self._log is not None
-        if isinstance(record, RangeWidened):
-            if hot.instrument != self._steps:
-                raise OSError(str(TooFine(self._steps)))
-            self._log.append(encode(record))
-            hot.widen(record)
-            return
-        try:
-            hot.rescale(self._steps)  # first, because the log must not hold a scale that does not fit
-        except OverflowError:
-            return  # the next event begins a segment in the finer steps, and this one keeps its own
-        self._log.append(encode(record))
+        An event of the last one's `T` and a wider range belong to the segment of that `T`. So in finer steps, another
+        segment takes its place. Raises OSError or TooFine.
+        """
+        hot, log = self._hot, self._log
+        assert hot is not None
+        assert log is not None
+        if hot.instrument is self._steps:
+            log.append(record)
+            return hot
+        moved = hot.in_steps_of(self._steps)
+        log.append(encode(InstrumentChanged(self._steps)) + record)
+        self._timeline.replace(hot, moved)
+        self._hot = moved
+        return moved
 
     def _finish_epoch(self, cause: Cause) -> None:
         """End the epoch with the hot segment."""
@@ -270,9 +252,9 @@ class HistoryWriter:
         return log
 
     def _open(self, opening: Start | Cut | None, time: Millis, record: bytes) -> HeadSegment:
-        """Begin a segment, and its log with the record of its first event. Raises OSError.
+        """Begin a segment, and its log with the record of its first event. Raises OSError or TooFine.
 
-        Without an opening, the segment before has no room for the finer steps of the event, and ends before it.
+        Without an opening, the steps have become finer, and the segment before ends before the event.
         """
         self._check_room()  # otherwise short epochs would never meet the bound
         before, log = self._hot, self._log
@@ -280,10 +262,9 @@ class HistoryWriter:
             start, hot = opening, HeadSegment(opening)
         else:
             assert before is not None
-            start, hot = self._following(before, opening, time)
+            start, hot = self._following(before, opening)
         if time < start.start:
             raise ValueError(f"an event of {time} comes before its segment, which begins at {start.start}")
-        hot.instrument = self._steps
         self._log = self._begin_log(start, [record])
         if before is not None and log is not None:
             before.finish(start.start, None)
@@ -292,14 +273,9 @@ class HistoryWriter:
         self._timeline.append(hot)
         return hot
 
-    def _following(self, before: HeadSegment, cut: Cut | None, time: Millis) -> tuple[Start, HeadSegment]:
-        """Return where the next segment of an epoch begins, and the segment. Raises OSError."""
-        try:
-            if time == before.last_time:
-                raise OverflowError(f"two events of one millisecond share no scale of {self._symbol}")
-            return before.following(Millis(before.last_time + 1) if cut is None else cut.start, self._steps)
-        except OverflowError as error:
-            raise OSError(str(error)) from error
+    def _following(self, before: HeadSegment, cut: Cut | None) -> tuple[Start, HeadSegment]:
+        """Return where the next segment of an epoch begins, and the segment. Raises TooFine."""
+        return before.following(Millis(before.last_time + 1) if cut is None else cut.start, self._steps)
 
     def _check_room(self) -> None:
         full = self._unsealed.full()
@@ -311,8 +287,9 @@ class HistoryWriter:
         self._fail(error)
         self.retry_seals()
 
-    def _fail(self, error: OSError) -> None:
-        self.write_error = f"history is not being written: {error.strerror or error}"
+    def _fail(self, error: OSError | TooFine) -> None:
+        words = error.strerror if isinstance(error, OSError) else None
+        self.write_error = f"history is not being written: {words or error}"
         self._opening = None
         if self._hot is not None:
             self._tried_at = self.last_time or self._tried_at
@@ -359,11 +336,6 @@ class HistoryWriter:
     def retry_seals(self) -> None:
         """Submit all waiting segments to the sealer."""
         self._unsealed.submit()
-
-    def _take_sealed(self, sealed: SealedSegment) -> None:
-        if sealed.instrument == self.instrument:
-            sealed.instrument = self.instrument
-        self.on_segment_sealed()
 
     # --- retention
 

@@ -16,7 +16,6 @@ from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Update
 from chronobook_server.domain.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.segment.protocol import Segment
-from chronobook_server.history.segment.rows import ScaleGrew
 from testkit.fakes.memory_files import memory_history
 from testkit.generators.depth_events import SmallExchange, event_dict
 from testkit.generators.stored_histories import raw
@@ -275,13 +274,37 @@ def test_the_quantity_a_second_before_is_the_answer_of_then() -> None:
     assert [found[8_000, time] for time in (1090, 1100, 1110, 2600, 3250, 4100)] == [None, None, 400, None, 300, 350]
 
 
-def test_an_answer_in_the_making_is_of_one_scale_or_none() -> None:
+# The first event in finer steps shares the `T` of the last one, or comes after it.
+@pytest.mark.parametrize("grown_at", [2300, 2400])
+def test_a_page_in_the_making_goes_on_in_finer_steps(grown_at: int) -> None:
     made = store(keyframe(1, 100), change(2, 110, {100: 6}), change(3, 1200, {100: 7}), change(4, 2300, {100: 8}))
-    work = made.changes_of(Price(100), Millis(0), Millis(9999), limit=1000)
-    next(work)
+    interval = Millis(0), Millis(2299)
+    level = made.changes_of(Price(100), *interval, limit=1000)
+    best = made.best_between(*interval, limit=1000)
+    next(level)
+    next(best)
     made.append(InstrumentChanged(Instrument("X", 3, 2)))
-    with pytest.raises(ScaleGrew):
-        run_now(work)
+    made.append(change(5, grown_at, {10_000: 825}))
+    level_page, best_page = run_now(level), run_now(best)
+    assert level_page.instrument == best_page.instrument == made.instrument == Instrument("X", 3, 2)
+    assert level_page.rows.quantities.tolist() == [600, 700]
+    assert [stretch.state and stretch.state.quantity for stretch in level_page.stretches] == [500]
+    again = run_now(made.best_between(*interval, limit=1000))
+    assert best_page.rows.best.tolist() == again.rows.best.tolist()
+    assert best_page.stretches == again.stretches
+
+
+@pytest.mark.parametrize("grown_at", [2300, 2400])
+def test_a_batch_in_the_making_goes_on_in_finer_steps(grown_at: int) -> None:
+    made = store(keyframe(1, 100), change(2, 110, {100: 6}), change(3, 1200, {100: 7}), change(4, 2300, {100: 8}))
+    times = [Millis(100 * number) for number in range(26)]
+    batch = made.quantities_at([Price(100)] * len(times), times)
+    next(batch)
+    made.append(InstrumentChanged(Instrument("X", 3, 2)))
+    made.append(change(5, grown_at, {10_000: 825}))
+    states, again = run_now(batch), run_now(made.quantities_at([Price(10_000)] * len(times), times))
+    assert states == again
+    assert states.quantities[1:] == [500, *[600] * 10, *[700] * 11, 825 if grown_at == 2300 else 800, 825, 825]
 
 
 def test_what_is_held_is_counted() -> None:

@@ -3,11 +3,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronobook_server.domain.coverage import Cause
+from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.query.pages import PageMaker, Stretch
 from chronobook_server.history.segment.head import HeadSegment
 from chronobook_server.history.segment.rows import ChangeRows
 from testkit.generators.stored_histories import segment
+
+INSTRUMENT = Instrument("X", 1, 0)
 
 
 def rows(*times: int) -> ChangeRows:
@@ -33,7 +36,7 @@ APART = segment(300, 350, 400)
 
 
 def test_what_fits_is_one_page_without_a_next() -> None:
-    maker: PageMaker[ChangeRows] = PageMaker(5)
+    maker: PageMaker[ChangeRows] = PageMaker(5, INSTRUMENT)
     assert not maker.add(FIRST, stretch(100, 199), rows(110, 120))
     assert not maker.add(APART, stretch(300, 350), rows(310, 320, 330))
     assert (times(maker), spans(maker), maker.next) == (
@@ -44,7 +47,7 @@ def test_what_fits_is_one_page_without_a_next() -> None:
 
 
 def test_stretches_of_adjoining_segments_are_one() -> None:
-    maker: PageMaker[ChangeRows] = PageMaker(5)
+    maker: PageMaker[ChangeRows] = PageMaker(5, INSTRUMENT)
     maker.add(FIRST, stretch(120, 199), rows())
     maker.add(SECOND, stretch(200, 250), rows())
     maker.add(APART, stretch(300, 350), rows())
@@ -52,29 +55,29 @@ def test_stretches_of_adjoining_segments_are_one() -> None:
 
 
 def test_what_is_left_out_in_between_keeps_stretches_apart() -> None:
-    maker: PageMaker[ChangeRows] = PageMaker(5)
+    maker: PageMaker[ChangeRows] = PageMaker(5, INSTRUMENT)
     maker.add(FIRST, stretch(120, 199), rows())
     maker.add(SECOND, stretch(210, 250), rows())  # not from where the one before ended
     assert spans(maker) == [(120, 199), (210, 250)]
 
 
 def test_a_full_page_ends_at_its_last_row_and_claims_no_more() -> None:
-    maker: PageMaker[ChangeRows] = PageMaker(2)
+    maker: PageMaker[ChangeRows] = PageMaker(2, INSTRUMENT)
     assert maker.add(FIRST, stretch(100, 199), rows(110, 120, 130))
     assert (times(maker), spans(maker), maker.next) == ([110, 120], [(100, 120)], 120)
 
 
 def test_rows_of_one_instant_stay_together() -> None:
-    maker: PageMaker[ChangeRows] = PageMaker(1)
+    maker: PageMaker[ChangeRows] = PageMaker(1, INSTRUMENT)
     assert maker.add(FIRST, stretch(100, 199), rows(110, 110, 110, 120))
     assert (times(maker), maker.next) == ([110, 110, 110], 110)
-    last: PageMaker[ChangeRows] = PageMaker(2)
+    last: PageMaker[ChangeRows] = PageMaker(2, INSTRUMENT)
     assert not last.add(FIRST, stretch(100, 199), rows(110, 120, 120))
     assert (times(last), spans(last), last.next) == ([110, 120, 120], [(100, 199)], None)
 
 
 def test_a_page_filled_exactly_goes_on_where_more_follows() -> None:
-    maker: PageMaker[ChangeRows] = PageMaker(2)
+    maker: PageMaker[ChangeRows] = PageMaker(2, INSTRUMENT)
     assert not maker.add(FIRST, stretch(100, 199), rows(110, 120))
     assert not maker.add(SECOND, stretch(200, 250), rows())  # nothing to leave out
     assert maker.add(APART, stretch(300, 350), rows(310))
@@ -92,7 +95,7 @@ def test_page_after_page_every_row_comes_once(parts: list[list[int]], limit: int
     found: list[int] = []
     after = -1
     while True:
-        maker: PageMaker[ChangeRows] = PageMaker(limit)
+        maker: PageMaker[ChangeRows] = PageMaker(limit, INSTRUMENT)
         for made, start, held in segments:
             low = max(start, after)
             if low < start + 100 and maker.add(

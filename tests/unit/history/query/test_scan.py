@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,12 +14,13 @@ from chronobook_server.domain.cooperative import Cooperative, run_now
 from chronobook_server.domain.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Update
+from chronobook_server.domain.scales import finer
 from chronobook_server.domain.values import Millis, Nanos, UpdateId
 from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.query.scan import Part, gaps_in, scan
 from chronobook_server.history.segment import ordering
 from chronobook_server.history.segment.head import HeadSegment
-from chronobook_server.history.segment.rows import DamagedSegment, ScaleGrew
+from chronobook_server.history.segment.rows import DamagedSegment
 from chronobook_server.history.write import seal
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles, PatientSealer
 from testkit.generators.stored_histories import SYMBOL, flipped, hot_of, records, sealed_of
@@ -111,7 +113,7 @@ def check_epoch(epoch: Epoch, parts: list[Part], first: int, last: int, prices: 
 
 
 def factors(part: Part, epoch: Epoch) -> tuple[int, int]:
-    return part.rows.instrument.factors_to(epoch.instrument)
+    return finer(part.rows.instrument, epoch.instrument)
 
 
 def check_part(part: Part, state_at: int, states: list[State], prices: Iterable[int]) -> None:
@@ -225,39 +227,36 @@ def test_each_part_is_in_the_steps_of_its_segment() -> None:
     stream: list[Raw] = [
         keyframe({100: 5, 101: 6}),
         change(2, 1010, {100: 6}),
-        InstrumentChanged(Instrument(SYMBOL, 2, 1)),  # which the segment so far has no room for
+        InstrumentChanged(Instrument(SYMBOL, 2, 1)),
         change(3, 1020, {1000: 70, 1010: 0}),
         change(4, 1030, {1005: 1}),
     ]
-    history = history_of(segment_ms=10**6)
-    history.append(stream[0])
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(HeadSegment, "rescale", too_fine)
-        told(history, stream[1:])
-    coarse, fine = list(parts_of(history))
+    coarse, fine = list(parts_of(told(history_of(segment_ms=10**6), stream)))
     assert (coarse.rows.instrument, fine.rows.instrument) == (Instrument(SYMBOL, 1, 0), Instrument(SYMBOL, 2, 1))
-    assert coarse.rows.instrument.factors_to(fine.rows.instrument) == (10, 10)
     assert Scanned(coarse.rows).levels[100] == [(0, 5), (1, 6)]
     assert fine.continues
     assert Scanned(fine.rows).levels[1000] == [(0, 60), (1, 70)]
     assert Scanned(fine.rows).levels[1005] == [(0, 0)], "the event that fills it is not final"
 
 
-def too_fine(_segment: HeadSegment, _instrument: Instrument) -> None:
-    raise OverflowError
-
-
 @pytest.mark.parametrize("column", ["levels", "changes", "known_zeros"])
-def test_finer_steps_end_a_reading_that_began_before(column: str) -> None:
+@pytest.mark.parametrize("later", [0, 1])
+def test_finer_steps_leave_a_reading_that_began_before(column: str, later: int) -> None:
     history = told(history_of(segment_ms=10**6), records(3))
     (part,) = parts_of(history)
-    work: Cooperative[object] = getattr(part.rows, column)(*(() if column == "changes" else ALL))
+    arguments = () if column == "changes" else ALL
+    before: object = run_now(getattr(part.rows, column)(*arguments))
+    states = part.rows.states()
+    work: Cooperative[object] = getattr(part.rows, column)(*arguments)
     next(work)
+    instrument, last = part.rows.instrument, history.timeline.segments[-1]
     history.append(InstrumentChanged(Instrument(SYMBOL, 3, 3)))
-    with pytest.raises(ScaleGrew):
-        run_now(work)
-    with pytest.raises(ScaleGrew):
-        part.rows.states()
+    # An event of the last one's `T` moves the segment that grows to finer steps.
+    history.append(change(last.last_update_id + 1, last.last_time + later, {100_000: 7_000, 100_001: 3_000}))
+    assert history.timeline.segments[-1] is not last
+    np.testing.assert_equal(run_now(work), before)
+    np.testing.assert_equal(part.rows.states(), states)
+    assert part.rows.instrument == instrument
 
 
 def test_events_that_come_meanwhile_change_no_answer() -> None:

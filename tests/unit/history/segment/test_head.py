@@ -135,7 +135,7 @@ def test_steps_too_fine_for_64_bits_are_refused_harmlessly(levels: dict[int, int
     hot = hot_of([keyframe({100: 5, **levels}), change(2, 1010, {101: 2})])
     before = run_now(hot.view_at(Millis(1010)))
     with pytest.raises(OverflowError):
-        hot.rescale(Instrument("X", 2, 1))
+        hot.in_steps_of(Instrument("X", 2, 1))
     after = run_now(hot.view_at(Millis(1010)))
     assert after.prices.tolist() == before.prices.tolist()
     assert after.quantities.tolist() == before.quantities.tolist()

@@ -13,6 +13,7 @@ from chronobook_server.domain.cooperative import run_now
 from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Record, Update
+from chronobook_server.domain.scales import finer
 from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
 from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.segment import ordering
@@ -91,7 +92,7 @@ def test_all_answers_are_those_of_brute_force(seed: int, segment_events: int) ->
         form = FORMS[random.choice(tuple(FORMS))]
         segment = form(each)
         assert (segment.end, segment.ended_by, segment.continued) == (each.end, each.ended_by, each.continued)
-        factors = each.instrument.factors_to(finest)
+        factors = finer(each.instrument, finest)
         if factors != (1, 1):
             # Its own steps are coarser: compare by the exchange's numbers.
             plain = plain.coarser(*factors)
@@ -132,7 +133,7 @@ def test_a_segment_that_grows_answers_for_what_it_holds() -> None:
             case RangeWidened():
                 growing.widen(record)
             case InstrumentChanged(instrument):
-                growing.rescale(instrument)
+                growing = growing.in_steps_of(instrument)
         if number % 7 == 0:
             plain = PlainSegment.of(stream[: number + 1], growing.instrument)
             check(growing, plain, {growing.start, growing.last_time}, sorted(plain.prices)[::4])

@@ -1,20 +1,16 @@
 import copy
 import errno
 from dataclasses import replace
-from decimal import Context, Decimal
+from decimal import Context
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from chronobook_server.book.order_book import OrderBook
 from chronobook_server.book.sync import segment_grid
-from chronobook_server.domain.cooperative import run_now
 from chronobook_server.domain.coverage import Cause, Interval, KnownRange
 from chronobook_server.domain.errors import BeforeHistory
-from chronobook_server.domain.instrument import FinerThanScale, Instrument, LevelReader, MalformedDecimal
-from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged, Keyframe, Update
-from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
+from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.records import BestPrices, Gap, Keyframe, Update
+from chronobook_server.domain.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.format import segment_layout
 from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.segment.cache import CacheBudget
@@ -261,135 +257,3 @@ def test_a_keyframe_is_wanted_once_a_second_while_writing_fails() -> None:
             wanted.append(time)
             made.append(keyframe(number, time))
     assert wanted == [1600, 2600, 3600, 4600, 5600]
-
-
-def test_an_old_number_without_room_starts_a_coarser_segment() -> None:
-    files = MemoryFiles()
-    made = memory_history(files=files)
-    huge = MAX_STEPS // 5
-    for record in (keyframe(1, 500, {100: huge}), change(2, 600, {100: 4}), change(3, 650)):
-        made.append(record)
-    before = [quantity(made, 100, time) for time in (500, 600, 650)]
-    made.append(InstrumentChanged(Instrument("X", 1, 1)))
-    assert (before, [quantity(made, 100, time) for time in (500, 600, 650)]) == ([huge, 4, 4], [huge * 10, 40, 40])
-    made.append(change(4, 700, {100: 45}))
-    made.append(change(5, 800, {100: 46}))
-    for history in (made, memory_history(files=files, cache_budget=CacheBudget())):
-        assert [quantity(history, 100, time) for time in (500, 600, 699, 700, 799)] == [huge * 10, 40, 40, 45, 45]
-        assert run_now(history.book_at(Millis(500))).quantities.tolist() == [huge * 10]
-        assert history.point_at(Price(100), Millis(700))[:2] == (45, None)
-        page = run_now(history.best_between(Millis(500), Millis(799), limit=100))
-        assert page.rows.best[0].tolist() == [100, huge * 10, 0, 0]
-        rows = run_now(history.changes_of(Price(100), Millis(0), Millis(799), limit=100)).rows
-        assert rows.quantities.tolist() == [40, 45]
-        assert history.segments == 2
-        assert [interval.start for interval in history.coverage()] == [500]
-    assert made.gaps() == []
-
-
-def test_finer_steps_in_a_millisecond_cost_a_gap_without_room() -> None:
-    made = memory_history()
-    for record in (keyframe(1, 500, {100: MAX_STEPS // 5}), change(2, 600, {100: 4})):
-        made.append(record)
-    made.append(InstrumentChanged(Instrument("X", 1, 1)))
-    made.append(change(3, 600, {100: 45}))
-    assert error_of(made) == "history is not being written: two events of one millisecond share no scale of X"
-    assert [gap.cause for gap in made.gaps()] == [Cause.DISK]
-    assert made.claim_restart(Millis(1600))
-    made.append(replace(keyframe(4, 1600, {100: 45}), instrument=Instrument("X", 1, 1)))
-    made.append(change(5, 1700, {100: 46}))
-    assert (error_of(made), quantity(made, 100, 1600)) == (None, 45)
-
-
-def test_an_epoch_in_coarser_steps_is_answered_in_the_finest() -> None:
-    files = MemoryFiles()
-    made = memory_history(files=files)
-    for record in (replace(keyframe(1, 500, {100: 5}), instrument=Instrument("X", 1, 3)), change(2, 600, {100: 4})):
-        made.append(record)
-    made.append(Gap(Millis(600), UpdateId(2), Cause.DISCONNECT))
-    for record in (keyframe(7, 1500, {100: 6}), change(8, 1600)):
-        made.append(record)
-    made.append(Gap(Millis(1600), UpdateId(8), Cause.DISCONNECT))
-    huge = MAX_STEPS - 1
-    for record in (keyframe(9, 2500, {100: huge}), change(10, 2600, {100: 4}), change(11, 2700)):
-        made.append(record)
-    for history in (made, memory_history(files=files, cache_budget=CacheBudget())):
-        assert history.instrument == Instrument("X", 1, 3)
-        assert [quantity(history, 100, time) for time in (500, 1500, 2500, 2600)] == [
-            5,
-            6000,
-            huge * 1000,
-            4000,
-        ]
-
-
-_QUANTITIES = ("0", "1", "7.5", "60000000000", "46000000000.00000000", "0.00000001", "0.000000000000000001", "3.25")
-_PRICES = ("60000000000", "100", "99.5", "98.125", "0.00000001", "0.000000000000000123")
-_EVENTS = st.lists(
-    st.tuples(st.dictionaries(st.sampled_from(_PRICES), st.sampled_from(_QUANTITIES), max_size=3), st.booleans()),
-    min_size=1,
-    max_size=14,
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(_EVENTS, st.integers(0, 14))
-def test_growth_at_any_point_keeps_every_answer(events: list[tuple[dict[str, str], bool]], reopened: int) -> None:
-    files = MemoryFiles()
-    made = memory_history(files=files, segment_ms=400)
-    reader = LevelReader(Instrument("X"))
-    first = Keyframe(
-        reader.instrument, UpdateId(1), Millis(1000), Millis(1000), Nanos(1), {50: 1}, KnownRange(50, 10**11)
-    )
-    book, now = OrderBook(first), {"50": Decimal(1)}
-    made.append(first)
-    truth: list[tuple[int, dict[str, Decimal]]] = []
-
-    told: dict[tuple[str, int], Decimal | None] = {}
-
-    def check(history: RawHistory) -> None:
-        final = history.complete_to or 0
-        for time, text, expected in ((time, *level) for time, levels in truth for level in levels.items()):
-            if time > final:
-                continue
-            price = history.instrument.price_from_float(float(text))
-            steps = history.level_at(price, Millis(time)).quantity
-            held = None if steps is None else Decimal(steps).scaleb(-history.instrument.quantity_scale, _WIDE)
-            # Of an empty price beyond the bound of finer steps nothing is known from there on.
-            assert held == expected or (held is None and expected == 0 and price >= MAX_STEPS)
-            assert told.setdefault((text, time), held) == held
-            view = run_now(history.book_at(Millis(time)))
-            shown = dict(zip(view.prices.tolist(), view.quantities.tolist(), strict=True))
-            assert shown.get(price, 0) == (steps or 0)
-
-    for number, (event, is_apart) in enumerate(events):
-        levels = list(event.items())
-        try:
-            try:
-                bids = reader.read_bids(levels)
-            except FinerThanScale:
-                grown = reader.grown(levels)
-                book.rescale(grown)
-                reader = LevelReader(grown)
-                made.append(InstrumentChanged(grown))
-                bids = reader.read_bids(levels)
-        except MalformedDecimal:
-            continue  # the event cannot be read, and nothing of it happens
-        time = Millis(1100 + 100 * number + 300 * is_apart)
-        if truth and time <= truth[-1][0]:
-            time = Millis(truth[-1][0] + 1)
-        update_id = UpdateId(book.update_id + 1)
-        changes = book.apply(bids, {}, update_id=update_id, transaction_time=time)
-        made.append(
-            Update(
-                update_id, update_id, UpdateId(update_id - 1), time, time, Nanos(time * 1_000_000), book.best, changes
-            )
-        )
-        now = now | {text: Decimal(held) for text, held in levels}
-        truth.append((time, dict(now)))
-        assert made.gaps() == []
-        check(made)
-        if number == reopened:
-            copied = MemoryFiles()
-            copied.contents = copy.deepcopy(files.contents)
-            check(memory_history(files=copied))

@@ -10,15 +10,13 @@ from chronobook_server.domain.records import Gap, InstrumentChanged, RangeWidene
 from chronobook_server.domain.values import MAX_STEPS, Millis, UpdateId
 from testkit.fakes.memory_files import MemoryFiles, memory_history
 from testkit.harness.epochs import RawHistory
+from tests.unit.history.write.test_growth import TOO_LARGE
 from tests.unit.history.write.test_writer import change, error_of, keyframe, quantity
 
 FINER = InstrumentChanged(Instrument("X", 1, 1))
 # Ten times as much has no room in finer steps.
 HUGE = MAX_STEPS // 5
 WIDER = RangeWidened(Millis(700), UpdateId(2), {30: 2}, KnownRange(20, 150))
-TOO_LARGE = (
-    "history is not being written: the history of X holds a number too large for its decimals (prices 1, quantities 1)"
-)
 
 
 class UnremovableFiles(MemoryFiles):

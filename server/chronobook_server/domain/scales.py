@@ -1,0 +1,95 @@
+"""Scales: the conversion of numbers from the steps of one instrument to those of a finer one.
+
+Each segment, record and message is in steps of one instrument, and each number in it keeps these steps. Only this
+module converts numbers, and its callers are the few places where numbers of two instruments meet:
+
+    - a question, whose price may be finer than the segment that answers it (history/query/finer_segment)
+    - rows of several segments that join in one answer (history/query/pages)
+    - the book, and the state of streams, when the exchange sends a finer text (book/order_book, streaming/broker)
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from chronobook_server.domain.coverage import KnownRange
+from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.values import MAX_STEPS, Price, SignedQuantity
+
+Steps = npt.NDArray[np.int64]
+"""Numbers of steps; Python's integers (dtype object) where old numbers have no room in today's finer steps."""
+
+
+class Finer(NamedTuple):
+    """Numbers of finer steps that make one coarser step, of prices and of quantities.
+
+    The methods return numbers in the finer steps, exactly; they may be more than int64 holds.
+    """
+
+    prices: int
+    quantities: int
+
+    def price(self, price: int) -> Price:
+        """Return a price."""
+        return Price(price * self.prices)
+
+    def quantity(self, quantity: int | None) -> SignedQuantity | None:
+        """Return a quantity, or a difference of two; None if it is unknown."""
+        return None if quantity is None else SignedQuantity(quantity * self.quantities)
+
+    def levels(self, levels: Mapping[int, int]) -> Mapping[int, int]:
+        """Return levels, a price to its signed quantity."""
+        if self is SAME:
+            return levels
+        prices, quantities = self
+        return {price * prices: quantity * quantities for price, quantity in levels.items()}
+
+    def price_column(self, prices: Steps) -> Steps:
+        """Return a column of prices."""
+        return _times(prices, self.prices)
+
+    def quantity_column(self, quantities: Steps) -> Steps:
+        """Return a column of quantities."""
+        return _times(quantities, self.quantities)
+
+    def known_range(self, known_range: KnownRange) -> KnownRange:
+        """Return a known range."""
+        # MAX_STEPS is no price: it marks an open side or an unknown book. No product equals it.
+        ends = (known_range.lowest, known_range.highest)
+        return KnownRange(*(end if end == MAX_STEPS else end * self.prices for end in ends))
+
+
+SAME = Finer(1, 1)
+"""The two instruments have the same scales."""
+
+
+def finer(coarse: Instrument, fine: Instrument) -> Finer:
+    """Return the conversion from an instrument to one that is as fine or finer; `SAME` if their scales are equal."""
+    if coarse is fine:
+        return SAME
+    found = Finer(fine.price_unit // coarse.price_unit, fine.quantity_unit // coarse.quantity_unit)
+    return SAME if found == SAME else found
+
+
+def finest(one: Instrument, *others: Instrument) -> Instrument:
+    """Return the coarsest instrument that holds the numbers of all these."""
+    for other in others:
+        one = one.finer(price_decimals=other.price_scale, quantity_decimals=other.quantity_scale)
+    return shared(one)
+
+
+@lru_cache(None)
+def shared(instrument: Instrument) -> Instrument:
+    """Return the one object of all equal instruments, so that a look-up compares instruments by identity."""
+    return instrument
+
+
+def _times(steps: Steps, factor: int) -> Steps:
+    if factor == 1:
+        return steps
+    if steps.dtype != np.object_ and int(np.abs(steps).max(initial=0)) * factor < MAX_STEPS:
+        return steps * np.int64(factor)
+    return cast(Steps, steps.astype(np.object_) * factor)
