@@ -26,6 +26,7 @@ from chronobook_server.domain.values import Nanos, Price
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.simulator.synthetic import SyntheticMarket
 from chronobook_server.storage.files import DiskFiles
+from chronobook_server.symbols.frame_path import apply_frame
 from chronobook_server.symbols.pipeline import SymbolPipeline
 from chronobook_server.venue.binance_futures.frames import decode_frame, decode_snapshot
 from testkit.fakes.memory_files import PatientSealer
@@ -84,10 +85,13 @@ def synchronise(lines: list[Line], take: Callable[[Record], None] = lambda _: No
             snapshot = decode_snapshot(body, limit=1000, receive_time=Nanos(received))
             outputs = sync.receive_snapshot(wanted.number, snapshot)
         else:
-            decoded = decode_frame(body, Nanos(received))
-            if decoded is None:
-                continue
-            outputs = sync.receive_update(decoded[1])
+            plain = sync.receive_frame(body, Nanos(received), apply_frame)
+            if plain is None:
+                decoded = decode_frame(body, Nanos(received))
+                if decoded is None:
+                    continue
+                plain = sync.receive_update(decoded[1])
+            outputs = plain
         for output in outputs:
             assert isinstance(output, Record | BookAdopted), "the recording has no holes"
             if not isinstance(output, BookAdopted):
@@ -112,9 +116,15 @@ def everything(lines: list[Line], watch: Callable[[SymbolPipeline], None] = lamb
                 market.snapshot(wanted.number, decode_snapshot(body, limit=1000, receive_time=Nanos(received)))
                 watch(market)
             else:
-                decoded = decode_frame(body, Nanos(received))
-                if decoded is not None:
-                    market.update(decoded[1])
+                receive(market, body, Nanos(received))
+
+
+def receive(market: SymbolPipeline, frame: bytes, received: Nanos) -> None:
+    """Give a frame to a market as its connections do."""
+    if market.frame(frame, received) is None:
+        decoded = decode_frame(frame, received)
+        if decoded is not None:
+            market.update(decoded[1])
 
 
 def fan_out(lines: list[Line]) -> None:

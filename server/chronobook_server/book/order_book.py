@@ -75,11 +75,11 @@ class OrderBook:
         doubtful_asks = self._remove_levels(emptied_asks, changes, is_bid=False)
         self._find_best()
         # If the market has passed the price, the other side cannot rest there either.
-        passed = [price for price in doubtful_bids if price <= self.best_bid]
-        passed += [price for price in doubtful_asks if price >= self.best_ask]
-        for price in passed:
-            self.observed_prices.add(price)
-            changes[price] = 0
+        if doubtful_bids or doubtful_asks:
+            passed = [price for price in doubtful_bids if price <= self.best_bid]
+            passed += [price for price in doubtful_asks if price >= self.best_ask]
+            self.observed_prices.update(passed)
+            changes.update(dict.fromkeys(passed, 0))
         self.update_id = update_id
         self.transaction_time = transaction_time
         self._view = None

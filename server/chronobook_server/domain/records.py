@@ -78,6 +78,20 @@ class Update:
     changes: Mapping[int, int]
     _columns: LevelColumns | None = field(default=None, init=False, repr=False, compare=False)
 
+    @classmethod
+    def of(cls, event: DepthUpdate, time: Millis, best: BestPrices, changes: Mapping[int, int]) -> "Update":
+        """Return the record of an event at this time, with the book's best prices and changes after it."""
+        return cls(
+            event.first_update_id,
+            event.final_update_id,
+            event.previous_final_update_id,
+            time,
+            event.event_time,
+            event.receive_time,
+            best,
+            changes,
+        )
+
     @property
     def columns(self) -> LevelColumns:
         """The changes as packed columns."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from chronobook_server.book.sync.buffered_events import BufferBudget
+from chronobook_server.book.sync.frame_path import FramePath
 from chronobook_server.book.sync.notices import Output
 from chronobook_server.book.sync.snapshot_policy import SnapshotPolicy
 from chronobook_server.book.sync.stream_merge import StreamMerger
@@ -17,9 +18,10 @@ from chronobook_server.domain.depth import DepthSnapshot, DepthUpdate, SnapshotW
 from chronobook_server.domain.exchange_clock import ExchangeClock
 from chronobook_server.domain.instrument import MalformedDecimal
 from chronobook_server.domain.records import Contract, ContractChanged, Gap
-from chronobook_server.domain.values import Millis, UpdateId
+from chronobook_server.domain.values import Millis, Nanos, UpdateId
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.symbols.facts import SymbolFacts
+from chronobook_server.symbols.frame_path import apply_frame
 from chronobook_server.symbols.publisher import RecordPublisher
 from chronobook_server.symbols.queries import SymbolQueries
 from chronobook_server.symbols.snapshot_requests import SnapshotRequests
@@ -45,6 +47,7 @@ class SymbolPipeline:
         is_named: bool = False,
         synced: Callable[[], None] = lambda: None,
         budget: BufferBudget | None = None,
+        apply_frame: FramePath = apply_frame,
     ) -> None:
         known = history.contracts()
         contract = known[-1].contract if known else Contract("")
@@ -52,6 +55,7 @@ class SymbolPipeline:
         last = None if history.last_time is None else Witness(history.last_time, history.last_received)
         clock = ExchangeClock()
         self._monotonic = monotonic
+        self._apply_frame = apply_frame
         self._facts = SymbolFacts(symbol, monotonic, contract=contract, epoch=history.epoch())
         self._sync = Synchroniser(
             symbol, instrument=history.instrument, last=last, budget=budget, segment_ms=history.segment_ms
@@ -116,6 +120,24 @@ class SymbolPipeline:
 
     # --- events
 
+    def frame(self, frame: bytes | str, receive_time: Nanos, source: int = 0) -> UpdateId | None:
+        """Handle a frame whose event continues the book without a question; return the event's update id.
+
+        None, which changes nothing, for any other frame: it must be decoded, and its event given to `update`.
+        """
+        sync = self._sync
+        if not self._merger.is_at(sync.update_id):
+            return None
+        outputs = sync.receive_frame(frame, receive_time, self._apply_frame)
+        if outputs is None:
+            return None
+        self._progress.event_came()
+        update_id = sync.newest_id
+        self._merger.went_out(source, update_id)
+        self._publisher.take(outputs)
+        self._keep_near()
+        return update_id
+
     def update(self, update: DepthUpdate, source: int = 0) -> None:
         """Handle an event; unreadable levels are counted, and put the book in doubt."""
         self._progress.event_came()
@@ -163,12 +185,11 @@ class SymbolPipeline:
 
     def _keep_near(self) -> None:
         """Ask for a snapshot if prices near the market are about to be unknown."""
+        policy = self._requests.policy
+        if not policy.is_named:
+            return
         book = self._sync.book
-        if (
-            book is not None
-            and not self._sync.is_checking
-            and self._requests.policy.claim_near(book, self._monotonic())
-        ):
+        if book is not None and not self._sync.is_checking and policy.claim_near(book, self._monotonic()):
             self._publisher.take(self._sync.check(Urgency.NEAR))
 
     def tick(self) -> None:

@@ -55,10 +55,10 @@ class RecentChanges:
     def __len__(self) -> int:
         return len(self._events)
 
-    def add(self, update_id: UpdateId, bids: Mapping[int, int], asks: Mapping[int, int]) -> None:
-        """Remember an event that ends at this update id, and forget the oldest one beyond the fixed number."""
+    def add(self, update_id: UpdateId, named: tuple[int, ...]) -> None:
+        """Remember the prices of an event that ends at this update id; forget the oldest beyond the fixed number."""
         events = self._events
-        events.append((update_id, (*bids, *asks)))
+        events.append((update_id, named))
         if len(events) > REMEMBERED_EVENTS:
             self._start = events.popleft()[0]
 

@@ -12,6 +12,7 @@ from chronobook_server.book.sync.seen_events import REMEMBERED, SeenEvents
 from chronobook_server.book.sync.time_belief import TimeBelief, Verdict, Witness, agree, confirmed, follows, witness
 from chronobook_server.book.sync.transitions import Input, relation_to_event, relation_to_snapshot
 from chronobook_server.domain.depth import DepthSnapshot, DepthUpdate
+from chronobook_server.domain.records import Update
 from chronobook_server.domain.trouble import Trouble, TroubleKind
 from chronobook_server.domain.values import SLACK_MS, Millis, Nanos, UpdateId
 
@@ -36,7 +37,7 @@ class Chain:
         self.is_ahead = False  # whether events came before the epoch's snapshot, and none has reached it yet
         self.troubles: list[Trouble] = []
         self._belief = TimeBelief(last)
-        self._newest_id = UpdateId(0)  # final id of the last event applied, of any epoch
+        self.newest_id = UpdateId(0)  # final id of the last event applied, of any epoch
         self._applied: deque[tuple[UpdateId, Millis]] = deque(maxlen=_APPLIED)  # after the epoch's snapshot
         self._epoch: tuple[UpdateId, Millis, Nanos] | None = None  # id and times of the last snapshot that was adopted
         self._refused: deque[Witness] = deque(maxlen=2)  # times of the last snapshots that were not believed
@@ -47,15 +48,20 @@ class Chain:
         """The newest believed time, which bounds all later ones from below."""
         return self._belief.time
 
+    @property
+    def latest(self) -> Millis:
+        """The latest time of the next event that needs no witness, while no event is in doubt; 0 before the first."""
+        return Millis(0) if self.started is not None else Millis(self._belief.time + SLACK_MS)
+
     def tell(self, kind: TroubleKind, reason: str) -> None:
         """Record a fault of a message."""
         self.troubles.append(Trouble(kind, reason))
 
-    def applied(self, update: DepthUpdate, time: Millis) -> None:
+    def applied(self, update: DepthUpdate | Update, time: Millis) -> None:
         """Record an applied event, dated to this time."""
         self.started = None
         self.is_ahead = False
-        self._newest_id = update.final_update_id
+        self.newest_id = update.final_update_id
         self._applied.append((update.final_update_id, time))
         self._belief.believe(time, update.receive_time)
         if time != update.transaction_time:
@@ -230,7 +236,7 @@ class Chain:
         newest = self.buffered_events[-1] if self.buffered_events else None
         is_silent = newest is self._newest_refused
         found = consider(
-            snapshot, self.buffered_events, self._belief, self._newest_id, self._refused, is_silent=is_silent
+            snapshot, self.buffered_events, self._belief, self.newest_id, self._refused, is_silent=is_silent
         )
         if found.objection is None:
             return found.events

@@ -11,7 +11,17 @@ from chronobook_server.book.order_book import OrderBook
 from chronobook_server.book.sync.segment_grid import SegmentGrid
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.depth import DepthUpdate
-from chronobook_server.domain.records import Cut, EpochBegan, Gap, Keyframe, Record, Resumed, Suspended, epoch_start
+from chronobook_server.domain.records import (
+    Cut,
+    EpochBegan,
+    Gap,
+    Keyframe,
+    Record,
+    Resumed,
+    Suspended,
+    Update,
+    epoch_start,
+)
 from chronobook_server.domain.values import Millis
 
 
@@ -53,15 +63,25 @@ class Epochs:
         # T never runs backwards in the records, also if the exchange's clock does.
         time = max(update.transaction_time, self.newest)
         if self.unconfirmed is None:
-            if time < self._start:
-                time = self._start
-            start = self._grid.cut_before(time, self.last_time or time)
-            return (None if start is None else Cut(start)), time
+            time = max(time, self._start)
+            return self.cut_before(time), time
         start = epoch_start(self.unconfirmed, replace(update, transaction_time=time), self.last_time)
         return EpochBegan(start, self.unconfirmed, self._gap), max(time, start)
 
-    def applied(self, record: EpochBegan | Cut | None, update: DepthUpdate, changes: int, book: OrderBook) -> None:
-        """Record an event with so many changes that is in the book now, and the record that `before` returned."""
+    @property
+    def earliest(self) -> Millis:
+        """The earliest time that an event of a confirmed epoch keeps in the records."""
+        return max(self.newest, self._start)
+
+    def cut_before(self, time: Millis) -> Cut | None:
+        """Return the record of a cut that goes before an event of this time, not before `earliest`."""
+        start = self._grid.cut_before(time, self.last_time or time)
+        return None if start is None else Cut(start)
+
+    def applied(
+        self, record: EpochBegan | Cut | None, update: DepthUpdate | Update, changes: int, book: OrderBook
+    ) -> None:
+        """Record an event with so many changes that is in the book now, and the record before its own."""
         self.last_time = book.transaction_time
         if update.transaction_time > self.newest:
             self.newest = update.transaction_time

@@ -9,6 +9,7 @@ from array import array
 import numpy as np
 
 from chronobook_server.domain.depth import DepthUpdate
+from chronobook_server.domain.records import Update
 
 # Events of a symbol: seven minutes of a 100 ms stream in 32 kB. A choice.
 REMEMBERED = 4096
@@ -26,14 +27,15 @@ class SeenEvents:
         self._events = array("q")
         self._next = 0
 
-    def add(self, update: DepthUpdate) -> None:
+    def add(self, update: DepthUpdate | Update) -> None:
         """Remember an event, in place of the oldest one if there is no room."""
         event = _key(update) << 32 | update.transaction_time & _LOW
-        if self._next < len(self._events):
-            self._events[self._next] = event
+        place = self._next
+        if place < len(self._events):
+            self._events[place] = event
         else:
             self._events.append(event)
-        self._next = (self._next + 1) % REMEMBERED
+        self._next = (place + 1) % REMEMBERED
 
     def __contains__(self, update: DepthUpdate) -> bool:
         """Return whether this event is among those remembered."""
@@ -42,5 +44,5 @@ class SeenEvents:
         return bool((((times - update.transaction_time) & _LOW) < _HALF).any())
 
 
-def _key(update: DepthUpdate) -> int:
+def _key(update: DepthUpdate | Update) -> int:
     return hash((update.first_update_id, update.final_update_id, update.previous_final_update_id)) & (_HALF - 1)

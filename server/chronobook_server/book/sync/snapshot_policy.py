@@ -39,7 +39,7 @@ class SnapshotPolicy:
 
     def __init__(self, audit_seconds: float | None, *, is_named: bool = False) -> None:
         self._audit_seconds = audit_seconds
-        self._is_named = is_named
+        self.is_named = is_named
         # `began` sets the others.
         self._limit: int  # levels a side of the largest snapshot of this epoch; FULL_LIMIT if none brings more
         self._distance: tuple[int, int]  # from the best prices to the edges of the known range, at the last snapshot
@@ -69,7 +69,7 @@ class SnapshotPolicy:
     def _note(self, book: OrderBook, now: float) -> None:
         self._measured_at = now
         self._distance = _distance_to_edges(book)
-        if self._is_named:
+        if self.is_named:
             self._note_near(book)
 
     def _note_near(self, book: OrderBook) -> None:
@@ -96,7 +96,7 @@ class SnapshotPolicy:
 
         Called after every event, because a fast symbol moves far within a second.
         """
-        if not self._is_named:
+        if not self.is_named:
             return False
         known = book.known_range
         below, above = self._least

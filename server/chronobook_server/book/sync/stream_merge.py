@@ -80,6 +80,15 @@ class StreamMerger:
             insort(self._ahead, update, key=lambda held: held.final_update_id)
         return self._settled()
 
+    def is_at(self, update_id: UpdateId) -> bool:
+        """Return whether the merged stream has come to this update id, with no event held back."""
+        return self.passed == update_id and not self._ahead
+
+    def went_out(self, source: int, update_id: UpdateId) -> None:
+        """Record an event of a source that ends at this update id, and that continues the merged stream."""
+        self._newest[source] = self.passed = update_id
+        self._leader = source
+
     def _is_repeated(self, source: int, update: DepthUpdate, before: UpdateId) -> bool:
         """Return whether a lagging source repeats an event that the leading source has brought or lost."""
         goes_on = before < update.final_update_id

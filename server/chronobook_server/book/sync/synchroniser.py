@@ -38,6 +38,7 @@ from chronobook_server.book.sync.audit import (
 from chronobook_server.book.sync.buffered_events import BufferBudget
 from chronobook_server.book.sync.chain import Chain
 from chronobook_server.book.sync.epochs import Epochs
+from chronobook_server.book.sync.frame_path import Applied, Expected, FramePath
 from chronobook_server.book.sync.notices import BookAdopted, BookLost, BookResumed, BookSuspended, Output
 from chronobook_server.book.sync.seen_events import SeenEvents
 from chronobook_server.book.sync.segment_grid import SEGMENT_MS, SegmentGrid
@@ -46,7 +47,7 @@ from chronobook_server.book.sync.transitions import TABLE, Action, Input, State
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.depth import DepthSnapshot, DepthUpdate, SnapshotWanted, TextLevels, Urgency
 from chronobook_server.domain.instrument import FinerThanScale, Instrument, LevelReader, MalformedDecimal
-from chronobook_server.domain.records import Cut, InstrumentChanged, Keyframe, Update
+from chronobook_server.domain.records import Cut, EpochBegan, InstrumentChanged, Keyframe, Update
 from chronobook_server.domain.trouble import Trouble, TroubleKind
 from chronobook_server.domain.values import Nanos, UpdateId
 
@@ -156,6 +157,11 @@ class Synchroniser:
         return UpdateId(0) if self._book is None else self._book.update_id
 
     @property
+    def newest_id(self) -> UpdateId:
+        """Update id of the last event applied, of any epoch; 0 before the first."""
+        return self._chain.newest_id
+
+    @property
     def pending_update_id(self) -> UpdateId:
         """Update id of the snapshot that waits for events; 0 without one."""
         return UpdateId(0) if self._pending_snapshot is None else self._pending_snapshot.last_update_id
@@ -216,6 +222,25 @@ class Synchroniser:
         relation = self._relation(update)
         self._chain.seen_events.add(update)
         self._step(_ON_EVENT, relation, (update, levels))
+        self._compare_pending_snapshot()
+        return self._drain()
+
+    def receive_frame(self, frame: bytes | str, received: Nanos, apply_frame: FramePath) -> list[Output] | None:
+        """Handle a frame whose event continues the book without a question.
+
+        None, which changes nothing, for any other frame: `receive_update` decides about its event.
+        """
+        book, latest = self._book, self._chain.latest
+        if self.state is not State.IN_SYNC or book is None or not latest:
+            return None
+        book_id = book.update_id
+        applied = apply_frame(frame, received, Expected(book_id, self._epochs.earliest, latest), book, self._levels)
+        if applied is None:
+            return None
+        record = applied.record
+        self._received = received
+        self._chain.seen_events.add(record)
+        self._applied(self._epochs.cut_before(record.transaction_time), record, applied, book_id)
         self._compare_pending_snapshot()
         return self._drain()
 
@@ -324,35 +349,34 @@ class Synchroniser:
         update, levels = event
         book = self._book
         assert book is not None
-        epochs = self._epochs
-        before, time = epochs.before(update)
-        if type(before) is Cut:
-            # The state of the machine at a cut must be in the segment that ends there. A held or requested snapshot
-            # of before the cut would add levels that no reader of the segment can derive.
-            self._recent, self._pending_snapshot = RecentChanges(book.update_id), None
+        book_id = book.update_id
+        before, time = self._epochs.before(update)
         try:
             changes = book.apply(*levels, update_id=update.final_update_id, transaction_time=time)
         except CrossedBook as error:
             self._chain.tell(TroubleKind.CROSSED, str(error))
             self._step(_ON_EVENT, Input.CROSSED, event)
             return
-        epochs.applied(before, update, len(changes), book)
+        bids, asks = levels
+        self._applied(before, update, Applied(Update.of(update, time, book.best, changes), (*bids, *asks)), book_id)
+
+    def _applied(
+        self, before: EpochBegan | Cut | None, update: DepthUpdate | Update, applied: Applied, book_id: UpdateId
+    ) -> None:
+        """Record an event that is in the book now, which was at `book_id` before."""
+        book, epochs = self._book, self._epochs
+        assert book is not None
+        record, named = applied
+        if type(before) is Cut:
+            # The state of the machine at a cut must be in the segment that ends there. A held or requested snapshot
+            # of before the cut would add levels that no reader of the segment can derive.
+            self._recent, self._pending_snapshot = RecentChanges(book_id), None
+        epochs.applied(before, update, len(record.changes), book)
         self._chain.applied(update, epochs.newest)
-        self._recent.add(update.final_update_id, *levels)
+        self._recent.add(record.final_update_id, named)
         if before is not None:
             self._out.append(before)
-        self._out.append(
-            Update(
-                first_update_id=update.first_update_id,
-                final_update_id=update.final_update_id,
-                previous_final_update_id=update.previous_final_update_id,
-                transaction_time=time,
-                event_time=update.event_time,
-                receive_time=update.receive_time,
-                best=book.best,
-                changes=changes,
-            )
-        )
+        self._out.append(record)
 
     def _hold(self, snapshot: DepthSnapshot) -> None:
         self._awaited, self._pending_snapshot = None, snapshot

@@ -180,8 +180,10 @@ class HeadSegment:
 
     def _add_levels(self) -> None:
         """Begin the levels of the prices that are new."""
+        lowest = max(known_range.lowest for _, known_range in self.ranges)
+        highest = min(known_range.highest for _, known_range in self.ranges)
         for price in self._level_ids.new:
-            inside = self.is_always_in_range(price)
+            inside = lowest <= price <= highest  # in the known range all the time
             known = inside or self._was_named(price)
             if not inside:
                 self.observed_prices.setdefault(price, self.number)

@@ -56,7 +56,7 @@ def test_a_right_book_passes_learns_truth_and_a_wrong_one_fails(seed: int, limit
         event = exchange.event()
         bids, asks = READER.read_bids(event.bids), READER.read_asks(event.asks)
         book.apply(bids, asks, update_id=event.final_update_id, transaction_time=event.transaction_time)
-        recent.add(event.final_update_id, bids, asks)
+        recent.add(event.final_update_id, (*bids, *asks))
     named = recent.named_after(shown.last_update_id)
     assert named is not None
     levels = levels_of(shown)
@@ -91,7 +91,7 @@ def test_what_was_forgotten_cannot_be_compared() -> None:
     recent = RecentChanges(UpdateId(10))
     newest = 10 + 2 * REMEMBERED_EVENTS
     for final in range(11, newest + 1):
-        recent.add(UpdateId(final), {final: 1}, {final + 5000: -1})
+        recent.add(UpdateId(final), (final, final + 5000))
     assert len(recent) == REMEMBERED_EVENTS
     oldest = newest - REMEMBERED_EVENTS
     assert recent.named_after(UpdateId(10)) is None
@@ -108,9 +108,9 @@ def test_what_was_forgotten_cannot_be_compared() -> None:
 def test_before_there_are_too_many_events_nothing_is_forgotten() -> None:
     recent = RecentChanges(UpdateId(0))
     for final in range(1, REMEMBERED_EVENTS + 1):
-        recent.add(UpdateId(final), {final: 1}, {})
+        recent.add(UpdateId(final), (final,))
     assert recent.named_after(UpdateId(0)) == set(range(1, REMEMBERED_EVENTS + 1))
-    recent.add(UpdateId(REMEMBERED_EVENTS + 1), {}, {})
+    recent.add(UpdateId(REMEMBERED_EVENTS + 1), ())
     assert recent.named_after(UpdateId(0)) is None
 
 

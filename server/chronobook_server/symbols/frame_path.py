@@ -1,0 +1,33 @@
+"""Frame path in Python: the one that every machine has, and that other implementations are compared with."""
+
+from chronobook_server.book.order_book import CrossedBook, OrderBook
+from chronobook_server.book.sync.frame_path import Applied, Expected
+from chronobook_server.domain.instrument import FinerThanScale, LevelReader, MalformedDecimal
+from chronobook_server.domain.records import Update
+from chronobook_server.domain.values import Nanos
+from chronobook_server.venue.binance_futures.frames import MalformedFrame, decode_frame
+
+
+def apply_frame(
+    frame: bytes | str, receive_time: Nanos, expected: Expected, book: OrderBook, levels: LevelReader
+) -> Applied | None:
+    """Apply the event of a frame to the book as `FramePath` says."""
+    try:
+        decoded = decode_frame(frame, receive_time)
+    except MalformedFrame:
+        return None
+    if decoded is None:
+        return None
+    symbol, update = decoded
+    if not (
+        update.previous_final_update_id == expected.previous_final_update_id < update.first_update_id
+        and expected.earliest <= update.transaction_time <= expected.latest
+        and symbol == book.instrument.symbol
+    ):
+        return None
+    try:
+        bids, asks = levels.read_bids(update.bids), levels.read_asks(update.asks)
+        changes = book.apply(bids, asks, update_id=update.final_update_id, transaction_time=update.transaction_time)
+    except (MalformedDecimal, FinerThanScale, CrossedBook):
+        return None
+    return Applied(Update.of(update, update.transaction_time, book.best, changes), (*bids, *asks))
