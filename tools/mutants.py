@@ -85,9 +85,9 @@ MUTANTS = (
     ),
     Mutant(
         "the buffer is dropped",
-        "book/sync/synchroniser.py",
-        "        for update in events:\n",
-        "        for update in ():\n",
+        "book/sync/actions.py",
+        "        return events\n",
+        "        return ()\n",
     ),
     Mutant("events are not kept", "book/sync/buffered_events.py", "self._events.append(update)", "pass"),
     Mutant(
@@ -146,7 +146,7 @@ MUTANTS = (
     ),
     Mutant(
         "time runs back at a snapshot",
-        "book/sync/synchroniser.py",
+        "book/sync/actions.py",
         "transaction_time=max(snapshot.transaction_time, self._chain.time),",
         "transaction_time=snapshot.transaction_time,",
     ),
@@ -158,9 +158,9 @@ MUTANTS = (
     ),
     Mutant(
         "a snapshot is compared before the book has come as far",
-        "book/sync/synchroniser.py",
-        "if held.last_update_id > book.update_id:",
-        "if False:",
+        "book/sync/actions.py",
+        "if held is None or held.last_update_id > book.update_id:",
+        "if held is None:",
     ),
     Mutant("removals are forgotten", "book/order_book.py", "                    del levels[price]\n", ""),
     Mutant(
