@@ -15,6 +15,7 @@ import orjson
 import structlog
 
 from benchmarks.limits import Limits
+from chronobook_server.domain.stream_id import StreamId, depth_of
 from chronobook_server.domain.values import Price
 from chronobook_server.symbols.pipeline import SymbolPipeline
 from chronobook_server.venue.feed import Feed, FeedSettings
@@ -71,10 +72,10 @@ async def measure() -> dict[str, Any]:
     assert isinstance(loop, VirtualLoop)
     names = [f"S{number:03d}USDT" for number in range(SYMBOLS)]
     network = DeepBooks(loop, names)
-    markets: dict[str, SymbolPipeline] = {}
+    markets: dict[StreamId, SymbolPipeline] = {}
 
     def add(symbol: str) -> None:
-        markets[symbol] = SymbolPipeline(symbol, memory_history(symbol), monotonic=network.monotonic)
+        markets[depth_of(symbol)] = SymbolPipeline(symbol, memory_history(symbol), monotonic=network.monotonic)
 
     settings = FeedSettings((), all_symbols=True)
     feed = Feed(settings, markets, network, random=Random(2), add=add)

@@ -26,6 +26,7 @@ import uvloop
 from benchmarks import batch
 from benchmarks.limits import Limits
 from chronobook_server.book.sync.segment_grid import SEGMENT_MS
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Nanos
 from chronobook_server.history.directory.data_directory import DataDirectory
 from chronobook_server.history.segment.cache import CacheBudget
@@ -61,7 +62,7 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
     directory = DataDirectory(folder, "bench")
     sealer = SealPool()
     sealing = asyncio.create_task(sealer.run())
-    history = directory.open(day.symbol, sealer, retention_ms=2 * DAY_MS, cache_budget=CacheBudget())
+    history = directory.open(depth_of(day.symbol), sealer, retention_ms=2 * DAY_MS, cache_budget=CacheBudget())
     market = SymbolPipeline(day.symbol, history, monotonic=time.monotonic)
     market.opened()
     wanted = wanted_by(market)

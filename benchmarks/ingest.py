@@ -22,6 +22,7 @@ from chronobook_server.book.sync.synchroniser import Synchroniser
 from chronobook_server.domain.depth import SnapshotWanted
 from chronobook_server.domain.instrument import Instrument, LevelReader
 from chronobook_server.domain.records import Record
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Nanos, Price
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.simulator.synthetic import SyntheticMarket
@@ -145,7 +146,7 @@ def fan_out(lines: list[Line]) -> None:
 def history_on_disk() -> Iterator[SymbolHistory]:
     """Keep a history in files during a block. Segments are not sealed, because that is another process's work."""
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
-        yield SymbolHistory("ETHUSDT", DiskFiles(Path(folder)), PatientSealer(), retention_ms=86_400_000)
+        yield SymbolHistory(depth_of("ETHUSDT"), DiskFiles(Path(folder)), PatientSealer(), retention_ms=86_400_000)
 
 
 def best_of(runs: int, work: Callable[[list[Line]], None], lines: list[Line]) -> float:

@@ -16,6 +16,7 @@ import orjson
 import uvloop
 
 from chronobook_server.book.sync.segment_grid import SEGMENT_MS
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Nanos
 from chronobook_server.history.directory.data_directory import DataDirectory
 from chronobook_server.history.segment.cache import CacheBudget
@@ -38,7 +39,7 @@ async def run(folder: Path, segment_ms: int) -> tuple[list[float], list[float]]:
     sealing = asyncio.create_task(sealer.run())
     directory = DataDirectory(folder, "bench")
     history = directory.open(
-        day.symbol, sealer, retention_ms=86_400_000, cache_budget=CacheBudget(), segment_ms=segment_ms
+        depth_of(day.symbol), sealer, retention_ms=86_400_000, cache_budget=CacheBudget(), segment_ms=segment_ms
     )
     market = SymbolPipeline(day.symbol, history, monotonic=time.monotonic)
     market.opened()

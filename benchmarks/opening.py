@@ -8,6 +8,7 @@ from pathlib import Path
 
 import uvloop
 
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.history.directory.data_directory import DataDirectory
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.runtime.seal_pool import SealPool
@@ -20,7 +21,9 @@ async def measure(folder: Path) -> float:
     sealing = asyncio.create_task(sealer.run())
     start = time.perf_counter()
     directory = DataDirectory(folder, "bench")
-    history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 86_400_000, cache_budget=CacheBudget())
+    history = directory.open(
+        depth_of(CapturedDay.symbol), sealer, retention_ms=2 * 86_400_000, cache_budget=CacheBudget()
+    )
     assert history.complete_to is not None
     history.level_at(history.instrument.price_from_float(2600.0), history.complete_to)
     seconds = time.perf_counter() - start

@@ -19,6 +19,7 @@ import uvloop
 
 from chronobook_server.api.server import Server
 from chronobook_server.domain.cooperative import run_now
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Price
 from chronobook_server.history.directory.data_directory import DataDirectory
 from chronobook_server.history.query.history import SymbolHistory
@@ -48,7 +49,9 @@ async def measure(folder: Path, samples: list[Sample], books: list[BookSample]) 
     sealing = asyncio.create_task(sealer.run())
     with tempfile.TemporaryDirectory() as empty:
         directory = DataDirectory(Path(empty), "bench")
-        nothing = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 24 * HOUR_MS, cache_budget=CacheBudget())
+        nothing = directory.open(
+            depth_of(CapturedDay.symbol), sealer, retention_ms=2 * 24 * HOUR_MS, cache_budget=CacheBudget()
+        )
         server = Server(
             {CapturedDay.symbol: SymbolPipeline(CapturedDay.symbol, nothing, monotonic=time.monotonic).queries}
         )
@@ -57,7 +60,9 @@ async def measure(folder: Path, samples: list[Sample], books: list[BookSample]) 
         before = anonymous_bytes()
         directory.close()
     directory = DataDirectory(folder, "bench")
-    history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 24 * HOUR_MS, cache_budget=CacheBudget())
+    history = directory.open(
+        depth_of(CapturedDay.symbol), sealer, retention_ms=2 * 24 * HOUR_MS, cache_budget=CacheBudget()
+    )
     for _ in history.warm():
         pass
     assert history.complete_to is not None

@@ -23,6 +23,7 @@ import zstandard
 
 from benchmarks.limits import Limits
 from chronobook_server.domain.cooperative import Cooperative
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Nanos
 from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.query.history import SymbolHistory
@@ -51,7 +52,7 @@ _clock = time.thread_time
 
 def opened(folder: Path) -> SymbolHistory:
     """Open the history of a folder."""
-    return SymbolHistory("ETHUSDT", DiskFiles(folder), InlineSealer(), retention_ms=RETENTION_MS)
+    return SymbolHistory(depth_of("ETHUSDT"), DiskFiles(folder), InlineSealer(), retention_ms=RETENTION_MS)
 
 
 def write(folder: Path) -> SymbolHistory:

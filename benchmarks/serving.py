@@ -11,6 +11,7 @@ from pathlib import Path
 import uvloop
 
 from chronobook_server.api.server import Server
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.history.directory.data_directory import DataDirectory
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.runtime.seal_pool import SealPool
@@ -23,7 +24,9 @@ async def serve(folder: Path) -> None:
     sealer = SealPool()
     sealing = asyncio.create_task(sealer.run())
     directory = DataDirectory(folder, "bench")
-    history = directory.open(CapturedDay.symbol, sealer, retention_ms=2 * 86_400_000, cache_budget=CacheBudget())
+    history = directory.open(
+        depth_of(CapturedDay.symbol), sealer, retention_ms=2 * 86_400_000, cache_budget=CacheBudget()
+    )
     for _ in history.warm():
         pass
     server = Server({CapturedDay.symbol: SymbolPipeline(CapturedDay.symbol, history, monotonic=time.monotonic).queries})

@@ -26,6 +26,7 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceStub
 from chronobook_server.api.server import SERVICE, Server
 from chronobook_server.domain.depth import DepthSnapshot, DepthUpdate
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Nanos, UpdateId
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.storage.files import DiskFiles
@@ -42,7 +43,7 @@ class Fed:
     """A market of two levels; each event changes the bid at 99."""
 
     def __init__(self, folder: Path) -> None:
-        history = SymbolHistory("ETHUSDT", DiskFiles(folder), PatientSealer(), retention_ms=86_400_000)
+        history = SymbolHistory(depth_of("ETHUSDT"), DiskFiles(folder), PatientSealer(), retention_ms=86_400_000)
         self.market = SymbolPipeline("ETHUSDT", history, monotonic=time.monotonic)
         self.last, self.time = 1000, 1_700_000_000_000
         self.market.opened()

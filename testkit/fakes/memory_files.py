@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable
 
 from chronobook_server.book.sync.segment_grid import SEGMENT_MS
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.write.seal import SealJob, seal_segment
 from chronobook_server.storage.files import ASIDE, Files, aside_name
@@ -142,7 +143,7 @@ def memory_history(
 ) -> RawHistory:
     """Return a history in memory, that seals on the spot."""
     return RawHistory(
-        symbol,
+        depth_of(symbol),
         MemoryFiles() if files is None else files,
         InlineSealer(),
         retention_ms=retention_ms,

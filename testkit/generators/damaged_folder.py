@@ -8,7 +8,7 @@ from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.sealed import SealedSegment
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles, PatientSealer
-from testkit.generators.stored_histories import SYMBOL, Answer, answer, answers, flipped, opened, records
+from testkit.generators.stored_histories import ORIGIN, Answer, answer, answers, flipped, opened, records
 from testkit.harness.epochs import RawHistory
 
 
@@ -52,19 +52,19 @@ class Folder:
 
     def bounds(self, name: str) -> tuple[int, int]:
         """Return the first instant of a sealed segment, and the first one after it."""
-        segment = SealedSegment(self.files, name, SYMBOL, CacheBudget())
+        segment = SealedSegment(self.files, name, ORIGIN, CacheBudget())
         return segment.start, segment.end
 
     def section(self, name: str, kind: SectionKind) -> segment_layout.Section:
         data = bytes(self.files.contents[name])
-        return segment_layout.read(name, SYMBOL, data, len(data))[1][kind]
+        return segment_layout.read(name, ORIGIN, data, len(data))[1][kind]
 
     def damage(self, name: str, place: int) -> None:
         self.files.contents[name] = flipped(self.files.contents[name], place, place % 8)
 
     def chunks(self, name: str) -> list[tuple[int, int, range]]:
         """Return offset and length of every chunk, and a range that holds its levels' prices."""
-        segment = SealedSegment(self.files, name, SYMBOL, CacheBudget())
+        segment = SealedSegment(self.files, name, ORIGIN, CacheBudget())
         lengths = segment.file.column(SectionKind.CHUNK_LENGTHS).tolist()
         firsts = segment.file.column(SectionKind.CHUNK_LEVELS).tolist()
         prices = segment.file.column(SectionKind.LEVEL_PRICES).tolist()

@@ -14,7 +14,9 @@ from chronobook_server.domain.depth import SnapshotWanted
 from chronobook_server.domain.errors import BeforeHistory, HistoryGap
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Update
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Nanos, Price, UpdateId
+from chronobook_server.history.format.file_origin import Origin
 from chronobook_server.history.format.wal import FILE_HEADER, MAGIC, Start
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.segment.cache import CacheBudget
@@ -28,6 +30,8 @@ from testkit.generators.synchronisers import plain
 from testkit.harness.epochs import Raw, RawHistory
 
 SYMBOL = "X"
+STREAM = depth_of(SYMBOL)
+ORIGIN = Origin(STREAM)
 SEGMENT_MS = 1000
 # Of `round_of`: more than its events take, even if all of them are far apart.
 ROUND_EVENTS = 500
@@ -166,13 +170,13 @@ def sealed_of(
 ) -> SealedSegment:
     """Return the file of a segment."""
     files = files or MemoryFiles()
-    files.write(name, sealed_bytes(hot, "X"))
-    return SealedSegment(files, name, SYMBOL, cache_budget or CacheBudget())
+    files.write(name, sealed_bytes(hot, ORIGIN))
+    return SealedSegment(files, name, ORIGIN, cache_budget or CacheBudget())
 
 
 def opened(files: MemoryFiles, *, retention_ms: int = 3_600_000, sealer: Sealer | None = None) -> RawHistory:
     """Return the history of a folder."""
-    return RawHistory(SYMBOL, files, sealer or InlineSealer(), retention_ms=retention_ms, segment_ms=SEGMENT_MS)
+    return RawHistory(STREAM, files, sealer or InlineSealer(), retention_ms=retention_ms, segment_ms=SEGMENT_MS)
 
 
 def answer(history: SymbolHistory, price: int, time: int) -> Answer:

@@ -12,7 +12,7 @@ import uvloop
 
 from chronobook_server.runtime.seal_pool import SealPool
 from chronobook_server.storage.files import DiskFiles
-from testkit.generators.stored_histories import SEGMENT_MS, SYMBOL, round_of
+from testkit.generators.stored_histories import SEGMENT_MS, STREAM, round_of
 from testkit.harness.epochs import RawHistory
 
 _BREATH = 5
@@ -27,7 +27,7 @@ async def main(folder: Path, number: int) -> None:
     os.write(1, b"0\n")
     sealer = SealPool()
     sealing = asyncio.create_task(sealer.run())
-    history = RawHistory(SYMBOL, DiskFiles(folder), sealer, retention_ms=10**12, segment_ms=SEGMENT_MS)
+    history = RawHistory(STREAM, DiskFiles(folder), sealer, retention_ms=10**12, segment_ms=SEGMENT_MS)
     sealed = asyncio.Event()
     history.tell(sealed.set, lambda _name, _reason: None)
     for place, record in enumerate(round_of(number), 1):

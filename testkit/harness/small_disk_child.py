@@ -11,7 +11,7 @@ from chronobook_server.domain.values import Millis
 from chronobook_server.history.format.wal import read_log
 from chronobook_server.storage.files import DiskFiles
 from testkit.fakes.memory_files import MemoryFiles, PatientSealer, memory_history
-from testkit.generators.stored_histories import SYMBOL, answers, round_of
+from testkit.generators.stored_histories import ORIGIN, STREAM, SYMBOL, answers, round_of
 from testkit.harness.epochs import RawHistory
 
 _BOUND = 30_000
@@ -21,7 +21,7 @@ _SEGMENT_MS = 10**9
 def main(folder: Path) -> None:
     """Fill a file up to the limit, check the history, and continue without the limit."""
     files, sealer = DiskFiles(folder), PatientSealer()
-    history = RawHistory(SYMBOL, files, sealer, retention_ms=10**12, segment_ms=_SEGMENT_MS)
+    history = RawHistory(STREAM, files, sealer, retention_ms=10**12, segment_ms=_SEGMENT_MS)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (_BOUND, hard))
     records = list(round_of(0))
@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
     seen: dict[str, object] = {"sent": len(records), "held": held, "error": history.error}
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     (log,) = files.names()
-    contents = read_log(log, SYMBOL, files.read(log))
+    contents = read_log(log, ORIGIN, files.read(log))
     assert contents is not None
     seen |= {"good_bytes": contents.good_bytes, "log_bytes": files.size(log)}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from chronobook_server.domain.records import EpochBegan, Record, Update
+from chronobook_server.domain.stream_id import StreamId, depth_of
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.write.recovery import LOG_SUFFIX
@@ -73,6 +74,7 @@ class SimServer:
         self.disks: dict[str, MemoryFiles] = {}
         self.applied: dict[str, list[Applied]] = {}
         self.markets: dict[str, SymbolPipeline] = {}
+        self._listeners: dict[StreamId, SymbolPipeline] = {}
         self.damaged: set[str] = set()  # symbols one of whose files was damaged
         self.runs = 0
         self.sealer: SimSealer
@@ -84,7 +86,7 @@ class SimServer:
     def start(self) -> None:
         """Start on the present disk."""
         self.runs += 1
-        self.markets = {}
+        self.markets, self._listeners = {}, {}
         self.network.has_listed = False
         self.sealer = SimSealer(self.network.loop, self._random, self.plan.seal_rates)
         self.sealer.injected = self.network.injected
@@ -99,7 +101,7 @@ class SimServer:
         )
         self.feed = Feed(
             settings,
-            self.markets,
+            self._listeners,
             self.network,
             random=self._random,
             add=self._add,
@@ -122,10 +124,10 @@ class SimServer:
     def _add(self, symbol: str) -> None:
         files = self.disks.setdefault(symbol, MemoryFiles())
         history = WatchedHistory(
-            symbol, files, self.sealer, retention_ms=self.plan.retention_ms, segment_ms=self.plan.segment_ms
+            depth_of(symbol), files, self.sealer, retention_ms=self.plan.retention_ms, segment_ms=self.plan.segment_ms
         )
         history.applied, history.run = self.applied.setdefault(symbol, []), self.runs
-        self.markets[symbol] = SymbolPipeline(
+        self.markets[symbol] = self._listeners[depth_of(symbol)] = SymbolPipeline(
             symbol,
             history,
             monotonic=self.network.monotonic,

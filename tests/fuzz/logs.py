@@ -30,7 +30,7 @@ from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.write import contract_log
 from testkit.fakes.memory_files import MemoryFiles
 from testkit.generators.damaged_folder import Folder
-from testkit.generators.stored_histories import SYMBOL, answer, frames, opened
+from testkit.generators.stored_histories import ORIGIN, answer, frames, opened
 from tests.fuzz.drawn import Drawn
 from tests.fuzz.segments import EXTREMES, flipped
 
@@ -59,7 +59,7 @@ class LogWorld:
     def __init__(self) -> None:
         self.folder = Folder()
         self.log = bytes(self.folder.log)
-        contents = read_log(NAME, SYMBOL, self.log)
+        contents = read_log(NAME, ORIGIN, self.log)
         assert contents is not None
         self.contents = contents
         self.ends = [end for _, end in frames(self.log)]
@@ -80,7 +80,7 @@ def _head() -> bytes:
 
 def _read(log: bytes) -> LogContents | None:
     try:
-        contents = read_log(NAME, SYMBOL, log)
+        contents = read_log(NAME, ORIGIN, log)
     except UnknownFormat:
         return None
     assert contents is None or len(FILE_HEADER) < contents.good_bytes <= len(log)

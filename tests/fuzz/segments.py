@@ -35,7 +35,7 @@ from chronobook_server.history.segment.sealed import SealedSegment
 from chronobook_server.history.write import seal
 from testkit.fakes.memory_files import MemoryFiles
 from testkit.generators.damaged_folder import Folder
-from testkit.generators.stored_histories import SYMBOL, answer, hot_of, opened, records, sealed_of
+from testkit.generators.stored_histories import ORIGIN, answer, hot_of, opened, records, sealed_of
 from tests.fuzz.drawn import Drawn
 
 FLIPPED, FORGED, BYTES = range(3)
@@ -142,7 +142,7 @@ def _ask_damaged(file: bytes, *, answers_are_true: bool) -> None:
     files = MemoryFiles()
     files.contents[NAME] = bytearray(file)
     try:
-        segment = SealedSegment(files, NAME, SYMBOL, CacheBudget())
+        segment = SealedSegment(files, NAME, ORIGIN, CacheBudget())
     except DamagedFile:
         return
     except UnknownFormat:
@@ -210,13 +210,13 @@ def flipped(drawn: Drawn, file: bytes) -> bytes:
 
 def forged(drawn: Drawn, file: bytes) -> bytes:
     """Return a file whose header, table or columns say something else, with checksums that are right."""
-    header, table = segment_layout.read(NAME, SYMBOL, file, len(file))
+    header, table = segment_layout.read(NAME, ORIGIN, file, len(file))
     sections = {
         kind: (each.count, bytes(file[each.offset : each.offset + each.length])) for kind, each in table.items()
     }
     for _ in range(1 + drawn.below(3)):
         _forge_column(drawn, sections)
-    made = bytearray(segment_layout.write(header, sections))
+    made = bytearray(segment_layout.write(header, sections, ORIGIN))
     length = int.from_bytes(made[10:14], "little")
     if drawn.below(2):
         for _ in range(1 + drawn.below(3)):

@@ -5,7 +5,7 @@ from typing import TypeGuard
 # The exchange's longest names have about 20 characters.
 LONGEST_SYMBOL = 64
 # Bytes of a folder's name; most file systems take no longer one.
-_LONGEST_FOLDER = 255
+LONGEST_FOLDER = 255
 LONGEST_TEXT = 200
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -21,7 +21,7 @@ def valid_symbol(name: object) -> TypeGuard[str]:
         and 0 < len(name) <= LONGEST_SYMBOL
         and all(character == "_" or character.isalpha() or character in "0123456789" for character in name)
         and name.lower().upper() == name
-        and len(name.encode()) <= _LONGEST_FOLDER
+        and len(name.encode()) <= LONGEST_FOLDER
     )
 
 

@@ -12,11 +12,13 @@ from urllib.parse import quote
 import structlog
 
 from chronobook_server.config.settings import ALL_SYMBOLS
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import UpdateId
 from chronobook_server.recording.capture_file import CaptureFile, RecordingNetwork
 from chronobook_server.venue.backoff import STRETCH_SECONDS, retry_delay
-from chronobook_server.venue.binance_futures.frames import MalformedFrame, decode_frame, decode_snapshot, depth_stream
+from chronobook_server.venue.binance_futures.frames import MalformedFrame, decode_frame, decode_snapshot
 from chronobook_server.venue.binance_futures.rate_limit import depth_weight
+from chronobook_server.venue.binance_futures.streams import snapshot_path, stream_name
 from chronobook_server.venue.connection_pool import STREAMS_PER_CONNECTION
 from chronobook_server.venue.connector import Connector
 from chronobook_server.venue.feed import SymbolNotListed
@@ -117,7 +119,7 @@ class MarketDataCapture:
             self._await_events(symbols)
 
     def _streams(self, symbol: str) -> tuple[str, str]:
-        return depth_stream(symbol, self._update_speed), f"{symbol.lower()}@bookTicker"
+        return stream_name(depth_of(symbol), self._update_speed), f"{symbol.lower()}@bookTicker"
 
     def _await_events(self, symbols: tuple[str, ...]) -> None:
         self._awaited.update(symbols)
@@ -137,8 +139,11 @@ class MarketDataCapture:
             decoded = decode_frame(frame, self._requests.time())
         except MalformedFrame:
             return
-        if decoded is not None and decoded[0] in self._awaited:
-            symbol, update = decoded
+        if decoded is None:
+            return
+        stream, update = decoded
+        symbol = stream.symbol
+        if symbol in self._awaited and stream == depth_of(symbol):
             self._awaited.discard(symbol)
             self._reach[symbol] = update.previous_final_update_id
             self._due[symbol] = None
@@ -180,7 +185,7 @@ class MarketDataCapture:
         if symbol not in self._due:
             return
         del self._due[symbol]
-        body = await self._requests.get(f"/fapi/v1/depth?symbol={quote(symbol)}&limit={_LIMIT}")
+        body = await self._requests.get(snapshot_path(depth_of(symbol), _LIMIT))
         snapshot = decode_snapshot(body, limit=_LIMIT, receive_time=self._requests.time())
         if snapshot.last_update_id < self._reach[symbol]:
             raise RequestRefused("the snapshot is older than the first event")

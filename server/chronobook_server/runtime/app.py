@@ -18,6 +18,7 @@ import uvloop
 from chronobook_server.api.server import PortInUse, Server
 from chronobook_server.book.sync.buffered_events import BufferBudget
 from chronobook_server.config.settings import ALL_SYMBOLS, DEFAULT_SYMBOL, Address, ServeSettings, is_loopback
+from chronobook_server.domain.stream_id import StreamId, depth_of
 from chronobook_server.domain.symbol_names import one_line
 from chronobook_server.history.directory.data_directory import DirectoryRefused
 from chronobook_server.history.query.history import SymbolHistory
@@ -122,12 +123,12 @@ class Application:
         except DirectoryRefused as error:
             raise StartFailed(str(error)) from error
         self._budget = BufferBudget()
-        self.pipelines: dict[str, SymbolPipeline] = {}
-        self.queries: dict[str, SymbolQueries] = {}  # of every pipeline
-        for symbol, history in self._maintenance.histories.items():
-            self._add_pipeline(symbol, history)
+        self.pipelines: dict[StreamId, SymbolPipeline] = {}
+        self.queries: dict[str, SymbolQueries] = {}  # of the depth of every symbol
+        for stream, history in self._maintenance.histories.items():
+            self._add_pipeline(stream, history)
         # A named symbol whose history cannot be opened is not served; the log says so.
-        self._symbols = tuple(symbol for symbol in settings.symbols if symbol in self.pipelines)
+        self._symbols = tuple(symbol for symbol in settings.symbols if symbol in self.queries)
         self.server = Server(
             self.queries,
             default_symbol=next(iter(self._symbols), DEFAULT_SYMBOL),
@@ -136,18 +137,18 @@ class Application:
             task_error=lambda: self.tasks.error,
         )
 
-    def _add_pipeline(self, symbol: str, history: SymbolHistory) -> None:
+    def _add_pipeline(self, stream: StreamId, history: SymbolHistory) -> None:
         audit = self._settings.audit_interval_ms
         pipeline = SymbolPipeline(
-            symbol,
+            stream.symbol,
             history,
             monotonic=time.monotonic,
             audit_seconds=None if audit is None else audit / 1000,
-            is_named=symbol in self._settings.symbols,
+            is_named=stream.symbol in self._settings.symbols,
             synced=self._synced,
             budget=self._budget,
         )
-        self.pipelines[symbol], self.queries[symbol] = pipeline, pipeline.queries
+        self.pipelines[stream], self.queries[stream.symbol] = pipeline, pipeline.queries
 
     def _synced(self) -> None:
         """Record that a book is in sync."""
@@ -158,7 +159,8 @@ class Application:
     def _add_symbol(self, symbol: str) -> None:
         """Serve another symbol, if its history can be opened."""
         try:
-            self._add_pipeline(symbol, self._maintenance.open(symbol))
+            stream = depth_of(symbol)
+            self._add_pipeline(stream, self._maintenance.open(stream))
         except DirectoryRefused as error:
             log.error("symbol_not_served", symbol=symbol, error=str(error))
 

@@ -9,6 +9,7 @@ from statistics import median_high
 import structlog
 
 from chronobook_server.config.settings import ServeSettings
+from chronobook_server.domain.stream_id import StreamId, StreamKind, depth_of
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.directory.data_directory import DataDirectory, DirectoryRefused, trim
 from chronobook_server.history.directory.unserved import UnservedHistory
@@ -32,9 +33,9 @@ log = structlog.get_logger(__name__)
 
 
 class HistoryMaintenance:
-    """The data directory of a server in use, with the history of each of its symbols. Raises DirectoryRefused.
+    """The data directory of a server in use, with the history of each of its streams. Raises DirectoryRefused.
 
-    A symbol whose history cannot be opened is left out. If that holds for every named symbol, the directory is refused.
+    A stream whose history cannot be opened is left out. If that holds for every named symbol, the directory is refused.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -42,48 +43,49 @@ class HistoryMaintenance:
         self._limit = settings.retention_bytes
         self._sync_seconds = settings.sync_interval_ms / 1000
         self._retention_ms = settings.retention_ms
-        self._sealed_symbols: asyncio.Queue[str] = asyncio.Queue()
+        self._sealed_streams: asyncio.Queue[StreamId] = asyncio.Queue()
         self.sealer = SealPool()
         self.durable_at = time.monotonic()  # all bytes written before this time are durable
         self._tasks: Supervisor | None = None
         self._cache_budget = CacheBudget()
         self.unsealed = self._cache_budget.unsealed
-        self.histories: dict[str, SymbolHistory] = {}
-        self._leftovers: dict[str, UnservedHistory] = {}
-        held = self.directory.symbols() if settings.all_symbols else ()
+        self.histories: dict[StreamId, SymbolHistory] = {}
+        self._leftovers: dict[StreamId, UnservedHistory] = {}
+        named = tuple(map(depth_of, settings.symbols))
+        held = self.directory.streams() if settings.all_symbols else ()
         try:
-            self._open_all((*settings.symbols, *held), named=settings.symbols)
+            self._open_all((*named, *(stream for stream in held if stream.kind is StreamKind.DEPTH)), named=named)
             self._leftovers = self.directory.leftovers(self.histories)
         except BaseException:
             self.directory.close()
             raise
 
-    def _open_all(self, symbols: tuple[str, ...], *, named: tuple[str, ...]) -> None:
-        refused: dict[str, DirectoryRefused] = {}
-        for symbol in dict.fromkeys(symbols):
+    def _open_all(self, streams: tuple[StreamId, ...], *, named: tuple[StreamId, ...]) -> None:
+        refused: dict[StreamId, DirectoryRefused] = {}
+        for stream in dict.fromkeys(streams):
             try:
-                self.open(symbol)
+                self.open(stream)
             except DirectoryRefused as error:
-                refused[symbol] = error
+                refused[stream] = error
         if named and set(named) <= set(refused):
             raise refused[named[0]]
-        for symbol, refusal in refused.items():
-            log.error("history_not_opened", symbol=symbol, reason=str(refusal))
+        for stream, refusal in refused.items():
+            log.error("history_not_opened", symbol=str(stream), reason=str(refusal))
 
-    def open(self, symbol: str) -> SymbolHistory:
-        """Open the history of another symbol. Raises DirectoryRefused."""
+    def open(self, stream: StreamId) -> SymbolHistory:
+        """Open the history of another stream. Raises DirectoryRefused."""
         history = self.directory.open(
-            symbol, self.sealer, retention_ms=self._retention_ms, cache_budget=self._cache_budget
+            stream, self.sealer, retention_ms=self._retention_ms, cache_budget=self._cache_budget
         )
-        self._leftovers.pop(symbol, None)
-        self.histories[symbol] = history
-        history.tell(partial(self._sealed_symbols.put_nowait, symbol), partial(_tell_of_damage, symbol))
+        self._leftovers.pop(stream, None)
+        self.histories[stream] = history
+        history.tell(partial(self._sealed_streams.put_nowait, stream), partial(_tell_of_damage, stream))
         return history
 
     def start(self, tasks: Supervisor) -> None:
         """Start the periodic work, in these tasks."""
-        for symbol in self.histories:
-            self._sealed_symbols.put_nowait(symbol)  # to decode existing segments ahead
+        for stream in self.histories:
+            self._sealed_streams.put_nowait(stream)  # to decode existing segments ahead
         self._tasks = tasks
         tasks.keep("seal", self.sealer.run)
         tasks.keep("sync", self._sync)
@@ -123,9 +125,9 @@ class HistoryMaintenance:
     async def _tend(self) -> None:
         """After each seal, enforce the limit of bytes, and decode recent segments ahead."""
         while True:
-            symbol = await self._sealed_symbols.get()
+            stream = await self._sealed_streams.get()
             self._trim()
-            for _ in self.histories[symbol].warm():
+            for _ in self.histories[stream].warm():
                 await asyncio.sleep(0)
 
     def _trim(self) -> None:
@@ -133,7 +135,7 @@ class HistoryMaintenance:
             trim((*self.histories.values(), *self._leftovers.values()), self._limit)
 
     async def _age(self) -> None:
-        """Expire the segments of symbols without new events, which would otherwise give the time."""
+        """Expire the segments of streams without new events, which would otherwise give the time."""
         while True:
             self.age()
             # A file set aside is dated by its modification time. A thread looks into the folders, because that takes
@@ -160,9 +162,9 @@ class HistoryMaintenance:
             for leftover in self._leftovers.values():
                 leftover.expire(oldest)
         self._trim()
-        for symbol in [symbol for symbol, held in self._leftovers.items() if held.oldest_start() is None]:
-            del self._leftovers[symbol]
-            self.directory.drop_empty(symbol)
+        for stream in [stream for stream, held in self._leftovers.items() if held.oldest_start() is None]:
+            del self._leftovers[stream]
+            self.directory.drop_empty(stream)
 
     async def _watch_directory(self) -> None:
         """Raise DirectoryRefused once this server loses the directory, because two servers must not write to it."""
@@ -189,8 +191,8 @@ class HistoryMaintenance:
             self.directory.close()
 
 
-def _tell_of_damage(symbol: str, name: str, reason: str) -> None:
-    log.error("history_file_unusable", symbol=symbol, file=name, reason=reason)
+def _tell_of_damage(stream: StreamId, name: str, reason: str) -> None:
+    log.error("history_file_unusable", symbol=str(stream), file=name, reason=reason)
 
 
 def _sync(histories: list[SymbolHistory]) -> list[tuple[SymbolHistory, Exception]]:

@@ -94,18 +94,22 @@ class SealPool:
                 self.lost += 1
                 self._discard()
                 log.warning(
-                    "seal_worker_lost", reason=reason, segment=job.job.segment, symbol=job.job.symbol, pause=pause
+                    "seal_worker_lost",
+                    reason=reason,
+                    segment=job.job.segment,
+                    symbol=str(job.job.origin.stream),
+                    pause=pause,
                 )
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_RESTART_SECONDS)
                 continue
             except Exception as fault:
                 # An unexpected exception costs one job its turn, and does not stop the others.
-                log.exception("seal_failed", symbol=job.job.symbol, segment=job.job.segment)
+                log.exception("seal_failed", symbol=str(job.job.origin.stream), segment=job.job.segment)
                 return f"{job.job.segment}: {type(fault).__name__}: {fault}"
             if difference is not None:
                 self.differences += 1
-                log.error("log_differs_from_memory", symbol=job.job.symbol, reason=difference)
+                log.error("log_differs_from_memory", symbol=str(job.job.origin.stream), reason=difference)
             return error
         return f"{job.job.segment}: the process that seals is lost again and again; {reason}"
 
@@ -143,7 +147,7 @@ class SealPool:
         except Exception:
             # An exception in one symbol's history must not stop the sealing of the others.
             self.failed += 1
-            log.exception("seal_result_not_taken", symbol=job.job.symbol, segment=job.job.segment)
+            log.exception("seal_result_not_taken", symbol=str(job.job.origin.stream), segment=job.job.segment)
 
     async def drain(self) -> None:
         """Wait until the queue is empty."""

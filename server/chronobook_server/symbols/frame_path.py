@@ -4,8 +4,11 @@ from chronobook_server.book.order_book import CrossedBook, OrderBook
 from chronobook_server.book.sync.frame_path import Applied, Expected
 from chronobook_server.domain.instrument import FinerThanScale, LevelReader, MalformedDecimal
 from chronobook_server.domain.records import Update
+from chronobook_server.domain.stream_id import StreamKind
 from chronobook_server.domain.values import Nanos
 from chronobook_server.venue.binance_futures.frames import MalformedFrame, decode_frame
+
+_DEPTH = StreamKind.DEPTH
 
 
 def apply_frame(
@@ -18,11 +21,12 @@ def apply_frame(
         return None
     if decoded is None:
         return None
-    symbol, update = decoded
+    stream, update = decoded
     if not (
         update.previous_final_update_id == expected.previous_final_update_id < update.first_update_id
         and expected.earliest <= update.transaction_time <= expected.latest
-        and symbol == book.instrument.symbol
+        and stream.symbol == book.instrument.symbol
+        and stream.kind is _DEPTH
     ):
         return None
     try:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import orjson
 
+from chronobook_server.domain.stream_id import StreamId
 from chronobook_server.venue.backoff import STRETCH_SECONDS
 from chronobook_server.venue.subscription_watchdog import SubscriptionWatchdog
 from chronobook_server.venue.tasks import Tasks
@@ -25,7 +26,7 @@ class Connection:
         self.source = source
         self.opened_at = self.last_frame_at = monotonic()
         self.frames = 0
-        self.watches: dict[str, SubscriptionWatchdog] = {}  # of every subscribed symbol
+        self.watches: dict[StreamId, SubscriptionWatchdog] = {}  # of every subscribed stream
         self.has_ended = asyncio.Event()
         self._socket = socket
         self._monotonic = monotonic

@@ -1,6 +1,6 @@
-"""Connections for a group of symbols: opened, watched, replaced before their lifetime ends, reopened when lost.
+"""Connections for a group of streams: opened, watched, replaced before their lifetime ends, reopened when lost.
 
-A rotation loses no event: the old connection is closed only after the new one brings events, and the symbols' listeners
+A rotation loses no event: the old connection is closed only after the new one brings events, and the streams' listeners
 merge the events of both. With two replicas every stream permanently has two connections.
 """
 
@@ -16,9 +16,11 @@ from urllib.parse import quote
 import structlog
 
 from chronobook_server.domain.coverage import Cause
+from chronobook_server.domain.stream_id import StreamId
 from chronobook_server.venue.backoff import retry_delay
-from chronobook_server.venue.binance_futures.frames import MalformedFrame, MalformedKind, decode_frame, depth_stream
-from chronobook_server.venue.binance_futures.salvage import symbols_in
+from chronobook_server.venue.binance_futures.frames import MalformedFrame, MalformedKind, decode_frame
+from chronobook_server.venue.binance_futures.salvage import streams_in
+from chronobook_server.venue.binance_futures.streams import stream_name
 from chronobook_server.venue.connection import Connection
 from chronobook_server.venue.connector import Connector
 from chronobook_server.venue.snapshot_fetcher import SnapshotFetcher
@@ -76,45 +78,45 @@ class FeedContext:
 
 
 class ConnectionPool:
-    """Up to STREAMS_PER_CONNECTION symbols on `replicas` connections each."""
+    """Up to STREAMS_PER_CONNECTION streams on `replicas` connections each."""
 
     def __init__(self, context: FeedContext, replicas: int) -> None:
-        self.symbols: dict[str, int] = {}  # with the number of events that each has brought
+        self.streams: dict[StreamId, int] = {}  # with the number of events that each has brought
         self.connections: dict[int, Connection] = {}
         self._context = context
         self._replicas = replicas
         self._reading = Tasks()
-        self._has_symbols = asyncio.Event()
+        self._has_streams = asyncio.Event()
 
-    # --- which symbols
+    # --- which streams
 
-    def add(self, symbol: str) -> None:
-        """Add a symbol's stream."""
-        self.symbols[symbol] = 0
-        self._has_symbols.set()
+    def add(self, stream: StreamId) -> None:
+        """Add a stream."""
+        self.streams[stream] = 0
+        self._has_streams.set()
         for connection in self.connections.values():
-            connection.subscribe([self._stream(symbol)])
-            self._begin(connection, symbol)
+            connection.subscribe([self._name(stream)])
+            self._begin(connection, stream)
 
-    def remove(self, symbol: str) -> None:
-        """Remove a symbol's stream."""
-        del self.symbols[symbol]
-        if not self.symbols:
-            self._has_symbols.clear()
+    def remove(self, stream: StreamId) -> None:
+        """Remove a stream."""
+        del self.streams[stream]
+        if not self.streams:
+            self._has_streams.clear()
         for connection in self.connections.values():
-            if connection.watches.pop(symbol, None) is not None:
-                connection.unsubscribe([self._stream(symbol)])
-                self._end(connection, symbol, Cause.NOT_TRADING)
+            if connection.watches.pop(stream, None) is not None:
+                connection.unsubscribe([self._name(stream)])
+                self._end(connection, stream, Cause.NOT_TRADING)
 
-    def _stream(self, symbol: str) -> str:
-        return depth_stream(symbol, self._context.update_speed)
+    def _name(self, stream: StreamId) -> str:
+        return stream_name(stream, self._context.update_speed)
 
-    def _begin(self, connection: Connection, symbol: str) -> None:
-        connection.watches[symbol] = SubscriptionWatchdog(self._context.network.monotonic())
-        self._context.snapshots.guard.do(symbol, "opened", lambda listener: listener.opened(connection.source))
+    def _begin(self, connection: Connection, stream: StreamId) -> None:
+        connection.watches[stream] = SubscriptionWatchdog(self._context.network.monotonic())
+        self._context.snapshots.guard.do(stream, "opened", lambda listener: listener.opened(connection.source))
 
-    def _end(self, connection: Connection, symbol: str, cause: Cause) -> None:
-        self._context.snapshots.guard.do(symbol, "closed", lambda listener: listener.closed(connection.source, cause))
+    def _end(self, connection: Connection, stream: StreamId, cause: Cause) -> None:
+        self._context.snapshots.guard.do(stream, "closed", lambda listener: listener.closed(connection.source, cause))
 
     # --- connections
 
@@ -135,9 +137,9 @@ class ConnectionPool:
         while True:
             delay = retry_delay(attempt, self._context.random.random)
             if attempt > 1:
-                log.info("stream_retry_wait", seconds=round(delay, 1), symbols=len(self.symbols))
+                log.info("stream_retry_wait", seconds=round(delay, 1), symbols=len(self.streams))
             await asyncio.sleep(delay)
-            await self._has_symbols.wait()
+            await self._has_streams.wait()
             attempt += 1
             connection = await self._open(attempt)
             if connection is not None and await self._hold(connection):
@@ -146,8 +148,8 @@ class ConnectionPool:
     async def _open(self, attempt: int) -> Connection | None:
         around = self._context
         # Some symbols have letters outside ASCII.
-        names = "/".join(quote(self._stream(symbol), safe="@") for symbol in self.symbols)
-        symbols = tuple(self.symbols)
+        names = "/".join(quote(self._name(stream), safe="@") for stream in self.streams)
+        streams = tuple(self.streams)
         try:
             socket = await around.connector.open(f"/stream?streams={names}")
         except Unreachable as error:
@@ -157,14 +159,14 @@ class ConnectionPool:
         connection = Connection(next(around.sources), socket, around.network.monotonic)
         around.counts.connects += 1
         self.connections[connection.source] = connection
-        for symbol in symbols:
-            if symbol in self.symbols:
-                self._begin(connection, symbol)
-        late = [self._stream(symbol) for symbol in self.symbols if symbol not in symbols]
+        for stream in streams:
+            if stream in self.streams:
+                self._begin(connection, stream)
+        late = [self._name(stream) for stream in self.streams if stream not in streams]
         if late:
             connection.subscribe(late)
-            for symbol in sorted(self.symbols.keys() - connection.watches.keys()):
-                self._begin(connection, symbol)
+            for stream in sorted(self.streams.keys() - connection.watches.keys()):
+                self._begin(connection, stream)
         self._reading.start(self._read(connection))
         log.info("stream_opened", symbols=len(connection.watches), connection=connection.source)
         return connection
@@ -176,8 +178,8 @@ class ConnectionPool:
         finally:
             await connection.close()
             del self.connections[connection.source]
-            for symbol in connection.watches:
-                self._end(connection, symbol, self._context.cause)
+            for stream in connection.watches:
+                self._end(connection, stream, self._context.cause)
             log.info("stream_ended", connection=connection.source, reason=reason)
 
     async def _hold(self, connection: Connection) -> bool:
@@ -198,7 +200,7 @@ class ConnectionPool:
         attempt = 0
         while not old.has_ended.is_set():
             await asyncio.sleep(retry_delay(attempt, self._context.random.random))
-            await self._has_symbols.wait()
+            await self._has_streams.wait()
             attempt += 1
             new = await self._open(attempt)
             if new is None:
@@ -214,7 +216,7 @@ class ConnectionPool:
         return old
 
     async def _overlap(self, old: Connection, new: Connection) -> None:
-        """Wait until a new connection brings the same events as the old one, for every symbol that is not quiet."""
+        """Wait until a new connection brings the same events as the old one, for every stream that is not quiet."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_OVERLAP_SECONDS):
                 while not (old.has_ended.is_set() or new.has_ended.is_set() or self._is_spliced(new)):  # noqa: ASYNC110
@@ -223,13 +225,13 @@ class ConnectionPool:
     def _is_spliced(self, connection: Connection) -> bool:
         guard = self._context.snapshots.guard
         return all(
-            guard.ask(symbol, lambda listener: listener.is_merged(connection.source)) for symbol in connection.watches
+            guard.ask(stream, lambda listener: listener.is_merged(connection.source)) for stream in connection.watches
         )
 
     # --- frames
 
     def _frame(self, connection: Connection, frame: bytes | str) -> bool:
-        """Handle a frame; return whether it is an event of a subscribed symbol."""
+        """Handle a frame; return whether it is an event of a subscribed stream."""
         around = self._context
         around.counts.frames += 1
         around.counts.frame_bytes += len(frame)
@@ -244,53 +246,50 @@ class ConnectionPool:
             return False
         if decoded is None:
             return False
-        symbol, update = decoded
-        watch = connection.watches.get(symbol)
+        stream, update = decoded
+        watch = connection.watches.get(stream)
         if watch is None:
             return False
-        self.symbols[symbol] += watch.frame(update.final_update_id)
-        around.snapshots.guard.do(symbol, "update", lambda listener: listener.update(update, connection.source))
+        self.streams[stream] += watch.frame(update.final_update_id)
+        around.snapshots.guard.do(stream, "update", lambda listener: listener.update(update, connection.source))
         return True
 
     def _malformed(self, connection: Connection, error: MalformedFrame, frame: bytes | str) -> None:
-        """Notify the symbol of an unreadable frame, or all symbols of the connection if it names none."""
-        named = (error.symbol,) if error.symbol is not None else tuple(symbols_in(frame))
-        known = next((symbol for symbol in named if symbol in connection.watches), None)
-        touched: Iterable[str] = (known,) if known is not None else () if named else tuple(connection.watches)
-        for symbol in touched:
+        """Notify the stream of an unreadable frame, or all streams of the connection if it names none."""
+        named = (error.stream,) if error.stream is not None else tuple(streams_in(frame))
+        known = next((stream for stream in named if stream in connection.watches), None)
+        touched: Iterable[StreamId] = (known,) if known is not None else () if named else tuple(connection.watches)
+        for stream in touched:
             self._context.snapshots.guard.do(
-                symbol, "malformed", lambda listener: listener.malformed(connection.source)
+                stream, "malformed", lambda listener: listener.malformed(connection.source)
             )
         if error.kind not in self._context.malformed_seen:
             self._context.malformed_seen.add(error.kind)
             # Only the first frame of each kind is logged; the metrics count all of them.
-            log.warning(
-                "frame_dropped",
-                reason=error.kind.value, symbols=tuple(touched)[:10],
-            )  # fmt: skip
+            log.warning("frame_dropped", reason=error.kind.value, symbols=tuple(map(str, touched))[:10])
 
     # --- watching
 
-    def _is_behind(self, connection: Connection, symbol: str) -> bool:
-        return self._context.snapshots.guard.ask(symbol, lambda listener: listener.is_behind(connection.source))
+    def _is_behind(self, connection: Connection, stream: StreamId) -> bool:
+        return self._context.snapshots.guard.ask(stream, lambda listener: listener.is_behind(connection.source))
 
     def tick(self, now: float) -> None:
         """Subscribe again to silent streams, and give up silent connections."""
         counts = self._context.counts
         for connection in tuple(self.connections.values()):
-            owing = {symbol for symbol in connection.watches if self._is_behind(connection, symbol)}
+            owing = {stream for stream in connection.watches if self._is_behind(connection, stream)}
             if owing and now - connection.last_frame_at >= _DEAD_SECONDS:
                 counts.silent_connections += 1
                 log.warning("connection_silent", connection=connection.source, symbols=len(owing))
                 connection.give_up()
                 continue
             due = [
-                symbol
-                for symbol, watch in connection.watches.items()
-                if watch.claim_subscription(now, is_owing=symbol in owing)
+                stream
+                for stream, watch in connection.watches.items()
+                if watch.claim_subscription(now, is_owing=stream in owing)
             ]
             if due:
                 counts.resubscriptions += len(due)
-                log.info("streams_silent", connection=connection.source, symbols=due[:10])
-                connection.unsubscribe(map(self._stream, due))
-                connection.subscribe(map(self._stream, due))
+                log.info("streams_silent", connection=connection.source, symbols=list(map(str, due[:10])))
+                connection.unsubscribe(map(self._name, due))
+                connection.subscribe(map(self._name, due))

@@ -1,6 +1,6 @@
 """Feed of market data from the exchange, for a set of symbols that may change.
 
-Each message goes to the `FeedListener` of its symbol, which may return a request for a snapshot. The feed does not
+Each message goes to the `FeedListener` of its stream, which may return a request for a snapshot. The feed does not
 synchronise books: it connects, reads, fetches, waits and tries again. No message can end it.
 """
 
@@ -14,6 +14,7 @@ import structlog
 
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.records import Contract
+from chronobook_server.domain.stream_id import StreamId, depth_of
 from chronobook_server.domain.values import Millis
 from chronobook_server.venue.backoff import retry_delay
 from chronobook_server.venue.binance_futures.contract_list import (
@@ -70,7 +71,7 @@ class FeedSettings:
 
 
 class Feed:
-    """Supplier of every listener until `run` is cancelled. `add` puts the listener of a new symbol into `listeners`.
+    """Supplier of every listener until `run` is cancelled. `add` puts the listeners of a new symbol into `listeners`.
 
     The exchange told an earlier feed to send nothing until `held_until` (Unix seconds). `held` is called when the
     exchange demands that again. `run` can be called once, because it closes the network at its end.
@@ -79,7 +80,7 @@ class Feed:
     def __init__(
         self,
         settings: FeedSettings,
-        listeners: Mapping[str, FeedListener],
+        listeners: Mapping[StreamId, FeedListener],
         network: Network,
         *,
         random: Random,
@@ -101,7 +102,7 @@ class Feed:
             settings.lifetime_seconds, sources=count(1), malformed_seen=set(),
         )  # fmt: skip
         self._doubts = Doubts()
-        self._ended: set[str] = set()  # symbols that are not traded by two lists and by their silent streams
+        self._ended: set[StreamId] = set()  # not traded by two lists and by their silence
         self._is_unsure = False  # whether another list is to come soon
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -139,17 +140,22 @@ class Feed:
         if info.odd_entries:
             log.warning("contract_entries_odd", count=info.odd_entries, symbols=sorted(info.odd)[:10])
         if self._settings.all_symbols:
+            served = self._served()
             for symbol, contract in info.contracts.items():
-                if contract.is_trading and symbol not in self._listeners:
+                if contract.is_trading and symbol not in served:
                     self._begin_to_serve(symbol)
         time = info.server_time or Millis(self._network.time_ns() // 1_000_000)
-        unsaid = info.odd | (self._listeners.keys() - info.contracts.keys() if info.is_partial else set())
-        self._is_unsure = not unsaid.isdisjoint(self._listeners)
-        for symbol in tuple(self._listeners):
-            if symbol in info.odd:
-                self._subscribe(symbol)  # it is listed, and its stream shows whether it is traded
-            elif symbol not in unsaid:
-                self._follow_one(symbol, info.contracts.get(symbol, NOT_LISTED), time)
+        served = self._served()
+        unsaid = info.odd | (served - info.contracts.keys() if info.is_partial else set())
+        self._is_unsure = not unsaid.isdisjoint(served)
+        for stream in tuple(self._listeners):
+            if stream.symbol in info.odd:
+                self._subscribe(stream)  # it is listed, and its stream shows whether it is traded
+            elif stream.symbol not in unsaid:
+                self._follow_one(stream, info.contracts.get(stream.symbol, NOT_LISTED), time)
+
+    def _served(self) -> set[str]:
+        return {stream.symbol for stream in self._listeners}
 
     def _begin_to_serve(self, symbol: str) -> None:
         try:
@@ -157,33 +163,33 @@ class Feed:
         except Exception:
             log.exception("symbol_not_added", symbol=symbol)
 
-    def _follow_one(self, symbol: str, contract: Contract, time: Millis) -> None:
-        pool = next((pool for pool in self.pools if symbol in pool.symbols), None)
+    def _follow_one(self, stream: StreamId, contract: Contract, time: Millis) -> None:
+        pool = next((pool for pool in self.pools if stream in pool.streams), None)
         if contract.is_trading:
-            self._doubts.over(symbol)
-            self._ended.discard(symbol)
+            self._doubts.over(stream)
+            self._ended.discard(stream)
         elif pool is not None:
-            if not self._doubts.is_ended(symbol, pool.symbols[symbol], self._network.monotonic()):
+            if not self._doubts.is_ended(stream, pool.streams[stream], self._network.monotonic()):
                 return
-            log.info("contract_ended", symbol=symbol, status=contract.trading_status)
-            pool.remove(symbol)
-            self._ended.add(symbol)
-        self._list(symbol, contract, time)
+            log.info("contract_ended", symbol=str(stream), status=contract.trading_status)
+            pool.remove(stream)
+            self._ended.add(stream)
+        self._list(stream, contract, time)
         if pool is None and may_be_traded(contract):
-            self._subscribe(symbol)
+            self._subscribe(stream)
         elif not contract.is_trading and pool is not None:
-            self.snapshots.guard.do(symbol, "ended", lambda listener: listener.ended())
+            self.snapshots.guard.do(stream, "ended", lambda listener: listener.ended())
 
-    def _subscribe(self, symbol: str) -> None:
-        """Add a symbol's stream, unless it exists or has ended."""
-        if symbol not in self._ended and all(symbol not in pool.symbols for pool in self.pools):
-            self._group_with_room().add(symbol)
+    def _subscribe(self, stream: StreamId) -> None:
+        """Subscribe to a stream, unless that is done or it has ended."""
+        if stream not in self._ended and all(stream not in pool.streams for pool in self.pools):
+            self._group_with_room().add(stream)
 
-    def _list(self, symbol: str, contract: Contract, time: Millis) -> None:
-        self.snapshots.guard.do(symbol, "listed", lambda listener: listener.listed(contract, time))
+    def _list(self, stream: StreamId, contract: Contract, time: Millis) -> None:
+        self.snapshots.guard.do(stream, "listed", lambda listener: listener.listed(contract, time))
 
     def _group_with_room(self) -> ConnectionPool:
-        pool = next((pool for pool in self.pools if len(pool.symbols) < STREAMS_PER_CONNECTION), None)
+        pool = next((pool for pool in self.pools if len(pool.streams) < STREAMS_PER_CONNECTION), None)
         if pool is None:
             assert self._tasks is not None
             pool = ConnectionPool(self._context, self._settings.connections)
@@ -228,7 +234,7 @@ class Feed:
         if decoded is None:
             return False
         symbol, update_id = decoded
-        self.snapshots.guard.do(symbol, "ticker", lambda listener: listener.ticker(update_id))
+        self.snapshots.guard.do(depth_of(symbol), "ticker", lambda listener: listener.ticker(update_id))
         return True
 
     # --- watching
@@ -250,5 +256,5 @@ class Feed:
             for pool in self.pools:
                 pool.tick(now)
             self.snapshots.guard.mend()
-            for symbol in tuple(self._listeners):
-                self.snapshots.guard.do(symbol, "tick", lambda listener: listener.tick())
+            for stream in tuple(self._listeners):
+                self.snapshots.guard.do(stream, "tick", lambda listener: listener.tick())

@@ -1,4 +1,4 @@
-"""Interface that receives one symbol's market data from the feed."""
+"""Interface that receives one stream's market data from the feed."""
 
 from typing import Protocol
 
@@ -9,9 +9,9 @@ from chronobook_server.domain.values import Millis, UpdateId
 
 
 class FeedListener(Protocol):
-    """Receiver of one symbol's input. Any call may leave requests for snapshots: the feed drains them after each one.
+    """Receiver of one stream's input. Any call may leave requests for snapshots: the feed drains them after each one.
 
-    A `source` tells the streams of a symbol apart.
+    A `source` tells the connections apart that bring the stream.
     """
 
     def drain_requests(self) -> list[SnapshotWanted]:
@@ -48,7 +48,7 @@ class FeedListener(Protocol):
         """Return whether the reply to a request is still of interest."""
 
     def malformed(self, source: int) -> None:
-        """Handle an unreadable frame of this symbol."""
+        """Handle an unreadable frame of this stream."""
 
     def start_over(self) -> None:
         """Forget the book after an exception in a step."""

@@ -4,15 +4,16 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from random import Random
-from urllib.parse import quote
 
 import structlog
 
 from chronobook_server.domain.depth import DepthSnapshot, SnapshotWanted, Urgency
+from chronobook_server.domain.stream_id import StreamId
 from chronobook_server.domain.values import Nanos
 from chronobook_server.venue.backoff import retry_delay
 from chronobook_server.venue.binance_futures.frames import MalformedFrame, decode_snapshot
 from chronobook_server.venue.binance_futures.rate_limit import depth_weight
+from chronobook_server.venue.binance_futures.streams import snapshot_path
 from chronobook_server.venue.listener import FeedListener
 from chronobook_server.venue.listener_guard import ListenerGuard
 from chronobook_server.venue.request_gate import RequestGate, RequestRefused
@@ -34,7 +35,11 @@ class SnapshotFetcher:
     """Fetcher of the snapshots that the listeners want."""
 
     def __init__(
-        self, requests: RequestGate, listeners: Mapping[str, FeedListener], random: Random, preferred: tuple[str, ...]
+        self,
+        requests: RequestGate,
+        listeners: Mapping[StreamId, FeedListener],
+        random: Random,
+        preferred: tuple[str, ...],
     ) -> None:
         self.queue = SnapshotQueue(preferred)
         self.fetched = 0
@@ -43,17 +48,17 @@ class SnapshotFetcher:
         self._requests = requests
         self._random = random
         self._fetching = Tasks()
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._under_way: dict[StreamId, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
 
     def time(self) -> Nanos:
         """Return the Unix time."""
         return self._requests.time()
 
-    def want(self, symbol: str, wanted: SnapshotWanted) -> None:
-        """Queue a request in place of the symbol's last one."""
+    def want(self, stream: StreamId, wanted: SnapshotWanted) -> None:
+        """Queue a request in place of the stream's last one."""
         delay = retry_delay(wanted.attempt, self._random.random, LONGEST_DELAY)
-        self.queue.put(symbol, wanted, self._requests.now() + delay)
+        self.queue.put(stream, wanted, self._requests.now() + delay)
         self._changed.set()
 
     async def run(self) -> None:
@@ -77,10 +82,10 @@ class SnapshotFetcher:
             found = self.queue.first(now)
             if found is None:
                 return self.queue.delay(now)
-            symbol, wanted = found
-            if not self._is_awaited(symbol, wanted):
-                if self.queue.first(now) == found:  # otherwise the symbol started over and queued another request
-                    self.queue.drop(symbol)
+            stream, wanted = found
+            if not self._is_awaited(stream, wanted):
+                if self.queue.first(now) == found:  # otherwise the stream started over and queued another request
+                    self.queue.drop(stream)
                 continue
             limit = limit_for(wanted, self.queue.resyncs(), budget.left(now))
             # A fast symbol may want snapshot after snapshot; lost books must not wait for those.
@@ -88,41 +93,41 @@ class SnapshotFetcher:
             wait = budget.delay(depth_weight(limit), now, kept=kept)
             if wait > 0:
                 return wait
-            self.queue.drop(symbol)
+            self.queue.drop(stream)
             budget.spend(depth_weight(limit), now)
-            before = self._under_way.get(symbol)
+            before = self._under_way.get(stream)
             if before is not None:
                 before.cancel()
-            self._under_way[symbol] = self._fetching.start(self._fetch(symbol, wanted, limit))
+            self._under_way[stream] = self._fetching.start(self._fetch(stream, wanted, limit))
         return None
 
-    def _is_awaited(self, symbol: str, wanted: SnapshotWanted) -> bool:
-        return self.guard.ask(symbol, lambda listener: listener.awaits(wanted.number))
+    def _is_awaited(self, stream: StreamId, wanted: SnapshotWanted) -> bool:
+        return self.guard.ask(stream, lambda listener: listener.awaits(wanted.number))
 
-    async def _fetch(self, symbol: str, wanted: SnapshotWanted, limit: int) -> None:
+    async def _fetch(self, stream: StreamId, wanted: SnapshotWanted, limit: int) -> None:
         try:
-            snapshot = await self._get(symbol, limit)
+            snapshot = await self._get(stream, limit)
         finally:
-            if self._under_way.get(symbol) is asyncio.current_task():
-                del self._under_way[symbol]
+            if self._under_way.get(stream) is asyncio.current_task():
+                del self._under_way[stream]
             self._changed.set()
         if isinstance(snapshot, str):
             self.failed += 1
             self.guard.do(
-                symbol, "snapshot_not_received", lambda listener: listener.snapshot_failed(wanted.number, snapshot)
+                stream, "snapshot_not_received", lambda listener: listener.snapshot_failed(wanted.number, snapshot)
             )
         else:
             self.fetched += 1
-            self.guard.do(symbol, "snapshot", lambda listener: listener.snapshot(wanted.number, snapshot))
+            self.guard.do(stream, "snapshot", lambda listener: listener.snapshot(wanted.number, snapshot))
 
-    async def _get(self, symbol: str, limit: int) -> DepthSnapshot | str:
-        """Return a symbol's snapshot, or the reason why the request brought none."""
+    async def _get(self, stream: StreamId, limit: int) -> DepthSnapshot | str:
+        """Return a stream's snapshot, or the reason why the request brought none."""
         try:
-            body = await self._requests.get(f"/fapi/v1/depth?symbol={quote(symbol)}&limit={limit}")
+            body = await self._requests.get(snapshot_path(stream, limit))
             return decode_snapshot(body, limit=limit, receive_time=self._requests.time())
         except (Unreachable, RequestRefused, MalformedFrame) as error:
-            log.warning("snapshot_not_received", symbol=symbol, error=str(error))
+            log.warning("snapshot_not_received", symbol=str(stream), error=str(error))
             return f"no snapshot came: {error}"
         except Exception:
-            log.exception("snapshot_fetch_failed", symbol=symbol)
+            log.exception("snapshot_fetch_failed", symbol=str(stream))
             return "no snapshot came: a fault of the server"

@@ -6,6 +6,7 @@ The more urgent request goes first, then the symbol that comes first in the sett
 from dataclasses import dataclass
 
 from chronobook_server.domain.depth import SnapshotWanted, Urgency
+from chronobook_server.domain.stream_id import StreamId
 from chronobook_server.venue.binance_futures.rate_limit import SHORTEST_WAIT, depth_weight
 
 # Levels of a side in the largest snapshot of the exchange.
@@ -22,35 +23,35 @@ class _Waiting:
 
 
 class SnapshotQueue:
-    """Waiting requests, one a symbol at most. `preferred` are the symbols that go first, in this order."""
+    """Waiting requests, one a stream at most. `preferred` are the symbols that go first, in this order."""
 
     def __init__(self, preferred: tuple[str, ...] = ()) -> None:
         self._rank = {symbol: rank for rank, symbol in enumerate(preferred)}
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[StreamId, _Waiting] = {}
         self._order = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, symbol: str, wanted: SnapshotWanted, not_before: float) -> None:
-        """Queue a request in place of the symbol's last one; it keeps that one's turn if it is as urgent."""
-        before = self._waiting.get(symbol)
+    def put(self, stream: StreamId, wanted: SnapshotWanted, not_before: float) -> None:
+        """Queue a request in place of the stream's last one; it keeps that one's turn if it is as urgent."""
+        before = self._waiting.get(stream)
         self._order += 1
         keeps = before is not None and before.wanted.urgency == wanted.urgency
         order = before.order if before is not None and keeps else self._order
-        self._waiting[symbol] = _Waiting(wanted, not_before, order)
+        self._waiting[stream] = _Waiting(wanted, not_before, order)
 
-    def drop(self, symbol: str) -> None:
-        """Forget a symbol's request."""
-        self._waiting.pop(symbol, None)
+    def drop(self, stream: StreamId) -> None:
+        """Forget a stream's request."""
+        self._waiting.pop(stream, None)
 
-    def first(self, now: float) -> tuple[str, SnapshotWanted] | None:
+    def first(self, now: float) -> tuple[StreamId, SnapshotWanted] | None:
         """Return the request whose turn it is; None if none is ready."""
-        ready = [(symbol, waiting) for symbol, waiting in self._waiting.items() if waiting.not_before <= now]
+        ready = [(stream, waiting) for stream, waiting in self._waiting.items() if waiting.not_before <= now]
         if not ready:
             return None
-        symbol, waiting = min(ready, key=lambda entry: self._turn(*entry))
-        return symbol, waiting.wanted
+        stream, waiting = min(ready, key=lambda entry: self._turn(*entry))
+        return stream, waiting.wanted
 
     def delay(self, now: float) -> float | None:
         """Return the seconds until a request is ready; None if none waits."""
@@ -63,8 +64,8 @@ class SnapshotQueue:
         """Return the number of waiting requests for books that are out of sync."""
         return sum(waiting.wanted.urgency is Urgency.RESYNC for waiting in self._waiting.values())
 
-    def _turn(self, symbol: str, waiting: _Waiting) -> tuple[int, int, int]:
-        return waiting.wanted.urgency, self._rank.get(symbol, len(self._rank)), waiting.order
+    def _turn(self, stream: StreamId, waiting: _Waiting) -> tuple[int, int, int]:
+        return waiting.wanted.urgency, self._rank.get(stream.symbol, len(self._rank)), waiting.order
 
 
 def limit_for(wanted: SnapshotWanted, resyncs: int, left: int) -> int:

@@ -10,7 +10,9 @@ import pytest
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.domain.records import Update
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis
+from chronobook_server.history.format.file_origin import Origin
 from chronobook_server.history.format.wal import encoded_log, read_log
 from chronobook_server.simulator import Simulator
 from testkit.generators.stored_histories import flipped, of_version_1
@@ -124,14 +126,16 @@ async def test_an_old_event_ten_minutes_ahead_costs_no_book(tmp_path: Path, star
 
 def wild(path: Path, ahead: int) -> None:
     """Make a log as an old server wrote it, whose event number 4 was ahead: those that follow were raised."""
-    contents = read_log(path.name, "BTCUSDT", path.read_bytes())
+    contents = read_log(path.name, Origin(depth_of("BTCUSDT")), path.read_bytes())
     assert contents is not None
     updates = [entry for entry in contents.entries if isinstance(entry, Update)]
     updates[4].event_time = Millis(updates[4].event_time + ahead)
     ahead += updates[4].transaction_time
     for update in updates[4:]:
         update.transaction_time = Millis(max(update.transaction_time, ahead))
-    path.write_bytes(of_version_1(encoded_log(contents.start, contents.entries, "BTCUSDT", exchange_of(path))))
+    path.write_bytes(
+        of_version_1(encoded_log(contents.start, contents.entries, Origin(depth_of("BTCUSDT"), exchange_of(path))))
+    )
 
 
 def exchange_of(path: Path) -> str:

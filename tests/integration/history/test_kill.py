@@ -15,7 +15,7 @@ from chronobook_server.domain.coverage import Cause
 from chronobook_server.storage.files import DiskFiles, Files
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles
 from testkit.generators.captures import ROOT
-from testkit.generators.stored_histories import ROUND_EVENTS, ROUND_MS, SEGMENT_MS, SYMBOL, answers, round_of
+from testkit.generators.stored_histories import ROUND_EVENTS, ROUND_MS, SEGMENT_MS, STREAM, answers, round_of
 from testkit.harness import ingest_child
 from testkit.harness.epochs import RawHistory
 from testkit.harness.waiting import PATIENCE
@@ -57,7 +57,7 @@ def killed(folder: Path, number: int, after: int, wait: float = 0) -> int:
 
 
 def opened(files: Files) -> RawHistory:
-    return RawHistory(SYMBOL, files, InlineSealer(), retention_ms=10**12, segment_ms=SEGMENT_MS)
+    return RawHistory(STREAM, files, InlineSealer(), retention_ms=10**12, segment_ms=SEGMENT_MS)
 
 
 def looked_at(folder: Path) -> RawHistory:

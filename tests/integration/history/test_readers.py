@@ -16,7 +16,7 @@ from chronobook_server.runtime.seal_pool import SealPool
 from chronobook_server.storage.files import DiskFiles
 from chronobook_server.system.time_slices import run_cooperatively
 from testkit.fakes.memory_files import memory_history
-from testkit.generators.stored_histories import PRICES, SEGMENT_MS, SYMBOL, round_of
+from testkit.generators.stored_histories import PRICES, SEGMENT_MS, STREAM, SYMBOL, round_of
 from testkit.harness.epochs import RawHistory
 from testkit.harness.sealing import sealing
 
@@ -113,7 +113,7 @@ async def test_readers_are_not_hurt_by_cuts_seals_and_drops(tmp_path: Path) -> N
 async def read_all_the_time(sealer: SealPool, folder: Path) -> None:
     # So little memory that decoded parts are evicted all the time.
     history = RawHistory(
-        SYMBOL, DiskFiles(folder), sealer,
+        STREAM, DiskFiles(folder), sealer,
         retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS, cache_budget=CacheBudget(index_bytes=4000, rows_bytes=4000),
     )  # fmt: skip
     reference = memory_history(SYMBOL, retention_ms=10**12, segment_ms=10**9)

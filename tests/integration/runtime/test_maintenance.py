@@ -11,6 +11,7 @@ import pytest
 from chronobook_server.config.settings import Address, ServeSettings
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.records import Gap
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.history.directory.data_directory import DirectoryRefused
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.runtime import maintenance as archive_module
@@ -23,6 +24,7 @@ from testkit.harness.waiting import PATIENCE
 from testkit.harness.whole_system import until
 
 SYMBOL = "X"
+STREAM = depth_of(SYMBOL)
 
 
 def settings(folder: Path, *, retention_bytes: int | None = None) -> ServeSettings:
@@ -64,22 +66,22 @@ async def started(made: HistoryMaintenance, tasks: Supervisor | None = None) -> 
 async def test_written_history_is_sealed_at_the_end_and_there_again(tmp_path: Path) -> None:
     first = HistoryMaintenance(settings(tmp_path))
     async with started(first):
-        history = first.histories[SYMBOL]
+        history = first.histories[STREAM]
         fill(history, range(2))
         held = history.coverage()
         with pytest.raises(DirectoryRefused, match="in use by another server"):
             HistoryMaintenance(settings(tmp_path))
     assert {path.suffix for path in (tmp_path / SYMBOL).iterdir()} == {".seg"}
     second = HistoryMaintenance(settings(tmp_path))
-    assert second.histories[SYMBOL].coverage() == held
-    assert second.histories["Y"].coverage() == []
+    assert second.histories[STREAM].coverage() == held
+    assert second.histories[depth_of("Y")].coverage() == []
     await second.stop()
 
 
 async def test_bytes_stay_within_their_bound_as_segments_are_sealed(tmp_path: Path) -> None:
     made = HistoryMaintenance(settings(tmp_path, retention_bytes=40_000))
     async with started(made):
-        history = made.histories[SYMBOL]
+        history = made.histories[STREAM]
         fill(history, range(8))
         assert history.size_bytes > 40_000
         await until(lambda: history.unsealed == 0 and history.size_bytes <= 40_000 + newest_bytes(history))
@@ -94,7 +96,7 @@ def newest_bytes(history: SymbolHistory) -> int:
 
 async def test_a_log_that_cannot_be_made_durable_stops_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = HistoryMaintenance(replace(settings(tmp_path), sync_interval_ms=1))
-    history = made.histories[SYMBOL]
+    history = made.histories[STREAM]
     fill(history, range(1))
 
     def refuse() -> None:
@@ -110,7 +112,7 @@ async def test_a_log_that_cannot_be_made_durable_stops_history(tmp_path: Path, m
 
 async def test_what_is_sealed_is_unpacked_ahead(tmp_path: Path) -> None:
     made = HistoryMaintenance(settings(tmp_path))
-    fill(made.histories[SYMBOL], range(2))
+    fill(made.histories[STREAM], range(2))
     await made.stop()
     again = HistoryMaintenance(settings(tmp_path))
     memory = again._cache_budget.rows
@@ -127,7 +129,7 @@ async def test_a_fault_in_any_of_its_works_ends_none_of_them(
     monkeypatch.setattr(tasks_module, "_SHORTEST_PAUSE", 0.001)
     monkeypatch.setattr(archive_module, "_RETRY_SECONDS", 0.001)
     made = HistoryMaintenance(replace(settings(tmp_path, retention_bytes=40_000), sync_interval_ms=1))
-    history, tasks = made.histories[SYMBOL], Supervisor()
+    history, tasks = made.histories[STREAM], Supervisor()
     faults = 0
 
     def fail(*_: object) -> None:
@@ -175,8 +177,8 @@ async def test_a_history_that_fails_to_sync_keeps_no_other_from_it(
     def fail() -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(made.histories[SYMBOL], "sync", fail)
-    monkeypatch.setattr(made.histories["Y"], "sync", lambda: synced.append("Y"))
+    monkeypatch.setattr(made.histories[STREAM], "sync", fail)
+    monkeypatch.setattr(made.histories[depth_of("Y")], "sync", lambda: synced.append("Y"))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         await made._sync_all()
     assert synced == ["Y"]
@@ -204,7 +206,7 @@ async def test_the_directory_is_watched_and_its_loss_ends_the_server(
 async def test_one_bad_history_costs_its_symbol_and_all_cost_the_start(tmp_path: Path) -> None:
     (tmp_path / SYMBOL).write_text("mine")
     made = HistoryMaintenance(settings(tmp_path))
-    assert list(made.histories) == ["Y"]
+    assert list(made.histories) == [depth_of("Y")]
     await made.stop()
     (tmp_path / "Y").rmdir()
     (tmp_path / "Y").write_text("mine")
@@ -216,7 +218,7 @@ async def left_behind(folder: Path, symbol: str, rounds: range) -> None:
     """Leave the folder of a symbol that is not named any more."""
     made = HistoryMaintenance(replace(settings(folder), symbols=(symbol,)))
     async with started(made):
-        fill(made.histories[symbol], rounds)
+        fill(made.histories[depth_of(symbol)], rounds)
 
 
 @pytest.mark.parametrize("is_all", [False, True])
@@ -229,17 +231,17 @@ async def test_leftovers_of_symbols_without_events_age_out(tmp_path: Path, is_al
         (tmp_path / "OLD" / "000000001020000.wal").write_bytes(b"a log that nobody reads any more")
     made = HistoryMaintenance(replace(settings(tmp_path), retention_ms=200_000, all_symbols=is_all))
     async with started(made):
-        assert "lost+found" not in made.histories
-        assert ("OLD" in made.histories) == is_all
-        fill(made.histories[SYMBOL], range(5, 6))
-        fill(made.histories["Y"], range(5, 6))
-        await until(lambda: made.histories[SYMBOL].unsealed == 0)
+        assert "lost+found" not in map(str, made.histories)
+        assert (depth_of("OLD") in made.histories) == is_all
+        fill(made.histories[STREAM], range(5, 6))
+        fill(made.histories[depth_of("Y")], range(5, 6))
+        await until(lambda: made.histories[STREAM].unsealed == 0)
         made.age()
         assert not list((tmp_path / "OLD").glob("0*"))
         assert list((tmp_path / "RECENT").glob("*.seg"))
         if is_all:
-            assert made.histories["OLD"].coverage() == []
-            assert made.histories["OLD"].newest_state() is None
+            assert made.histories[depth_of("OLD")].coverage() == []
+            assert made.histories[depth_of("OLD")].newest_state() is None
         else:
             assert not (tmp_path / "OLD").exists()
     assert (tmp_path / "lost+found" / "mine").read_text() == "mine"
@@ -251,13 +253,13 @@ async def test_leftovers_of_unnamed_symbols_count_and_go_first(
     await left_behind(tmp_path, "OLD", range(4))
     made = HistoryMaintenance(settings(tmp_path, retention_bytes=1_000_000))
     async with started(made):
-        fill(made.histories[SYMBOL], range(5, 7))
-        await until(lambda: made.histories[SYMBOL].unsealed == 0)
-        held = made.histories[SYMBOL].oldest_start()
-        made._limit = made.histories[SYMBOL].size_bytes + 1
+        fill(made.histories[STREAM], range(5, 7))
+        await until(lambda: made.histories[STREAM].unsealed == 0)
+        held = made.histories[STREAM].oldest_start()
+        made._limit = made.histories[STREAM].size_bytes + 1
         made.age()
         assert not (tmp_path / "OLD").exists()
-        assert made.histories[SYMBOL].oldest_start() == held
+        assert made.histories[STREAM].oldest_start() == held
 
 
 async def test_old_set_aside_files_go_and_nothing_else_there(tmp_path: Path) -> None:
@@ -293,7 +295,7 @@ async def test_set_aside_files_count_as_bytes_and_the_oldest_go_first(tmp_path: 
     mine.write_text("x" * 5000)
     os.utime(mine, (1, 1))
     async with started(made):
-        held = [made.histories[SYMBOL].size_bytes, *(each.size_bytes for each in made._leftovers.values())]
+        held = [made.histories[STREAM].size_bytes, *(each.size_bytes for each in made._leftovers.values())]
         made._limit = sum(held) + 3500
         room = made._room()
         assert room == 3500
@@ -303,4 +305,7 @@ async def test_set_aside_files_count_as_bytes_and_the_oldest_go_first(tmp_path: 
         assert made._room() == 0
         made.directory.drop_aside(0, made._room())
         assert aside(tmp_path) == ["mine.txt"]
-    assert [made.histories[SYMBOL].size_bytes, *(each.size_bytes for each in made._leftovers.values())] == held
+    assert [
+        made.histories[STREAM].size_bytes,
+        *(each.size_bytes for each in made._leftovers.values()),
+    ] == held

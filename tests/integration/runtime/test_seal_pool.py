@@ -14,7 +14,7 @@ from chronobook_server.runtime import seal_pool as module
 from chronobook_server.runtime.seal_pool import SealPool
 from chronobook_server.storage.files import DiskFiles
 from testkit.fakes.memory_files import MemoryFiles, PatientSealer
-from testkit.generators.stored_histories import SEGMENT_MS, SYMBOL, answers, hot_of, opened, records
+from testkit.generators.stored_histories import ORIGIN, SEGMENT_MS, STREAM, answers, hot_of, opened, records
 from testkit.harness.epochs import RawHistory
 from testkit.harness.sealing import sealing
 from testkit.harness.waiting import PATIENCE
@@ -72,7 +72,7 @@ STEPS = ("before the file", "half of the file", "before the rename", "after the 
 def jobs_in(folder: Path) -> tuple[DiskFiles, list[SealJob]]:
     """Return a folder of logs, and the jobs that are to be done there."""
     files, patient = DiskFiles(folder), PatientSealer()
-    history = RawHistory(SYMBOL, files, patient, retention_ms=10**9, segment_ms=SEGMENT_MS)
+    history = RawHistory(STREAM, files, patient, retention_ms=10**9, segment_ms=SEGMENT_MS)
     for record in records(1, events=60):
         history.append(record)
     history.close()
@@ -103,7 +103,7 @@ class Results:
 async def process_of(sealer: SealPool) -> int:
     """Return the process once it serves: it has done a job that cannot succeed."""
     results = Results()
-    job = SealJob("X", "", "1.wal", "no folder/1.seg", hot_of(records(1, events=3)))
+    job = SealJob(ORIGIN, "1.wal", "no folder/1.seg", hot_of(records(1, events=3)))
     sealer.submit(DiskFiles(Path("/tmp")), job, results.of("none"))
     await results.count(1)
     assert sealer.pid is not None
@@ -142,7 +142,7 @@ async def test_jobs_are_done_in_order_in_another_process(sealer: SealPool, tmp_p
 
 async def test_a_job_that_fails_says_why_and_holds_up_no_other(sealer: SealPool, tmp_path: Path) -> None:
     files, jobs = jobs_in(tmp_path)
-    nowhere = SealJob(SYMBOL, "", jobs[0].log, "no folder/1.seg", jobs[0].hot)
+    nowhere = SealJob(ORIGIN, jobs[0].log, "no folder/1.seg", jobs[0].hot)
     results = Results()
     for job in (nowhere, jobs[1]):
         sealer.submit(files, job, results.of(job.segment))
@@ -255,7 +255,7 @@ async def test_a_process_killed_at_any_step_loses_nothing_nor_restarts(
     if step == "at the cut":
         os.kill(await process_of(sealer), signal.SIGKILL)
     reference = opened(MemoryFiles())
-    history = RawHistory(SYMBOL, files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
+    history = RawHistory(STREAM, files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
     for record in records(1, events=60):
         reference.append(record)
         history.append(record)
@@ -270,14 +270,14 @@ async def test_a_process_killed_at_any_step_loses_nothing_nor_restarts(
     assert answers(history, times) == answers(reference, times), "from the files"
     assert not [name for name in files.names() if name.endswith(".tmp")]
     assert files.aside() == []
-    again = RawHistory(SYMBOL, DiskFiles(tmp_path), PatientSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS)
+    again = RawHistory(STREAM, DiskFiles(tmp_path), PatientSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS)
     assert answers(again, times) == answers(reference, times), "after a restart"
 
 
 async def test_a_damaged_live_log_changes_no_answer_and_is_counted(sealer: SealPool, tmp_path: Path) -> None:
     files = DiskFiles(tmp_path)
     reference = opened(MemoryFiles())
-    history = RawHistory(SYMBOL, files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
+    history = RawHistory(STREAM, files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
     stream = records(1, events=60)
     for number, record in enumerate(stream):
         reference.append(record)
@@ -312,4 +312,4 @@ async def test_when_it_is_cancelled_no_process_is_left(tmp_path: Path) -> None:
 
 async def test_only_a_disk_can_be_sealed_from_another_process(sealer: SealPool) -> None:
     with pytest.raises(AssertionError):
-        sealer.submit(MemoryFiles(), SealJob("X", "", "1.wal", "1.seg", hot_of(records(1, events=3))), print)
+        sealer.submit(MemoryFiles(), SealJob(ORIGIN, "1.wal", "1.seg", hot_of(records(1, events=3))), print)

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from chronobook_server.book.sync.transitions import State
 from chronobook_server.domain.records import Keyframe, Record, Update
+from chronobook_server.domain.stream_id import StreamId, depth_of
 from chronobook_server.simulator import Faults, Simulator
 from chronobook_server.symbols.pipeline import SymbolPipeline
 from chronobook_server.symbols.queries import SymbolQueries
@@ -25,16 +26,18 @@ from testkit.harness.whole_system import until
 async def fed(simulator: Simulator, *symbols: str) -> AsyncIterator[dict[str, SymbolPipeline]]:
     """Run a simulated exchange and a feed for markets of these symbols around a block."""
     await simulator.start()
-    markets = {
-        symbol: SymbolPipeline(symbol, memory_history(symbol), monotonic=time.monotonic)
-        for symbol in symbols or simulator.symbols
-    }
+    markets: dict[str, SymbolPipeline] = {}
+    listeners: dict[StreamId, SymbolPipeline] = {}
 
     def add(symbol: str) -> None:
-        markets[symbol] = SymbolPipeline(symbol, memory_history(symbol), monotonic=time.monotonic)
+        market = SymbolPipeline(symbol, memory_history(symbol), monotonic=time.monotonic)
+        markets[symbol] = listeners[depth_of(symbol)] = market
+
+    for symbol in symbols or simulator.symbols:
+        add(symbol)
 
     network = RealNetwork(rest_url=simulator.rest_url, stream_url=simulator.stream_url)
-    feed = Feed(FeedSettings(symbols or tuple(simulator.symbols)), markets, network, random=Random(1), add=add)
+    feed = Feed(FeedSettings(symbols or tuple(simulator.symbols)), listeners, network, random=Random(1), add=add)
     task = asyncio.create_task(feed.run())
     try:
         yield markets

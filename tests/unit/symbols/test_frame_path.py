@@ -79,6 +79,7 @@ REFUSED = {
     "an answer to a subscription": b'{"result":null,"id":1}',
     "another kind of event": frame_of(event()).replace(b"depthUpdate", b"aggTrade"),
     "another symbol": frame_of(event(), symbol="Y", stream="y@depth@100ms"),
+    "another kind of data": frame_of(event(), stream="x@rpiDepth@500ms"),
     "an event of another symbol than its stream": frame_of(event(), symbol="Y"),
     "a hole before it": frame_of(replace(event(), previous_final_update_id=UpdateId(9))),
     "an overlap with the book": frame_of(replace(event(), first_update_id=UpdateId(10))),

@@ -17,6 +17,7 @@ from chronobook_server.domain.depth import DepthUpdate, SnapshotWanted
 from chronobook_server.domain.errors import BeforeHistory, InTheFuture, NotSynced, TooOld
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import Contract, Gap, Record
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.symbols.pipeline import SymbolPipeline
 from chronobook_server.venue.binance_futures.frames import decode_frame, decode_snapshot
@@ -175,7 +176,7 @@ def replay(made: SymbolPipeline, number: int, lines: Iterable[tuple[int, bytes]]
                     yield update.final_update_id, run_now(made.queries.history.book_at(update.transaction_time))
             continue
         decoded = decode_frame(line, Nanos(received))
-        if decoded is None or decoded[0] != made.queries.symbol:
+        if decoded is None or decoded[0] != depth_of(made.queries.symbol):
             continue
         before = made.queries.current_view()
         made.update(decoded[1])

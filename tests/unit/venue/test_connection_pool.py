@@ -5,6 +5,7 @@ from itertools import count
 from random import Random
 
 from chronobook_server.domain.coverage import Cause
+from chronobook_server.domain.stream_id import StreamId, StreamKind, depth_of
 from chronobook_server.venue.connection_pool import ConnectionPool, FeedContext, FeedCounters
 from chronobook_server.venue.connector import Connector
 from chronobook_server.venue.request_gate import RequestGate
@@ -15,6 +16,7 @@ from testkit.fakes.timed_network import NotingListener, SendingSocket, TimedNetw
 from testkit.simulation.virtual_loop import virtually
 
 HOUR = 3600.0
+A, B = map(depth_of, "AB")
 
 
 class Running:
@@ -22,7 +24,7 @@ class Running:
 
     def __init__(self, network: TimedNetwork, names: tuple[str, ...], replicas: int) -> None:
         self.network = network
-        self.listeners = {name: NotingListener() for name in names}
+        self.listeners = {depth_of(name): NotingListener() for name in names}
         snapshots = SnapshotFetcher(RequestGate(network, Random(1), held=lambda _: None), self.listeners, Random(1), ())
         self.counts = FeedCounters()
         self.around = FeedContext(
@@ -45,8 +47,8 @@ class Running:
         while self.network.monotonic() < end:
             self.final += 1
             for socket in self.network.opened:
-                for name in self.listeners:
-                    socket.frames.put_nowait(depth_frame(name, self.final))
+                for stream in self.listeners:
+                    socket.frames.put_nowait(depth_frame(stream.symbol, self.final))
             await asyncio.sleep(pause)
 
 
@@ -55,7 +57,7 @@ async def running(*names: str, replicas: int = 1) -> AsyncIterator[Running]:
     network = TimedNetwork(depth=[ok(snapshot_body(10))])
     run = Running(network, names, replicas)
     for name in names:
-        run.pool.add(name)
+        run.pool.add(depth_of(name))
     task = asyncio.create_task(run.pool.run())
     await asyncio.sleep(1)
     try:
@@ -88,7 +90,7 @@ async def test_a_connection_is_replaced_in_time_by_an_overlapping_one() -> None:
 async def test_a_connection_of_a_quiet_market_is_replaced_all_the_same() -> None:
     async with running("A") as run:
         await asyncio.sleep(HOUR + 20)
-        assert (run.counts.rotations, run.listeners["A"].sources) == (1, {2})
+        assert (run.counts.rotations, run.listeners[A].sources) == (1, {2})
 
 
 @virtually
@@ -97,7 +99,7 @@ async def test_a_failed_replacement_is_retried_beside_the_old_one() -> None:
         run.network.refused_connects = 3
         await run.go_on(HOUR + 60)
         assert run.counts.rotations == 1
-        assert {final for final, _ in run.listeners["A"].got} == set(range(1, run.final + 1))
+        assert {final for final, _ in run.listeners[A].got} == set(range(1, run.final + 1))
 
 
 @virtually
@@ -115,13 +117,13 @@ async def test_a_lost_connection_is_told_with_its_cause_and_reopened() -> None:
 @virtually
 async def test_two_lanes_are_not_replaced_at_once() -> None:
     async with running("A", replicas=2) as run:
-        assert run.listeners["A"].sources == {1, 2}
+        assert run.listeners[A].sources == {1, 2}
         fewest = 2
 
         async def look() -> None:
             nonlocal fewest
             while True:
-                fewest = min(fewest, len(run.listeners["A"].sources))
+                fewest = min(fewest, len(run.listeners[A].sources))
                 await asyncio.sleep(0.5)
 
         looking = asyncio.create_task(look())
@@ -133,26 +135,26 @@ async def test_two_lanes_are_not_replaced_at_once() -> None:
 @virtually
 async def test_symbols_come_and_go_on_a_connection_that_is_up() -> None:
     async with running("A") as run:
-        run.listeners["NEW"] = NotingListener()
-        run.pool.add("NEW")
+        run.listeners[depth_of("NEW")] = NotingListener()
+        run.pool.add(depth_of("NEW"))
         await run.go_on(2)
-        run.pool.remove("A")
-        before = len(run.listeners["A"].got)
+        run.pool.remove(depth_of("A"))
+        before = len(run.listeners[A].got)
         await run.go_on(2)
         assert commands(run.network.opened[0]) == [
             ("SUBSCRIBE", ["new@depth@100ms"]),
             ("UNSUBSCRIBE", ["a@depth@100ms"]),
         ]
-        assert run.listeners["A"].causes == [Cause.NOT_TRADING]
-        assert len(run.listeners["A"].got) == before  # late events have no listener
-        assert len(run.listeners["NEW"].got) >= 3
+        assert run.listeners[A].causes == [Cause.NOT_TRADING]
+        assert len(run.listeners[A].got) == before  # late events have no listener
+        assert len(run.listeners[depth_of("NEW")].got) >= 3
 
 
 @virtually
 async def test_a_silent_stream_is_resubscribed_by_itself() -> None:
     async with running("A", "MUTE") as run:
         listeners, socket = run.listeners, run.network.opened[0]
-        run.listeners["MUTE"].is_owed = True
+        run.listeners[depth_of("MUTE")].is_owed = True
         for final in range(1, 40):
             socket.frames.put_nowait(depth_frame("A", final))
             await asyncio.sleep(1)
@@ -160,13 +162,13 @@ async def test_a_silent_stream_is_resubscribed_by_itself() -> None:
         assert commands(socket)[:2] == [("UNSUBSCRIBE", ["mute@depth@100ms"]), ("SUBSCRIBE", ["mute@depth@100ms"])]
         assert 1 <= run.counts.resubscriptions <= 3
         assert len(run.network.opened) == 1
-        assert len(listeners["A"].got) == 39
+        assert len(listeners[A].got) == 39
 
 
 @virtually
 async def test_an_owing_connection_that_brings_nothing_is_given_up() -> None:
     async with running("A") as run:
-        run.listeners["A"].is_owed = True
+        run.listeners[A].is_owed = True
         for _ in range(35):
             await asyncio.sleep(1)
             run.pool.tick(run.network.monotonic())
@@ -181,12 +183,12 @@ async def test_bad_frames_count_in_place_and_our_fault_starts_over() -> None:
         socket.frames.put_nowait(b"{")
         socket.frames.put_nowait(depth_frame("A", 5).replace(b'"U":5', b'"U":"x"'))
         socket.frames.put_nowait(depth_frame("STRANGER", 5))
-        run.listeners["B"].broken = True
+        run.listeners[B].broken = True
         socket.frames.put_nowait(depth_frame("B", 6))
         socket.frames.put_nowait(depth_frame("B", 7))
         await asyncio.sleep(1)
-        assert (run.listeners["A"].faults, run.listeners["B"].faults) == (2, 1)
-        assert run.listeners["B"].got == [(7, 1)]
+        assert (run.listeners[A].faults, run.listeners[B].faults) == (2, 1)
+        assert run.listeners[B].got == [(7, 1)]
 
 
 @virtually
@@ -200,19 +202,58 @@ async def test_an_unreadable_frame_is_told_to_the_symbol_that_it_names() -> None
         ):
             socket.frames.put_nowait(frame)
         await asyncio.sleep(1)
-        assert (run.listeners["A"].faults, run.listeners["B"].faults) == (3, 0)
+        assert (run.listeners[A].faults, run.listeners[B].faults) == (3, 0)
         socket.frames.put_nowait(depth_frame("STRANGER", 5)[:60])
         await asyncio.sleep(1)
-        assert (run.listeners["A"].faults, run.listeners["B"].faults) == (3, 0)
+        assert (run.listeners[A].faults, run.listeners[B].faults) == (3, 0)
         socket.frames.put_nowait(b"\xff\x00")
         await asyncio.sleep(1)
-        assert (run.listeners["A"].faults, run.listeners["B"].faults) == (4, 1)
+        assert (run.listeners[A].faults, run.listeners[B].faults) == (4, 1)
+
+
+@virtually
+async def test_frames_of_another_kind_reach_no_book() -> None:
+    async with running("A", "B") as run:
+        socket = run.network.opened[0]
+        of_rpi = depth_frame("A", 5).replace(b"a@depth@100ms", b"a@rpiDepth@500ms")
+        for frame in (
+            of_rpi,
+            of_rpi[:60],
+            of_rpi.replace(b'"U":5', b'"U":"x"'),
+            b'{"stream":"a@aggTrade","data":{"e":"aggTrade","s":"A","a":5}}',
+            depth_frame("A", 5).replace(b"a@depth@100ms", b"a@aggTrade"),
+        ):
+            assert frame != depth_frame("A", 5)
+            socket.frames.put_nowait(frame)
+        await asyncio.sleep(1)
+        assert (run.listeners[A].got, run.listeners[A].faults, run.listeners[B].faults) == ([], 0, 0)
+        assert run.pool.connections[1].frames == 0, "they prove no life of the subscribed streams"
+        socket.frames.put_nowait(depth_frame("A", 5))
+        await asyncio.sleep(1)
+        assert run.listeners[A].got == [(5, 1)]
+
+
+@virtually
+async def test_a_stream_of_another_kind_is_its_own_subscription() -> None:
+    async with running("A") as run:
+        rpi = StreamId("A", StreamKind.RPI_DEPTH)
+        run.listeners[rpi] = NotingListener()
+        run.pool.add(rpi)
+        socket = run.network.opened[0]
+        socket.frames.put_nowait(depth_frame("A", 5))
+        socket.frames.put_nowait(depth_frame("A", 6).replace(b"a@depth@100ms", b"a@rpiDepth@500ms"))
+        await asyncio.sleep(1)
+        assert commands(socket) == [("SUBSCRIBE", ["a@rpiDepth@500ms"])]
+        assert (run.listeners[A].got, run.listeners[rpi].got) == ([(5, 1)], [(6, 1)])
+        run.pool.remove(rpi)
+        await asyncio.sleep(1)
+        assert (run.listeners[A].causes, run.listeners[rpi].causes) == ([], [Cause.NOT_TRADING])
 
 
 @virtually
 async def test_what_cannot_be_read_proves_no_life() -> None:
     async with running("A") as run:
-        run.listeners["A"].is_owed = True
+        run.listeners[A].is_owed = True
         socket = run.network.opened[0]
         for _ in range(35):
             socket.frames.put_nowait(b"{")
@@ -240,7 +281,7 @@ async def test_many_lanes_share_one_number_of_connections() -> None:
     run = Running(network, tuple(f"S{number}" for number in range(3)), 1)
     pools = [ConnectionPool(run.around, 2) for _ in range(30)]
     for pool in pools:
-        pool.add("S0")
+        pool.add(depth_of("S0"))
     tasks = [asyncio.create_task(pool.run()) for pool in pools]
     times: list[float] = []
     for _ in range(6000):
@@ -274,7 +315,7 @@ async def test_a_connection_that_worked_long_is_replaced_at_once() -> None:
 async def test_a_fault_in_any_step_costs_one_book_and_no_connection() -> None:
     async with running("A", "B") as run:
         for name in ("opened", "closed", "update", "malformed", "is_behind", "is_merged"):
-            setattr(run.listeners["A"], name, _fail)
+            setattr(run.listeners[A], name, _fail)
         socket = run.network.opened[0]
         socket.frames.put_nowait(depth_frame("A", 1))
         socket.frames.put_nowait(depth_frame("A", 2)[:60])
@@ -282,17 +323,17 @@ async def test_a_fault_in_any_step_costs_one_book_and_no_connection() -> None:
         await asyncio.sleep(1)
         run.pool.tick(run.network.monotonic())
         assert not socket.is_closed
-        assert run.listeners["B"].got == [(1, 1)]
+        assert run.listeners[B].got == [(1, 1)]
         socket.frames.put_nowait(Disconnected("cut"))
         await asyncio.sleep(3)
         assert len(run.network.opened) == 2
         run.network.opened[1].frames.put_nowait(depth_frame("B", 2))
         await asyncio.sleep(1)
-        assert run.listeners["B"].got == [(1, 1), (2, 2)]
+        assert run.listeners[B].got == [(1, 1), (2, 2)]
         for name in ("opened", "closed", "update", "malformed", "is_behind", "is_merged"):
-            delattr(run.listeners["A"], name)
-        run.listeners["A"].sources.clear()
-        run.listeners["A"].sources.add(2)
+            delattr(run.listeners[A], name)
+        run.listeners[A].sources.clear()
+        run.listeners[A].sources.add(2)
 
 
 def _fail(*_: object) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from random import Random
 
 from chronobook_server.domain.depth import Urgency
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.venue.request_gate import RequestGate
 from chronobook_server.venue.snapshot_fetcher import SnapshotFetcher
 from chronobook_server.venue.transport import Reply
@@ -20,12 +21,14 @@ async def fetching(
     """Run the fetcher of these symbols during a block."""
     listeners = {name: NotingListener() for name in names}
     requests = RequestGate(network, Random(1), held=lambda _: None)
-    snapshots = SnapshotFetcher(requests, listeners, Random(1), preferred)
+    snapshots = SnapshotFetcher(
+        requests, {depth_of(name): each for name, each in listeners.items()}, Random(1), preferred
+    )
     task = asyncio.create_task(snapshots.run())
     for name, listener in listeners.items():
         listener.opened(1)
         for wanted in listener.drain_requests():
-            snapshots.want(name, wanted)
+            snapshots.want(depth_of(name), wanted)
     try:
         yield snapshots, requests, listeners
     finally:
@@ -53,7 +56,7 @@ async def test_what_others_use_of_the_minute_is_not_used_again() -> None:
     async with fetching(network, "A", "B") as (snapshots, requests, listeners):
         await asyncio.sleep(1)
         assert requests.budget.left(requests.now()) == 0
-        snapshots.want("A", listeners["A"].wanted())
+        snapshots.want(depth_of("A"), listeners["A"].wanted())
         await asyncio.sleep(58)
         assert len(network.requests) == 2
         await asyncio.sleep(4)
@@ -88,8 +91,10 @@ async def test_a_bad_reply_is_asked_for_again_later_and_later() -> None:
 async def test_what_is_not_wanted_any_more_is_not_fetched() -> None:
     network = TimedNetwork(depth=[ok(snapshot_body(10))])
     listener = NotingListener()
-    snapshots = SnapshotFetcher(RequestGate(network, Random(1), held=lambda _: None), {"A": listener}, Random(1), ())
-    snapshots.want("A", listener.wanted())
+    snapshots = SnapshotFetcher(
+        RequestGate(network, Random(1), held=lambda _: None), {depth_of("A"): listener}, Random(1), ()
+    )
+    snapshots.want(depth_of("A"), listener.wanted())
     listener.number += 1
     task = asyncio.create_task(snapshots.run())
     await asyncio.sleep(10)
@@ -113,12 +118,12 @@ async def test_near_market_prices_leave_weight_for_lost_books() -> None:
     async with fetching(network, "A", "LOST") as (snapshots, requests, listeners):
         await asyncio.sleep(1)
         for _ in range(200):
-            snapshots.want("A", replace(listeners["A"].wanted(), urgency=Urgency.NEAR))
+            snapshots.want(depth_of("A"), replace(listeners["A"].wanted(), urgency=Urgency.NEAR))
             await asyncio.sleep(0.05)
         assert 480 <= requests.budget.left(requests.now()) < 520
         before = len(network.requests)
         asked_at = network.monotonic()
-        snapshots.want("LOST", listeners["LOST"].wanted())
+        snapshots.want(depth_of("LOST"), listeners["LOST"].wanted())
         await asyncio.sleep(1)
         ((at, path),) = network.requests[before:]
         assert "LOST" in path

@@ -36,6 +36,7 @@ class FramePath(Protocol):
     ) -> Applied | None:
         """Apply the event of a frame to the book, and return its record.
 
-        None, which changes nothing, for any other event than the expected one, for an event of another symbol, for
-        text that is not plain or is finer than the scales, and for an event that would cross the book.
+        None, which changes nothing, for any other event than the expected one, for an event of another symbol or
+        kind of data, for text that is not plain or is finer than the scales, and for an event that would cross the
+        book.
         """

@@ -1,9 +1,10 @@
-"""A server's data directory: one server at a time, always the same exchange, a folder for each symbol.
+"""A server's data directory: one server at a time, always the same exchange, a folder for each stream.
 
 lock           held, with the directory itself, by the server that uses it
 origin.json    the exchange of the history, and the version of this layout
 held.json      the end of the exchange's last demand to wait, and when that was written (Unix seconds), if there was one
-ETHUSDT/       one folder a symbol: sealed segments (*.seg) and the logs of unsealed ones (*.wal)
+ETHUSDT/       the depth of one symbol: sealed segments (*.seg) and the logs of unsealed ones (*.wal)
+ETHUSDT@KIND/  another kind of its data (`domain/stream_id`)
 """
 
 import contextlib
@@ -18,7 +19,8 @@ from pathlib import Path
 import structlog
 
 from chronobook_server.book.sync.segment_grid import SEGMENT_MS
-from chronobook_server.domain.symbol_names import one_line, valid_symbol
+from chronobook_server.domain.stream_id import StreamId, has_unknown_kind, stream_named
+from chronobook_server.domain.symbol_names import one_line
 from chronobook_server.history.directory.unserved import UnservedHistory, held_aside
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.segment.cache import CacheBudget
@@ -153,32 +155,36 @@ class DataDirectory:
         with contextlib.suppress(OSError):
             DiskFiles(self._path).write(_HELD, json.dumps({"until": until, "written": now}).encode())
 
-    def symbols(self) -> list[str]:
-        """Return the symbols with a history in the directory, in order. Other folders are left alone."""
+    def streams(self) -> list[StreamId]:
+        """Return the streams with a history in the directory, in order. Other folders are left alone."""
         found = []
         for path in self._path.iterdir():
-            if valid_symbol(path.name) and _holds_history(path):
-                found.append(path.name)
+            stream = stream_named(path.name)
+            if stream is not None and _holds_history(path):
+                found.append(stream)
             elif path.is_dir() and path.name not in self._ignored and not _is_new(path):
                 self._ignored.add(path.name)
-                log.warning("folder_ignored", name=one_line(path.name), reason="it is no symbol's history")
+                is_unknown = has_unknown_kind(path.name)
+                reason = "this server does not know its kind of data" if is_unknown else "it is no symbol's history"
+                log.warning("folder_ignored", name=one_line(path.name), reason=reason)
         return sorted(found)
 
-    def leftovers(self, served: Collection[str], segment_ms: int = SEGMENT_MS) -> dict[str, UnservedHistory]:
-        """Return the folders of symbols that are not served."""
+    def leftovers(self, served: Collection[StreamId], segment_ms: int = SEGMENT_MS) -> dict[StreamId, UnservedHistory]:
+        """Return the folders of streams that are not served."""
         found = {}
-        for symbol in self.symbols():
-            if symbol not in served:
+        for stream in self.streams():
+            if stream not in served:
                 with contextlib.suppress(OSError):
-                    found[symbol] = UnservedHistory(DiskFiles(self._path / symbol), segment_ms)
+                    found[stream] = UnservedHistory(DiskFiles(self._path / stream.name), segment_ms)
         return found
 
     def drop_aside(self, written_before: float, room: int | None) -> None:
-        """Remove files set aside, of any symbol, that were written before a time in Unix seconds.
+        """Remove files set aside, of any stream, that were written before a time in Unix seconds.
 
         The oldest go too until the others take at most `room` bytes; None: any number.
         """
-        folders = [DiskFiles(aside.parent) for aside in self._path.glob(f"*/{ASIDE}")]
+        parents = [aside.parent for aside in self._path.glob(f"*/{ASIDE}")]
+        folders = [DiskFiles(parent) for parent in parents if stream_named(parent.name) is not None]
         found = ((*each, files) for files in folders for each in held_aside(files))
         held = sorted(found, key=lambda each: each[:2])
         total = sum(size for _, _, size, _ in held)
@@ -192,22 +198,28 @@ class DataDirectory:
             with contextlib.suppress(OSError):
                 (files.folder / ASIDE).rmdir()  # only if it is empty
 
-    def drop_empty(self, symbol: str) -> None:
-        """Remove the folder of a symbol, if there is nothing in it."""
+    def drop_empty(self, stream: StreamId) -> None:
+        """Remove the folder of a stream, if there is nothing in it."""
         with contextlib.suppress(OSError):
-            (self._path / symbol).rmdir()
+            (self._path / stream.name).rmdir()
 
     def open(
-        self, symbol: str, sealer: Sealer, *, retention_ms: int, cache_budget: CacheBudget, segment_ms: int = SEGMENT_MS
+        self,
+        stream: StreamId,
+        sealer: Sealer,
+        *,
+        retention_ms: int,
+        cache_budget: CacheBudget,
+        segment_ms: int = SEGMENT_MS,
     ) -> SymbolHistory:
-        """Return the history of a symbol. Raises DirectoryRefused."""
-        if not valid_symbol(symbol):
-            raise DirectoryRefused(f"{one_line(symbol)!r} cannot be the name of a symbol")
+        """Return the history of a stream. Raises DirectoryRefused."""
+        if stream_named(stream.name) != stream:
+            raise DirectoryRefused(f"{one_line(stream.name)!r} cannot be the name of a symbol")
+        folder = self._path / stream.name
         try:
-            files = DiskFiles(self._path / symbol)
             return SymbolHistory(
-                symbol,
-                files,
+                stream,
+                DiskFiles(folder),
                 sealer,
                 retention_ms=retention_ms,
                 cache_budget=cache_budget,
@@ -215,7 +227,7 @@ class DataDirectory:
                 exchange=self._exchange,
             )
         except OSError as error:
-            raise DirectoryRefused(f"{self._path / symbol} cannot be used: {error.strerror}") from error
+            raise DirectoryRefused(f"{folder} cannot be used: {error.strerror}") from error
 
     def close(self) -> None:
         """Unlock the directory."""
@@ -251,9 +263,9 @@ def _is_same(path: Path, descriptor: int) -> bool:
 
 
 def _is_new(path: Path) -> bool:
-    """Return whether a folder is a symbol's that has no history yet."""
+    """Return whether a folder is a stream's that has no history yet."""
     try:
-        return valid_symbol(path.name) and not os.listdir(path)  # noqa: PTH208 -- names are all that counts
+        return stream_named(path.name) is not None and not os.listdir(path)  # noqa: PTH208 -- names are all that counts
     except OSError:
         return False
 
@@ -267,7 +279,7 @@ def _holds_history(path: Path) -> bool:
 
 
 def trim(stores: Collection[SymbolHistory | UnservedHistory], limit: int) -> None:
-    """Drop the oldest segments, of whichever symbol, until all files together take at most `limit` bytes."""
+    """Drop the oldest segments, of whichever stream, until all files together take at most `limit` bytes."""
     while sum(store.size_bytes for store in stores) > limit:
         oldest = sorted(stores, key=lambda store: store.oldest_start() or 0)
         if not any(store.drop_oldest() for store in oldest):

@@ -1,4 +1,4 @@
-"""Folder of a symbol that is not served: no question reads it, and it expires by the times in its file names."""
+"""Folder of a stream that is not served: no question reads it, and it expires by the times in its file names."""
 
 import contextlib
 

@@ -1,6 +1,9 @@
-"""Origin of a file (exchange and symbol), and the errors for unusable files."""
+"""Origin of a file (exchange and stream), and the errors for unusable files."""
 
 import json
+from typing import NamedTuple
+
+from chronobook_server.domain.stream_id import StreamId, StreamKind
 
 
 class DamagedFile(Exception):
@@ -8,7 +11,7 @@ class DamagedFile(Exception):
 
 
 class ForeignFile(DamagedFile):
-    """A sound file of another exchange or symbol."""
+    """A sound file of another exchange or stream."""
 
 
 class UnknownFormat(Exception):
@@ -18,16 +21,24 @@ class UnknownFormat(Exception):
         super().__init__(f"{name} has format version {version}; this server reads version {known}")
 
 
-def origin_bytes(exchange: str, symbol: str) -> bytes:
-    """Return an exchange and a symbol as a file holds them."""
-    return json.dumps([exchange, symbol]).encode()
+class Origin(NamedTuple):
+    """Exchange and stream whose records a file holds. An empty exchange may be any."""
 
+    stream: StreamId
+    exchange: str = ""
 
-def check_origin(name: str, said: bytes, exchange: str, symbol: str) -> None:
-    """Raise ForeignFile for a file of another symbol or exchange than these. An empty exchange may be any."""
-    try:
-        its_exchange, its_symbol = json.loads(said)
-    except (ValueError, TypeError) as error:
-        raise DamagedFile(f"{name} does not name its symbol and exchange") from error
-    if its_symbol != symbol or (exchange and its_exchange and its_exchange != exchange):
-        raise ForeignFile(f"{name} is of {its_symbol} on {its_exchange or 'an exchange without a name'}")
+    def encode(self) -> bytes:
+        """Return the origin as a file holds it: exchange, symbol, and the kind where it is not depth."""
+        kinds = () if self.stream.kind is StreamKind.DEPTH else (self.stream.kind.value,)
+        return json.dumps([self.exchange, self.stream.symbol, *kinds]).encode()
+
+    def check(self, name: str, said: bytes) -> None:
+        """Raise ForeignFile for a file that says another origin than this. Raises DamagedFile if it says none."""
+        try:
+            exchange, symbol, *kinds = json.loads(said)
+            (kind,) = kinds or (StreamKind.DEPTH.value,)
+        except (ValueError, TypeError) as error:
+            raise DamagedFile(f"{name} does not name its symbol and exchange") from error
+        if (symbol, kind) != self.stream or (self.exchange and exchange and exchange != self.exchange):
+            what = symbol if kind == StreamKind.DEPTH else f"{symbol}@{kind}"
+            raise ForeignFile(f"{name} is of {what} on {exchange or 'an exchange without a name'}")

@@ -8,7 +8,8 @@
     table       kind u16 | number of values u32 | offset u64 | length u32 | crc32 u32           one line a section
     sections    one after the other
 
-    ORIGIN                 exchange and symbol as JSON, not packed           first, and not in the content hash
+    ORIGIN                 exchange and symbol as JSON, and the kind of data where it is not depth; not packed,
+                           first, and not in the content hash
     TIMES                  T − start                                         one value an event
     UPDATE_IDS             u                                                 ″
     FIRST_UPDATE_IDS       U − pu                                            ″
@@ -41,7 +42,7 @@ from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.instrument import MAX_SCALE, Instrument
 from chronobook_server.domain.values import Millis, UpdateId
 from chronobook_server.history.format.column_codec import WIDTHS
-from chronobook_server.history.format.file_origin import DamagedFile, UnknownFormat, check_origin, origin_bytes
+from chronobook_server.history.format.file_origin import DamagedFile, Origin, UnknownFormat
 from chronobook_server.history.format.gap_causes import CAUSES, NUMBERS
 
 MAGIC = b"chrnbkSG"
@@ -108,9 +109,9 @@ class Header:
     version: int = VERSION  # of the file that it was read from
 
 
-def write(header: Header, sections: dict[SectionKind, tuple[int, bytes]], exchange: str = "") -> bytes:
+def write(header: Header, sections: dict[SectionKind, tuple[int, bytes]], origin: Origin) -> bytes:
     """Return the bytes of a file; each section is its number of values and its bytes."""
-    sections = {SectionKind.ORIGIN: (1, origin_bytes(exchange, header.instrument.symbol)), **sections}
+    sections = {SectionKind.ORIGIN: (1, origin.encode()), **sections}
     content = blake2b(digest_size=16)
     for kind, (count, data) in sections.items():
         if kind not in (SectionKind.RECEIVE_TIMES, SectionKind.ORIGIN):
@@ -149,13 +150,11 @@ def _packed(header: Header, content_hash: bytes, sections: int) -> bytes:
     )
 
 
-def read(
-    name: str, symbol: str, data: bytes, size: int, exchange: str = ""
-) -> tuple[Header, dict[SectionKind, Section]]:
+def read(name: str, origin: Origin, data: bytes, size: int) -> tuple[Header, dict[SectionKind, Section]]:
     """Return header and table of sections from the first bytes of a file of `size` bytes.
 
-    Raises DamagedFile; ForeignFile if the file is of another exchange or symbol than these; UnknownFormat if the
-    header is sound and of a version that is not known. An exchange that is empty may be any.
+    Raises DamagedFile; ForeignFile if the file is of another origin than this; UnknownFormat if the header is sound and
+    of a version that is not known.
     """
     if len(data) < _PREFIX.size:
         raise DamagedFile(f"{name} is cut short")
@@ -181,10 +180,10 @@ def read(
         if kind in SectionKind.__members__.values():
             table[SectionKind(kind)] = Section(values, offset, section_length, section_checksum)
     if version > 1:
-        _check_origin(name, table.get(SectionKind.ORIGIN), data, exchange, symbol)
+        _check_origin(name, table.get(SectionKind.ORIGIN), data, origin)
     start, end, last_time, baseline_time, baseline_update_id, last_update_id = numbers[:6]
     header = Header(
-        instrument=Instrument(symbol, price_scale, quantity_scale),
+        instrument=Instrument(origin.stream.symbol, price_scale, quantity_scale),
         continued=bool(continued),
         ended_by=None if cause == 0 else CAUSES.get(cause, Cause.DAMAGED),
         start=Millis(start),
@@ -204,13 +203,13 @@ def read(
     return header, table
 
 
-def _check_origin(name: str, section: Section | None, data: bytes, exchange: str, symbol: str) -> None:
+def _check_origin(name: str, section: Section | None, data: bytes, origin: Origin) -> None:
     if section is None:
         raise DamagedFile(f"{name} does not name its symbol and exchange")
     said = data[section.offset : section.offset + section.length]
     if len(said) != section.length or crc32(said) != section.checksum:
         raise DamagedFile(f"{name} is damaged where it names its symbol and exchange")
-    check_origin(name, said, exchange, symbol)
+    origin.check(name, said)
 
 
 def content_hash(data: bytes) -> bytes:

@@ -10,7 +10,7 @@
     WIDENED   T, u, lowest, highest  4 × i64 | number of levels u32 | prices | signed quantities
     FINER     scales of price and quantity  2 × u8
     GAP       number of the cause u16
-    ORIGIN    exchange and symbol as JSON
+    ORIGIN    exchange and symbol as JSON, and the kind of data where it is not depth
 
 ORIGIN and START come first, and once: a log never needs another file. The log is good up to its first record that is
 cut short or whose checksum is wrong. Each record is written, with one write, before the server publishes its contents.
@@ -31,7 +31,7 @@ from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Update
 from chronobook_server.domain.scales import finer
 from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, UpdateId
-from chronobook_server.history.format.file_origin import UnknownFormat, check_origin, origin_bytes
+from chronobook_server.history.format.file_origin import Origin, UnknownFormat
 from chronobook_server.history.format.gap_causes import CAUSES, NUMBERS
 
 MAGIC = b"chrnbkLG"
@@ -130,10 +130,9 @@ def _frame(body: bytes) -> bytes:
     return length + _LENGTH.pack(crc32(body, crc32(length))) + body
 
 
-def log_beginning(start: Start, symbol: str, exchange: str = "") -> bytes:
-    """Return the first bytes of a symbol's log."""
-    origin = _frame(_ORIGIN + origin_bytes(exchange, symbol))
-    return b"".join((FILE_HEADER, origin, encode_start(start)))
+def log_beginning(start: Start, origin: Origin) -> bytes:
+    """Return the first bytes of a stream's log."""
+    return b"".join((FILE_HEADER, _frame(_ORIGIN + origin.encode()), encode_start(start)))
 
 
 def encode_start(start: Start) -> bytes:
@@ -256,10 +255,10 @@ def _decode(start: Start, last: tuple[Millis, UpdateId], kind: bytes, body: memo
             raise ValueError(f"a record of no known kind: {kind.hex()}")
 
 
-def read_log(name: str, symbol: str, data: bytes, exchange: str = "") -> LogContents | None:
+def read_log(name: str, origin: Origin, data: bytes) -> LogContents | None:
     """Return the good part of a log; None if even its beginning is damaged.
 
-    Raises UnknownFormat; ForeignFile if it is of another exchange or symbol than these.
+    Raises UnknownFormat; ForeignFile if it is of another origin than this.
     """
     if len(data) < _FILE.size:
         return None
@@ -271,11 +270,11 @@ def read_log(name: str, symbol: str, data: bytes, exchange: str = "") -> LogCont
     view = memoryview(data)
     offset = _FILE.size
     if version > 1:
-        origin = _record_at(view, offset)
-        if origin is None or bytes(origin[:1]) != _ORIGIN:
+        said = _record_at(view, offset)
+        if said is None or bytes(said[:1]) != _ORIGIN:
             return None
-        check_origin(name, bytes(origin[1:]), exchange, symbol)
-        offset += _FRAME.size + len(origin)
+        origin.check(name, bytes(said[1:]))
+        offset += _FRAME.size + len(said)
     start: Start | None = None
     entries: list[Entry] = []
     last = (Millis(0), UpdateId(0))
@@ -285,7 +284,7 @@ def read_log(name: str, symbol: str, data: bytes, exchange: str = "") -> LogCont
             if start is None:
                 if kind != _START:
                     return None
-                start = _decode_start(symbol, body)
+                start = _decode_start(origin.stream.symbol, body)
             else:
                 entries.append(_decode(start, last, kind, body))
         except (struct.error, ValueError):
@@ -308,10 +307,10 @@ def _record_at(log: memoryview, offset: int) -> memoryview | None:
     return record if is_whole else None
 
 
-def encoded_log(start: Start, entries: Iterable[Entry], symbol: str, exchange: str = "") -> bytes:
+def encoded_log(start: Start, entries: Iterable[Entry], origin: Origin) -> bytes:
     """Return the bytes of a log with this contents."""
     records = (encode_update(entry) if isinstance(entry, Update) else encode(entry) for entry in entries)
-    return b"".join((log_beginning(start, symbol, exchange), *records))
+    return b"".join((log_beginning(start, origin), *records))
 
 
 def is_torn_beginning(data: bytes) -> bool:

@@ -19,7 +19,9 @@ from chronobook_server.domain.errors import BeforeHistory, HistoryGap
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import ContractChanged, Keyframe, Record
 from chronobook_server.domain.scales import finer
+from chronobook_server.domain.stream_id import StreamId
 from chronobook_server.domain.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
+from chronobook_server.history.format.file_origin import Origin
 from chronobook_server.history.format.wal import Start
 from chronobook_server.history.query.finer_segment import Answers, in_steps_of
 from chronobook_server.history.query.pages import BestPage, LevelPage, PageMaker, Stretch
@@ -58,7 +60,7 @@ class SymbolHistory:
 
     def __init__(
         self,
-        symbol: str,
+        stream: StreamId,
         files: Files,
         sealer: Sealer,
         *,
@@ -67,7 +69,7 @@ class SymbolHistory:
         segment_ms: int = SEGMENT_MS,
         exchange: str = "",
     ) -> None:
-        """Open the folder; `exchange` names the origin of the history. Raises OSError."""
+        """Open the folder; `stream` and `exchange` are the origin of the history. Raises OSError."""
         self.retention_ms = retention_ms
         self.segment_ms = segment_ms
         self.timeline = Timeline()
@@ -75,14 +77,13 @@ class SymbolHistory:
         self._shown_book: Keyframe | None = None
         self._is_shown = True
         self._writer = HistoryWriter(
-            symbol,
+            Origin(stream, exchange),
             files,
             sealer,
             cache_budget or CacheBudget(),
             self.timeline,
             retention_ms=retention_ms,
             segment_ms=segment_ms,
-            exchange=exchange,
         )
 
     # --- in

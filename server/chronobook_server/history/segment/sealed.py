@@ -14,6 +14,7 @@ from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.scales import shared
 from chronobook_server.domain.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
+from chronobook_server.history.format.file_origin import Origin
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.damage import Damage
 from chronobook_server.history.segment.decoded import Chunk, DecodedSegment, IndexColumns
@@ -43,14 +44,13 @@ class SealedSegment:
         self,
         files: Files,
         name: str,
-        symbol: str,
+        origin: Origin,
         cache_budget: CacheBudget,
         *,
-        exchange: str = "",
         damage: Damage | None = None,
     ) -> None:
         """Read the header. Raises DamagedFile, UnknownFormat, OSError."""
-        self.file = SegmentFile(files, name, symbol, cache_budget, exchange=exchange, damage=damage or Damage())
+        self.file = SegmentFile(files, name, origin, cache_budget, damage=damage or Damage())
         header = self.file.header
         self.instrument = shared(header.instrument)
         self.start = header.start

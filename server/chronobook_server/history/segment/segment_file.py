@@ -9,6 +9,7 @@ from zlib import crc32
 from chronobook_server.domain.values import Nanos
 from chronobook_server.history.format import segment_layout
 from chronobook_server.history.format.column_codec import DamagedBytes, Integers, unpack
+from chronobook_server.history.format.file_origin import Origin
 from chronobook_server.history.format.segment_layout import Section, SectionKind
 from chronobook_server.history.segment.cache import CacheBudget, CacheEntry
 from chronobook_server.history.segment.damage import Damage
@@ -32,14 +33,12 @@ class SegmentFile:
 
     is_recent = False
 
-    def __init__(
-        self, files: Files, name: str, symbol: str, cache_budget: CacheBudget, *, exchange: str, damage: Damage
-    ) -> None:
+    def __init__(self, files: Files, name: str, origin: Origin, cache_budget: CacheBudget, *, damage: Damage) -> None:
         """Read the header. Raises DamagedFile, UnknownFormat, OSError."""
         self.name = name
         self.size = files.size(name)
         begin = files.read(name, segment_layout.HEADER_READ)
-        self.header, self._table = segment_layout.read(name, symbol, begin, self.size, exchange)
+        self.header, self._table = segment_layout.read(name, origin, begin, self.size)
         self._damage = damage
         self._files = files
         self._cache_budget = cache_budget

@@ -15,7 +15,7 @@ from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.records import Gap, Update
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.format.column_codec import Integers
-from chronobook_server.history.format.file_origin import DamagedFile, UnknownFormat
+from chronobook_server.history.format.file_origin import DamagedFile, Origin, UnknownFormat
 from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.format.wal import (
     LogContents,
@@ -74,11 +74,10 @@ class FoundLog:
 class Recovery:
     """Scan of a folder: `sealed` are the files that answer, `unsealed` the segments with only a log so far."""
 
-    def __init__(self, files: Files, symbol: str, exchange: str, cache_budget: CacheBudget, damage: Damage) -> None:
+    def __init__(self, files: Files, origin: Origin, cache_budget: CacheBudget, damage: Damage) -> None:
         """Scan the folder. Raises OSError if the folder itself is unreadable or not writable."""
         self._files = files
-        self._symbol = symbol
-        self._exchange = exchange
+        self._origin = origin
         self._cache_budget = cache_budget
         self._damage = damage
         names = [name for name in files.names() if start_of(name) is not None]
@@ -104,9 +103,7 @@ class Recovery:
         sealed = {}
         for name in names:
             try:
-                segment = SealedSegment(
-                    self._files, name, self._symbol, self._cache_budget, exchange=self._exchange, damage=self._damage
-                )
+                segment = SealedSegment(self._files, name, self._origin, self._cache_budget, damage=self._damage)
                 if segment.start != start_of(name):
                     raise DamagedFile(f"{name} begins at another instant than its name says")
             except (DamagedFile, UnknownFormat, OSError) as error:
@@ -149,7 +146,7 @@ class Recovery:
         """Return the contents of a log, None if it has none; a torn beginning is removed."""
         try:
             data = self._files.read(name)
-            contents = read_log(name, self._symbol, data, self._exchange)
+            contents = read_log(name, self._origin, data)
         except (DamagedFile, UnknownFormat, OSError) as error:
             self._damage.found(name, _words(error))
             return None
@@ -232,7 +229,7 @@ class Recovery:
             return
         # The other suffix keeps the good part in the folder at every moment, beside the log that is set aside next.
         kept = name.partition(".")[0] + next(suffix for suffix in LOG_SUFFIXES if not name.endswith(suffix))
-        data = encoded_log(contents.start, entries, self._symbol, self._exchange)
+        data = encoded_log(contents.start, entries, self._origin)
         try:
             self._files.write(kept, data)
         except OSError as error:

@@ -12,7 +12,7 @@ import numpy as np
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.format import column_codec, segment_layout
 from chronobook_server.history.format.column_codec import Integers
-from chronobook_server.history.format.file_origin import DamagedFile, UnknownFormat
+from chronobook_server.history.format.file_origin import DamagedFile, Origin, UnknownFormat
 from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.format.wal import read_log
 from chronobook_server.history.segment.head import HeadSegment
@@ -31,8 +31,7 @@ _COMPARED = ("times", "event_times", "receive_times", "first_update_ids", "updat
 class SealJob:
     """Job to write the file `segment` from the segment in memory; its log is only compared with that."""
 
-    symbol: str
-    exchange: str
+    origin: Origin
     log: str
     segment: str
     hot: HeadSegment
@@ -50,7 +49,7 @@ def seal_segment(files: Files, job: SealJob) -> str | None:
 
     When this returns, the file reads back byte for byte. A different file of that name is set aside. Raises OSError.
     """
-    data = sealed_bytes(job.hot, job.symbol, job.exchange)
+    data = sealed_bytes(job.hot, job.origin)
     names = files.names()
     for name in names:
         if name.startswith(f"{job.segment}.") and name.endswith(TEMPORARY):
@@ -76,7 +75,7 @@ def log_difference(files: Files, job: SealJob) -> str | None:
     """Return how a log differs from the segment in memory, in words; None if it does not."""
     hot = job.hot
     try:
-        contents = read_log(job.log, job.symbol, files.read(job.log), job.exchange)
+        contents = read_log(job.log, job.origin, files.read(job.log))
     except (OSError, UnknownFormat, DamagedFile) as error:
         return f"{job.log} cannot be read: {error}"
     if contents is None:
@@ -90,8 +89,8 @@ def log_difference(files: Files, job: SealJob) -> str | None:
     return None if same else f"{job.log} holds other events than memory"
 
 
-def sealed_bytes(hot: HeadSegment, symbol: str, exchange: str = "") -> bytes:
-    """Return the file of a symbol's segment that has ended."""
+def sealed_bytes(hot: HeadSegment, origin: Origin) -> bytes:
+    """Return the file of a segment that has ended."""
     assert hot.end is not None
     rows = _Rows(hot)
     chunks = rows.chunks()
@@ -124,7 +123,7 @@ def sealed_bytes(hot: HeadSegment, symbol: str, exchange: str = "") -> bytes:
     sections = {kind: (len(values), column_codec.pack(values)) for kind, values in plain.items()}
     sections[SectionKind.CHUNKS] = (len(rows.events), b"".join(data for _, data in chunks))
     header = segment_layout.Header(
-        instrument=replace(hot.instrument, symbol=symbol),
+        instrument=replace(hot.instrument, symbol=origin.stream.symbol),
         continued=hot.continued,
         ended_by=hot.ended_by,
         start=hot.start,
@@ -140,7 +139,7 @@ def sealed_bytes(hot: HeadSegment, symbol: str, exchange: str = "") -> bytes:
         row_widths=rows.widths,
         baseline_levels=hot.baseline_levels,
     )
-    return segment_layout.write(header, sections, exchange)
+    return segment_layout.write(header, sections, origin)
 
 
 class _Rows:

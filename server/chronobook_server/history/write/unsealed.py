@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from chronobook_server.history.format.file_origin import DamagedFile, UnknownFormat
+from chronobook_server.history.format.file_origin import DamagedFile, Origin, UnknownFormat
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.damage import Damage
 from chronobook_server.history.segment.head import HeadSegment
@@ -46,8 +46,7 @@ class Unsealed:
 
     def __init__(
         self,
-        symbol: str,
-        exchange: str,
+        origin: Origin,
         files: Files,
         sealer: Sealer,
         cache_budget: CacheBudget,
@@ -57,8 +56,7 @@ class Unsealed:
         self.error: str | None = None
         self.is_new = False  # whether a segment waits that was not submitted yet
         self.on_sealed: Callable[[SealedSegment], None] = lambda _: None
-        self._symbol = symbol
-        self._exchange = exchange
+        self._origin = origin
         self._files = files
         self._sealer = sealer
         self._cache_budget = cache_budget
@@ -101,7 +99,7 @@ class Unsealed:
             if waiting.is_in_work:
                 continue
             hot = waiting.segment
-            job = SealJob(self._symbol, self._exchange, waiting.name, segment_name(hot.start), hot)
+            job = SealJob(self._origin, waiting.name, segment_name(hot.start), hot)
             waiting.is_in_work = True
             self._sealer.submit(self._files, job, partial(self._done, waiting))
 
@@ -115,9 +113,7 @@ class Unsealed:
         try:
             if error is not None:
                 raise DamagedFile(error)
-            sealed = SealedSegment(
-                self._files, name, self._symbol, self._cache_budget, exchange=self._exchange, damage=self._damage
-            )
+            sealed = SealedSegment(self._files, name, self._origin, self._cache_budget, damage=self._damage)
             if not _is_same(hot, sealed):
                 raise DamagedFile(f"{name} differs from memory")
         except (DamagedFile, UnknownFormat, OSError) as reason:

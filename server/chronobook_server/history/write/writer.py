@@ -27,6 +27,7 @@ from chronobook_server.domain.records import (
 )
 from chronobook_server.domain.scales import finest, shared
 from chronobook_server.domain.values import Millis, Nanos
+from chronobook_server.history.format.file_origin import Origin
 from chronobook_server.history.format.wal import Start, TooFine, encode, encode_update, log_beginning
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.damage import Damage
@@ -53,7 +54,7 @@ class HistoryWriter:
 
     def __init__(
         self,
-        symbol: str,
+        origin: Origin,
         files: Files,
         sealer: Sealer,
         cache_budget: CacheBudget,
@@ -61,15 +62,13 @@ class HistoryWriter:
         *,
         retention_ms: int,
         segment_ms: int,
-        exchange: str,
     ) -> None:
         """Open the files in the folder. Raises OSError."""
         self.last_time: Millis | None = None
         self.last_received: Nanos | None = None
         self.on_segment_sealed: Callable[[], None] = lambda: None  # called when a segment has been sealed
         self.damage = Damage()
-        self._symbol = symbol
-        self._exchange = exchange
+        self._origin = origin
         self._files = files
         self._timeline = timeline
         self._retention_ms = retention_ms
@@ -81,15 +80,17 @@ class HistoryWriter:
         self._tried_at = Millis(0)  # time of the last attempt while writing fails
         self.write_error: str | None = None
         self.contracts = ContractLog(files)
-        self._unsealed = Unsealed(symbol, exchange, files, sealer, cache_budget, self.damage, timeline)
+        self._unsealed = Unsealed(origin, files, sealer, cache_budget, self.damage, timeline)
         self._unsealed.on_sealed = lambda _: self.on_segment_sealed()
-        found = Recovery(files, symbol, exchange, cache_budget, self.damage)
+        found = Recovery(files, origin, cache_budget, self.damage)
         self._unsealed.found(found.unsealed)
         segments: list[Segment] = [*found.sealed, *(log.segment for log in found.unsealed)]
         for segment in sorted(segments, key=lambda each: each.start):
             timeline.append(segment)
         # `_steps` is the instrument of the records.
-        self.instrument = self._steps = finest(Instrument(symbol), *(each.instrument for each in timeline.segments))
+        self.instrument = self._steps = finest(
+            Instrument(origin.stream.symbol), *(each.instrument for each in timeline.segments)
+        )
         if timeline.segments:
             self.last_time = max(segment.last_time for segment in timeline.segments)
             self.last_received = timeline.segments[-1].last_received()
@@ -243,7 +244,7 @@ class HistoryWriter:
             self._files.set_aside(name)  # an unreadable log is never overwritten
         log = self._files.grow(name)
         try:
-            log.append(b"".join((log_beginning(start, self._symbol, self._exchange), *records)))
+            log.append(b"".join((log_beginning(start, self._origin), *records)))
         except OSError:
             log.close()
             with contextlib.suppress(OSError):

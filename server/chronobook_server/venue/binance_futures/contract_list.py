@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chronobook_server.domain.records import Contract
+from chronobook_server.domain.stream_id import StreamId
 from chronobook_server.domain.symbol_names import one_line, valid_symbol
 from chronobook_server.domain.values import Millis
 from chronobook_server.venue.binance_futures.frames import LARGEST, MalformedFrame, MalformedKind, json_object
@@ -140,25 +141,25 @@ def may_be_traded(contract: Contract) -> bool:
 
 
 class Doubts:
-    """Contracts with streams that a list calls not traded. Times are monotonic seconds."""
+    """Streams of contracts that a list calls not traded. Times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._since: dict[str, tuple[float, int]] = {}  # the first such list's time, and events by then
+        self._since: dict[StreamId, tuple[float, int]] = {}  # the first such list's time, and events by then
 
     def __bool__(self) -> bool:
         return bool(self._since)
 
-    def is_ended(self, symbol: str, events: int, now: float) -> bool:
-        """Return whether a contract that a list calls not traded has ended; `events` counts its stream's events."""
-        first = self._since.get(symbol)
+    def is_ended(self, stream: StreamId, events: int, now: float) -> bool:
+        """Return whether a stream's contract, which a list calls not traded, has ended; `events` counts its events."""
+        first = self._since.get(stream)
         if first is None or first[1] != events:
-            self._since[symbol] = (now, events)
+            self._since[stream] = (now, events)
             return False
         if now - first[0] < SECOND_LOOK_SECONDS:
             return False
-        del self._since[symbol]
+        del self._since[stream]
         return True
 
-    def over(self, symbol: str) -> None:
+    def over(self, stream: StreamId) -> None:
         """Clear the doubt, because a list calls the contract traded."""
-        self._since.pop(symbol, None)
+        self._since.pop(stream, None)

@@ -9,13 +9,16 @@ from typing import Any
 import orjson
 
 from chronobook_server.domain.depth import DepthSnapshot, DepthUpdate
+from chronobook_server.domain.stream_id import StreamId, StreamKind
 from chronobook_server.domain.values import Millis, Nanos, UpdateId
+from chronobook_server.venue.binance_futures.streams import STREAMS
 
 # Ids, weights and list times must be below this: a double holds them exactly, and real ones are far smaller.
 LARGEST = 2**53
 # Nanoseconds of a later time do not fit 64 bits. `core.belief` decides which of the earlier times are right.
 _LATEST_MS = 2**63 // 10**6
 UPDATE_SPEEDS = ("100ms", "250ms", "500ms")
+_DEPTH, _AGG_TRADE = StreamKind.DEPTH, StreamKind.AGG_TRADE
 
 
 class MalformedKind(Enum):
@@ -30,18 +33,12 @@ class MalformedKind(Enum):
 
 
 class MalformedFrame(ValueError):
-    """Bytes that are not a valid message; `symbol` is None if it cannot be read either."""
+    """Bytes that are not a valid message; `stream` is None if it cannot be read either."""
 
-    def __init__(self, kind: MalformedKind, symbol: str | None = None) -> None:
+    def __init__(self, kind: MalformedKind, stream: StreamId | None = None) -> None:
         super().__init__(kind.value)
         self.kind = kind
-        self.symbol = symbol
-
-
-def depth_stream(symbol: str, update_speed: str) -> str:
-    """Return the stream name of a symbol's depth; 250 ms is the exchange's default and has no suffix."""
-    suffix = "" if update_speed == "250ms" else f"@{update_speed}"
-    return f"{symbol.lower()}@depth{suffix}"
+        self.stream = stream
 
 
 # The best prices of all symbols that moved, every five seconds.
@@ -63,23 +60,24 @@ def decode_ticker(data: bytes | str) -> tuple[str, UpdateId] | None:
     return symbol, UpdateId(update_id)
 
 
-def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[str, DepthUpdate] | None:
-    """Return a frame's symbol and depth update; None for a frame of another kind. Raises MalformedFrame."""
+def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[StreamId, DepthUpdate] | None:
+    """Return a frame's stream and depth update; None for a frame of another kind. Raises MalformedFrame."""
     try:
         frame = orjson.loads(data)
     except orjson.JSONDecodeError:
         raise MalformedFrame(MalformedKind.NOT_JSON) from None
     try:
         event = frame["data"]
-        stream = frame["stream"]
+        name = frame["stream"]
     except (KeyError, TypeError):
         if isinstance(frame, dict) and ("id" in frame or "result" in frame or "error" in frame):
             return None  # the answer to a subscription
         raise MalformedFrame(MalformedKind.NOT_A_FRAME) from None
+    stream = STREAMS[name] if type(name) is str else None
     try:
         if event["e"] != "depthUpdate":
-            if isinstance(stream, str) and "@depth" in stream:
-                raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
+            if stream is not None and stream.kind is _DEPTH:
+                raise MalformedFrame(MalformedKind.BAD_FIELD, stream)
             return None
         update = DepthUpdate(
             first_update_id=event["U"],
@@ -93,28 +91,24 @@ def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[str, DepthUpda
         )
         symbol = event["s"]
     except (KeyError, TypeError):
-        raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream)) from None
+        raise MalformedFrame(MalformedKind.BAD_FIELD, stream) from None
     first, final, previous, time, event_time = event["U"], event["u"], event["pu"], event["T"], event["E"]
     if not (
         type(first) is type(final) is type(previous) is type(time) is type(event_time) is int
         and type(update.bids) is type(update.asks) is list
     ):
-        raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
-    # An event that names another symbol than its stream is not read for either of them.
-    if type(symbol) is not str or _symbol_of(stream) != symbol:
-        raise MalformedFrame(MalformedKind.BAD_FIELD, _symbol_of(stream))
+        raise MalformedFrame(MalformedKind.BAD_FIELD, stream)
+    # An event that names another symbol than its stream, or is of another kind, is not read for either of them.
+    if stream is None or stream.symbol != symbol or stream.kind is _AGG_TRADE:
+        raise MalformedFrame(MalformedKind.BAD_FIELD, stream)
     if not (
         0 <= previous < LARGEST
         and 0 < first <= final < LARGEST
         and 0 < time < _LATEST_MS
         and 0 < event_time < _LATEST_MS
     ):
-        raise MalformedFrame(MalformedKind.BAD_RANGE, symbol)
-    return symbol, update
-
-
-def _symbol_of(stream: object) -> str | None:
-    return stream.partition("@")[0].upper() if isinstance(stream, str) else None
+        raise MalformedFrame(MalformedKind.BAD_RANGE, stream)
+    return stream, update
 
 
 def decode_snapshot(data: bytes, *, limit: int, receive_time: Nanos) -> DepthSnapshot:

@@ -11,22 +11,25 @@ from structlog.testing import capture_logs
 
 from chronobook_server.domain.cooperative import run_now
 from chronobook_server.domain.records import Keyframe, Update
+from chronobook_server.domain.stream_id import StreamId, StreamKind, depth_of
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.directory.data_directory import DataDirectory, DirectoryRefused, trim
 from chronobook_server.history.directory.unserved import UnservedHistory
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.write import seal
-from chronobook_server.storage.files import DiskFiles
+from chronobook_server.storage.files import ASIDE, DiskFiles
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles, PatientSealer
-from testkit.generators.stored_histories import SEGMENT_MS, SYMBOL, answers, log_header, opened, records
+from testkit.generators.stored_histories import SEGMENT_MS, STREAM, SYMBOL, answers, log_header, opened, records
 from testkit.harness.epochs import feed
 
 EXCHANGE = "https://fapi.binance.com"
 
 
 def open_symbol(directory: DataDirectory, symbol: str = SYMBOL) -> SymbolHistory:
-    return directory.open(symbol, InlineSealer(), retention_ms=10**9, cache_budget=CacheBudget(), segment_ms=SEGMENT_MS)
+    return directory.open(
+        depth_of(symbol), InlineSealer(), retention_ms=10**9, cache_budget=CacheBudget(), segment_ms=SEGMENT_MS
+    )
 
 
 def refused(path: Path, exchange: str = EXCHANGE) -> str:
@@ -148,9 +151,9 @@ def test_only_folders_with_files_of_ours_are_symbols(tmp_path: Path) -> None:
     (tmp_path / "0001.seg").write_text("mine")
     (tmp_path / "ETHUSDT").mkdir()
     (tmp_path / "ETHUSDT" / "000000001000000.log").write_text("ours")
-    assert directory.symbols() == ["ETHUSDT"]
-    assert list(directory.leftovers({})) == ["ETHUSDT"]
-    assert directory.leftovers({"ETHUSDT"}) == {}
+    assert directory.streams() == [depth_of("ETHUSDT")]
+    assert list(directory.leftovers({})) == [depth_of("ETHUSDT")]
+    assert directory.leftovers({depth_of("ETHUSDT")}) == {}
     directory.close()
 
 
@@ -309,7 +312,7 @@ def test_an_answer_in_the_making_survives_its_segments_drop(
     monkeypatch.setattr(seal, "CHUNK_ROWS", 4)
     directory = DataDirectory(tmp_path, EXCHANGE)
     store = directory.open(
-        SYMBOL, InlineSealer(), retention_ms=60_000, cache_budget=CacheBudget(), segment_ms=SEGMENT_MS
+        STREAM, InlineSealer(), retention_ms=60_000, cache_budget=CacheBudget(), segment_ms=SEGMENT_MS
     )
     stream = records(1)
     feed(store, stream)
@@ -342,7 +345,7 @@ def open_again(directory: DataDirectory, store: SymbolHistory) -> SymbolHistory:
     """Return the same history with nothing unpacked."""
     store.close()
     return directory.open(
-        SYMBOL, InlineSealer(), retention_ms=60_000, cache_budget=CacheBudget(), segment_ms=SEGMENT_MS
+        STREAM, InlineSealer(), retention_ms=60_000, cache_budget=CacheBudget(), segment_ms=SEGMENT_MS
     )
 
 
@@ -361,7 +364,7 @@ def test_a_refusal_of_the_exchange_is_remembered(tmp_path: Path) -> None:
     assert again.held_until(NOW - 3600) == NOW - 3600 + 30, "the clock went back; the ban is no longer for it"
     (tmp_path / "held.json").write_text(json.dumps(NOW + 1234.5))  # as older servers wrote it
     assert again.held_until(NOW) == NOW + 1234.5
-    assert again.symbols() == []
+    assert again.streams() == []
     again.close()
 
 
@@ -415,13 +418,68 @@ def test_only_folders_with_a_symbol_s_history_are_symbols(tmp_path: Path) -> Non
         os.mkdir(os.path.join(os.fsencode(tmp_path), name))  # noqa: PTH102, PTH118
     (tmp_path / "NOTES").write_text("mine")
     with capture_logs() as logs:
-        assert directory.symbols() == sorted([SYMBOL, "币安人生USDT"])
+        assert directory.streams() == [depth_of(symbol) for symbol in sorted([SYMBOL, "币安人生USDT"])]
     assert {log["event"] for log in logs} == {"folder_ignored"}
     assert len(logs) == 6  # of BACKUP there is nothing to tell: a symbol without history looks like that
     assert all(log["name"].isprintable() for log in logs)
     for refused in ("..", "a/b", "lower", "\0", ".X"):
         with pytest.raises(DirectoryRefused):
             open_symbol(directory, refused)
+    directory.close()
+
+
+def test_each_kind_of_data_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    depth, trades = depth_of("ETHUSDT"), StreamId("ETHUSDT", StreamKind.AGG_TRADE)
+    directory = DataDirectory(tmp_path, EXCHANGE)
+    for stream in (depth, trades):
+        history = directory.open(
+            stream, InlineSealer(), retention_ms=10**9, cache_budget=CacheBudget(), segment_ms=SEGMENT_MS
+        )
+        feed(history, records(1, events=40))
+        history.close()
+    names = {path.name for path in (tmp_path / "ETHUSDT@aggTrade").iterdir()}
+    assert names == {path.name for path in (tmp_path / "ETHUSDT").iterdir()}
+    assert directory.streams() == [trades, depth]
+    leftovers = directory.leftovers({depth})
+    assert list(leftovers) == [trades]
+    leftovers[trades].expire(Millis(10**12))  # a known kind that is not served ages out
+    assert not [name for name in (tmp_path / "ETHUSDT@aggTrade").iterdir() if name.suffix in (".seg", ".wal")]
+    directory.drop_empty(trades)
+    assert not (tmp_path / "ETHUSDT@aggTrade").exists()
+    assert directory.streams() == [depth]
+    directory.close()
+
+
+def test_files_of_another_kind_are_not_this_ones(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path, EXCHANGE)
+    store = open_symbol(directory, "ETHUSDT")
+    feed(store, records(1, events=40))
+    store.close()
+    (tmp_path / "ETHUSDT").rename(tmp_path / "ETHUSDT@aggTrade")
+    moved = directory.open(
+        StreamId("ETHUSDT", StreamKind.AGG_TRADE), InlineSealer(), retention_ms=10**9, cache_budget=CacheBudget()
+    )
+    assert moved.coverage() == []
+    assert set(moved.damaged_files.values()) == {f"{name} is of ETHUSDT on {EXCHANGE}" for name in moved.damaged_files}
+    assert moved.damaged_files
+    directory.close()
+
+
+def test_a_folder_of_an_unknown_kind_is_told_and_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "ETHUSDT@liquidations"
+    held = [folder / "000000001000000.seg", folder / ASIDE / "000000002000000.seg"]
+    for path in held:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("of a later version")
+    directory = DataDirectory(tmp_path, EXCHANGE)
+    with capture_logs() as logs:
+        assert directory.streams() == []
+        assert directory.leftovers({}) == {}
+    (told,) = logs
+    assert (told["event"], told["name"]) == ("folder_ignored", "ETHUSDT@liquidations")
+    assert told["reason"] == "this server does not know its kind of data"
+    directory.drop_aside(10**12, 0)
+    assert all(path.exists() for path in held)
     directory.close()
 
 

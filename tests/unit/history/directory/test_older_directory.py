@@ -15,8 +15,10 @@ import pytest
 
 from chronobook_server.domain.cooperative import run_now
 from chronobook_server.domain.errors import Refusal
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Price
 from chronobook_server.history.directory.data_directory import DataDirectory
+from chronobook_server.history.format.file_origin import Origin
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.segment.cache import CacheBudget
 from testkit.fakes.memory_files import InlineSealer
@@ -25,13 +27,19 @@ _FIXTURE = Path(__file__).parents[3] / "fixtures" / "data_0_2"
 SAID: dict[str, Any] = json.loads((_FIXTURE / "answers.json").read_text())
 
 
-@pytest.fixture
-def history(tmp_path: Path) -> Iterator[SymbolHistory]:
+@pytest.fixture(params=["alone", "beside another kind"])
+def history(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SymbolHistory]:
     shutil.copytree(_FIXTURE / "data", tmp_path / "data")
+    if request.param == "beside another kind":
+        shutil.copytree(_FIXTURE / "data" / SAID["symbol"], tmp_path / "data" / f"{SAID['symbol']}@aggTrade")
     directory = DataDirectory(tmp_path / "data", "https://fapi.binance.com")
     try:
         yield directory.open(
-            SAID["symbol"], InlineSealer(), retention_ms=86_400_000, cache_budget=CacheBudget(), segment_ms=5_000
+            depth_of(SAID["symbol"]),
+            InlineSealer(),
+            retention_ms=86_400_000,
+            cache_budget=CacheBudget(),
+            segment_ms=5_000,
         )
     finally:
         directory.close()
@@ -44,6 +52,13 @@ def test_everything_that_was_held_is_held(history: SymbolHistory) -> None:
     gaps = [[gap.start, gap.end, gap.cause.value] for gap in history.gaps()]
     assert gaps == [*SAID["gaps"], [SAID["coverage"][-1][1], None, "RESTART"]]
     assert history.damaged_files == {}
+
+
+def test_a_file_of_depth_names_its_origin_as_before() -> None:
+    origin = Origin(depth_of(SAID["symbol"]), "https://fapi.binance.com").encode()
+    files = [path for path in (_FIXTURE / "data" / SAID["symbol"]).iterdir() if path.suffix in (".seg", ".wal")]
+    assert len(files) == 6
+    assert all(origin in path.read_bytes() for path in files)
 
 
 def test_each_level_is_answered_as_before(history: SymbolHistory) -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.stream_id import StreamId, StreamKind, depth_of
 from chronobook_server.domain.values import Millis, UpdateId
-from chronobook_server.history.format.file_origin import DamagedFile, ForeignFile, UnknownFormat
+from chronobook_server.history.format.file_origin import DamagedFile, ForeignFile, Origin, UnknownFormat
 from chronobook_server.history.format.gap_causes import CAUSES, NUMBERS
 from chronobook_server.history.format.segment_layout import (
     HEADER_READ,
@@ -42,12 +43,13 @@ SECTIONS = {
     SectionKind.RECEIVE_TIMES: (5, b"when"),
     SectionKind.CHUNKS: (9, b"some rows"),
 }
-FILE = write(HEADER, SECTIONS, "here")
+ORIGIN = Origin(depth_of("X"))
+FILE = write(HEADER, SECTIONS, Origin(depth_of("X"), "here"))
 LENGTH = int.from_bytes(FILE[10:14], "little")
 
 
 def parsed(data: bytes) -> tuple[Header, dict[SectionKind, Section]]:
-    return read("1.seg", "X", data[:HEADER_READ], len(data))
+    return read("1.seg", ORIGIN, data[:HEADER_READ], len(data))
 
 
 def sealed_again(data: bytes) -> bytes:
@@ -69,7 +71,7 @@ def test_what_is_written_is_read_again() -> None:
 
 @pytest.mark.parametrize("cause", [None, *CAUSES.values()])
 def test_every_end_comes_back(cause: Cause | None) -> None:
-    assert parsed(write(replace(HEADER, ended_by=cause), {}))[0].ended_by is cause
+    assert parsed(write(replace(HEADER, ended_by=cause), {}, ORIGIN))[0].ended_by is cause
 
 
 def test_every_cause_of_a_gap_has_a_fixed_number_of_its_own() -> None:
@@ -116,8 +118,20 @@ def test_a_section_of_a_kind_that_is_not_known_is_skipped() -> None:
 @pytest.mark.parametrize(("symbol", "exchange"), [("Y", "here"), ("X", "elsewhere")])
 def test_a_file_of_another_symbol_or_exchange_is_refused(symbol: str, exchange: str) -> None:
     with pytest.raises(ForeignFile, match=r"^1\.seg is of X on here$"):
-        read("1.seg", symbol, FILE[:HEADER_READ], len(FILE), exchange)
-    assert read("1.seg", "X", FILE[:HEADER_READ], len(FILE), "here")[0] == HEADER
+        read("1.seg", Origin(depth_of(symbol), exchange), FILE[:HEADER_READ], len(FILE))
+    assert read("1.seg", Origin(depth_of("X"), "here"), FILE[:HEADER_READ], len(FILE))[0] == HEADER
+
+
+def test_a_file_names_its_kind_only_where_it_is_not_depth() -> None:
+    trades = Origin(StreamId("X", StreamKind.AGG_TRADE), "here")
+    file = write(HEADER, SECTIONS, trades)
+    assert (b'["here", "X"]' in FILE, b'["here", "X", "aggTrade"]' in file) == (True, True)
+    assert read("1.seg", trades, file[:HEADER_READ], len(file))[0] == HEADER
+    with pytest.raises(ForeignFile, match=r"^1\.seg is of X@aggTrade on here$"):
+        read("1.seg", Origin(depth_of("X"), "here"), file[:HEADER_READ], len(file))
+    with pytest.raises(ForeignFile, match=r"^1\.seg is of X on here$"):
+        read("1.seg", trades, FILE[:HEADER_READ], len(FILE))
+    assert content_hash(file) == content_hash(FILE)
 
 
 def test_a_flipped_bit_where_a_file_says_whose_it_is_is_damage() -> None:
@@ -141,7 +155,9 @@ def test_a_cause_that_is_not_known_is_damage() -> None:
 
 def test_the_content_hash_covers_the_events_not_their_arrival() -> None:
     def hashed(**changed: tuple[int, bytes]) -> bytes:
-        return content_hash(write(HEADER, SECTIONS | {SectionKind[name]: section for name, section in changed.items()}))
+        return content_hash(
+            write(HEADER, SECTIONS | {SectionKind[name]: section for name, section in changed.items()}, ORIGIN)
+        )
 
     assert hashed(RECEIVE_TIMES=(5, b"another time")) == content_hash(FILE)
     assert hashed(TIMES=(5, b"timeS")) != content_hash(FILE)
@@ -150,4 +166,6 @@ def test_the_content_hash_covers_the_events_not_their_arrival() -> None:
 
 
 def test_a_header_with_every_kind_of_section_is_read_at_once() -> None:
-    assert int.from_bytes(write(HEADER, dict.fromkeys(SectionKind, (1, b"x")))[10:14], "little") < HEADER_READ / 4
+    assert (
+        int.from_bytes(write(HEADER, dict.fromkeys(SectionKind, (1, b"x")), ORIGIN)[10:14], "little") < HEADER_READ / 4
+    )

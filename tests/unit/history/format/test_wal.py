@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged, RangeWidened, Update
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Nanos, UpdateId
-from chronobook_server.history.format.file_origin import ForeignFile, UnknownFormat
+from chronobook_server.history.format.file_origin import ForeignFile, Origin, UnknownFormat
 from chronobook_server.history.format.gap_causes import CAUSES
 from chronobook_server.history.format.wal import (
     FILE_HEADER,
@@ -100,7 +101,8 @@ def encoded(entry: Entry) -> bytes:
     return encode_update(entry) if isinstance(entry, Update) else encode(entry)
 
 
-BEGINNING = log_beginning(START, "X", "here")
+ORIGIN = Origin(depth_of("X"))
+BEGINNING = log_beginning(START, Origin(depth_of("X"), "here"))
 LOG = b"".join((BEGINNING, *map(encoded, ENTRIES)))
 ENDS = [end for _, end in frames(LOG)]  # of START, and of every entry
 
@@ -112,7 +114,7 @@ def plain(start: Start) -> dict[str, Any]:
 
 
 def contents(data: bytes) -> LogContents:
-    found = read_log("1.log", "X", data)
+    found = read_log("1.log", ORIGIN, data)
     assert found is not None
     return found
 
@@ -120,7 +122,7 @@ def contents(data: bytes) -> LogContents:
 @settings(max_examples=60)
 @given(STARTS, st.lists(st.one_of(UPDATES, RARE), max_size=5))
 def test_what_is_written_is_read_again(start: Start, entries: list[Entry]) -> None:
-    log = b"".join((log_beginning(start, "X"), *map(encoded, entries)))
+    log = b"".join((log_beginning(start, ORIGIN), *map(encoded, entries)))
     read = contents(log)
     assert plain(read.start) == plain(start)
     assert (read.good_bytes, read.damaged) == (len(log), False)
@@ -145,7 +147,7 @@ def test_the_order_of_levels_survives() -> None:
 def test_a_log_cut_at_any_byte_yields_its_whole_part_undamaged() -> None:
     assert contents(LOG).entries == ENTRIES
     for length in range(len(LOG)):
-        read = read_log("1.log", "X", LOG[:length])
+        read = read_log("1.log", ORIGIN, LOG[:length])
         if length < ENDS[0]:
             assert read is None
             continue
@@ -162,7 +164,7 @@ def test_a_flipped_bit_makes_no_record_and_spares_earlier_ones() -> None:
         for bit in (place % 8, (place + 5) % 8):
             damaged = bytearray(LOG)
             damaged[place] ^= 1 << bit
-            read = read_log("1.log", "X", bytes(damaged))
+            read = read_log("1.log", ORIGIN, bytes(damaged))
             before = sum(end <= place for end in ENDS)  # records, START among them
             if before == 0:
                 assert read is None
@@ -189,12 +191,12 @@ def test_a_tail_of_zeros_is_a_torn_one() -> None:
 
 def test_a_version_that_is_not_known_is_refused_by_name() -> None:
     with pytest.raises(UnknownFormat, match=r"^000123\.log has format version 7; this server reads version 2$"):
-        read_log("000123.log", "X", log_header(7) + LOG[len(FILE_HEADER) :])
+        read_log("000123.log", ORIGIN, log_header(7) + LOG[len(FILE_HEADER) :])
 
 
 @pytest.mark.parametrize("data", [b"", b"chrnbk", b"chrnbkSG" + LOG[8:], bytes(500), FILE_HEADER])
 def test_what_does_not_begin_as_a_log_holds_nothing(data: bytes) -> None:
-    assert read_log("1.log", "X", data) is None
+    assert read_log("1.log", ORIGIN, data) is None
 
 
 def framed(body: bytes) -> bytes:
@@ -224,12 +226,12 @@ def test_nonsense_with_the_right_checksum_ends_the_log(body: bytes) -> None:
 
 
 def test_a_log_that_does_not_begin_with_its_start_holds_nothing() -> None:
-    assert read_log("1.log", "X", FILE_HEADER + encoded(ENTRIES[0]) + encode_start(START)) is None
+    assert read_log("1.log", ORIGIN, FILE_HEADER + encoded(ENTRIES[0]) + encode_start(START)) is None
 
 
 @pytest.mark.parametrize("body", [b"\x01", b"\x01" + bytes(43) + b"\xff\xff\xff\x7f\0\0\0\0"])
 def test_a_start_that_makes_no_sense_is_none(body: bytes) -> None:
-    assert read_log("1.log", "X", FILE_HEADER + framed(body)) is None
+    assert read_log("1.log", ORIGIN, FILE_HEADER + framed(body)) is None
 
 
 def test_a_cause_of_a_later_server_is_damage_to_this_one() -> None:
@@ -246,14 +248,14 @@ def test_a_log_of_the_version_before_is_read() -> None:
 @pytest.mark.parametrize(("symbol", "exchange"), [("Y", "here"), ("X", "elsewhere")])
 def test_a_log_of_another_symbol_or_exchange_is_refused(symbol: str, exchange: str) -> None:
     with pytest.raises(ForeignFile, match=r"^1\.wal is of X on here$"):
-        read_log("1.wal", symbol, LOG, exchange)
-    assert read_log("1.wal", "X", LOG, "here") is not None
+        read_log("1.wal", Origin(depth_of(symbol), exchange), LOG)
+    assert read_log("1.wal", Origin(depth_of("X"), "here"), LOG) is not None
 
 
 def test_a_flipped_bit_in_a_logs_owner_leaves_it_without_one() -> None:
     begin, _ = next(frames(LOG))
     for place in range(len(FILE_HEADER), begin):
-        assert read_log("1.wal", "X", bytes(flipped(LOG, place, place % 8)), "here") is None
+        assert read_log("1.wal", Origin(depth_of("X"), "here"), bytes(flipped(LOG, place, place % 8))) is None
 
 
 @settings(max_examples=60)

@@ -28,6 +28,7 @@ from chronobook_server.domain.records import (
 from chronobook_server.domain.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.segment.head import HeadSegment
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles, PatientSealer
+from testkit.generators.stored_histories import STREAM
 from testkit.harness.epochs import Raw, RawHistory
 
 RANGE = KnownRange(98, 102)
@@ -37,7 +38,7 @@ PRICES = range(95, 106)
 
 def opened(files: MemoryFiles, *, is_sealing: bool = True) -> RawHistory:
     sealer = InlineSealer() if is_sealing else PatientSealer()
-    return RawHistory("X", files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
+    return RawHistory(STREAM, files, sealer, retention_ms=10**9, segment_ms=SEGMENT_MS)
 
 
 @dataclass

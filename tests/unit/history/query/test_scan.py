@@ -23,7 +23,7 @@ from chronobook_server.history.segment.head import HeadSegment
 from chronobook_server.history.segment.rows import DamagedSegment
 from chronobook_server.history.write import seal
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles, PatientSealer
-from testkit.generators.stored_histories import SYMBOL, flipped, hot_of, records, sealed_of
+from testkit.generators.stored_histories import STREAM, SYMBOL, flipped, hot_of, records, sealed_of
 from testkit.harness.epochs import Raw, RawHistory
 from testkit.oracles.plain_segment import PlainSegment, State, stream_of
 from testkit.oracles.scanned_rows import ALL, Scanned, assert_rows
@@ -59,7 +59,11 @@ def history_of(
     retention_ms: int = 10**9,
 ) -> RawHistory:
     return RawHistory(
-        SYMBOL, files or MemoryFiles(), sealer or InlineSealer(), retention_ms=retention_ms, segment_ms=segment_ms
+        STREAM,
+        files or MemoryFiles(),
+        sealer or InlineSealer(),
+        retention_ms=retention_ms,
+        segment_ms=segment_ms,
     )
 
 

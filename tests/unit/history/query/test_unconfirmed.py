@@ -11,12 +11,13 @@ from chronobook_server.domain.values import Millis, Price, UpdateId
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.query.replay import Position, is_certain_after, known_range_after, quantity_after
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles
+from testkit.generators.stored_histories import STREAM
 from tests.unit.history.write.test_writer import change, keyframe
 
 
 def fresh(files: MemoryFiles | None = None) -> SymbolHistory:
     """Return an empty history that knows the steps of the records."""
-    made = SymbolHistory("X", files or MemoryFiles(), InlineSealer(), retention_ms=10**9, segment_ms=1000)
+    made = SymbolHistory(STREAM, files or MemoryFiles(), InlineSealer(), retention_ms=10**9, segment_ms=1000)
     made.append(InstrumentChanged(Instrument("X", 1, 0)))
     return made
 

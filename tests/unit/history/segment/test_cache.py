@@ -5,7 +5,7 @@ from chronobook_server.domain.values import Millis, Price
 from chronobook_server.history.segment.cache import CacheBudget, CacheEntry, SizedLru
 from chronobook_server.history.write import seal
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles
-from testkit.generators.stored_histories import SEGMENT_MS, SYMBOL, answers, opened, records
+from testkit.generators.stored_histories import SEGMENT_MS, STREAM, answers, opened, records
 from testkit.harness.epochs import RawHistory
 
 
@@ -88,7 +88,7 @@ def test_a_forgotten_part_is_unpacked_again_and_answers_the_same(monkeypatch: py
     expected = answers(history, times)
     cache_budget = CacheBudget(index_bytes=4000, rows_bytes=4000)
     tight = RawHistory(
-        SYMBOL, files, InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, cache_budget=cache_budget
+        STREAM, files, InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, cache_budget=cache_budget
     )
     for order in (times, reversed(times), times):
         instants = list(order)
@@ -106,7 +106,12 @@ def test_two_symbols_share_one_bound() -> None:
     stores = []
     for seed in (1, 2):
         store = RawHistory(
-            SYMBOL, MemoryFiles(), InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, cache_budget=cache_budget
+            STREAM,
+            MemoryFiles(),
+            InlineSealer(),
+            retention_ms=10**9,
+            segment_ms=SEGMENT_MS,
+            cache_budget=cache_budget,
         )
         for record in records(seed):
             store.append(record)

@@ -18,7 +18,7 @@ from chronobook_server.history.write import seal
 from chronobook_server.history.write.seal import sealed_bytes
 from chronobook_server.storage.files import DiskFiles, OpenFile
 from testkit.fakes.memory_files import MemoryFile, MemoryFiles
-from testkit.generators.stored_histories import SYMBOL, flipped, hot_of, received_later, records, sealed_of
+from testkit.generators.stored_histories import ORIGIN, flipped, hot_of, received_later, records, sealed_of
 
 
 @pytest.fixture(autouse=True)
@@ -159,8 +159,8 @@ def test_a_file_that_fails_to_open_for_a_moment_is_not_damaged(monkeypatch: pyte
 def test_an_open_file_cut_short_is_damaged_and_raises_no_signal(tmp_path: Path, length: int) -> None:
     hot = hot_of(records(6))
     files = DiskFiles(tmp_path)
-    files.write("1.seg", sealed_bytes(hot, "X"))
-    sealed = SealedSegment(files, "1.seg", SYMBOL, CacheBudget())
+    files.write("1.seg", sealed_bytes(hot, ORIGIN))
+    sealed = SealedSegment(files, "1.seg", ORIGIN, CacheBudget())
     assert sealed.load_index()
     size = sealed.file.size
     os.truncate(tmp_path / "1.seg", length % size)
@@ -200,7 +200,7 @@ def test_opening_a_segment_reads_its_header_alone() -> None:
         return original(name)
 
     files.open = noted  # type: ignore[method-assign]
-    again = SealedSegment(files, sealed.file.name, "X", CacheBudget())
+    again = SealedSegment(files, sealed.file.name, ORIGIN, CacheBudget())
     assert reads == []
     again.load_index()
     again.load_index()
@@ -221,7 +221,7 @@ def test_no_flipped_bit_anywhere_makes_a_wrong_answer(bit: int) -> None:
     for place in range(length + bit, len(good), 3):
         files.contents["1.seg"] = flipped(good, place, bit)
         try:
-            damaged = SealedSegment(files, "1.seg", "X", CacheBudget())
+            damaged = SealedSegment(files, "1.seg", ORIGIN, CacheBudget())
         except DamagedFile:
             continue  # it does not say whose it is
         for price, right in zip(prices, expected, strict=True):

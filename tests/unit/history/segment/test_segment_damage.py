@@ -12,6 +12,7 @@ from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.errors import BeforeHistory, HistoryGap
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import Keyframe
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Price, UpdateId
 from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.format.wal import FILE_HEADER, encoded_log, read_log
@@ -22,8 +23,9 @@ from chronobook_server.history.write import seal
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles, PatientSealer
 from testkit.generators.damaged_folder import Folder, gap, until
 from testkit.generators.stored_histories import (
+    ORIGIN,
     SEGMENT_MS,
-    SYMBOL,
+    STREAM,
     answer,
     answers,
     flipped,
@@ -123,7 +125,7 @@ def test_a_flipped_bit_in_a_chunk_costs_its_levels_and_no_others() -> None:
     offset, length, levels = chunks[len(chunks) // 2]
     folder.damage(name, offset + length // 2)
     history = opened(folder.files)
-    held = set(SealedSegment(folder.files, name, SYMBOL, CacheBudget()).file.column(SectionKind.LEVEL_PRICES).tolist())
+    held = set(SealedSegment(folder.files, name, ORIGIN, CacheBudget()).file.column(SectionKind.LEVEL_PRICES).tolist())
     refused = 0
     for (price, time), said in folder.before.items():
         hit = start <= time < end and price in levels and price in held
@@ -320,7 +322,7 @@ def test_files_of_another_symbol_or_exchange_give_no_answers(is_log: bool) -> No
     for symbol, exchange in (("Y", "here"), ("X", "elsewhere")):
         other = MemoryFiles()
         theirs = RawHistory(
-            symbol, other, PatientSealer() if is_log else InlineSealer(),
+            depth_of(symbol), other, PatientSealer() if is_log else InlineSealer(),
             retention_ms=10**9, segment_ms=SEGMENT_MS, exchange=exchange,
         )  # fmt: skip
         for record in records(3):
@@ -328,7 +330,7 @@ def test_files_of_another_symbol_or_exchange_give_no_answers(is_log: bool) -> No
         files = MemoryFiles()
         name = sorted(other.names())[1]
         files.contents[name] = other.contents[name]
-        ours = RawHistory("X", files, InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, exchange="here")
+        ours = RawHistory(STREAM, files, InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS, exchange="here")
         assert ours.coverage() == []
         assert ours.damaged_files == {name: f"{name} is of {symbol} on {exchange}"}
         assert files.names() == [name]
@@ -354,11 +356,11 @@ def test_an_old_version_log_that_contradicts_gives_no_answers() -> None:
     folder, stranger = Folder(seed=5), Folder(seed=6)
     name, last = folder.logs[-1], folder.segments[-1]
     _, end = folder.bounds(last)
-    contents = read_log(name, "X", bytes(stranger.log))
+    contents = read_log(name, ORIGIN, bytes(stranger.log))
     assert contents is not None
     # It claims to continue the segment before it.
     foreign = replace(contents.start, start=Millis(end), baseline_update_id=UpdateId(1))
-    folder.log = encoded_log(foreign, contents.entries, "X")
+    folder.log = encoded_log(foreign, contents.entries, ORIGIN)
     history = opened(folder.files, sealer=PatientSealer())
     assert history.damaged_files == {name: f"{name} does not continue the file before it"}
     assert history.coverage()[-1].end < end

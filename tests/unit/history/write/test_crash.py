@@ -12,7 +12,7 @@ from chronobook_server.domain.records import Keyframe
 from chronobook_server.storage.files import DiskFiles, Files
 from testkit.fakes.crashing_files import Crash, CrashingFiles, Disk, Half, epochs
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles
-from testkit.generators.stored_histories import SEGMENT_MS, SYMBOL, Answer, answers
+from testkit.generators.stored_histories import SEGMENT_MS, STREAM, Answer, answers
 from testkit.harness.epochs import RawHistory
 
 RETENTION_MS = 6000
@@ -23,12 +23,12 @@ SEED = 11
 ENDS_ALIKE = 2
 
 
-STREAM = epochs(EPOCHS, EVENTS)
+RECORDS = epochs(EPOCHS, EVENTS)
 TIMES = range(999_500, 1_000_000 + EPOCHS * 6000 + 500, 431)
 
 
 def opened(files: Files) -> RawHistory:
-    return RawHistory(SYMBOL, files, InlineSealer(), retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS)
+    return RawHistory(STREAM, files, InlineSealer(), retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS)
 
 
 def said(history: RawHistory) -> tuple[object, ...]:
@@ -44,7 +44,7 @@ def expected(count: int) -> tuple[RawHistory, tuple[object, ...]]:
     """Return the history of a server that ended after `count` records, and its answers."""
     files = MemoryFiles()
     first = opened(files)
-    for record in STREAM[:count]:
+    for record in RECORDS[:count]:
         first.append(record)
     found = opened(files)
     return found, said(found)
@@ -55,7 +55,7 @@ def run(folder: Path, disk: Disk) -> int:
     done = 0
     with suppress(Crash), closing(CrashingFiles(folder, disk)) as files:
         history = opened(files)
-        for record in STREAM:
+        for record in RECORDS:
             history.append(record)
             done += 1
     return done
@@ -71,8 +71,8 @@ def check(folder: Path, at: int, half: Half, known: dict[int, tuple[object, ...]
     assert allowed, f"{done} records were acknowledged"
     assert all(name.endswith(".seg") for name in files.names()), "everything is sealed, and nothing else left"
     reference, _ = expected(allowed[0])
-    following = next((n for n in range(done + 1, len(STREAM)) if isinstance(STREAM[n], Keyframe)), len(STREAM))
-    for record in STREAM[following:]:
+    following = next((n for n in range(done + 1, len(RECORDS)) if isinstance(RECORDS[n], Keyframe)), len(RECORDS))
+    for record in RECORDS[following:]:
         history.append(record)
         reference.append(record)
     assert said(history) == said(reference), "what comes later is added as if nothing had happened"
@@ -96,7 +96,7 @@ def places_of(whole: Disk) -> list[int]:
 @pytest.mark.timeout(400)
 def test_death_at_any_step_loses_no_promised_event_nor_adds_any(tmp_path: Path) -> None:
     whole = Disk()
-    assert run(tmp_path / "whole", whole) == len(STREAM)
+    assert run(tmp_path / "whole", whole) == len(RECORDS)
     places = places_of(whole)
     assert {"rename", "remove", "open", "write", "append"} == set(whole.kinds)
     known: dict[int, tuple[object, ...]] = {}

@@ -19,7 +19,7 @@ from chronobook_server.symbols.pipeline import SymbolPipeline
 from testkit.fakes.failing_files import DiskTrouble, FailingFiles
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles, PatientSealer
 from testkit.generators.depth_events import SmallExchange
-from testkit.generators.stored_histories import SEGMENT_MS, SYMBOL, Answer, answers
+from testkit.generators.stored_histories import SEGMENT_MS, STREAM, SYMBOL, Answer, answers
 from testkit.harness.asking import wanted_by
 from testkit.harness.epochs import RawHistory
 
@@ -39,7 +39,7 @@ TIMES = range(999_900, 1_000_000 + EVENTS * STEP_MS * 2 // 3, 163)
 
 
 def opened(files: Files, sealer: Sealer | None = None) -> RawHistory:
-    return RawHistory(SYMBOL, files, sealer or InlineSealer(), retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS)
+    return RawHistory(STREAM, files, sealer or InlineSealer(), retention_ms=RETENTION_MS, segment_ms=SEGMENT_MS)
 
 
 @dataclass

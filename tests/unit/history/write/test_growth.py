@@ -17,6 +17,7 @@ from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, Price, Upd
 from chronobook_server.history.format.wal import Entry, Start, encoded_log
 from chronobook_server.history.segment.cache import CacheBudget
 from testkit.fakes.memory_files import MemoryFiles, memory_history
+from testkit.generators.stored_histories import ORIGIN
 from testkit.harness.epochs import RawHistory
 from tests.unit.history.write.test_writer import change, error_of, keyframe, quantity
 
@@ -95,7 +96,7 @@ def test_a_log_in_which_the_steps_became_finer_is_read() -> None:
     files = MemoryFiles()
     start = Start.of(keyframe(1, 500), Millis(500))
     entries: list[Entry] = [change(2, 600, {100: 4}), FINER, change(3, 700, {1000: 45, 1005: 7})]
-    files.write("000000000000500.wal", encoded_log(start, entries, "X"))
+    files.write("000000000000500.wal", encoded_log(start, entries, ORIGIN))
     made = memory_history(files=files)
     assert instruments(made) == [FINE]
     assert [quantity(made, price, 699) for price in (1000, 1005, 401)] == [40, 0, None]

@@ -11,7 +11,7 @@ from chronobook_server.domain.values import Millis, Nanos
 from chronobook_server.history.write.plausible_times import MOST_AHEAD_MS, MOST_APART_MS, MOST_MS, first_impossible
 from testkit.fakes.memory_files import MemoryFiles, PatientSealer
 from testkit.generators.damaged_folder import Folder, gap
-from testkit.generators.stored_histories import answer, answers, of_version_1, opened, records
+from testkit.generators.stored_histories import STREAM, answer, answers, of_version_1, opened, records
 from testkit.harness.epochs import Raw, RawHistory
 
 DAY = 86_400_000
@@ -303,7 +303,7 @@ def test_a_folder_that_begins_with_impossible_times_opens_empty() -> None:
 def wide_folder(wild: int) -> MemoryFiles:
     """Return a folder with one log, as where the grid is wider than a leap: from event 60 on all have a wild time."""
     files = MemoryFiles()
-    wide = RawHistory("X", files, PatientSealer(), retention_ms=10**12, segment_ms=10**12)
+    wide = RawHistory(STREAM, files, PatientSealer(), retention_ms=10**12, segment_ms=10**12)
     for number, record in enumerate(stamped(records(5))):
         wide.append(replace(record, transaction_time=Millis(wild if number >= 60 else record.transaction_time)))
     (name,) = files.names()

@@ -13,7 +13,7 @@ from chronobook_server.storage.files import DiskFiles, Files
 from testkit.fakes.crashing_files import epochs
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles, PatientSealer
 from testkit.fakes.power_loss_files import PowerFiles
-from testkit.generators.stored_histories import SEGMENT_MS, SYMBOL, answers
+from testkit.generators.stored_histories import SEGMENT_MS, STREAM, answers
 from testkit.harness.epochs import Raw, RawHistory
 
 SEED = 17
@@ -22,12 +22,12 @@ EVENTS = 70
 EPOCHS = 3
 
 
-STREAM = epochs(EPOCHS, EVENTS)
+RECORDS = epochs(EPOCHS, EVENTS)
 TIMES = range(999_500, 1_000_000 + EPOCHS * 6000 + 500, 211)
 
 
 def opened(files: Files, sealer: Sealer | None = None) -> RawHistory:
-    return RawHistory(SYMBOL, files, sealer or InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS)
+    return RawHistory(STREAM, files, sealer or InlineSealer(), retention_ms=10**9, segment_ms=SEGMENT_MS)
 
 
 def last_time(taken: list[Raw]) -> int:
@@ -43,10 +43,10 @@ def test_what_was_made_durable_is_there_when_the_power_is_back(tmp_path: Path) -
     for number in range(CUTS):
         found, safe, lost = cut(tmp_path / str(number), random)
         reference = opened(MemoryFiles())
-        for record in STREAM[:lost]:
+        for record in RECORDS[:lost]:
             reference.append(record)
         expected, said = answers(reference, TIMES), answers(found, TIMES)
-        safe_to = last_time(STREAM[:safe])
+        safe_to = last_time(RECORDS[:safe])
         for question, answer in said.items():
             if question[1] < safe_to or isinstance(answer, LevelState):
                 assert answer == expected[question], f"cut {number}: {question}, safe to {safe_to}"
@@ -60,13 +60,13 @@ def test_what_was_made_durable_is_there_when_the_power_is_back(tmp_path: Path) -
 
 def cut(folder: Path, random: Random) -> tuple[RawHistory, int, int]:
     """Write until the power goes; return the recovered history, the number of durable records, and of all records."""
-    lost = random.randrange(len(STREAM) + 1)
+    lost = random.randrange(len(RECORDS) + 1)
     safe = 0
     sealer = PatientSealer()
     with pytest.MonkeyPatch.context() as monkeypatch:
         files = PowerFiles(folder / "before", monkeypatch)
         history = opened(files, sealer)
-        for count, record in enumerate(STREAM[:lost], 1):
+        for count, record in enumerate(RECORDS[:lost], 1):
             history.append(record)
             if random.random() < 0.05:
                 sealer.work()

@@ -20,7 +20,7 @@ from chronobook_server.history.write import seal
 from chronobook_server.history.write.recovery import Recovery
 from testkit.fakes.memory_files import MemoryFiles, PatientSealer
 from testkit.generators.damaged_folder import Folder, gap, until
-from testkit.generators.stored_histories import PRICES, SEGMENT_MS, SYMBOL, answer, answers, frames, opened
+from testkit.generators.stored_histories import ORIGIN, PRICES, SEGMENT_MS, answer, answers, frames, opened
 from testkit.harness.epochs import Raw
 
 
@@ -51,7 +51,7 @@ def test_opening_again_and_again_changes_nothing_more() -> None:
 
 
 def test_an_empty_folder_holds_nothing() -> None:
-    found = Recovery(MemoryFiles(), SYMBOL, "", CacheBudget(), Damage())
+    found = Recovery(MemoryFiles(), ORIGIN, CacheBudget(), Damage())
     assert (found.sealed, found.unsealed) == ([], [])
 
 
@@ -259,8 +259,8 @@ def test_a_section_that_packs_to_another_length_is_damage() -> None:
     name = folder.victim
     data = bytes(folder.files.contents[name])
     start, end = folder.bounds(name)
-    header, table = segment_layout.read(name, SYMBOL, data, len(data))
+    header, table = segment_layout.read(name, ORIGIN, data, len(data))
     sections = {kind: (each.count, data[each.offset : each.offset + each.length]) for kind, each in table.items()}
     sections[SectionKind.TIMES] = (header.events, pack(np.zeros(header.events + 1, np.int64)))
-    folder.files.write(name, segment_layout.write(header, sections))
+    folder.files.write(name, segment_layout.write(header, sections, ORIGIN))
     assert answer(opened(folder.files), 1000, start) == (start - 1, end, "DAMAGED")

@@ -15,16 +15,16 @@ from chronobook_server.history.segment.sealed import SealedSegment
 from chronobook_server.history.write import seal
 from chronobook_server.history.write.seal import SealJob, seal_segment, sealed_bytes
 from testkit.fakes.memory_files import MemoryFiles, PatientSealer, memory_history
-from testkit.generators.stored_histories import answers, flipped, hot_of, opened, received_later, records
+from testkit.generators.stored_histories import ORIGIN, answers, flipped, hot_of, opened, received_later, records
 
 
 def sections(data: bytes) -> dict[SectionKind, bytes]:
-    _, table = read("1.seg", "X", data, len(data))
+    _, table = read("1.seg", ORIGIN, data, len(data))
     return {kind: data[each.offset : each.offset + each.length] for kind, each in table.items()}
 
 
 def receive_places(data: bytes) -> dict[SectionKind, tuple[int, int]]:
-    _, table = read("1.seg", "X", data, len(data))
+    _, table = read("1.seg", ORIGIN, data, len(data))
     return {kind: (each.count, each.checksum) for kind, each in table.items()}
 
 
@@ -32,10 +32,10 @@ def receive_places(data: bytes) -> dict[SectionKind, tuple[int, int]]:
 @given(st.integers(0, 2**32), st.integers(1, 10**12))
 def test_two_servers_of_one_stream_make_one_file_but_for_arrival(seed: int, delay: int) -> None:
     stream = records(seed, events=40)
-    one = sealed_bytes(hot_of(stream), "X")
-    other = sealed_bytes(hot_of([received_later(record, delay) for record in stream]), "X")
+    one = sealed_bytes(hot_of(stream), ORIGIN)
+    other = sealed_bytes(hot_of([received_later(record, delay) for record in stream]), ORIGIN)
     assert content_hash(one) == content_hash(other)
-    assert read("1.seg", "X", one, len(one))[0] == read("1.seg", "X", other, len(other))[0]
+    assert read("1.seg", ORIGIN, one, len(one))[0] == read("1.seg", ORIGIN, other, len(other))[0]
     ours, theirs = sections(one), sections(other)
     assert ours.pop(SectionKind.RECEIVE_TIMES) != theirs.pop(SectionKind.RECEIVE_TIMES)
     assert ours == theirs
@@ -46,7 +46,7 @@ def test_two_servers_of_one_stream_make_one_file_but_for_arrival(seed: int, dela
 
 def test_another_stream_has_another_content_hash() -> None:
     stream = records(1, events=40)
-    assert content_hash(sealed_bytes(hot_of(stream), "X")) != content_hash(sealed_bytes(hot_of(stream[:-1]), "X"))
+    assert content_hash(sealed_bytes(hot_of(stream), ORIGIN)) != content_hash(sealed_bytes(hot_of(stream[:-1]), ORIGIN))
 
 
 def waiting(patient: PatientSealer) -> tuple[MemoryFiles, SealJob]:
@@ -62,11 +62,11 @@ def test_a_segment_becomes_the_same_file_by_anyone_at_any_time() -> None:
     files, job = waiting(PatientSealer())
     assert seal_segment(files, job) is None
     first = files.read(job.segment)
-    assert first == sealed_bytes(job.hot, "X")
+    assert first == sealed_bytes(job.hot, ORIGIN)
     assert seal_segment(files, job) is None
     assert files.read(job.segment) == first
     assert files.aside() == []
-    segment = SealedSegment(files, job.segment, "X", CacheBudget())
+    segment = SealedSegment(files, job.segment, ORIGIN, CacheBudget())
     assert (segment.end, segment.ended_by) == (job.hot.end, job.hot.ended_by)
 
 
@@ -74,17 +74,17 @@ def test_the_file_that_another_process_makes_is_the_same() -> None:
     files, job = waiting(PatientSealer())
     there = pickle.loads(pickle.dumps(job))
     seal_segment(files, there)
-    assert files.read(job.segment) == sealed_bytes(job.hot, "X")
+    assert files.read(job.segment) == sealed_bytes(job.hot, ORIGIN)
 
 
 def test_a_replayed_logs_file_is_that_of_the_segment_in_memory() -> None:
     files, job = waiting(PatientSealer())
-    contents = read_log(job.log, "X", files.read(job.log))
+    contents = read_log(job.log, ORIGIN, files.read(job.log))
     assert contents is not None
     hot = HeadSegment.replayed(contents.start, contents.entries)
     assert job.hot.end is not None
     hot.finish(job.hot.end, job.hot.ended_by)
-    assert sealed_bytes(hot, "X") == sealed_bytes(job.hot, "X")
+    assert sealed_bytes(hot, ORIGIN) == sealed_bytes(job.hot, ORIGIN)
 
 
 def test_the_file_follows_memory_and_a_differing_log_is_told() -> None:
@@ -92,22 +92,22 @@ def test_the_file_follows_memory_and_a_differing_log_is_told() -> None:
         files, job = waiting(PatientSealer())
         files.contents[job.log] = flipped(files.contents[job.log], place, place % 8)
         assert seal_segment(files, job) is not None, place
-        assert files.read(job.segment) == sealed_bytes(job.hot, "X")
+        assert files.read(job.segment) == sealed_bytes(job.hot, ORIGIN)
     files.remove(job.log)
     assert seal_segment(files, job) == f"{job.log} cannot be read: [Errno 2] No such file or directory: '{job.log}'"
 
 
 def test_a_log_of_right_checksums_and_wrong_numbers_is_told() -> None:
     files, job = waiting(PatientSealer())
-    contents = read_log(job.log, "X", files.read(job.log))
+    contents = read_log(job.log, ORIGIN, files.read(job.log))
     assert contents is not None
     entries = list(contents.entries)
     event = entries[3]
     assert isinstance(event, Update)
     entries[3] = replace(event, changes={price: quantity + 1 for price, quantity in event.changes.items()})
-    files.contents[job.log] = bytearray(encoded_log(contents.start, entries, "X"))
+    files.contents[job.log] = bytearray(encoded_log(contents.start, entries, ORIGIN))
     assert seal_segment(files, job) == f"{job.log} holds other events than memory"
-    assert files.read(job.segment) == sealed_bytes(job.hot, "X")
+    assert files.read(job.segment) == sealed_bytes(job.hot, ORIGIN)
 
 
 def test_a_different_file_of_that_name_is_set_aside_not_lost() -> None:
@@ -115,7 +115,7 @@ def test_a_different_file_of_that_name_is_set_aside_not_lost() -> None:
     for number in range(3):
         files.contents[job.segment] = bytearray(b"somebody wrote this %d" % number)
         seal_segment(files, job)
-        assert files.read(job.segment) == sealed_bytes(job.hot, "X")
+        assert files.read(job.segment) == sealed_bytes(job.hot, ORIGIN)
     assert [files.read(name) for name in files.aside()] == [b"somebody wrote this %d" % number for number in range(3)]
 
 
@@ -157,8 +157,8 @@ def test_a_chunk_holds_whole_levels_and_no_needless_rows(monkeypatch: pytest.Mon
     monkeypatch.setattr(seal, "CHUNK_ROWS", 20)
     files = MemoryFiles()
     hot = hot_of(records(2, events=150))
-    files.write("1.seg", sealed_bytes(hot, "X"))
-    segment = SealedSegment(files, "1.seg", "X", CacheBudget())
+    files.write("1.seg", sealed_bytes(hot, ORIGIN))
+    segment = SealedSegment(files, "1.seg", ORIGIN, CacheBudget())
     firsts = [*segment.file.column(SectionKind.CHUNK_LEVELS).tolist(), segment.file.header.levels]
     counts = segment.file.column(SectionKind.LEVEL_ROWS).tolist()
     rows = [counts[low:high] for low, high in itertools.pairwise(firsts)]

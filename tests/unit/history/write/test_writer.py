@@ -10,13 +10,14 @@ from chronobook_server.domain.coverage import Cause, Interval, KnownRange
 from chronobook_server.domain.errors import BeforeHistory
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import BestPrices, Gap, Keyframe, Update
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.format import segment_layout
 from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.write import unsealed
 from testkit.fakes.memory_files import MemoryFiles, PatientSealer, memory_history
-from testkit.generators.stored_histories import log_header
+from testkit.generators.stored_histories import ORIGIN, STREAM, log_header
 from testkit.harness.epochs import RawHistory
 
 _WIDE = Context(prec=60)
@@ -71,7 +72,7 @@ def test_a_segment_of_very_many_events_is_cut_at_a_millisecond(monkeypatch: pyte
 
 def test_a_segment_to_be_sealed_answers_and_keeps_its_log() -> None:
     files, sealer = MemoryFiles(), PatientSealer()
-    made = RawHistory("X", files, sealer, retention_ms=10**9, segment_ms=1000)
+    made = RawHistory(STREAM, files, sealer, retention_ms=10**9, segment_ms=1000)
     made.append(keyframe(1, 500))
     for update_id, time in enumerate(range(600, 3000, 100), 2):
         made.append(change(update_id, time, {100: update_id}))
@@ -86,7 +87,7 @@ def test_a_segment_to_be_sealed_answers_and_keeps_its_log() -> None:
 
 def test_a_seal_that_fails_is_told_and_tried_again() -> None:
     files, sealer = MemoryFiles(), PatientSealer()
-    made = RawHistory("X", files, sealer, retention_ms=10**9, segment_ms=1000)
+    made = RawHistory(STREAM, files, sealer, retention_ms=10**9, segment_ms=1000)
     for record in (keyframe(1, 500), change(2, 600), change(3, 1100)):
         made.append(record)
     _, _, done = sealer.waiting.pop()
@@ -102,7 +103,7 @@ def test_a_seal_that_fails_is_told_and_tried_again() -> None:
 
 def test_the_cause_of_a_gap_is_written_once_there_is_room() -> None:
     files, sealer = MemoryFiles(), PatientSealer()
-    made = RawHistory("X", files, sealer, retention_ms=10**9, segment_ms=10**6)
+    made = RawHistory(STREAM, files, sealer, retention_ms=10**9, segment_ms=10**6)
     made.append(keyframe(1, 500))
     made.append(change(2, 600))
     files.room = 0
@@ -118,7 +119,7 @@ def test_the_cause_of_a_gap_is_written_once_there_is_room() -> None:
 def test_history_stops_while_too_many_segments_wait_for_the_seal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unsealed, "MAX_UNSEALED", 2)
     files, sealer = MemoryFiles(), PatientSealer()
-    made = RawHistory("X", files, sealer, retention_ms=10**9, segment_ms=1000)
+    made = RawHistory(STREAM, files, sealer, retention_ms=10**9, segment_ms=1000)
     made.append(keyframe(1, 500))
     for update_id, time in enumerate(range(600, 6000, 600), 2):
         made.append(change(update_id, time))
@@ -136,7 +137,7 @@ def test_history_stops_while_too_many_segments_wait_for_the_seal(monkeypatch: py
 def test_epochs_that_end_soon_meet_the_bound_on_what_is_unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unsealed, "MAX_UNSEALED", 4)
     sealer = PatientSealer()
-    made = RawHistory("X", MemoryFiles(), sealer, retention_ms=10**9, segment_ms=10**6)
+    made = RawHistory(STREAM, MemoryFiles(), sealer, retention_ms=10**9, segment_ms=10**6)
     for number in range(30):
         time = 1000 * (number + 1)
         made.append(keyframe(10 * number + 1, time))
@@ -156,7 +157,9 @@ def test_unsealed_bytes_of_all_symbols_have_a_bound() -> None:
     cache_budget = CacheBudget(unsealed_bytes=2000)
     sealer = PatientSealer()
     stores = [
-        RawHistory(symbol, MemoryFiles(), sealer, retention_ms=10**9, segment_ms=1000, cache_budget=cache_budget)
+        RawHistory(
+            depth_of(symbol), MemoryFiles(), sealer, retention_ms=10**9, segment_ms=1000, cache_budget=cache_budget
+        )
         for symbol in ("X", "Y")
     ]
     for made in stores:
@@ -196,7 +199,7 @@ def test_damage_of_a_file_is_told_by_its_own_writer_too() -> None:
         made.append(record)
     name = files.names()[0]
     data = files.contents[name]
-    data[segment_layout.read(name, "X", bytes(data), len(data))[1][SectionKind.TIMES].offset] ^= 1
+    data[segment_layout.read(name, ORIGIN, bytes(data), len(data))[1][SectionKind.TIMES].offset] ^= 1
     with pytest.raises(BeforeHistory):
         quantity(made, 100, 600)
     assert list(made.damaged_files) == [name]

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronobook_server.domain.records import Contract
+from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.symbol_names import valid_symbol
 from chronobook_server.venue.binance_futures.contract_list import (
     MOST_CONTRACTS,
@@ -161,13 +162,13 @@ def test_nothing_in_an_entry_costs_the_others(entry: dict[str, Any], limits: Any
 
 def test_a_contract_ends_at_a_second_list_if_no_event_came() -> None:
     doubts = Doubts()
-    assert not doubts.is_ended("A", 5, 100.0)
+    assert not doubts.is_ended(depth_of("A"), 5, 100.0)
     assert doubts
-    assert not doubts.is_ended("A", 5, 100.0 + SECOND_LOOK_SECONDS - 1)
-    assert not doubts.is_ended("A", 6, 100.0 + SECOND_LOOK_SECONDS), "an event came"
-    assert not doubts.is_ended("A", 6, 110.0 + SECOND_LOOK_SECONDS)
-    doubts.over("A")
+    assert not doubts.is_ended(depth_of("A"), 5, 100.0 + SECOND_LOOK_SECONDS - 1)
+    assert not doubts.is_ended(depth_of("A"), 6, 100.0 + SECOND_LOOK_SECONDS), "an event came"
+    assert not doubts.is_ended(depth_of("A"), 6, 110.0 + SECOND_LOOK_SECONDS)
+    doubts.over(depth_of("A"))
     assert not doubts
-    assert not doubts.is_ended("A", 6, 300.0)
-    assert doubts.is_ended("A", 6, 300.0 + SECOND_LOOK_SECONDS)
+    assert not doubts.is_ended(depth_of("A"), 6, 300.0)
+    assert doubts.is_ended(depth_of("A"), 6, 300.0 + SECOND_LOOK_SECONDS)
     assert not doubts

@@ -4,13 +4,13 @@ import orjson
 import pytest
 
 from chronobook_server.domain.depth import DepthUpdate
+from chronobook_server.domain.stream_id import StreamId, StreamKind, depth_of
 from chronobook_server.domain.values import Nanos
 from chronobook_server.venue.binance_futures.frames import (
     MalformedFrame,
     MalformedKind,
     decode_frame,
     decode_snapshot,
-    depth_stream,
 )
 from testkit.generators import captures
 
@@ -33,7 +33,7 @@ def without(name: str) -> bytes:
 
 def test_a_depth_frame_is_read_and_unknown_fields_are_ignored() -> None:
     assert decode_frame(frame(), NOW) == (
-        "ETHUSDT",
+        depth_of("ETHUSDT"),
         DepthUpdate(
             first_update_id=11,  # type: ignore[arg-type]
             final_update_id=20,  # type: ignore[arg-type]
@@ -93,7 +93,25 @@ def test_frames_of_other_kinds_are_passed_over(other: bytes) -> None:
 def test_what_cannot_be_meant_is_malformed_by_name(data: bytes, kind: MalformedKind, symbol: str | None) -> None:
     with pytest.raises(MalformedFrame) as caught:
         decode_frame(data, NOW)
-    assert (caught.value.kind, caught.value.symbol) == (kind, symbol)
+    assert (caught.value.kind, caught.value.stream) == (kind, None if symbol is None else depth_of(symbol))
+
+
+def test_the_kind_of_a_frame_is_that_of_its_stream() -> None:
+    decoded = decode_frame(orjson.dumps({"stream": "ethusdt@rpiDepth@500ms", "data": EVENT}), NOW)
+    assert decoded is not None
+    assert decoded[0] == StreamId("ETHUSDT", StreamKind.RPI_DEPTH)
+    trade = {"e": "aggTrade", "s": "ETHUSDT", "a": 1, "p": "1", "q": "1"}
+    assert decode_frame(orjson.dumps({"stream": "ethusdt@aggTrade", "data": trade}), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("stream", "named"),
+    [("ethusdt@aggTrade", StreamId("ETHUSDT", StreamKind.AGG_TRADE)), ("ethusdt@odd", None), ("!bookTicker", None)],
+)
+def test_a_depth_event_on_another_kind_of_stream_is_refused(stream: str, named: StreamId | None) -> None:
+    with pytest.raises(MalformedFrame) as caught:
+        decode_frame(orjson.dumps({"stream": stream, "data": EVENT}), NOW)
+    assert (caught.value.kind, caught.value.stream) == (MalformedKind.BAD_FIELD, named)
 
 
 def test_a_snapshot_is_read() -> None:
@@ -113,11 +131,6 @@ def test_a_snapshot_is_read() -> None:
 def test_a_snapshot_that_cannot_be_meant_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedFrame):
         decode_snapshot(body, limit=1000, receive_time=NOW)
-
-
-def test_stream_names_are_lower_case_without_a_default_speed() -> None:
-    assert depth_stream("ETHUSDT", "100ms") == "ethusdt@depth@100ms"
-    assert depth_stream("ETHUSDT", "250ms") == "ethusdt@depth"
 
 
 @captures.needs_captures
