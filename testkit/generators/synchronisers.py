@@ -5,7 +5,8 @@ from typing import TypeAlias
 from chronobook_server.book.sync.notices import BookAdopted, BookLost, BookResumed, BookSuspended, Notice, Output
 from chronobook_server.book.sync.synchroniser import Synchroniser
 from chronobook_server.book.sync.transitions import State
-from chronobook_server.domain.depth import SnapshotWanted
+from chronobook_server.domain.coverage import Cause
+from chronobook_server.domain.depth import SnapshotWanted, Urgency
 from chronobook_server.domain.records import (
     Cut,
     EpochBegan,
@@ -16,6 +17,7 @@ from chronobook_server.domain.records import (
     Resumed,
     Suspended,
 )
+from chronobook_server.domain.values import Millis, UpdateId
 from testkit.generators.depth_events import Pairs, snapshot, update
 
 BID: Pairs = [("99.0", "2.00")]
@@ -74,3 +76,26 @@ def in_sync() -> Synchroniser:
     sync.receive_update(update(11, 20, 10, bids=BID))
     assert sync.state is State.IN_SYNC
     return sync
+
+
+def suspended() -> Synchroniser:
+    """Return a machine that lost its stream after an event that ends at 20."""
+    sync = in_sync()
+    assert records(sync.closed()) == [Suspended(start=Millis(19), update_id=UpdateId(20), cause=Cause.DISCONNECT)]
+    return sync
+
+
+def resuming() -> tuple[Synchroniser, int]:
+    """Return such a machine whose stream is up again, and the number of the snapshot that it asked for."""
+    sync = suspended()
+    (wanted,) = sync.opened()
+    assert isinstance(wanted, SnapshotWanted)
+    return sync, wanted.number
+
+
+def checking() -> tuple[Synchroniser, int]:
+    """Return a machine in sync that has asked for a snapshot to compare with, and that request's number."""
+    sync = in_sync()
+    (wanted,) = sync.check(Urgency.AUDIT)
+    assert isinstance(wanted, SnapshotWanted)
+    return sync, wanted.number
