@@ -8,7 +8,8 @@ import orjson
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.depth import DepthSnapshot, DepthUpdate, SnapshotWanted, Urgency
 from chronobook_server.domain.records import Contract
-from chronobook_server.domain.values import Millis, UpdateId
+from chronobook_server.domain.values import Millis, Nanos, UpdateId
+from chronobook_server.venue.binance_futures.frames import decode_frame
 from chronobook_server.venue.transport import Disconnected, Reply, Unreachable
 from testkit.fakes.fake_network import START_NS, FakeNetwork, FakeSocket
 
@@ -69,6 +70,7 @@ class NotingListener:
         self.is_owed = False
         self.number = 0
         self.broken = False
+        self.is_plain = False  # whether it takes frames without a decision
         self.requests: list[SnapshotWanted] = []
 
     def wanted(self) -> SnapshotWanted:
@@ -93,6 +95,14 @@ class NotingListener:
     def closed(self, source: int, cause: Cause) -> None:
         self.sources.remove(source)
         self.causes.append(cause)
+
+    def frame(self, frame: bytes | str, receive_time: Nanos, source: int) -> UpdateId | None:
+        if not self.is_plain:
+            return None
+        decoded = decode_frame(frame, receive_time)
+        assert decoded is not None
+        self.update(decoded[1], source)
+        return decoded[1].final_update_id
 
     def update(self, update: DepthUpdate, source: int) -> None:
         if self.broken:

@@ -6,7 +6,7 @@ from chronobook_server.domain.instrument import FinerThanScale, LevelReader, Mal
 from chronobook_server.domain.records import Update
 from chronobook_server.domain.stream_id import StreamKind
 from chronobook_server.domain.values import Nanos
-from chronobook_server.venue.binance_futures.frames import MalformedFrame, decode_frame
+from chronobook_server.venue.binance_futures.frames import MalformedFrame, decode_frame, follows_event
 
 _DEPTH = StreamKind.DEPTH
 
@@ -15,6 +15,9 @@ def apply_frame(
     frame: bytes | str, receive_time: Nanos, expected: Expected, book: OrderBook, levels: LevelReader
 ) -> Applied | None:
     """Apply the event of a frame to the book as `FramePath` says."""
+    # A second connection repeats every event, so repetitions are refused before they are decoded.
+    if not follows_event(frame, expected.previous_final_update_id):
+        return None
     try:
         decoded = decode_frame(frame, receive_time)
     except MalformedFrame:

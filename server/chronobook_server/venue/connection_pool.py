@@ -17,8 +17,9 @@ import structlog
 
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.stream_id import StreamId
+from chronobook_server.domain.values import Nanos, UpdateId
 from chronobook_server.venue.backoff import retry_delay
-from chronobook_server.venue.binance_futures.frames import MalformedFrame, MalformedKind, decode_frame
+from chronobook_server.venue.binance_futures.frames import MalformedFrame, MalformedKind, decode_frame, stream_of
 from chronobook_server.venue.binance_futures.salvage import streams_in
 from chronobook_server.venue.binance_futures.streams import stream_name
 from chronobook_server.venue.connection import Connection
@@ -235,8 +236,22 @@ class ConnectionPool:
         around = self._context
         around.counts.frames += 1
         around.counts.frame_bytes += len(frame)
+        received = around.snapshots.time()
+        stream = stream_of(frame)
+        if stream is not None and stream in connection.watches:
+            update_id = around.snapshots.guard.do(
+                stream, "frame", lambda listener: listener.frame(frame, received, connection.source), failed=UpdateId(0)
+            )
+            if update_id is not None:
+                self.streams[stream] += connection.watches[stream].frame(update_id)
+                return True
+        return self._decode(connection, frame, received)
+
+    def _decode(self, connection: Connection, frame: bytes | str, received: Nanos) -> bool:
+        """Handle a frame that needs a decision; return whether it is an event of a subscribed stream."""
+        around = self._context
         try:
-            decoded = decode_frame(frame, around.snapshots.time())
+            decoded = decode_frame(frame, received)
         except MalformedFrame as error:
             self._malformed(connection, error, frame)
             return False

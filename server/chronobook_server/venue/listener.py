@@ -5,7 +5,7 @@ from typing import Protocol
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.depth import DepthSnapshot, DepthUpdate, SnapshotWanted
 from chronobook_server.domain.records import Contract
-from chronobook_server.domain.values import Millis, UpdateId
+from chronobook_server.domain.values import Millis, Nanos, UpdateId
 
 
 class FeedListener(Protocol):
@@ -28,6 +28,12 @@ class FeedListener(Protocol):
 
     def closed(self, source: int, cause: Cause) -> None:
         """Handle the loss of a stream."""
+
+    def frame(self, frame: bytes | str, receive_time: Nanos, source: int) -> UpdateId | None:
+        """Handle a frame whose event needs no decision; return its update id.
+
+        None, which changes nothing, for any other frame: it must be decoded, and its event given to `update`.
+        """
 
     def update(self, update: DepthUpdate, source: int) -> None:
         """Handle an event."""

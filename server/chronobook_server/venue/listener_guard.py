@@ -6,6 +6,7 @@ only follows its stream's openings and closings, and starting over is tried agai
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 
@@ -15,6 +16,8 @@ from chronobook_server.venue.listener import FeedListener
 
 # Faults of a listener within this time of each other make its snapshots wait longer each time.
 _MEMORY_SECONDS = 60.0
+
+_Result = TypeVar("_Result")
 
 log = structlog.get_logger(__name__)
 
@@ -35,22 +38,32 @@ class ListenerGuard:
         self._broken: set[StreamId] = set()
         self._recent: dict[StreamId, tuple[int, float]] = {}  # faults in a row, and the time of the last one
 
-    def do(self, stream: StreamId, name: str, step: Callable[[FeedListener], object]) -> None:
-        """Take a step into a stream's listener, and queue the snapshots that it asks for. Raises nothing."""
+    def do(
+        self,
+        stream: StreamId,
+        name: str,
+        step: Callable[[FeedListener], _Result | None],
+        failed: _Result | None = None,
+    ) -> _Result | None:
+        """Take a step into a stream's listener, and queue the snapshots that it asks for. Raises nothing.
+
+        Returns the step's result; `failed` after an exception, and None without a listener that works.
+        """
         listener = self._listeners.get(stream)
         if listener is None:
-            return
+            return None
         if stream in self._broken and name not in ("opened", "closed"):
-            return
+            return None
         try:
-            step(listener)
+            result = step(listener)
             requests = listener.drain_requests()
         except Exception:
             self._note(stream, name)
             self._start_over(stream, listener)
-        else:
-            for wanted in requests:
-                self._want(stream, wanted)
+            return failed
+        for wanted in requests:
+            self._want(stream, wanted)
+        return result
 
     def ask(self, stream: StreamId, question: Callable[[FeedListener], bool]) -> bool:
         """Return the answer of a stream's listener; False if there is none. Raises nothing."""

@@ -192,6 +192,25 @@ async def test_bad_frames_count_in_place_and_our_fault_starts_over() -> None:
 
 
 @virtually
+async def test_a_frame_that_needs_no_decision_is_given_once() -> None:
+    async with running("A", "B") as run:
+        socket, plain = run.network.opened[0], run.listeners[A]
+        plain.is_plain = True
+        for final in (5, 6):
+            socket.frames.put_nowait(depth_frame("A", final))
+            socket.frames.put_nowait(depth_frame("B", final))
+        await asyncio.sleep(1)
+        assert plain.got == run.listeners[B].got == [(5, 1), (6, 1)]
+        assert run.pool.streams == {A: 2, B: 2}
+        plain.broken = True
+        socket.frames.put_nowait(depth_frame("A", 7))
+        socket.frames.put_nowait(depth_frame("A", 8))
+        await asyncio.sleep(1)
+        assert run.around.snapshots.guard.faults == 1, "the event of a fault is not given again"
+        assert plain.got[2:] == [(8, 1)]
+
+
+@virtually
 async def test_an_unreadable_frame_is_told_to_the_symbol_that_it_names() -> None:
     async with running("A", "B") as run:
         socket = run.network.opened[0]

@@ -45,6 +45,13 @@ def test_wishes_of_a_step_wait_and_a_symbol_gone_takes_no_step() -> None:
     assert made.guard.ask(A, lambda listener: listener.awaits(1))
 
 
+def test_a_step_returns_its_result_or_the_one_of_a_fault() -> None:
+    made = Guarded()
+    assert made.guard.do(A, "frame", lambda _: 7, failed=0) == 7
+    assert made.guard.do(A, "frame", fail, failed=0) == 0
+    assert made.guard.do(depth_of("GONE"), "frame", lambda _: 7, failed=0) is None
+
+
 def test_faults_in_a_row_log_once_and_delay_snapshots_ever_more() -> None:
     made = Guarded()
     with capture_logs() as logs:

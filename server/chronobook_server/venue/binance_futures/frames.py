@@ -18,6 +18,9 @@ LARGEST = 2**53
 # Nanoseconds of a later time do not fit 64 bits. `core.belief` decides which of the earlier times are right.
 _LATEST_MS = 2**63 // 10**6
 UPDATE_SPEEDS = ("100ms", "250ms", "500ms")
+# The beginning of every frame that the exchange sends, with the name of its stream behind it.
+_BEGINNING = b'{"stream":"'
+_LONGEST_BEGINNING = 200
 _DEPTH, _AGG_TRADE = StreamKind.DEPTH, StreamKind.AGG_TRADE
 
 
@@ -58,6 +61,22 @@ def decode_ticker(data: bytes | str) -> tuple[str, UpdateId] | None:
     if type(symbol) is not str or type(update_id) is not int or not 0 < update_id < LARGEST:
         raise MalformedFrame(MalformedKind.BAD_FIELD)
     return symbol, UpdateId(update_id)
+
+
+def stream_of(frame: bytes | str) -> StreamId | None:
+    """Return the stream that the beginning of a frame names; None if the frame does not begin as the exchange's do.
+
+    A frame that names another stream later on is refused when it is read.
+    """
+    if type(frame) is not bytes or not frame.startswith(_BEGINNING):
+        return None
+    end = frame.find(b'"', len(_BEGINNING), _LONGEST_BEGINNING)
+    return STREAMS[frame[len(_BEGINNING) : end].decode(errors="replace")] if end > 0 else None
+
+
+def follows_event(frame: bytes | str, update_id: UpdateId) -> bool:
+    """Return whether a frame may have the event after this update id; a frame that is written otherwise may not."""
+    return type(frame) is bytes and b'"pu":%d,' % update_id in frame
 
 
 def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[StreamId, DepthUpdate] | None:

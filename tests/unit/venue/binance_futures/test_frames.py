@@ -5,12 +5,14 @@ import pytest
 
 from chronobook_server.domain.depth import DepthUpdate
 from chronobook_server.domain.stream_id import StreamId, StreamKind, depth_of
-from chronobook_server.domain.values import Nanos
+from chronobook_server.domain.values import Nanos, UpdateId
 from chronobook_server.venue.binance_futures.frames import (
     MalformedFrame,
     MalformedKind,
     decode_frame,
     decode_snapshot,
+    follows_event,
+    stream_of,
 )
 from testkit.generators import captures
 
@@ -112,6 +114,37 @@ def test_a_depth_event_on_another_kind_of_stream_is_refused(stream: str, named: 
     with pytest.raises(MalformedFrame) as caught:
         decode_frame(orjson.dumps({"stream": stream, "data": EVENT}), NOW)
     assert (caught.value.kind, caught.value.stream) == (MalformedKind.BAD_FIELD, named)
+
+
+def test_the_beginning_of_a_frame_names_its_stream() -> None:
+    assert stream_of(frame()) == depth_of("ETHUSDT")
+    assert stream_of(frame()[:40]) == depth_of("ETHUSDT"), "also of a frame that is cut short"
+    rpi = frame().replace(b"ethusdt@depth@100ms", b"ethusdt@rpiDepth@500ms")
+    assert stream_of(rpi) == StreamId("ETHUSDT", StreamKind.RPI_DEPTH)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b'{"stream": "ethusdt@depth@100ms","data":{}}',
+        b'{"data":{},"stream":"ethusdt@depth@100ms"}',
+        b'{"stream":"ethusdt@depth@100ms',
+        b'{"stream":"",',
+        b'{"stream":"ethusdt",',
+        b'{"stream":"\xff\xfe@bookTicker",',
+        b'{"stream":"' + b"a" * 400 + b'@depth"',
+        frame().decode(),
+    ],
+)
+def test_a_frame_with_another_beginning_names_no_stream(data: bytes | str) -> None:
+    assert stream_of(data) is None
+
+
+def test_a_frame_follows_the_event_that_it_names() -> None:
+    assert follows_event(frame(), UpdateId(10))
+    assert not any(follows_event(frame(), UpdateId(other)) for other in (0, 1, 11, 100))
+    assert not follows_event(frame().decode(), UpdateId(10))
 
 
 def test_a_snapshot_is_read() -> None:
