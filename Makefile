@@ -9,13 +9,20 @@ PROTOS := .build/googleapis/google/rpc/status.proto
 demo: $(INSTALLED)
 	@$(BIN)/chronobook-server demo
 
+# Tests of modules open no socket and await no time, so they run side by side. ARGS="tests/fuzz" runs only these.
+PARALLEL := --numprocesses 2 --dist loadfile
 test: $(INSTALLED)
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit
+	$(BIN)/python -m pytest --ignore tests/unit
+endif
 
-# Tests of modules and of the contract, on two cores, without those that are marked slow.
+# Tests of modules and of the contract, without those that are marked slow.
 SLOW := fuzz integration simulation soak
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" $(SLOW:%=--ignore tests/%) $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(SLOW:%=--ignore tests/%) $(ARGS)
 
 # Bad days from their seeds: ARGS="--seeds 0 50000", or ARGS="--seed 7" to see one. After Ctrl+C, add --resume.
 sim: $(INSTALLED)
