@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "chronobook_server"
 TESTS = ("tests/unit/domain", "tests/unit/book",
          "tests/unit/venue/binance_futures/test_rate_limit.py", "tests/unit/symbols/test_pipeline.py",
-         "tests/unit/history/query/test_brute_force.py",
-         "tests/unit/history/query/test_history_finality.py")  # fmt: skip
+         "tests/unit/history/query/test_brute_force.py", "tests/unit/history/query/test_history.py",
+         "tests/unit/history/query/test_history_finality.py", "tests/unit/history/write/test_growth.py")  # fmt: skip
 SEEDS = ("0", "150")
 SECONDS = 300
 
@@ -234,10 +234,34 @@ MUTANTS = (
         "return last_time",
     ),
     Mutant(
+        "in a coarser segment, an unknown price between two steps counts as empty",
+        "history/query/finer_segment.py",
+        "SignedQuantity(0) if price in state.known_range else None",
+        "SignedQuantity(0)",
+    ),
+    Mutant(
+        "a page keeps the coarser steps of its first rows",
+        "history/query/pages.py",
+        "self.rows = [rows.in_finer(steps) for rows in self.rows]",
+        "pass",
+    ),
+    Mutant(
+        "two segments divide an instant where the scale grows",
+        "history/write/writer.py",
+        "elif opening is None and hot is not None and update.transaction_time == hot.last_time:",
+        "elif False:",
+    ),
+    Mutant(
+        "a growing segment shares its columns with its copy in finer steps",
+        "history/segment/head_events.py",
+        "setattr(made, name, column[:])",
+        "setattr(made, name, column)",
+    ),
+    Mutant(
         "a gap begins after the `T` of the last event",
         "history/segment/head.py",
-        "self.finish(max(self.start, self.last_time), cause)",
-        "self.finish(Millis(self.last_time + 1), cause)",
+        "max(self.start, self.last_time) if end is None",
+        "Millis(self.last_time + 1) if end is None",
     ),
     Mutant(
         "an event of a new epoch keeps a `T` before its start",

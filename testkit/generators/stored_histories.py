@@ -23,6 +23,7 @@ from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.head import HeadSegment
 from chronobook_server.history.segment.rows import LevelState
 from chronobook_server.history.segment.sealed import SealedSegment
+from chronobook_server.history.segment.succession import following, in_finer_steps
 from chronobook_server.history.write.seal import Sealer, sealed_bytes
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles
 from testkit.generators.depth_events import SmallExchange
@@ -145,14 +146,14 @@ def segments_of(stream: Iterable[Raw], *, segment_events: int = 1000) -> list[He
             case Update():
                 hot = segments[-1]
                 if hot.events >= segment_events and record.transaction_time > hot.last_time:
-                    start, following = hot.following(Millis(hot.last_time + 1))
+                    start, after = following(hot, Millis(hot.last_time + 1), hot.instrument)
                     hot.finish(start.start, None)
-                    segments.append(following)
+                    segments.append(after)
                 segments[-1].append(record)
             case RangeWidened():
                 segments[-1].widen(record)
             case InstrumentChanged(instrument):
-                segments[-1] = segments[-1].in_steps_of(instrument)
+                segments[-1] = in_finer_steps(segments[-1], instrument)
             case _:
                 raise AssertionError(record)
     return segments

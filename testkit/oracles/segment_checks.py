@@ -40,7 +40,7 @@ def check_instant(segment: Segment, state: State, time: int, prices: list[int]) 
     assert view.prices.tolist() == sorted(view.prices.tolist())
     assert (view.instrument, view.known_range) == (segment.instrument, state.known_range)
     assert (view.transaction_time, view.update_id) == (state.time, state.update_id)
-    assert segment.range_at(instant) == state.known_range
+    assert segment.known_ranges(instant, instant) == [(instant, state.known_range)]
     for price in prices:
         expected = (state.quantity(price), state.time, state.update_id, state.known_range)
         assert segment.level_at(price, instant) == expected, (price, time)
@@ -62,8 +62,8 @@ def check_earlier(segment: Segment, plain: PlainSegment, time: int, prices: list
 
 
 def check_interval(segment: Segment, plain: PlainSegment, low: Millis, high: Millis, prices: list[int]) -> None:
-    assert segment.learned_between(low, high) == plain.learned(low, high)
-    best = segment.best_between(low, high)
+    assert [time for time, _ in segment.known_ranges(low, high)[1:]] == plain.learned(low, high)
+    best = segment.rows_between(low, high).states()
     assert best.best.shape == (len(best.times), 4)
     rows = zip(best.times.tolist(), best.update_ids.tolist(), map(tuple, best.best.tolist()), strict=True)
     assert list(rows) == plain.best(low, high)

@@ -97,12 +97,12 @@ def questions(hot: HeadSegment) -> list[Question]:
     middle = Millis((start + end) // 2)
     asked: list[tuple[Any, ...]] = []
     for time in (start, middle, end):
-        asked += [("view_at", time), ("range_at", time)]
+        asked += [("view_at", time), ("known_ranges", time, time)]
         asked += [("level_at", price, time) for price in range(980, 1021, 8)]
         asked += [("nearest_at", price, time, None) for price in (1, 1000)]
         asked += [("nearest_at", 1003, time, Side.ASK), ("nearest_at", 5000, time, Side.BID)]
     asked += [("changes_of", price, start, end) for price in (990, 1000, 1001, 1010)]
-    asked += [("best_between", start, end), ("best_between", middle, middle), ("learned_between", start, end)]
+    asked += [("known_ranges", start, end)]
     asked += [("events_between", 0, start, end), ("events_between", hot.baseline_update_id, middle, end), ("load",)]
     scans: list[Question] = [
         partial(_scan, first, last, column)

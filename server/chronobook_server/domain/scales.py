@@ -8,6 +8,7 @@ module converts numbers, and its callers are the few places where numbers of two
     - the book, and the state of streams, when the exchange sends a finer text (book/order_book, streaming/broker)
 """
 
+from array import array
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple, cast
@@ -85,6 +86,16 @@ def finest(one: Instrument, *others: Instrument) -> Instrument:
 def shared(instrument: Instrument) -> Instrument:
     """Return the one object of all equal instruments, so that a look-up compares instruments by identity."""
     return instrument
+
+
+def finer_array(column: "array[int]", factor: int, *, except_for: int | None = None) -> "array[int]":
+    """Return numbers in steps that are `factor` times finer; a mark stays. Raises OverflowError beyond the bound."""
+    numbers = np.array(column, np.int64)
+    where = numbers != except_for if except_for is not None else np.ones(len(numbers), np.bool_)
+    if int(np.abs(numbers).max(initial=0, where=where)) * factor >= MAX_STEPS:
+        raise OverflowError
+    np.multiply(numbers, factor, out=numbers, where=where)
+    return array("q", numbers.tobytes())
 
 
 def _times(steps: Steps, factor: int) -> Steps:

@@ -14,7 +14,7 @@ from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.scales import Finer, finer
 from chronobook_server.domain.values import Millis, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.history.segment.protocol import Segment
-from chronobook_server.history.segment.rows import BestRows, ChangeRows, EventRows, LevelState, PointState
+from chronobook_server.history.segment.rows import ChangeRows, EventRows, LevelState, PointState
 
 
 def finer_level(ask: Callable[[int], LevelState], price: int, steps: Finer) -> LevelState:
@@ -47,9 +47,10 @@ class FinerSegment:
         quantity, as_of, update_id, _ = self.level_at(price, time)
         return quantity, self.quantity_at(price, earlier), as_of, update_id
 
-    def range_at(self, time: Millis) -> KnownRange:
-        """Return the range known at an instant."""
-        return self._steps.known_range(self._segment.range_at(time))
+    def known_ranges(self, start: Millis, end: Millis) -> list[tuple[Millis, KnownRange]]:
+        """Return the range known at `start`, and every later one up to `end`, with the instant of each."""
+        ranges = self._segment.known_ranges(start, end)
+        return [(time, self._steps.known_range(known_range)) for time, known_range in ranges]
 
     def view_at(self, time: Millis) -> Cooperative[BookView]:
         """Return the whole known book at an instant."""
@@ -63,10 +64,6 @@ class FinerSegment:
         """Return a price's changes from `start` to `end`, both included."""
         own_price, rest = divmod(price, self._steps.prices)
         return ChangeRows.joined() if rest else self._segment.changes_of(own_price, start, end).in_finer(self._steps)
-
-    def best_between(self, start: Millis, end: Millis) -> BestRows:
-        """Return the best prices at `start`, and after every event after it up to `end`."""
-        return self._segment.best_between(start, end).in_finer(self._steps)
 
     def events_between(self, after: UpdateId, start: Millis, end: Millis) -> Cooperative[EventRows]:
         """Return the events from `start` to `end`, both included, that come after an update id."""

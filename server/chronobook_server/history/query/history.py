@@ -73,9 +73,7 @@ class SymbolHistory:
         self.retention_ms = retention_ms
         self.segment_ms = segment_ms
         self.timeline = Timeline()
-        self._shown: HeadSegment | None = None  # the book of an epoch that no event has confirmed
-        self._shown_book: Keyframe | None = None
-        self._is_shown = True
+        self._shown: Keyframe | None = None  # the book of an epoch that no event has confirmed
         self._writer = HistoryWriter(
             Origin(stream, exchange),
             files,
@@ -97,14 +95,14 @@ class SymbolHistory:
 
         No answer from it is final, and it is not part of the coverage. Without `is_known` it may have missed events.
         """
-        self._is_shown = is_known
-        if book is not self._shown_book:
-            self._shown_book, self._shown = book, None
+        self.timeline.is_doubted = not is_known
+        if book is not self._shown:
+            self._shown, self.timeline.unconfirmed = book, None
             if book is not None:
                 start = book.transaction_time
                 if self.last_time is not None:
                     start = max(start, Millis(self.last_time + 1))
-                self._shown = HeadSegment(Start.of(book, start))
+                self.timeline.unconfirmed = HeadSegment(Start.of(book, start))
 
     def claim_restart(self, time: Millis) -> bool:
         """Claim the next attempt to write again, with the book as it is at this `T`; return whether one is due."""
@@ -160,7 +158,7 @@ class SymbolHistory:
     def newest_state(self) -> tuple[Millis, UpdateId] | None:
         """Return `T` and final update id of the newest state that is answered with; None while there is none."""
         segments = self.timeline.segments
-        newest = self._shown or (segments[-1] if segments else None)
+        newest = self.timeline.unconfirmed or (segments[-1] if segments else None)
         return None if newest is None else (newest.last_time, newest.last_update_id)
 
     def coverage(self) -> list[Interval]:
@@ -205,7 +203,7 @@ class SymbolHistory:
 
     def oldest_start(self) -> Millis | None:
         """Return the first instant that is answered about; None while there is none."""
-        oldest = self.timeline.segments[0] if self.timeline.segments else self._shown
+        oldest = self.timeline.segments[0] if self.timeline.segments else self.timeline.unconfirmed
         return None if oldest is None else oldest.start
 
     def drop_oldest(self) -> bool:
@@ -240,24 +238,6 @@ class SymbolHistory:
 
     # --- one instant
 
-    def segment_at(self, time: Millis) -> Segment:
-        """Return the segment or the unconfirmed book that covers an instant. Raises BeforeHistory or HistoryGap."""
-        shown = self._shown
-        if shown is None:
-            return self.timeline.at(time)  # nearly always
-        if time >= shown.start and self._is_shown:
-            return shown
-        try:
-            return self.timeline.at(time)
-        except BeforeHistory as refusal:
-            raise BeforeHistory(time, refusal.oldest or shown.start) from None
-
-    def told_at(self, time: Millis) -> Segment:
-        """Return the segment or the unconfirmed book that streams read. Raises BeforeHistory or HistoryGap."""
-        if self._shown is not None and time >= self._shown.start:
-            return self._shown
-        return self.timeline.told_at(time)
-
     def answers_of(self, segment: Segment) -> Answers:
         """Return a segment's answers in steps of `instrument`."""
         instrument = self._writer.instrument
@@ -265,7 +245,7 @@ class SymbolHistory:
 
     def level_at(self, price: Price, time: Millis) -> LevelState:
         """Return the state of a price at an instant. Raises BeforeHistory or HistoryGap."""
-        segment = self.segment_at(time)
+        segment = self.timeline.at(time)
         try:
             return self.answers_of(segment).level_at(price, time)
         except DamagedSegment as error:
@@ -273,7 +253,7 @@ class SymbolHistory:
 
     def point_at(self, price: Price, time: Millis) -> PointState:
         """Return the quantities of a price at an instant and a second before. Raises BeforeHistory or HistoryGap."""
-        segment, earlier = self.segment_at(time), Millis(time - DIFFERENCE_MS)
+        segment, earlier = self.timeline.at(time), Millis(time - DIFFERENCE_MS)
         if earlier >= segment.start and segment.instrument is self._writer.instrument:
             try:
                 return segment.point_at(price, time, earlier)  # nearly always: one look-up serves both
@@ -285,7 +265,7 @@ class SymbolHistory:
     def _refusal(self, segment: Segment, time: Millis) -> BeforeHistory | HistoryGap:
         """Return the refusal for an instant of a damaged segment."""
         try:
-            self.segment_at(time)
+            self.timeline.at(time)
         except (BeforeHistory, HistoryGap) as refusal:
             return refusal  # the whole segment is damaged
         return HistoryGap(start=Millis(segment.start - 1), end=segment.end, cause=Cause.DAMAGED.value)
@@ -299,7 +279,7 @@ class SymbolHistory:
 
     def book_at(self, time: Millis) -> Cooperative[BookView]:
         """Return the whole known book at an instant. Raises BeforeHistory or HistoryGap."""
-        return (yield from self._book_in(self.segment_at(time), time))
+        return (yield from self._book_in(self.timeline.at(time), time))
 
     def last_book(self) -> Cooperative[BookView]:
         """Return the whole known book after the last event held. Raises BeforeHistory or HistoryGap."""
@@ -316,7 +296,7 @@ class SymbolHistory:
 
         Both are in the steps of this call's first step. Raises BeforeHistory or HistoryGap.
         """
-        state, segment = self.level_at(price, time), self.segment_at(time)
+        state, segment = self.level_at(price, time), self.timeline.at(time)
         found = yield from self._whole(segment, time, self.answers_of(segment).nearest_at(price, time, side))
         return found, state
 
@@ -352,9 +332,10 @@ class SymbolHistory:
             goes_on = pages.goes_on(segment, low)
             try:
                 # A stretch that continues the one before also has the events of the millisecond at the seam.
-                rows = self.answers_of(segment).best_between(Millis(low - 1) if goes_on else low, high)
+                rows = segment.rows_between(Millis(low - 1) if goes_on else low, high).states()
             except DamagedSegment:
                 continue
+            rows = rows.in_finer(finer(segment.instrument, pages.instrument))
             moved = np.append(not goes_on, (rows.best[1:] != rows.best[:-1]).any(axis=1))
             if pages.add(segment, Stretch(low, high), BestRows(*(column[moved] for column in rows))):
                 break
@@ -370,16 +351,17 @@ class SymbolHistory:
             asked = prices[part]
             if self.instrument is not asked_in:  # it has grown since
                 asked, states = [*map(finer(asked_in, self.instrument).price, asked)], states.in_finer(self.instrument)
+            quantities, befores, as_of, update_ids, refusals, _ = states
             for place, (price, time) in enumerate(zip(asked, times[part], strict=True), first):
                 quantity, before, event_time, update_id = None, None, Millis(0), UpdateId(0)
                 try:
                     quantity, before, event_time, update_id = self.point_at(price, time)
                 except (BeforeHistory, HistoryGap) as refusal:
-                    states.refusals[place] = type(refusal)
-                states.quantities.append(quantity)
-                states.before.append(before)
-                states.as_of.append(event_time)
-                states.update_ids.append(update_id)
+                    refusals[place] = type(refusal)
+                quantities.append(quantity)
+                befores.append(before)
+                as_of.append(event_time)
+                update_ids.append(update_id)
             yield
         return states
 
@@ -387,7 +369,7 @@ class SymbolHistory:
         """Return the quantity of a price a second before an instant; None if it is unknown."""
         earlier = Millis(time - DIFFERENCE_MS)
         try:
-            return self.answers_of(self.segment_at(earlier)).quantity_at(price, earlier)
+            return self.answers_of(self.timeline.at(earlier)).quantity_at(price, earlier)
         except (BeforeHistory, HistoryGap, DamagedSegment):
             return None
 

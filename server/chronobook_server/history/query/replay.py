@@ -73,7 +73,7 @@ def _stretches(store: SymbolHistory, after: Position, end: Millis) -> Iterator[_
     """Yield the covered stretches after a position. Raises BeforeHistory."""
     timeline = store.timeline
     with suppress(HistoryGap):  # the gap comes with the stretch after it
-        store.segment_at(after.time)
+        timeline.at(after.time)
     known_to = after.time
     before: Segment | None = None
     for segment, first, last in timeline.walk(after.time, end, is_told=True):
@@ -196,7 +196,7 @@ class _LevelReading(_Reading[bool, LevelStep]):
         answers = self.store.answers_of(segment)
         rows = answers.changes_of(price, first, last)
         steps: list[LevelStep] = []
-        for number, time in enumerate((first, *segment.learned_between(first, last), last)):
+        for number, time in enumerate((*dict(answers.known_ranges(first, last)), last)):
             if number:
                 for row in _rows_until(rows, update_id, time):
                     steps.append(row)
@@ -242,14 +242,15 @@ class _BookReading(_Reading[KnownRange, BookView | EventRows]):
         (segment, first, last, _), known_range = stretch, known
         update_id = self.update_id if known_range is not None else UpdateId(0)
         answers = self.store.answers_of(segment)
+        ranges = dict(answers.known_ranges(first, last))  # of an instant the last one
         steps: list[BookView | EventRows] = []
-        for number, time in enumerate((first, *segment.learned_between(first, last), last)):
+        for number, time in enumerate((*ranges, last)):
             if number:
                 rows = yield from answers.events_between(update_id, first, time)
                 if len(rows.times):
                     steps.append(rows)
                     update_id = UpdateId(int(rows.update_ids[-1]))
-            if known_range != answers.range_at(time):
+            if known_range != ranges.get(time, known_range):
                 view = yield from answers.view_at(time)
                 view = replace(view, transaction_time=_within(segment, view.transaction_time))
                 known_range, update_id = view.known_range, max(update_id, view.update_id)
@@ -266,15 +267,15 @@ def is_certain_after(store: SymbolHistory, position: Position) -> bool:
     A later snapshot may have widened the known range at that very event, before the client received it or after.
     """
     with suppress(HistoryGap, DamagedSegment):  # the replay reports the gap
-        segment = store.told_at(position.time)
-        return not segment.learned_between(Millis(position.time - 1), position.time)
+        segment = store.timeline.told_at(position.time)
+        return len(segment.known_ranges(Millis(position.time - 1), position.time)) == 1
     return True
 
 
 def quantity_after(store: SymbolHistory, price: Price, position: Position) -> SignedQuantity | None:
     """Return the quantity at a price after the event of a position; None if it is unknown."""
     with suppress(BeforeHistory, HistoryGap, DamagedSegment):
-        answers, time = store.answers_of(store.told_at(position.time)), position.time
+        answers, time = store.answers_of(store.timeline.told_at(position.time)), position.time
         rows = answers.changes_of(price, time, time)  # several events may be of one instant
         count = int(np.searchsorted(rows.update_ids, position.update_id, side="right"))
         if count:
@@ -287,5 +288,6 @@ def quantity_after(store: SymbolHistory, price: Price, position: Position) -> Si
 def known_range_after(store: SymbolHistory, position: Position) -> KnownRange | None:
     """Return the known range at a position; None if there is none."""
     with suppress(BeforeHistory, HistoryGap, DamagedSegment):
-        return store.answers_of(store.told_at(position.time)).range_at(position.time)
+        answers = store.answers_of(store.timeline.told_at(position.time))
+        return answers.known_ranges(position.time, position.time)[0][1]
     return None

@@ -107,9 +107,6 @@ class Segment(Protocol):
     def point_at(self, price: int, time: Millis, earlier: Millis) -> PointState:
         """Return the quantities of a price at an instant and at an earlier one of this segment."""
 
-    def range_at(self, time: Millis) -> KnownRange:
-        """Return the range known at an instant."""
-
     def view_at(self, time: Millis) -> Cooperative[BookView]:
         """Return the whole known book at an instant."""
 
@@ -124,11 +121,8 @@ class Segment(Protocol):
     def changes_of(self, price: int, start: Millis, end: Millis) -> ChangeRows:
         """Return a price's changes from `start` to `end`, both included."""
 
-    def best_between(self, start: Millis, end: Millis) -> BestRows:
-        """Return the best prices at `start`, and after every event after it up to `end`."""
-
-    def learned_between(self, start: Millis, end: Millis) -> list[Millis]:
-        """Return the instants after `start`, up to `end`, at which the known range moved."""
+    def known_ranges(self, start: Millis, end: Millis) -> list[tuple[Millis, KnownRange]]:
+        """Return the range known at `start`, and every later one up to `end`, with the instant of each."""
 
     def events_between(self, after: UpdateId, start: Millis, end: Millis) -> Cooperative[EventRows]:
         """Return the events from `start` to `end`, both included, that come after an update id."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.errors import Refusal
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.scales import Finer, Steps, finer
+from chronobook_server.domain.scales import SAME, Finer, Steps, finer
 from chronobook_server.domain.values import Millis, SignedQuantity, UpdateId
 
 
@@ -64,6 +64,8 @@ class BestRows(NamedTuple):
 
     def in_finer(self, steps: Finer) -> "BestRows":
         """Return the same rows in finer steps."""
+        if steps is SAME:
+            return self
         (bid, bid_quantity, ask, ask_quantity), price, quantity = self.best.T, steps.price_column, steps.quantity_column
         return self._replace(
             best=np.stack([price(bid), quantity(bid_quantity), price(ask), quantity(ask_quantity)], axis=1)

@@ -19,7 +19,6 @@ from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.damage import Damage
 from chronobook_server.history.segment.decoded import Chunk, DecodedSegment, IndexColumns
 from chronobook_server.history.segment.rows import (
-    BestRows,
     ChangeRows,
     DamagedSegment,
     EventRows,
@@ -155,20 +154,12 @@ class SealedSegment:
         first, last = bisect_right(index.times, start - index.start), bisect_right(index.times, end - index.start)
         return SealedRows(self.instrument, self._decoded, index, start, first, last)
 
-    def best_between(self, start: Millis, end: Millis) -> BestRows:
-        """Return the best prices at `start`, and after every event after it up to `end`."""
-        return self.rows_between(start, end).states()
-
-    def learned_between(self, start: Millis, end: Millis) -> list[Millis]:
-        """Return the instants after `start`, up to `end`, at which the known range moved."""
+    def known_ranges(self, start: Millis, end: Millis) -> list[tuple[Millis, KnownRange]]:
+        """Return the range known at `start`, and every later one up to `end`, with the instant of each."""
         index = self._decoded.columns()
-        times = (index.state(events)[0] for events, _ in index.ranges[1:])
-        return [time for time in times if start < time <= end]
-
-    def range_at(self, time: Millis) -> KnownRange:
-        """Return the range known at an instant."""
-        index = self._decoded.columns()
-        return index.range_at(bisect_right(index.times, time - index.start))
+        moves = ((index.state(events)[0], known_range) for events, known_range in index.ranges[1:])
+        later = [(time, known_range) for time, known_range in moves if start < time <= end]
+        return [(start, index.range_at(bisect_right(index.times, start - index.start))), *later]
 
     def events_between(self, after: UpdateId, start: Millis, end: Millis) -> Cooperative[EventRows]:
         """Return the events from `start` to `end`, both included, that come after an update id."""

@@ -18,12 +18,16 @@ def follows(before: Segment, segment: Segment) -> bool:
 class Timeline:
     """Segments in order of time. Only the last one can still grow.
 
-    `doubt` tells since when and why the last one may have missed events; None while it has not.
+    `suspension` tells since when and why the last one may have missed events; None while it has not. `unconfirmed` is
+    the book of an epoch that no event has confirmed. It answers too, but it is not part of the coverage. While
+    `is_doubted`, it may have missed events, and only streams read it.
     """
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
         self.suspension: Suspended | None = None
+        self.unconfirmed: Segment | None = None
+        self.is_doubted = False
         self._starts: list[Millis] = []
 
     def append(self, segment: Segment) -> None:
@@ -64,6 +68,9 @@ class Timeline:
 
     def at(self, time: Millis) -> Segment:
         """Return the segment that answers for an instant. Raises BeforeHistory or HistoryGap."""
+        unconfirmed = self.unconfirmed
+        if unconfirmed is not None and time >= unconfirmed.start and not self.is_doubted:
+            return unconfirmed
         index = bisect_right(self._starts, time) - 1
         if index < 0:
             raise self._before(time)
@@ -83,6 +90,8 @@ class Timeline:
 
     def told_at(self, time: Millis) -> Segment:
         """Return the segment whose events streams read at an instant. Raises BeforeHistory or HistoryGap."""
+        if self.unconfirmed is not None and time >= self.unconfirmed.start:
+            return self.unconfirmed
         index = bisect_right(self._starts, time) - 1
         if index >= 0:
             segment = self.segments[index]
@@ -99,6 +108,8 @@ class Timeline:
 
     def _before(self, time: Millis) -> BeforeHistory:
         oldest = next((each.start for each in self.segments if not each.is_damaged and each.end != each.start), None)
+        if oldest is None and self.unconfirmed is not None:
+            oldest = self.unconfirmed.start
         return BeforeHistory(time, oldest)
 
     def walk(self, start: Millis, end: Millis, *, is_told: bool = False) -> Iterator[tuple[Segment, Millis, Millis]]:

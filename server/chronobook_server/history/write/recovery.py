@@ -31,6 +31,7 @@ from chronobook_server.history.segment.head import HeadSegment
 from chronobook_server.history.segment.protocol import Segment
 from chronobook_server.history.segment.rows import DamagedSegment
 from chronobook_server.history.segment.sealed import SealedSegment
+from chronobook_server.history.segment.succession import replayed
 from chronobook_server.history.write.plausible_times import MOST_APART_MS, first_impossible
 from chronobook_server.storage.files import TEMPORARY, Files, GrowingFile
 
@@ -87,7 +88,7 @@ class Recovery:
         self._sealed = self._read_sealed([name for name in names if name.endswith(SEGMENT_SUFFIX)])
         self._logs = self._read_logs([name for name in names if name.endswith(LOG_SUFFIXES)])
         self._judge()
-        hot = {start: HeadSegment.replayed(log.start, log.entries) for start, (_, log) in self._logs.items()}
+        hot = {start: replayed(log.start, log.entries) for start, (_, log) in self._logs.items()}
         self._refuse_strangers(hot)
         self.sealed = list(self._sealed.values())
         segments: list[Segment] = sorted([*self.sealed, *hot.values()], key=lambda segment: segment.start)
@@ -268,7 +269,7 @@ class Recovery:
             hot.finish(after.start, None)
             return log
         cause = Cause.DAMAGED if contents.damaged else Cause.RESTART
-        hot.finish_epoch(cause)
+        hot.finish(None, cause)
         # Without this record the next recovery would see a torn tail. On a full disk that is harmless, because the data
         # are the same.
         with contextlib.suppress(OSError):

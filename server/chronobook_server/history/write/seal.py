@@ -16,15 +16,17 @@ from chronobook_server.history.format.file_origin import DamagedFile, Origin, Un
 from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.format.wal import read_log
 from chronobook_server.history.segment.head import HeadSegment
-from chronobook_server.history.segment.head_rows import UNKNOWN
+from chronobook_server.history.segment.head_levels import UNKNOWN
+from chronobook_server.history.segment.succession import replayed
 from chronobook_server.storage.files import TEMPORARY, Files
 
 # Rows of a chunk at most, unless one level has more. A look-up in cold data decodes one chunk; smaller chunks compress
 # less.
 CHUNK_ROWS = 4096
 # The columns of a segment that a replay of its log must reproduce.
-_COMPARED = ("times", "event_times", "receive_times", "first_update_ids", "update_ids", "best_prices", "ends", "ranges",
-             "level_prices", "baseline_quantities", "change_levels", "change_quantities")  # fmt: skip
+_EVENTS = ("times", "event_times", "receive_times", "first_update_ids", "update_ids", "best_prices", "ends")
+_LEVELS = ("prices", "baseline", "change_levels", "change_quantities")
+_COMPARED = (("event_columns", _EVENTS), ("level_columns", _LEVELS), ("known", ("ranges",)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,16 @@ def log_difference(files: Files, job: SealJob) -> str | None:
         return f"{job.log} cannot be read: {error}"
     if contents is None:
         return f"{job.log} has no beginning"
-    logged = HeadSegment.replayed(contents.start, contents.entries)
+    logged = replayed(contents.start, contents.entries)
     logged.start, logged.continued = hot.start, hot.continued
     logged.finish(Millis(hot.end or 0), hot.ended_by)
     if logged.events != hot.events or logged.changes != hot.changes:
         return f"{job.log} holds {logged.events} of {hot.events} events"
-    same = all(getattr(logged, name) == getattr(hot, name) for name in _COMPARED)
+    same = all(
+        getattr(getattr(logged, part), name) == getattr(getattr(hot, part), name)
+        for part, names in _COMPARED
+        for name in names
+    )
     return None if same else f"{job.log} holds other events than memory"
 
 
@@ -94,23 +100,24 @@ def sealed_bytes(hot: HeadSegment, origin: Origin) -> bytes:
     assert hot.end is not None
     rows = _Rows(hot)
     chunks = rows.chunks()
-    times, update_ids = np.array(hot.times, np.int64), np.array(hot.update_ids, np.int64)
-    previous = np.array(hot.previous_update_ids, np.int64)
+    columns, known = hot.event_columns, hot.known
+    times, update_ids = np.array(columns.times, np.int64), np.array(columns.update_ids, np.int64)
+    previous = np.array(columns.previous_update_ids, np.int64)
     known_zeros = sorted(
         price
-        for price, number in hot.observed_prices.items()
-        if number < hot.number and price not in rows.seen and not hot.is_always_in_range(price)
+        for price, number in known.named.items()
+        if number < known.number and price not in rows.seen and not known.is_always_in_range(price)
     )
     plain: dict[SectionKind, Integers] = {
         SectionKind.TIMES: times - hot.start,
         SectionKind.UPDATE_IDS: update_ids,
-        SectionKind.FIRST_UPDATE_IDS: np.array(hot.first_update_ids, np.int64) - previous,
+        SectionKind.FIRST_UPDATE_IDS: np.array(columns.first_update_ids, np.int64) - previous,
         SectionKind.PREVIOUS_UPDATE_IDS: previous - np.append(hot.baseline_update_id, update_ids)[:-1],
-        SectionKind.EVENT_TIMES: np.array(hot.event_times, np.int64) - times,
-        SectionKind.RECEIVE_TIMES: np.array(hot.receive_times, np.int64)
-        - np.array(hot.event_times, np.int64) * 1_000_000,
-        SectionKind.BEST_PRICES: np.array(hot.best_prices, np.int64).reshape(-1, 4).T.reshape(-1),
-        SectionKind.RANGES: np.array([(n, known.lowest, known.highest) for n, known in hot.ranges], np.int64).T.reshape(
+        SectionKind.EVENT_TIMES: np.array(columns.event_times, np.int64) - times,
+        SectionKind.RECEIVE_TIMES: np.array(columns.receive_times, np.int64)
+        - np.array(columns.event_times, np.int64) * 1_000_000,
+        SectionKind.BEST_PRICES: np.array(columns.best_prices, np.int64).reshape(-1, 4).T.reshape(-1),
+        SectionKind.RANGES: np.array([(n, each.lowest, each.highest) for n, each in known.ranges], np.int64).T.reshape(
             -1
         ),
         SectionKind.LEVEL_PRICES: rows.prices,
@@ -129,7 +136,7 @@ def sealed_bytes(hot: HeadSegment, origin: Origin) -> bytes:
         start=hot.start,
         end=hot.end,
         last_time=hot.last_time,
-        baseline_time=hot.baseline_time,
+        baseline_time=columns.before[0],
         baseline_update_id=hot.baseline_update_id,
         last_update_id=hot.last_update_id,
         changes=hot.changes,
@@ -137,7 +144,7 @@ def sealed_bytes(hot: HeadSegment, origin: Origin) -> bytes:
         events=hot.events,
         levels=len(rows.prices),
         row_widths=rows.widths,
-        baseline_levels=hot.baseline_levels,
+        baseline_levels=hot.level_columns.baseline_count,
     )
     return segment_layout.write(header, sections, origin)
 
@@ -146,14 +153,15 @@ class _Rows:
     """The rows of a segment, level after level in order of price, each level's in order of time."""
 
     def __init__(self, hot: HeadSegment) -> None:
-        all_prices = np.array(hot.level_prices, np.int64)
-        baseline = np.array(hot.baseline_quantities, np.int64)
-        changed = np.array(hot.change_levels, np.int64)
+        columns = hot.level_columns
+        all_prices = np.array(columns.prices, np.int64)
+        baseline = np.array(columns.baseline, np.int64)
+        changed = np.array(columns.change_levels, np.int64)
         has_row = baseline != UNKNOWN
         rank = np.empty(len(all_prices), np.int64)
         order = np.argsort(all_prices)
         rank[order] = np.arange(len(order))
-        ends = np.array(hot.ends, np.int64)
+        ends = np.array(hot.event_columns.ends, np.int64)
         event_of = np.repeat(np.arange(1, hot.events + 1), ends[1:] - ends[:-1])
         levels = np.concatenate((rank[has_row], rank[changed]))
         by_level = np.argsort(levels, kind="stable")
@@ -161,7 +169,7 @@ class _Rows:
         self.seen = set(self.prices.tolist())
         self.counts: Integers = np.bincount(levels, minlength=len(order)).astype(np.int64)
         self.events: Integers = np.concatenate((np.zeros(int(has_row.sum()), np.int64), event_of))[by_level]
-        quantities = np.concatenate((baseline[has_row], np.array(hot.change_quantities, np.int64)))
+        quantities = np.concatenate((baseline[has_row], np.array(columns.change_quantities, np.int64)))
         self.quantities: Integers = quantities[by_level]
         self.widths = column_codec.row_widths(hot.events, self.quantities)
 

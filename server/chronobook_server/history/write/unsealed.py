@@ -137,9 +137,9 @@ def _is_same(hot: HeadSegment, sealed: SealedSegment) -> bool:
     return (
         (header.start, header.end, header.ended_by, header.continued)
         == (hot.start, hot.end, hot.ended_by, hot.continued)
-        and (header.events, header.changes, header.levels) == (hot.events, hot.changes, len(hot.level_prices))
+        and (header.events, header.changes, header.levels) == (hot.events, hot.changes, len(hot.level_columns.prices))
         and (header.last_time, header.last_update_id) == (hot.last_time, hot.last_update_id)
-        and (header.baseline_time, header.baseline_update_id) == (hot.baseline_time, hot.baseline_update_id)
+        and (header.baseline_time, header.baseline_update_id) == hot.event_columns.before
         and (header.instrument.price_scale, header.instrument.quantity_scale)
         == (hot.instrument.price_scale, hot.instrument.quantity_scale)
     )

@@ -34,6 +34,7 @@ from chronobook_server.history.segment.damage import Damage
 from chronobook_server.history.segment.head import HeadSegment
 from chronobook_server.history.segment.protocol import Segment
 from chronobook_server.history.segment.sealed import SealedSegment
+from chronobook_server.history.segment.succession import following, in_finer_steps
 from chronobook_server.history.segment.timeline import Timeline
 from chronobook_server.history.write.contract_log import ContractLog
 from chronobook_server.history.write.recovery import Recovery, log_name
@@ -166,18 +167,20 @@ class HistoryWriter:
         self._opening = Start.of(began.book, began.start)
 
     def _append_update(self, update: Update) -> None:
-        opening, hot = self._opening, self._hot
+        opening, hot, log = self._opening, self._hot, self._log
         if hot is None and opening is None:
             return  # writing fails at present
         if hot is not None and update.transaction_time < hot.last_time:
             raise ValueError(f"an event of {update.transaction_time} comes after one of {hot.last_time}")
         record = encode_update(update)
-        is_first = opening is not None
-        if hot is not None and hot.instrument is not self._steps:
-            # The steps have become finer. Two events of one instant are never in two segments.
-            is_first = is_first or update.transaction_time > hot.last_time
+        is_first = False
         try:
-            hot = self._open(opening, update.transaction_time, record) if is_first else self._append_to_log(record)
+            if opening is None and hot is not None and log is not None and hot.instrument is self._steps:
+                log.append(record)  # nearly always
+            elif opening is None and hot is not None and update.transaction_time == hot.last_time:
+                hot = self._log_at_last_time(record)  # two events of one instant are never in two segments
+            else:
+                hot, is_first = self._open(opening, update.transaction_time, record), True
         except (OSError, TooFine) as error:
             self._fail(error)
             self.retry_seals()
@@ -202,11 +205,11 @@ class HistoryWriter:
             elif isinstance(opening, Start):
                 self._opening = opening.widened(record)
             elif self._hot is not None:
-                self._append_to_log(encode(record)).widen(record)
+                self._log_at_last_time(encode(record)).widen(record)
         except (OSError, TooFine) as error:
             self._fail(error)
 
-    def _append_to_log(self, record: bytes) -> HeadSegment:
+    def _log_at_last_time(self, record: bytes) -> HeadSegment:
         """Write a record to the log of the hot segment; return that segment, in the steps of the record.
 
         An event of the last one's `T` and a wider range belong to the segment of that `T`. So in finer steps, another
@@ -218,7 +221,7 @@ class HistoryWriter:
         if hot.instrument is self._steps:
             log.append(record)
             return hot
-        moved = hot.in_steps_of(self._steps)
+        moved = in_finer_steps(hot, self._steps)
         log.append(encode(InstrumentChanged(self._steps)) + record)
         self._timeline.replace(hot, moved)
         self._hot = moved
@@ -230,7 +233,7 @@ class HistoryWriter:
         assert hot is not None
         assert log is not None
         end = encode(Gap(start=hot.last_time, update_id=hot.last_update_id, cause=cause))
-        hot.finish_epoch(cause)
+        hot.finish(None, cause)
         self._retire(hot, log, end)
         self._hot = self._log = None
 
@@ -276,7 +279,7 @@ class HistoryWriter:
 
     def _following(self, before: HeadSegment, cut: Cut | None) -> tuple[Start, HeadSegment]:
         """Return where the next segment of an epoch begins, and the segment. Raises TooFine."""
-        return before.following(Millis(before.last_time + 1) if cut is None else cut.start, self._steps)
+        return following(before, Millis(before.last_time + 1) if cut is None else cut.start, self._steps)
 
     def _check_room(self) -> None:
         full = self._unsealed.full()

@@ -241,12 +241,14 @@ def test_epochs_without_a_final_instant_leave_gaps_that_touch(is_sealing: bool) 
 def test_what_the_code_before_wrote_opens_and_answers_as_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its epochs ended 1 ms after their last event: that instant was final in answers, and stays so."""
 
-    def finish_epoch(segment: HeadSegment, cause: Cause) -> None:
-        segment.finish(Millis(segment.last_time + 1), cause)
+    finish = HeadSegment.finish
+
+    def finish_later(segment: HeadSegment, end: Millis | None, cause: Cause | None) -> None:
+        finish(segment, Millis(segment.last_time + 1) if end is None else end, cause)
 
     files = MemoryFiles()
     with monkeypatch.context() as patched:
-        patched.setattr(HeadSegment, "finish_epoch", finish_epoch)
+        patched.setattr(HeadSegment, "finish", finish_later)
         made, source = opened(files), Source()
         made.append(source.keyframe())
         made.append(source.event(10, {99: 6}))

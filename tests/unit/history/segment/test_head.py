@@ -12,6 +12,7 @@ from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged,
 from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
 from chronobook_server.history.format.wal import Entry
 from chronobook_server.history.segment.head import HeadSegment
+from chronobook_server.history.segment.succession import following, in_finer_steps, replayed
 from testkit.generators.stored_histories import hot_of, records, segments_of, start_of
 from testkit.harness.epochs import Raw
 
@@ -56,11 +57,13 @@ def test_a_replayed_segment_is_the_same_segment(seed: int) -> None:
     first = stream[0]
     assert isinstance(first, Keyframe)
     hot = hot_of(stream)
-    again = HeadSegment.replayed(start_of(first), entries_of(stream))
+    again = replayed(start_of(first), entries_of(stream))
     for column in ("times", "event_times", "receive_times", "first_update_ids", "update_ids", "previous_update_ids",
-                   "best_prices", "ends", "level_prices", "baseline_quantities", "change_levels",
-                   "change_quantities", "ranges", "instrument"):  # fmt: skip
-        assert getattr(again, column) == getattr(hot, column), column
+                   "best_prices", "ends"):  # fmt: skip
+        assert getattr(again.event_columns, column) == getattr(hot.event_columns, column), column
+    for column in ("prices", "baseline", "change_levels", "change_quantities"):
+        assert getattr(again.level_columns, column) == getattr(hot.level_columns, column), column
+    assert (again.known.ranges, again.instrument) == (hot.known.ranges, hot.instrument)
 
 
 @settings(max_examples=20)
@@ -69,7 +72,7 @@ def test_however_an_epoch_is_cut_it_answers_the_same(seed: int, segment_events: 
     stream = records(seed, events=50)
     whole = hot_of(stream)
     random = Random(seed)
-    prices = [*random.sample(range(950, 1050), 12), *random.sample(list(whole.level_prices), 5)]
+    prices = [*random.sample(range(950, 1050), 12), *random.sample(list(whole.level_columns.prices), 5)]
     for part in segments_of(stream, segment_events=segment_events):
         end = part.last_time + 1 if part.end is None else part.end
         for time in {part.start, part.last_time, (part.start + end) // 2}:
@@ -80,7 +83,7 @@ def test_however_an_epoch_is_cut_it_answers_the_same(seed: int, segment_events: 
             ours, theirs = run_now(part.view_at(Millis(time))), run_now(whole.view_at(Millis(time)))
             assert ours.prices.tolist() == theirs.prices.tolist()
             assert ours.quantities.tolist() == theirs.quantities.tolist()
-            best, expected = (each.best_between(Millis(time), Millis(time)) for each in (part, whole))
+            best, expected = (each.rows_between(Millis(time), Millis(time)).states() for each in (part, whole))
             assert best.best.tolist() == expected.best.tolist()
 
 
@@ -91,11 +94,11 @@ def test_a_question_during_growth_changes_no_later_answer() -> None:
     for record in stream[1:]:
         assert isinstance(record, Update)
         asked.append(record)
-        for price in list(asked.level_prices)[::7]:
+        for price in list(asked.level_columns.prices)[::7]:
             now = asked.level_at(Price(price), record.transaction_time).quantity
             assert record.changes.get(price, now) == now
-    for price in asked.level_prices:
-        for time in asked.times[::5]:
+    for price in asked.level_columns.prices:
+        for time in asked.event_columns.times[::5]:
             assert quantity(asked, price, time) == quantity(untouched, price, time)
 
 
@@ -109,24 +112,24 @@ def test_the_following_segment_begins_with_all_that_is_known() -> None:
     hot = HeadSegment(start_of(keyframe({100: 5, 102: -7})))
     for update in (change(2, 1010, {80: 4, 102: 0}), change(3, 1020, {80: 0, 103: -1})):
         hot.append(update)
-    start, following = hot.following(Millis(1500))
+    start, after = following(hot, Millis(1500), hot.instrument)
     assert dict(start.baseline) == {100: 5, 103: -1}
     assert (start.start, start.baseline_time, start.baseline_update_id) == (1500, 1020, 3)
     assert start.continued
-    assert following.continued
+    assert after.continued
     assert set(start.observed_prices) == {80}
-    assert [quantity(following, price, 1600) for price in (80, 81, 100, 102, 103)] == [0, None, 5, 0, -1]
-    assert following.best_between(Millis(1500), Millis(1600)).best.tolist() == [[100, 5, 102, 7]]
-    assert following.level_at(Price(100), Millis(1600)).as_of == 1020
+    assert [quantity(after, price, 1600) for price in (80, 81, 100, 102, 103)] == [0, None, 5, 0, -1]
+    assert after.rows_between(Millis(1500), Millis(1600)).states().best.tolist() == [[100, 5, 102, 7]]
+    assert after.level_at(Price(100), Millis(1600)).as_of == 1020
     # A price named now was unknown in the segment before, though they share a dict.
-    following.append(change(4, 1700, {70: 1}))
+    after.append(change(4, 1700, {70: 1}))
     assert quantity(hot, 70, 1020) is None
-    assert quantity(following, 70, 1699) is None
+    assert quantity(after, 70, 1699) is None
 
 
 def test_a_gap_in_a_log_ends_its_segment_before_the_last_event() -> None:
     gap = Gap(start=Millis(1010), update_id=UpdateId(2), cause=Cause.CROSSED_BOOK)
-    hot = HeadSegment.replayed(start_of(keyframe({100: 5})), [change(2, 1010, {}), gap])
+    hot = replayed(start_of(keyframe({100: 5})), [change(2, 1010, {}), gap])
     assert (hot.end, hot.ended_by) == (1010, Cause.CROSSED_BOOK)
 
 
@@ -135,7 +138,7 @@ def test_steps_too_fine_for_64_bits_are_refused_harmlessly(levels: dict[int, int
     hot = hot_of([keyframe({100: 5, **levels}), change(2, 1010, {101: 2})])
     before = run_now(hot.view_at(Millis(1010)))
     with pytest.raises(OverflowError):
-        hot.in_steps_of(Instrument("X", 2, 1))
+        in_finer_steps(hot, Instrument("X", 2, 1))
     after = run_now(hot.view_at(Millis(1010)))
     assert after.prices.tolist() == before.prices.tolist()
     assert after.quantities.tolist() == before.quantities.tolist()
@@ -159,20 +162,20 @@ def test_changes_of_a_level_include_both_ends_of_the_interval() -> None:
 
 def test_it_is_pickled_while_a_later_segment_names_more_prices() -> None:
     """The pool pickles in its own thread, so the event loop may run between two allocations."""
-    hot = HeadSegment.replayed(start_of(keyframe({100: 5, 102: -7})), [change(2, 1001, {100: 6})])
-    hot.observed_prices.update(dict.fromkeys(range(1000, 3000), -1))
-    named = dict(hot.observed_prices)
+    hot = replayed(start_of(keyframe({100: 5, 102: -7})), [change(2, 1001, {100: 6})])
+    hot.known.named.update(dict.fromkeys(range(1000, 3000), -1))
+    named = dict(hot.known.named)
 
     def go_on(phase: str, info: dict[str, int]) -> None:
-        hot.observed_prices.setdefault(len(hot.observed_prices) + 10_000, hot.number + 1)
+        hot.known.named.setdefault(len(hot.known.named) + 10_000, hot.known.number + 1)
 
     threshold = gc.get_threshold()
     gc.callbacks.append(go_on)
     gc.set_threshold(1)
     try:
-        state = hot.__getstate__()
+        state = hot.known.__getstate__()
     finally:
         gc.set_threshold(*threshold)
         gc.callbacks.remove(go_on)
-    assert len(hot.observed_prices) > len(named)
-    assert state["observed_prices"] == named
+    assert len(hot.known.named) > len(named)
+    assert state["named"] == named

@@ -137,7 +137,7 @@ def test_a_file_that_fails_to_open_for_a_moment_is_not_damaged(monkeypatch: pyte
     hot = hot_of(records(6))
     files = MemoryFiles()
     sealed = sealed_of(hot, files)
-    price, time = Price(min(hot.level_prices)), Millis(hot.last_time)
+    price, time = Price(min(hot.level_columns.prices)), Millis(hot.last_time)
 
     def refused(name: str) -> OpenFile:
         raise OSError(errno.EMFILE, "Too many open files", name)
@@ -165,15 +165,15 @@ def test_an_open_file_cut_short_is_damaged_and_raises_no_signal(tmp_path: Path, 
     size = sealed.file.size
     os.truncate(tmp_path / "1.seg", length % size)
     with pytest.raises(DamagedSegment, match="is damaged between bytes"):
-        sealed.level_at(Price(max(hot.level_prices)), Millis(hot.last_time))
+        sealed.level_at(Price(max(hot.level_columns.prices)), Millis(hot.last_time))
 
 
 def test_the_last_receive_time_is_read_from_the_file() -> None:
     hot = hot_of(records(6))
-    assert hot.last_received() == hot.receive_times[-1] > 0
+    assert hot.last_received() == hot.event_columns.receive_times[-1] > 0
     files = MemoryFiles()
     sealed = sealed_of(hot, files)
-    assert sealed.last_received() == hot.receive_times[-1]
+    assert sealed.last_received() == hot.event_columns.receive_times[-1]
     section = sealed.file.section(SectionKind.RECEIVE_TIMES)
     files.contents["1.seg"][section.offset] ^= 1
     assert sealed.last_received() is None
@@ -183,7 +183,7 @@ def test_only_the_chunk_that_holds_a_level_is_unpacked_for_it() -> None:
     cache_budget = CacheBudget()
     hot = hot_of(records(6, events=150))
     sealed = sealed_of(hot, cache_budget=cache_budget)
-    sealed.level_at(Price(min(hot.level_prices)), Millis(hot.last_time))
+    sealed.level_at(Price(min(hot.level_columns.prices)), Millis(hot.last_time))
     one = cache_budget.rows.size
     list(sealed.load())
     assert 0 < one * 10 < cache_budget.rows.size
@@ -214,7 +214,7 @@ def test_no_flipped_bit_anywhere_makes_a_wrong_answer(bit: int) -> None:
     files = MemoryFiles()
     sealed_of(hot, files)
     good = bytes(files.contents["1.seg"])
-    time, prices = Millis(hot.last_time), [Price(price) for price in (*hot.level_prices[::9], 5)]
+    time, prices = Millis(hot.last_time), [Price(price) for price in (*hot.level_columns.prices[::9], 5)]
     expected = [hot.level_at(price, time) for price in prices]
     whole = book(hot, time)
     length = int.from_bytes(good[10:14], "little")

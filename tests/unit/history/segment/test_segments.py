@@ -20,6 +20,7 @@ from chronobook_server.history.segment import ordering
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.head import HeadSegment
 from chronobook_server.history.segment.protocol import Segment
+from chronobook_server.history.segment.succession import in_finer_steps
 from chronobook_server.history.write import seal
 from testkit.generators.stored_histories import hot_of, records, sealed_of, segments_of, start_of
 from testkit.harness.epochs import Raw
@@ -133,7 +134,7 @@ def test_a_segment_that_grows_answers_for_what_it_holds() -> None:
             case RangeWidened():
                 growing.widen(record)
             case InstrumentChanged(instrument):
-                growing = growing.in_steps_of(instrument)
+                growing = in_finer_steps(growing, instrument)
         if number % 7 == 0:
             plain = PlainSegment.of(stream[: number + 1], growing.instrument)
             check(growing, plain, {growing.start, growing.last_time}, sorted(plain.prices)[::4])
@@ -336,4 +337,4 @@ def test_the_nearest_level_is_found_however_far_it_is(form: Form) -> None:
 
 def test_receive_times_of_the_last_event_come_back(form: Form) -> None:
     whole = hot_of(stream_of(6))
-    assert form(whole).last_received() == whole.receive_times[-1] > 0
+    assert form(whole).last_received() == whole.event_columns.receive_times[-1] > 0

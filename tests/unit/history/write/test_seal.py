@@ -10,8 +10,8 @@ from chronobook_server.domain.records import Update
 from chronobook_server.history.format.segment_layout import SectionKind, content_hash, read
 from chronobook_server.history.format.wal import encoded_log, read_log
 from chronobook_server.history.segment.cache import CacheBudget
-from chronobook_server.history.segment.head import HeadSegment
 from chronobook_server.history.segment.sealed import SealedSegment
+from chronobook_server.history.segment.succession import replayed
 from chronobook_server.history.write import seal
 from chronobook_server.history.write.seal import SealJob, seal_segment, sealed_bytes
 from testkit.fakes.memory_files import MemoryFiles, PatientSealer, memory_history
@@ -81,7 +81,7 @@ def test_a_replayed_logs_file_is_that_of_the_segment_in_memory() -> None:
     files, job = waiting(PatientSealer())
     contents = read_log(job.log, ORIGIN, files.read(job.log))
     assert contents is not None
-    hot = HeadSegment.replayed(contents.start, contents.entries)
+    hot = replayed(contents.start, contents.entries)
     assert job.hot.end is not None
     hot.finish(job.hot.end, job.hot.ended_by)
     assert sealed_bytes(hot, ORIGIN) == sealed_bytes(job.hot, ORIGIN)
