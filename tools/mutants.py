@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "chronobook_server"
 TESTS = ("tests/unit/domain", "tests/unit/book",
          "tests/unit/venue/binance_futures/test_rate_limit.py", "tests/unit/symbols/test_pipeline.py",
+         "tests/unit/symbols/test_pipeline_doubts.py",
          "tests/unit/history/query/test_brute_force.py", "tests/unit/history/query/test_history.py",
          "tests/unit/history/query/test_history_finality.py", "tests/unit/history/write/test_growth.py")  # fmt: skip
 SEEDS = ("0", "150")
