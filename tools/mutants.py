@@ -243,7 +243,7 @@ MUTANTS = (
     Mutant(
         "a page keeps the coarser steps of its first rows",
         "history/query/pages.py",
-        "self.rows = [rows.in_finer(steps) for rows in self.rows]",
+        "self.rows = [in_finer(rows, steps) for rows in self.rows]",
         "pass",
     ),
     Mutant(

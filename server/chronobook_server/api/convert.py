@@ -13,7 +13,7 @@ from chronobook_server.book.sync.transitions import State
 from chronobook_server.domain.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.domain.errors import InvalidField, LevelUnknown
 from chronobook_server.domain.instrument import MAX_EXACT, Instrument
-from chronobook_server.domain.scales import Steps
+from chronobook_server.domain.packed_columns import Steps
 from chronobook_server.domain.values import Millis, Price, Side, SignedQuantity
 
 if TYPE_CHECKING:  # the type of a repeated field is not public

@@ -9,7 +9,7 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.api import convert
 from chronobook_server.domain.coverage import GapInterval
 from chronobook_server.domain.errors import InvalidField
-from chronobook_server.domain.scales import Steps
+from chronobook_server.domain.packed_columns import Steps
 from chronobook_server.domain.values import Millis, Price
 from chronobook_server.symbols.queries import SymbolQueries
 from chronobook_server.system.time_slices import run_cooperatively

@@ -10,7 +10,7 @@ from chronobook_server.api import convert
 from chronobook_server.domain.coverage import GapInterval
 from chronobook_server.domain.errors import InvalidField, NotSynced
 from chronobook_server.domain.instrument import MAX_EXACT
-from chronobook_server.domain.scales import Steps
+from chronobook_server.domain.packed_columns import Steps
 from chronobook_server.domain.values import Millis, UpdateId
 from chronobook_server.history.query.replay import Position
 from chronobook_server.streaming.messages import BookMessage, LevelMessage, MessageKind

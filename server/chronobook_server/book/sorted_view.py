@@ -1,12 +1,12 @@
 """A book at one moment as sorted arrays; it answers full-book, top-N and nearest questions."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.scales import SAME, Steps, finer
+from chronobook_server.domain.packed_columns import Steps
 from chronobook_server.domain.values import Millis, Price, Side, SignedQuantity, UpdateId
 
 
@@ -29,19 +29,6 @@ class BookView:
     transaction_time: Millis
     prices: Steps
     quantities: Steps
-
-    def in_steps_of(self, instrument: Instrument) -> "BookView":
-        """Return the same book in steps of an instrument that is as fine or finer."""
-        steps = finer(self.instrument, instrument)
-        if steps is SAME:
-            return self
-        return replace(
-            self,
-            instrument=instrument,
-            known_range=steps.known_range(self.known_range),
-            prices=steps.price_column(self.prices),
-            quantities=steps.quantity_column(self.quantities),
-        )
 
     def levels(self) -> dict[int, int]:
         """Return the levels, a price to its signed quantity."""

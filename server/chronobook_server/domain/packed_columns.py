@@ -5,6 +5,12 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+Steps = npt.NDArray[np.int64]
+"""Numbers of steps; Python's integers (dtype object) where old numbers have no room in today's finer steps."""
+
 
 @lru_cache(2048)
 def _struct(count: int) -> struct.Struct:

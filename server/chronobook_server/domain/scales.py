@@ -10,18 +10,26 @@ module converts numbers, and its callers are the few places where numbers of two
 
 from array import array
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.packed_columns import Steps
+from chronobook_server.domain.records import BestPrices
 from chronobook_server.domain.values import MAX_STEPS, Price, SignedQuantity
 
-Steps = npt.NDArray[np.int64]
-"""Numbers of steps; Python's integers (dtype object) where old numbers have no room in today's finer steps."""
+# The fields with numbers of steps, by the names that they have in all values; `best` is a table of best prices.
+_KINDS: dict[str, object] = {
+    **dict.fromkeys(("price", "prices"), Price),
+    **dict.fromkeys(("quantity", "quantities", "before", "difference", "change"), SignedQuantity),
+    "known_range": KnownRange,
+    "best": BestPrices,
+}
+_Value = TypeVar("_Value")
 
 
 class Finer(NamedTuple):
@@ -48,14 +56,6 @@ class Finer(NamedTuple):
         prices, quantities = self
         return {price * prices: quantity * quantities for price, quantity in levels.items()}
 
-    def price_column(self, prices: Steps) -> Steps:
-        """Return a column of prices."""
-        return _times(prices, self.prices)
-
-    def quantity_column(self, quantities: Steps) -> Steps:
-        """Return a column of quantities."""
-        return _times(quantities, self.quantities)
-
     def known_range(self, known_range: KnownRange) -> KnownRange:
         """Return a known range."""
         # MAX_STEPS is no price: it marks an open side or an unknown book. No product equals it.
@@ -73,6 +73,42 @@ def finer(coarse: Instrument, fine: Instrument) -> Finer:
         return SAME
     found = Finer(fine.price_unit // coarse.price_unit, fine.quantity_unit // coarse.quantity_unit)
     return SAME if found == SAME else found
+
+
+def in_finer(value: _Value, steps: Finer) -> _Value:
+    """Return a named tuple or dataclass with all of its numbers in finer steps; the name of a field tells its kind."""
+    return value if steps is SAME else _replaced(value, steps)
+
+
+def in_steps_of(value: _Value, instrument: Instrument) -> _Value:
+    """Return a value that has an `instrument` in steps of another one, which is as fine or finer."""
+    whole: Any = value
+    steps = finer(whole.instrument, instrument)
+    return value if steps is SAME else _replaced(value, steps, instrument=instrument)
+
+
+def _replaced(value: _Value, steps: Finer, **fields: Instrument) -> _Value:
+    whole: Any = value
+    names = whole._fields if isinstance(value, tuple) else whole.__dataclass_fields__
+    changed = {name: _converted(name, getattr(value, name), steps) for name in names} | fields
+    made: _Value = whole._replace(**changed) if isinstance(value, tuple) else replace(whole, **changed)
+    return made
+
+
+def _converted(name: str, value: Any, steps: Finer) -> Any:
+    """Return a field in finer steps. A field without numbers of steps stays as it is."""
+    if value is None or name not in _KINDS:
+        return value
+    kind = _KINDS[name]
+    if kind is KnownRange:
+        return steps.known_range(value)
+    if kind is BestPrices:
+        factors = (*steps, *steps)
+        return np.stack([_times(column, factor) for column, factor in zip(value.T, factors, strict=True)], axis=1)
+    factor = steps.prices if kind is Price else steps.quantities
+    if isinstance(value, list):
+        return [None if number is None else number * factor for number in value]
+    return _times(value, factor) if isinstance(value, np.ndarray) else value * factor
 
 
 def finest(one: Instrument, *others: Instrument) -> Instrument:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from chronobook_server.domain.cooperative import Cooperative
-from chronobook_server.domain.scales import Finer
+from chronobook_server.domain.scales import Finer, in_steps_of
 from chronobook_server.domain.values import Millis, Price, SignedQuantity, UpdateId
 from chronobook_server.history.query.replay import GapStep, LevelStep, LevelSteps, Position, level_steps
 from chronobook_server.history.segment.rows import LevelState
@@ -104,7 +104,7 @@ class LevelSubscription(Subscription[LevelMessage]):
             return wanted
         if message.kind is not MessageKind.CHANGE or message.quantity is None:
             return message
-        now = message.in_steps_of(self.instrument)
+        now = in_steps_of(message, self.instrument)
         assert now.quantity is not None, "a message is known in all steps"
         if Decimal(abs(now.quantity - self._quantity)).scaleb(-self.instrument.quantity_scale) < self._min_change:
             return None
@@ -113,7 +113,7 @@ class LevelSubscription(Subscription[LevelMessage]):
     def _note_delivery(self, message: LevelMessage) -> None:
         super()._note_delivery(message)
         if message.quantity is not None:
-            self._quantity = message.in_steps_of(self.instrument).quantity
+            self._quantity = in_steps_of(message, self.instrument).quantity
         elif message.kind in (MessageKind.GAP, MessageKind.UNKNOWN):
             self._quantity = None
 

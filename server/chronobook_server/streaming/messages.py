@@ -1,14 +1,13 @@
 """Messages of streams. Prices and quantities are in steps of `instrument`; None marks an absent field."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from chronobook_server.book.sorted_view import BookView
 from chronobook_server.domain.coverage import Cause, GapInterval
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.packed_columns import LevelColumns
-from chronobook_server.domain.scales import SAME, finer
 from chronobook_server.domain.values import Millis, Price, SignedQuantity, UpdateId
 
 
@@ -46,21 +45,6 @@ class LevelMessage(Message):
     quantity: SignedQuantity | None = None
     difference: int | None = None
     change: int | None = None
-
-    def in_steps_of(self, instrument: Instrument) -> "LevelMessage":
-        """Return the same message in steps of an instrument that is as fine or finer."""
-        steps = finer(self.instrument, instrument)
-        if steps is SAME:
-            return self
-        return replace(
-            self,
-            instrument=instrument,
-            price=steps.price(self.price),
-            quantity=steps.quantity(self.quantity),
-            difference=steps.quantity(self.difference),
-            change=steps.quantity(self.change),
-            encoded=None,
-        )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from chronobook_server.domain.errors import BeforeHistory, InTheFuture, NotSynce
 from chronobook_server.domain.exchange_clock import ExchangeClock
 from chronobook_server.domain.instrument import MAX_EXACT, Instrument
 from chronobook_server.domain.records import Contract
-from chronobook_server.domain.scales import finer
+from chronobook_server.domain.scales import finer, in_steps_of
 from chronobook_server.domain.values import Millis, Price, UpdateId
 from chronobook_server.history.query.finer_segment import finer_level
 from chronobook_server.history.query.history import SymbolHistory
@@ -139,7 +139,7 @@ class SymbolQueries:
     def current_view(self) -> BookView | None:
         """Return the book in sync; None without one."""
         book = self._sync.book
-        return None if book is None else book.view().in_steps_of(self.history.instrument)
+        return None if book is None else in_steps_of(book.view(), self.history.instrument)
 
     def level_now(self, price: Price) -> LevelState | None:
         """Return the present state of a price; None while no book is in sync."""
@@ -156,7 +156,7 @@ class SymbolQueries:
         if max_age is not None and age is not None and age > max_age:
             raise TooOld(age=age, max_age=max_age)
         if book is not None:
-            view = book.view().in_steps_of(self.history.instrument)
+            view = in_steps_of(book.view(), self.history.instrument)
             return CurrentBook(view, now, age, is_stale=False, epoch=self.epoch)
         view = yield from self.history.last_book()
         return CurrentBook(view, now, age, is_stale=True, epoch=self.history.epoch())

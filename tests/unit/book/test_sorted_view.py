@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from chronobook_server.book.sorted_view import BookView, Nearest, nearest_found
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.scales import Finer
+from chronobook_server.domain.scales import Finer, in_steps_of
 from chronobook_server.domain.values import MAX_STEPS, Millis, Price, Side, SignedQuantity, UpdateId
 
 EVERYTHING = KnownRange(0, MAX_STEPS)
@@ -100,7 +100,7 @@ def test_finer_steps_are_exact_beyond_64_bits() -> None:
         prices=np.array([100, 4 * 10**18]),
         quantities=np.array([4 * 10**18, -7]),
     )
-    finest = wide.in_steps_of(Instrument("X", 18, 18))
+    finest = in_steps_of(wide, Instrument("X", 18, 18))
     assert finest.prices.tolist() == [100 * 10**17, 4 * 10**35]
     assert finest.quantities.tolist() == [4 * 10**36, -7 * 10**18]
     assert finest.known_range == KnownRange(100 * 10**17, 4 * 10**35)
@@ -111,4 +111,4 @@ def test_finer_steps_are_exact_beyond_64_bits() -> None:
     assert nearest is not None
     assert (nearest.price, nearest.quantity) == (4 * 10**35, -7 * 10**18)
     assert finest.instrument == Instrument("X", 18, 18)
-    assert wide.in_steps_of(wide.instrument) is wide
+    assert in_steps_of(wide, wide.instrument) is wide

@@ -1,21 +1,27 @@
 """Conversion between the scales of two instruments."""
 
+from typing import get_type_hints
+
 import numpy as np
 import pytest
 
+from chronobook_server.book.sorted_view import BookView
 from chronobook_server.domain.coverage import NOTHING_KNOWN, KnownRange
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.scales import SAME, Finer, finer, finest, shared
-from chronobook_server.domain.values import MAX_STEPS
+from chronobook_server.domain.scales import SAME, Finer, finer, finest, in_finer, in_steps_of, shared
+from chronobook_server.domain.values import MAX_STEPS, Millis, Price, SignedQuantity, UpdateId
+from chronobook_server.history.segment.rows import BestRows, ChangeRows, EventRows, LevelState, PairStates
+from chronobook_server.streaming.messages import LevelMessage, MessageKind
 
-COARSE, FINE = Instrument("X", 1, 0), Instrument("X", 3, 2)
+COARSE, FINE = Instrument("X", 1, 0), Instrument("X", 2, 2)
+STEPS = Finer(10, 100)
 
 
 def test_the_conversion_to_finer_steps_is_exact() -> None:
     steps = finer(COARSE, FINE)
-    assert steps == (100, 100)
-    assert (steps.price(7), steps.quantity(-3), steps.quantity(0), steps.quantity(None)) == (700, -300, 0, None)
-    assert steps.levels({7: -3, 8: 2**62}) == {700: -300, 800: 100 * 2**62}
+    assert steps == STEPS
+    assert (steps.price(7), steps.quantity(-3), steps.quantity(0), steps.quantity(None)) == (70, -300, 0, None)
+    assert steps.levels({7: -3, 8: 2**62}) == {70: -300, 80: 100 * 2**62}
 
 
 def test_equal_scales_need_no_conversion() -> None:
@@ -32,8 +38,44 @@ def test_the_finest_instrument_holds_the_numbers_of_all(other: Instrument) -> No
 
 
 def test_equal_instruments_share_one_object() -> None:
-    assert shared(Instrument("X", 3, 2)) is shared(Instrument("X", 3, 2))
+    assert shared(Instrument("X", 2, 2)) is shared(Instrument("X", 2, 2))
     assert shared(FINE) is not shared(COARSE)
+
+
+def test_each_number_of_an_answer_moves_to_the_finer_steps() -> None:
+    column = np.array([3, -7])
+    state = LevelState(SignedQuantity(-3), Millis(5), UpdateId(6), KnownRange(2, 4))
+    assert in_finer(state, STEPS) == (-300, 5, 6, KnownRange(20, 40))
+    assert in_finer(state._replace(quantity=None), STEPS).quantity is None
+    rows = in_finer(ChangeRows(column, column, column), STEPS)
+    assert [each.tolist() for each in rows] == [[3, -7], [3, -7], [300, -700]]
+    best = in_finer(BestRows(column, column, np.array([[1, 2, 3, 4], [0, 0, 5, 6]])), STEPS)
+    assert best.best.tolist() == [[10, 200, 30, 400], [0, 0, 50, 600]]
+
+
+def test_a_value_with_an_instrument_gets_the_finer_one() -> None:
+    pairs = PairStates(
+        [SignedQuantity(3), None], [None, SignedQuantity(0)], [Millis(5)] * 2, [UpdateId(6)] * 2, {}, COARSE
+    )
+    assert tuple(in_steps_of(pairs, FINE)) == ([300, None], [None, 0], [5, 5], [6, 6], {}, FINE)
+    message = LevelMessage(
+        kind=MessageKind.CHANGE, instrument=COARSE, time=Millis(5), price=Price(4), quantity=SignedQuantity(3), change=2
+    )
+    told = in_steps_of(message, FINE)
+    assert (told.instrument, told.time) == (FINE, 5)
+    assert (told.price, told.quantity, told.change, told.difference) == (40, 300, 200, None)
+    assert in_steps_of(message, COARSE) is message
+
+
+def test_every_number_of_steps_has_a_name_that_tells_its_kind() -> None:
+    """A field of another name would keep its coarser steps."""
+    others = {"times", "update_ids", "as_of", "update_id", "ends", "refusals", "instrument", "transaction_time", "kind",
+              "time", "gap", "cause", "complete_to", "encoded"}  # fmt: skip
+    values = (LevelState, ChangeRows, BestRows, EventRows, PairStates, BookView, LevelMessage)
+    names = {name for each in values for name in get_type_hints(each)}
+    assert names - others == {
+        "quantity", "quantities", "known_range", "best", "prices", "price", "before", "difference", "change",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -51,13 +93,13 @@ def test_finer_steps_leave_64_bits_only_without_room(
     steps: list[int], factor: int, finest: list[int], is_narrow: bool
 ) -> None:
     given, twice = np.array(steps, np.int64), np.array(steps, np.object_)
-    prices, quantities = Finer(factor, 1), Finer(1, factor)
-    assert prices.quantity_column(given) is given
-    assert quantities.price_column(given) is given
-    assert prices.price_column(given).tolist() == prices.price_column(twice).tolist() == finest  # type: ignore[arg-type]
-    assert quantities.quantity_column(given).tolist() == finest
-    assert (prices.price_column(given).dtype == np.int64) == is_narrow
-    assert all(type(value) is int for value in prices.price_column(given).tolist())
+    rows = EventRows(given, given, given, prices=given, quantities=given)
+    fine = in_finer(rows, Finer(factor, 1))
+    assert all(column is given for column in (fine.times, fine.update_ids, fine.ends, fine.quantities))
+    assert fine.prices.tolist() == in_finer(rows, Finer(1, factor)).quantities.tolist() == finest
+    assert in_finer(rows._replace(prices=twice), Finer(factor, 1)).prices.tolist() == finest  # type: ignore[arg-type]
+    assert (fine.prices.dtype == np.int64) == is_narrow
+    assert all(type(value) is int for value in fine.prices.tolist())
 
 
 @pytest.mark.parametrize(

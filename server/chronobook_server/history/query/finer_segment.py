@@ -11,7 +11,7 @@ from chronobook_server.book.sorted_view import BookView, Nearest
 from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.scales import Finer, finer
+from chronobook_server.domain.scales import Finer, finer, in_finer, in_steps_of
 from chronobook_server.domain.values import Millis, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.history.segment.protocol import Segment
 from chronobook_server.history.segment.rows import ChangeRows, EventRows, LevelState, PointState
@@ -20,7 +20,7 @@ from chronobook_server.history.segment.rows import ChangeRows, EventRows, LevelS
 def finer_level(ask: Callable[[int], LevelState], price: int, steps: Finer) -> LevelState:
     """Ask about a price in coarser steps, and return the answer in the finer steps of the question."""
     own_price, rest = divmod(price, steps.prices)
-    state = ask(own_price).in_finer(steps)
+    state = in_finer(ask(own_price), steps)
     if rest:
         return state._replace(quantity=SignedQuantity(0) if price in state.known_range else None)
     return state
@@ -54,7 +54,7 @@ class FinerSegment:
 
     def view_at(self, time: Millis) -> Cooperative[BookView]:
         """Return the whole known book at an instant."""
-        return (yield from self._segment.view_at(time)).in_steps_of(self._instrument)
+        return in_steps_of((yield from self._segment.view_at(time)), self._instrument)
 
     def nearest_at(self, price: Price, time: Millis, side: Side | None) -> Cooperative[Nearest | None]:
         """Return the level nearest to a price at an instant."""
@@ -63,16 +63,16 @@ class FinerSegment:
     def changes_of(self, price: int, start: Millis, end: Millis) -> ChangeRows:
         """Return a price's changes from `start` to `end`, both included."""
         own_price, rest = divmod(price, self._steps.prices)
-        return ChangeRows.joined() if rest else self._segment.changes_of(own_price, start, end).in_finer(self._steps)
+        return ChangeRows.joined() if rest else in_finer(self._segment.changes_of(own_price, start, end), self._steps)
 
     def events_between(self, after: UpdateId, start: Millis, end: Millis) -> Cooperative[EventRows]:
         """Return the events from `start` to `end`, both included, that come after an update id."""
-        return (yield from self._segment.events_between(after, start, end)).in_finer(self._steps)
+        return in_finer((yield from self._segment.events_between(after, start, end)), self._steps)
 
 
 Answers: TypeAlias = Segment | FinerSegment
 
 
-def in_steps_of(instrument: Instrument, segment: Segment) -> Answers:
+def asked_in(instrument: Instrument, segment: Segment) -> Answers:
     """Return a segment's answers in steps of an instrument that is as fine or finer."""
     return segment if segment.instrument == instrument else FinerSegment(segment, instrument)

@@ -18,12 +18,12 @@ from chronobook_server.domain.coverage import Cause, GapInterval, Interval
 from chronobook_server.domain.errors import BeforeHistory, HistoryGap
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import ContractChanged, Keyframe, Record
-from chronobook_server.domain.scales import finer
+from chronobook_server.domain.scales import finer, in_finer, in_steps_of
 from chronobook_server.domain.stream_id import StreamId
 from chronobook_server.domain.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.history.format.file_origin import Origin
 from chronobook_server.history.format.wal import Start
-from chronobook_server.history.query.finer_segment import Answers, in_steps_of
+from chronobook_server.history.query.finer_segment import Answers, asked_in
 from chronobook_server.history.query.pages import BestPage, LevelPage, PageMaker, Stretch
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.head import HeadSegment
@@ -241,7 +241,7 @@ class SymbolHistory:
     def answers_of(self, segment: Segment) -> Answers:
         """Return a segment's answers in steps of `instrument`."""
         instrument = self._writer.instrument
-        return segment if segment.instrument is instrument else in_steps_of(instrument, segment)
+        return segment if segment.instrument is instrument else asked_in(instrument, segment)
 
     def level_at(self, price: Price, time: Millis) -> LevelState:
         """Return the state of a price at an instant. Raises BeforeHistory or HistoryGap."""
@@ -287,7 +287,7 @@ class SymbolHistory:
         return (yield from self._book_in(segment, segment.last_time))
 
     def _book_in(self, segment: Segment, time: Millis) -> Cooperative[BookView]:
-        return (yield from self._whole(segment, time, segment.view_at(time))).in_steps_of(self.instrument)
+        return in_steps_of((yield from self._whole(segment, time, segment.view_at(time))), self.instrument)
 
     def nearest_at(
         self, price: Price, time: Millis, side: Side | None = None
@@ -335,7 +335,7 @@ class SymbolHistory:
                 rows = segment.rows_between(Millis(low - 1) if goes_on else low, high).states()
             except DamagedSegment:
                 continue
-            rows = rows.in_finer(finer(segment.instrument, pages.instrument))
+            rows = in_finer(rows, finer(segment.instrument, pages.instrument))
             moved = np.append(not goes_on, (rows.best[1:] != rows.best[:-1]).any(axis=1))
             if pages.add(segment, Stretch(low, high), BestRows(*(column[moved] for column in rows))):
                 break
@@ -344,13 +344,14 @@ class SymbolHistory:
 
     def quantities_at(self, prices: Sequence[Price], times: Sequence[Millis]) -> Cooperative[PairStates]:
         """Return the states of many pairs of a price and an instant, with the quantities a second before."""
-        asked_in = self.instrument
-        states = PairStates([], [], [], [], {}, asked_in)
+        first_instrument = self.instrument
+        states = PairStates([], [], [], [], {}, first_instrument)
         for first in range(0, len(prices), PAIRS_A_SLICE):
             part = slice(first, first + PAIRS_A_SLICE)
             asked = prices[part]
-            if self.instrument is not asked_in:  # it has grown since
-                asked, states = [*map(finer(asked_in, self.instrument).price, asked)], states.in_finer(self.instrument)
+            if self.instrument is not first_instrument:  # it has grown since
+                asked = [*map(finer(first_instrument, self.instrument).price, asked)]
+                states = in_steps_of(states, self.instrument)
             quantities, befores, as_of, update_ids, refusals, _ = states
             for place, (price, time) in enumerate(zip(asked, times[part], strict=True), first):
                 quantity, before, event_time, update_id = None, None, Millis(0), UpdateId(0)

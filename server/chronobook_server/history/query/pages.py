@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.scales import SAME, Finer, finer
+from chronobook_server.domain.scales import SAME, Finer, finer, in_finer
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.segment.protocol import Segment
 from chronobook_server.history.segment.rows import BestRows, ChangeRows, LevelState
@@ -21,10 +21,6 @@ class Stretch:
     start: Millis
     end: Millis
     state: LevelState | None = None
-
-    def in_finer(self, steps: Finer) -> "Stretch":
-        """Return the same stretch in finer steps."""
-        return self if self.state is None else replace(self, state=self.state.in_finer(steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +62,10 @@ class PageMaker(Generic[_Rows]):
         """Move the rows so far to the steps of the rows that come, which may be finer; return the conversion."""
         steps, self.instrument = finer(self.instrument, instrument), instrument
         if steps is not SAME:
-            self.rows = [rows.in_finer(steps) for rows in self.rows]
-            self.stretches = [stretch.in_finer(steps) for stretch in self.stretches]
+            self.rows = [in_finer(rows, steps) for rows in self.rows]
+            self.stretches = [
+                replace(each, state=each.state and in_finer(each.state, steps)) for each in self.stretches
+            ]
         return steps
 
     def goes_on(self, segment: Segment, low: Millis) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from chronobook_server.domain.packed_columns import LevelColumns
-from chronobook_server.domain.scales import Finer, Steps, finer_array
+from chronobook_server.domain.packed_columns import LevelColumns, Steps
+from chronobook_server.domain.scales import Finer, finer_array
 from chronobook_server.domain.values import SignedQuantity
 from chronobook_server.history.segment.head_known import HeadKnown
 from chronobook_server.history.segment.level_ids import LevelIds

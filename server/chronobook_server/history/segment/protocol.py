@@ -11,7 +11,7 @@ from chronobook_server.book.sorted_view import BookView, Nearest
 from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.scales import Steps
+from chronobook_server.domain.packed_columns import Steps
 from chronobook_server.domain.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.history.segment.rows import BestRows, ChangeRows, EventRows, LevelRows, LevelState, PointState
 

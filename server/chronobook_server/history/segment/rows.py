@@ -9,7 +9,7 @@ import numpy.typing as npt
 from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.errors import Refusal
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.scales import SAME, Finer, Steps, finer
+from chronobook_server.domain.packed_columns import Steps
 from chronobook_server.domain.values import Millis, SignedQuantity, UpdateId
 
 
@@ -20,10 +20,6 @@ class LevelState(NamedTuple):
     as_of: Millis
     update_id: UpdateId
     known_range: KnownRange
-
-    def in_finer(self, steps: Finer) -> "LevelState":
-        """Return the same state in finer steps."""
-        return self._replace(quantity=steps.quantity(self.quantity), known_range=steps.known_range(self.known_range))
 
 
 PointState: TypeAlias = tuple[SignedQuantity | None, SignedQuantity | None, Millis, UpdateId]
@@ -45,10 +41,6 @@ class ChangeRows(NamedTuple):
         """Return the rows of several parts, or none."""
         return cls(*map(_concatenated, zip(*(_NO_CHANGES, *parts), strict=True)))
 
-    def in_finer(self, steps: Finer) -> "ChangeRows":
-        """Return the same rows in finer steps."""
-        return self._replace(quantities=steps.quantity_column(self.quantities))
-
 
 class BestRows(NamedTuple):
     """Best prices as columns: start, update id, and (bid, its quantity, ask, its quantity) of shape (rows, 4)."""
@@ -62,15 +54,6 @@ class BestRows(NamedTuple):
         """Return the rows of several parts, or none."""
         return cls(*map(_concatenated, zip(*(_NO_BEST, *parts), strict=True)))
 
-    def in_finer(self, steps: Finer) -> "BestRows":
-        """Return the same rows in finer steps."""
-        if steps is SAME:
-            return self
-        (bid, bid_quantity, ask, ask_quantity), price, quantity = self.best.T, steps.price_column, steps.quantity_column
-        return self._replace(
-            best=np.stack([price(bid), quantity(bid_quantity), price(ask), quantity(ask_quantity)], axis=1)
-        )
-
 
 class EventRows(NamedTuple):
     """Events with their changes: those of event n are the rows from `ends[n]` up to `ends[n + 1]`."""
@@ -80,10 +63,6 @@ class EventRows(NamedTuple):
     ends: Steps
     prices: Steps
     quantities: Steps  # signed
-
-    def in_finer(self, steps: Finer) -> "EventRows":
-        """Return the same rows in finer steps."""
-        return self._replace(prices=steps.price_column(self.prices), quantities=steps.quantity_column(self.quantities))
 
 
 class LevelRows(NamedTuple):
@@ -130,12 +109,6 @@ class PairStates(NamedTuple):
     update_ids: list[UpdateId]
     refusals: dict[int, type[Refusal]]
     instrument: Instrument
-
-    def in_finer(self, instrument: Instrument) -> "PairStates":
-        """Return the same states in steps of an instrument that is as fine or finer."""
-        steps = finer(self.instrument, instrument)
-        quantities, before = ([*map(steps.quantity, column)] for column in (self.quantities, self.before))
-        return self._replace(quantities=quantities, before=before, instrument=instrument)
 
 
 class DamagedSegment(Exception):

@@ -7,7 +7,7 @@ import numpy as np
 from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.scales import Steps
+from chronobook_server.domain.packed_columns import Steps
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.format.column_codec import Integers, Numbers
 from chronobook_server.history.format.segment_layout import SectionKind
