@@ -24,6 +24,7 @@ from chronobook_server.history.directory.data_directory import DirectoryRefused
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.runtime.maintenance import HistoryMaintenance
 from chronobook_server.runtime.metrics import MetricsServer, ServerCollector
+from chronobook_server.runtime.readiness import Readiness
 from chronobook_server.runtime.supervisor import Supervisor
 from chronobook_server.symbols.pipeline import SymbolPipeline
 from chronobook_server.symbols.queries import SymbolQueries
@@ -113,8 +114,7 @@ class Application:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
-        self._any_synced = asyncio.Event()
-        self._named_synced = asyncio.Event()
+        self._readiness = Readiness(lambda: all(self.queries[each].is_synced for each in self._symbols))
         self.tasks = Supervisor()
         self._running: asyncio.Task[None] | None = None
         self._metrics: MetricsServer | None = None
@@ -145,16 +145,10 @@ class Application:
             monotonic=time.monotonic,
             audit_seconds=None if audit is None else audit / 1000,
             is_named=stream.symbol in self._settings.symbols,
-            synced=self._synced,
+            synced=self._readiness.synced,
             budget=self._budget,
         )
         self.pipelines[stream], self.queries[stream.symbol] = pipeline, pipeline.queries
-
-    def _synced(self) -> None:
-        """Record that a book is in sync."""
-        self._any_synced.set()
-        if not self._named_synced.is_set() and all(self.queries[each].is_synced for each in self._symbols):
-            self._named_synced.set()
 
     def _add_symbol(self, symbol: str) -> None:
         """Serve another symbol, if its history can be opened."""
@@ -241,13 +235,11 @@ class Application:
         raise StartFailed("the feed has ended by itself")
 
     async def _announce_ready(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._named_synced.wait(), HOLD_SECONDS)
-        self._named_synced.set()
+        await self._readiness.wait_for_named(HOLD_SECONDS)
         await self.server.ready()
 
     async def _announce_sync(self) -> None:
-        await self._any_synced.wait()
+        await self._readiness.any_synced.wait()
         await self.server.synced()
 
     async def stop(self) -> None:

@@ -161,21 +161,13 @@ class SymbolPipeline:
 
     def ticker(self, update_id: UpdateId) -> None:
         """Record that the best prices moved with this update id: a hint that the stream may lack events."""
-        self._progress.best_price(update_id, self._passed, self._monotonic())
-
-    @property
-    def _passed(self) -> UpdateId:
-        """The update id up to which events have come: in sync the book's, also after ids began anew."""
-        if self.queries.is_synced:
-            return self._sync.update_id
-        return max(self._merger.passed, self._sync.update_id)
+        self._progress.best_price(update_id, _passed(self._sync, self._merger), self._monotonic())
 
     def is_behind(self, source: int) -> bool:
         """Return whether a stream lacks events that it should have brought."""
-        is_synced = self.queries.is_synced
-        return self._progress.is_behind(
-            self._passed, self._sync.pending_update_id, is_synced=is_synced
-        ) or self._merger.is_behind(source)
+        passed, pending = _passed(self._sync, self._merger), self._sync.pending_update_id
+        is_behind = self._progress.is_behind(passed, pending, is_synced=self._sync.book is not None)
+        return is_behind or self._merger.is_behind(source)
 
     def is_merged(self, source: int) -> bool:
         """Return whether a stream brings events that continue the merged events without a hole."""
@@ -240,3 +232,8 @@ class SymbolPipeline:
         """
         if contract != self._facts.contract:
             self._publisher.take([ContractChanged(self.queries.now() or time, contract)])
+
+
+def _passed(sync: Synchroniser, merger: StreamMerger) -> UpdateId:
+    """Return the update id up to which events have come: in sync the book's, also after ids began anew."""
+    return sync.update_id if sync.book is not None else max(merger.passed, sync.update_id)

@@ -16,6 +16,39 @@ from chronobook_server.venue.transport import Disconnected, Socket
 _MESSAGES_A_SECOND = 4
 
 
+class Commands:
+    """Subscription commands of a connection, sent no faster than the exchange allows."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self._number = 0
+        self._waiting: deque[tuple[str, tuple[str, ...]]] = deque()
+        self._wake = asyncio.Event()
+
+    def put(self, method: str, streams: Iterable[str]) -> None:
+        """Send a command soon."""
+        self._waiting.append((method, tuple(streams)))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send commands until the connection ends; adjacent commands of one method are joined."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                method, streams = self._waiting.popleft()
+                params = list(streams)
+                while self._waiting and self._waiting[0][0] == method:
+                    params += self._waiting.popleft()[1]
+                self._number += 1
+                command = {"method": method, "params": params, "id": self._number}
+                try:
+                    await self._socket.send(orjson.dumps(command).decode())
+                except Disconnected:
+                    return
+                await asyncio.sleep(1 / _MESSAGES_A_SECOND)
+
+
 class Connection:
     """An open connection. `source` is its unique number; times are `monotonic` seconds.
 
@@ -30,9 +63,7 @@ class Connection:
         self.has_ended = asyncio.Event()
         self._socket = socket
         self._monotonic = monotonic
-        self._number = 0
-        self._commands: deque[tuple[str, tuple[str, ...]]] = deque()
-        self._wake = asyncio.Event()
+        self._commands = Commands(socket)
         self._closing = Tasks()
         self._is_given_up = False
 
@@ -46,7 +77,7 @@ class Connection:
 
         `frame` returns whether a frame was usable.
         """
-        sending = asyncio.create_task(self._send())
+        sending = asyncio.create_task(self._commands.run())
         try:
             while True:
                 data = await self._socket.receive()
@@ -62,33 +93,11 @@ class Connection:
 
     def subscribe(self, streams: Iterable[str]) -> None:
         """Subscribe to these streams."""
-        self._command("SUBSCRIBE", streams)
+        self._commands.put("SUBSCRIBE", streams)
 
     def unsubscribe(self, streams: Iterable[str]) -> None:
         """Unsubscribe from these streams."""
-        self._command("UNSUBSCRIBE", streams)
-
-    def _command(self, method: str, streams: Iterable[str]) -> None:
-        self._commands.append((method, tuple(streams)))
-        self._wake.set()
-
-    async def _send(self) -> None:
-        """Send commands no faster than the exchange allows; adjacent commands of one method are joined."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._commands:
-                method, streams = self._commands.popleft()
-                params = list(streams)
-                while self._commands and self._commands[0][0] == method:
-                    params += self._commands.popleft()[1]
-                self._number += 1
-                command = {"method": method, "params": params, "id": self._number}
-                try:
-                    await self._socket.send(orjson.dumps(command).decode())
-                except Disconnected:
-                    return
-                await asyncio.sleep(1 / _MESSAGES_A_SECOND)
+        self._commands.put("UNSUBSCRIBE", streams)
 
     async def close(self) -> None:
         """Close the connection; `read` returns then."""

@@ -13,22 +13,15 @@ from random import Random
 import structlog
 
 from chronobook_server.domain.coverage import Cause
-from chronobook_server.domain.records import Contract
 from chronobook_server.domain.stream_id import StreamId, depth_of
-from chronobook_server.domain.values import Millis
 from chronobook_server.venue.backoff import retry_delay
-from chronobook_server.venue.binance_futures.contract_list import (
-    SECOND_LOOK_SECONDS,
-    Doubts,
-    ExchangeInfo,
-    may_be_traded,
-)
 from chronobook_server.venue.binance_futures.frames import TICKER_STREAM, MalformedFrame, decode_ticker
 from chronobook_server.venue.connection import Connection
 from chronobook_server.venue.connection_pool import STREAMS_PER_CONNECTION, ConnectionPool, FeedContext, FeedCounters
 from chronobook_server.venue.connector import Connector
+from chronobook_server.venue.contract_follower import ContractFollower
 from chronobook_server.venue.listener import FeedListener
-from chronobook_server.venue.request_gate import RequestGate, RequestRefused
+from chronobook_server.venue.request_gate import RequestGate
 from chronobook_server.venue.snapshot_fetcher import SnapshotFetcher
 from chronobook_server.venue.tasks import keep
 from chronobook_server.venue.transport import Network, Unreachable
@@ -37,7 +30,6 @@ from chronobook_server.venue.transport import Network, Unreachable
 LIFETIME_SECONDS = 23.5 * 3600
 # Seconds between two lists of contracts. A choice: a new contract is served that late, and a list costs a weight of 1.
 INFO_SECONDS = 300.0
-NOT_LISTED = Contract("NOT_LISTED")
 _TICK_SECONDS = 1.0
 # The exchange sends the best prices every five seconds, if any of them moves; this is two of its intervals and a
 # margin.
@@ -96,14 +88,14 @@ class Feed:
         self._listeners = listeners
         self._network = network
         self._random = random
-        self._add = add
         self._context = FeedContext(
             network, Connector(network), random, self.snapshots, self.counts, settings.update_speed,
             settings.lifetime_seconds, sources=count(1), malformed_seen=set(),
         )  # fmt: skip
-        self._doubts = Doubts()
-        self._ended: set[StreamId] = set()  # not traded by two lists and by their silence
-        self._is_unsure = False  # whether another list is to come soon
+        self._contracts = ContractFollower(
+            self.requests, self.snapshots.guard, listeners, self.pools, network,
+            pool_with_room=self._pool_with_room, add=add if settings.all_symbols else None,
+        )  # fmt: skip
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -115,80 +107,20 @@ class Feed:
             if missing and not info.is_partial:
                 raise SymbolNotListed(f"the exchange does not list {', '.join(missing)}")
             async with asyncio.TaskGroup() as self._tasks:
-                self._follow(info)
-                self._is_unsure = True  # one list alone
+                self._contracts.follow(info)
+                self._contracts.is_unsure = True  # one list alone
                 for work in (self.snapshots.run, self._keep_ticker, self._tend, self._refresh):
                     self._tasks.create_task(keep(work.__name__, work, self._random, self.counts.failed))
         finally:
             await self._network.close()
 
-    # --- exchangeInfo
-
     async def _refresh(self) -> None:
         """Fetch the list of contracts periodically, and follow its changes."""
         while True:
-            is_soon = bool(self._doubts) or self._is_unsure
-            seconds = self._settings.info_seconds
-            await asyncio.sleep(min(seconds, SECOND_LOOK_SECONDS) if is_soon else seconds)
-            try:
-                self._follow(await self.requests.exchange_info())
-            except (Unreachable, RequestRefused, MalformedFrame) as error:
-                log.warning("contract_list_failed", error=str(error))
+            await asyncio.sleep(self._contracts.delay(self._settings.info_seconds))
+            await self._contracts.refresh()
 
-    def _follow(self, info: ExchangeInfo) -> None:
-        """Begin to serve traded contracts, and end contracts that are no longer traded."""
-        if info.odd_entries:
-            log.warning("contract_entries_odd", count=info.odd_entries, symbols=sorted(info.odd)[:10])
-        if self._settings.all_symbols:
-            served = self._served()
-            for symbol, contract in info.contracts.items():
-                if contract.is_trading and symbol not in served:
-                    self._begin_to_serve(symbol)
-        time = info.server_time or Millis(self._network.time_ns() // 1_000_000)
-        served = self._served()
-        unsaid = info.odd | (served - info.contracts.keys() if info.is_partial else set())
-        self._is_unsure = not unsaid.isdisjoint(served)
-        for stream in tuple(self._listeners):
-            if stream.symbol in info.odd:
-                self._subscribe(stream)  # it is listed, and its stream shows whether it is traded
-            elif stream.symbol not in unsaid:
-                self._follow_one(stream, info.contracts.get(stream.symbol, NOT_LISTED), time)
-
-    def _served(self) -> set[str]:
-        return {stream.symbol for stream in self._listeners}
-
-    def _begin_to_serve(self, symbol: str) -> None:
-        try:
-            self._add(symbol)
-        except Exception:
-            log.exception("symbol_not_added", symbol=symbol)
-
-    def _follow_one(self, stream: StreamId, contract: Contract, time: Millis) -> None:
-        pool = next((pool for pool in self.pools if stream in pool.streams), None)
-        if contract.is_trading:
-            self._doubts.over(stream)
-            self._ended.discard(stream)
-        elif pool is not None:
-            if not self._doubts.is_ended(stream, pool.streams[stream], self._network.monotonic()):
-                return
-            log.info("contract_ended", symbol=str(stream), status=contract.trading_status)
-            pool.remove(stream)
-            self._ended.add(stream)
-        self._list(stream, contract, time)
-        if pool is None and may_be_traded(contract):
-            self._subscribe(stream)
-        elif not contract.is_trading and pool is not None:
-            self.snapshots.guard.do(stream, "ended", lambda listener: listener.ended())
-
-    def _subscribe(self, stream: StreamId) -> None:
-        """Subscribe to a stream, unless that is done or it has ended."""
-        if stream not in self._ended and all(stream not in pool.streams for pool in self.pools):
-            self._group_with_room().add(stream)
-
-    def _list(self, stream: StreamId, contract: Contract, time: Millis) -> None:
-        self.snapshots.guard.do(stream, "listed", lambda listener: listener.listed(contract, time))
-
-    def _group_with_room(self) -> ConnectionPool:
+    def _pool_with_room(self) -> ConnectionPool:
         pool = next((pool for pool in self.pools if len(pool.streams) < STREAMS_PER_CONNECTION), None)
         if pool is None:
             assert self._tasks is not None
