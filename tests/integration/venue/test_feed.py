@@ -200,7 +200,7 @@ async def test_a_fault_of_ours_costs_a_resync_and_is_logged(monkeypatch: pytest.
             assert [gap.cause.value for gap in market.queries.history.gaps()] == ["DISCONNECT"]
             assert market.queries.counts.malformed_frames == 0
     said = [log["step"] for log in logs if log["event"] == "symbol_step_failed"]
-    assert said == ["update"]  # the second one follows at once, and is only counted
+    assert said == ["frame"]  # the second one follows at once, and is only counted
 
 
 async def test_a_symbol_that_is_not_ascii_is_a_symbol_like_any_other() -> None:
