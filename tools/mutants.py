@@ -237,7 +237,7 @@ MUTANTS = (
     Mutant(
         "in a coarser segment, an unknown price between two steps counts as empty",
         "history/query/finer_segment.py",
-        "SignedQuantity(0) if price in state.known_range else None",
+        "SignedQuantity(0) if price in known_range else None",
         "SignedQuantity(0)",
     ),
     Mutant(

@@ -20,10 +20,12 @@ from chronobook_server.history.segment.rows import ChangeRows, EventRows, LevelS
 def finer_level(ask: Callable[[int], LevelState], price: int, steps: Finer) -> LevelState:
     """Ask about a price in coarser steps, and return the answer in the finer steps of the question."""
     own_price, rest = divmod(price, steps.prices)
-    state = in_finer(ask(own_price), steps)
+    quantity, as_of, update_id, coarse_range = ask(own_price)
+    known_range = steps.known_range(coarse_range)
+    found = steps.quantity(quantity)
     if rest:
-        return state._replace(quantity=SignedQuantity(0) if price in state.known_range else None)
-    return state
+        found = SignedQuantity(0) if price in known_range else None
+    return LevelState(found, as_of, update_id, known_range)
 
 
 class FinerSegment:
@@ -44,8 +46,12 @@ class FinerSegment:
 
     def point_at(self, price: int, time: Millis, earlier: Millis) -> PointState:
         """Return the quantities of a price at an instant and at an earlier one of this segment."""
-        quantity, as_of, update_id, _ = self.level_at(price, time)
-        return quantity, self.quantity_at(price, earlier), as_of, update_id
+        own_price, rest = divmod(price, self._steps.prices)
+        if rest:
+            quantity, as_of, update_id, _ = self.level_at(price, time)
+            return quantity, self.quantity_at(price, earlier), as_of, update_id
+        quantity, before, as_of, update_id = self._segment.point_at(own_price, time, earlier)
+        return self._steps.quantity(quantity), self._steps.quantity(before), as_of, update_id
 
     def known_ranges(self, start: Millis, end: Millis) -> list[tuple[Millis, KnownRange]]:
         """Return the range known at `start`, and every later one up to `end`, with the instant of each."""
@@ -71,8 +77,3 @@ class FinerSegment:
 
 
 Answers: TypeAlias = Segment | FinerSegment
-
-
-def asked_in(instrument: Instrument, segment: Segment) -> Answers:
-    """Return a segment's answers in steps of an instrument that is as fine or finer."""
-    return segment if segment.instrument == instrument else FinerSegment(segment, instrument)

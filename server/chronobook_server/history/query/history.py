@@ -23,7 +23,7 @@ from chronobook_server.domain.stream_id import StreamId
 from chronobook_server.domain.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.history.format.file_origin import Origin
 from chronobook_server.history.format.wal import Start
-from chronobook_server.history.query.finer_segment import Answers, asked_in
+from chronobook_server.history.query.finer_segment import Answers, FinerSegment
 from chronobook_server.history.query.pages import BestPage, LevelPage, PageMaker, Stretch
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.head import HeadSegment
@@ -241,7 +241,7 @@ class SymbolHistory:
     def answers_of(self, segment: Segment) -> Answers:
         """Return a segment's answers in steps of `instrument`."""
         instrument = self._writer.instrument
-        return segment if segment.instrument is instrument else asked_in(instrument, segment)
+        return segment if segment.instrument is instrument else FinerSegment(segment, instrument)
 
     def level_at(self, price: Price, time: Millis) -> LevelState:
         """Return the state of a price at an instant. Raises BeforeHistory or HistoryGap."""
@@ -254,9 +254,11 @@ class SymbolHistory:
     def point_at(self, price: Price, time: Millis) -> PointState:
         """Return the quantities of a price at an instant and a second before. Raises BeforeHistory or HistoryGap."""
         segment, earlier = self.timeline.at(time), Millis(time - DIFFERENCE_MS)
-        if earlier >= segment.start and segment.instrument is self._writer.instrument:
+        if earlier >= segment.start:
+            is_same = segment.instrument is self._writer.instrument  # nearly always
+            answers = segment if is_same else self.answers_of(segment)
             try:
-                return segment.point_at(price, time, earlier)  # nearly always: one look-up serves both
+                return answers.point_at(price, time, earlier)  # one look-up serves both
             except DamagedSegment:
                 pass  # one of the two may be known
         quantity, as_of, update_id, _ = self.level_at(price, time)

@@ -77,6 +77,7 @@ def test_an_event_of_the_same_instant_moves_its_segment() -> None:
     assert run_now(before.view_at(Millis(900))).levels() == {80: 3, 100: 4}
     assert made.gaps() == []
     made.close()
+    assert (made.error, made.unsealed) == (None, 0), "the log tells the same as memory"
     assert instruments(memory_history(files=files)) == [FINE]
 
 
