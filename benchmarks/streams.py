@@ -83,7 +83,7 @@ class Drained:
         self._waiting = 0
         self._all_wait = asyncio.Event()
         for watch in self._watches:
-            watch._has_news = self._counted(watch._has_news)  # type: ignore[method-assign]
+            watch.queue.has_news = self._counted(watch.queue.has_news)  # type: ignore[method-assign]
 
     def _counted(self, has_news: Callable[[], Coroutine[Any, Any, bool]]) -> Callable[[], Coroutine[Any, Any, bool]]:
         async def counted() -> bool:

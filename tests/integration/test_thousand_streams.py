@@ -41,7 +41,7 @@ async def until_gone(running: System, tasks: int) -> None:
     """Return once no stream has left anything behind: no watch, no level, no task."""
     hub = running.application.queries["ETHUSDT"].broker
     async with asyncio.timeout(SOON):
-        while len(hub) or hub._levels or hub._books or at_work() > tasks:  # noqa: ASYNC110
+        while len(hub) or hub.levels or hub.books or at_work() > tasks:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 

@@ -13,7 +13,8 @@ from chronobook_server.domain.errors import InvalidField, SymbolNotServed
 from chronobook_server.streaming.book_subscription import BookSubscription
 from chronobook_server.streaming.level_subscription import LevelSubscription
 from chronobook_server.streaming.messages import BookMessage, LevelMessage, Message
-from chronobook_server.streaming.subscription import HEARTBEAT_SECONDS, Subscription
+from chronobook_server.streaming.reader_queue import HEARTBEAT_SECONDS
+from chronobook_server.streaming.subscription import Subscription
 from chronobook_server.symbols.queries import SymbolQueries
 from chronobook_server.system.time_slices import run_cooperatively
 
@@ -167,5 +168,5 @@ class OrderBookHandlers:
         convert.check(request, *checks)
         queries = self._queries(request.symbol)
         watch = begin(queries)
-        watch.heartbeat_seconds = self._heartbeat_seconds
+        watch.queue.heartbeat_seconds = self._heartbeat_seconds
         return StreamWriter(queries.symbol, watch, encode)

@@ -20,7 +20,7 @@ from chronobook_server.api.health_reflection import Health, Reflection
 from chronobook_server.api.middleware import RpcCounters, Run, instrumented
 from chronobook_server.config.settings import Tls
 from chronobook_server.domain.coverage import Cause
-from chronobook_server.streaming.subscription import HEARTBEAT_SECONDS
+from chronobook_server.streaming.reader_queue import HEARTBEAT_SECONDS
 from chronobook_server.symbols.queries import SymbolQueries
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OrderBookService"].full_name

@@ -12,7 +12,7 @@ from chronobook_server.domain.values import Millis, UpdateId
 from chronobook_server.history.query.replay import BookSteps, GapStep, Position, book_steps, known_range_after
 from chronobook_server.history.segment.rows import EventRows
 from chronobook_server.streaming.messages import BookMessage
-from chronobook_server.streaming.subscription import Source, Subscription
+from chronobook_server.streaming.subscription import Group, Source, Subscription
 
 
 class OrderedLevels:
@@ -71,29 +71,21 @@ class Top:
         return Top({} if self._ladder is None else steps.levels(self._ladder.levels), self.depth)
 
 
-class BookSource(Source, Protocol):
-    """Interface of the broker to the subscription of a book."""
+class BookGroup(Group, Protocol):
+    """Interface of the groups by depth to the subscription of a book."""
 
     book_now: Callable[[], BookView | None]
-
-    def book_now_message(self, view: BookView, depth: int | None, /) -> BookMessage:
-        """Return the message that states the book of now."""
-
-    def book_state(self, view: BookView, depth: int | None, complete_to: Millis | None = None, /) -> BookMessage:
-        """Return the message that states a whole book, or its best levels."""
-
-    def book_change(self, changes: Mapping[int, int], time: Millis, update_id: UpdateId, /) -> BookMessage:
-        """Return the message of one event's changes."""
 
 
 class BookSubscription(Subscription[BookMessage]):
     """Subscription to a book: its state, then its changes; `depth` levels of each side, or all."""
 
-    _source: BookSource
+    _groups: BookGroup
 
     def __init__(
         self,
-        source: BookSource,
+        source: Source,
+        groups: BookGroup,
         position: Position | None,
         *,
         depth: int | None = None,
@@ -101,7 +93,7 @@ class BookSubscription(Subscription[BookMessage]):
         end: Millis | None = None,
     ) -> None:
         # A stream of best levels cannot resume from a position alone, so it starts with a STATE.
-        super().__init__(source, position, is_resumed=is_resumed and depth is None, end=end)
+        super().__init__(source, groups, position, is_resumed=is_resumed and depth is None, end=end)
         self.depth = depth
         self._known_range: KnownRange | None = (
             known_range_after(source.history, position) if is_resumed and position else None
@@ -130,7 +122,7 @@ class BookSubscription(Subscription[BookMessage]):
                 yield from self._gap_messages(step)
             elif isinstance(step, BookView):
                 self._top = Top(step.levels(), self.depth)
-                yield self._source.book_state(step, self.depth, self._read_to)
+                yield self._source.messages.book_state(step, self.depth, self._read_to)
             else:
                 yield from self._changes(step)
 
@@ -141,20 +133,22 @@ class BookSubscription(Subscription[BookMessage]):
             changes = dict(zip(rows.prices[span].tolist(), rows.quantities[span].tolist(), strict=True))
             told = changes if self._top is None else self._top.apply(changes)
             if told:
-                yield self._source.book_change(told, Millis(time), UpdateId(update_id))
-            self._position = Position(Millis(time), UpdateId(update_id))  # also without a message
+                yield self._source.messages.book_change(told, Millis(time), UpdateId(update_id))
+            self.position = Position(Millis(time), UpdateId(update_id))  # also without a message
 
     def _state_now(self) -> Iterator[BookMessage]:
         self._top = None  # from here on, the broker's `Top` serves this subscription
-        view = self._source.book_now()
+        view = self._groups.book_now()
         assert view is not None, "the broker has a gap while no book is in sync"
         if self._wants_state or self._gap is not None or view.known_range != self._known_range:
-            yield self._source.book_now_message(view, self.depth)
+            yield self._source.messages.book_state(view, self.depth)
 
-    def _note_delivery(self, message: BookMessage) -> None:
-        super()._note_delivery(message)
-        if message.view is not None:
-            self._known_range = finer(message.instrument, self.instrument).known_range(message.view.known_range)
+    def _delivered(self, message: BookMessage) -> BookMessage | None:
+        wanted = super()._delivered(message)
+        if wanted is not None and wanted.view is not None:
+            steps = finer(wanted.instrument, self._source.messages.instrument)
+            self._known_range = steps.known_range(wanted.view.known_range)
+        return wanted
 
     def _message(self, **fields: Any) -> BookMessage:
-        return BookMessage(**fields)
+        return BookMessage(instrument=self._source.messages.instrument, **fields)

@@ -130,7 +130,7 @@ async def test_a_stalled_reader_costs_others_nothing_and_gets_all() -> None:
             if number % 40 == 39:
                 for other in others:  # which stay in step
                     assert (await take(other, 10))[-1].timestamp == (10_001 + number) / 1000
-            assert all(len(watch._queue) <= 16 for watch in fed.market.queries.broker._all)
+            assert all(len(watch.queue) <= 16 for watch in fed.market.queries.broker._all)
         numbers = range(3, 2000, 4)
         messages = await take(slow, len(numbers))
         assert [message.timestamp for message in messages] == [(10_001 + number) / 1000 for number in numbers]

@@ -1,6 +1,7 @@
 import asyncio
 from decimal import Decimal
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from chronobook_server.streaming.book_subscription import Top
 from chronobook_server.streaming.broker import Broker
 from chronobook_server.streaming.level_subscription import LevelSubscription
 from chronobook_server.streaming.messages import LevelMessage, MessageKind
+from chronobook_server.streaming.subscription import Subscription
 from testkit.fakes.memory_files import memory_history
 from testkit.generators.depth_events import SmallExchange
 from testkit.harness.epochs import Raw
@@ -87,7 +89,7 @@ def running(*, queue_limit: int = 100) -> Line:
 
 async def drain(watch: LevelSubscription) -> list[LevelMessage]:
     """Return the available messages."""
-    watch.heartbeat_seconds = 0
+    watch.queue.heartbeat_seconds = 0
     messages: list[LevelMessage] = []
     while (more := await watch.next()) and more[0].kind is not MessageKind.HEARTBEAT:
         messages += more
@@ -119,6 +121,23 @@ async def test_an_ask_is_told_with_its_sign_and_plain_differences() -> None:
     line.feed(line.change(11_500, {100: -4}))
     change = (await drain(subscription))[-1]
     assert (change.quantity, change.change, change.difference) == (-4, -2, -1)
+
+
+async def test_readers_of_one_level_or_depth_share_every_message() -> None:
+    line = running()
+    levels = [line.broker.watch_level(Price(100)) for _ in range(2)]
+    books = [line.broker.watch_book(depth=1) for _ in range(2)]
+    watches: tuple[list[Subscription[Any]], ...] = ([*levels], [*books])
+    for first, second in watches:
+        await first.next()
+        await second.next()
+    line.feed(line.change(11_500, {100: 3}), Gap(Millis(11_500), UpdateId(11_500), Cause.CHAIN_BREAK))
+    line.feed(line.keyframe(20_000), line.change(21_000, {102: 0, 103: -1}))
+    kinds = [MessageKind.CHANGE, MessageKind.GAP, MessageKind.RESYNCED, MessageKind.STATE]
+    for first, second in watches:
+        told = await first.next()
+        assert [message.kind for message in told] == kinds
+        assert all(one is other for one, other in zip(told, await second.next(), strict=True))
 
 
 async def test_a_level_outside_the_known_range_is_unknown_until_named() -> None:
@@ -199,7 +218,7 @@ async def test_a_reader_that_does_not_read_lags_and_misses_nothing() -> None:
     for time in range(11_100, 13_100, 100):
         line.feed(line.change(time, {100: time}))
         seen += await drain(quick)
-        assert len(slow._queue) <= 3
+        assert len(slow.queue) <= 3
     assert (slow.is_live, quick.is_live) == (False, True)
     late = await drain(slow)
     assert [(each.kind, each.time, each.quantity, each.change, each.difference) for each in late] == [
@@ -289,7 +308,7 @@ async def test_a_watch_that_is_left_leaves_nothing_behind() -> None:
     first.close()
     assert len(line.broker) == 1
     second.close()
-    assert (len(line.broker), line.broker._levels) == (0, {})
+    assert (len(line.broker), len(line.broker.levels)) == (0, 0)
     line.feed(line.change(11_500, {100: 1}))
 
 
@@ -297,7 +316,7 @@ async def test_waiting_ends_with_a_message_a_heartbeat_or_the_end() -> None:
     line = running()
     watch = line.broker.watch_level(Price(100))
     await drain(watch)
-    watch.heartbeat_seconds = 60
+    watch.queue.heartbeat_seconds = 60
     waiting = asyncio.create_task(watch.next())
     await asyncio.sleep(0)
     line.feed(line.change(11_500, {100: 1}))

@@ -29,7 +29,7 @@ def at_once(line: Line, time: int, *quantities: int) -> list[Update]:
 
 async def read(watch: Subscription[Any]) -> list[Any]:
     """Return the messages of a stream up to its next heartbeat, included, or up to its end."""
-    watch.heartbeat_seconds = 0
+    watch.queue.heartbeat_seconds = 0
     messages: list[Any] = []
     while more := await watch.next():
         messages += more
@@ -49,7 +49,7 @@ async def test_state_and_heartbeat_say_the_last_event_is_not_final() -> None:
             (MessageKind.STATE, 11_000, 10_999),
             (MessageKind.HEARTBEAT, 11_000, 10_999),
         ]
-        assert watch._position == (11_000, 11_000), "the resume position is the event's"
+        assert watch.position == (11_000, 11_000), "the resume position is the event's"
 
 
 async def test_a_second_event_of_an_instant_may_follow_its_heartbeat() -> None:

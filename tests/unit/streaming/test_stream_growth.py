@@ -51,7 +51,7 @@ def told(messages: list[LevelMessage]) -> list[Told]:
 
 async def all_of(watch: BookSubscription) -> list[BookMessage]:
     """Return the available messages."""
-    watch.heartbeat_seconds = 0
+    watch.queue.heartbeat_seconds = 0
     messages: list[BookMessage] = []
     while (more := await watch.next()) and more[0].kind is not MessageKind.HEARTBEAT:
         messages += more

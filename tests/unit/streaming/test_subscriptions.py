@@ -64,7 +64,7 @@ class StreamReader:
             assert newest is not None
             position = Position(Millis(self.random.randrange(oldest, newest + 1)), UpdateId(0))
         self.watch = self.begin(position, is_resumed=is_resumed)
-        self.watch.heartbeat_seconds = 0
+        self.watch.queue.heartbeat_seconds = 0
 
     def close(self) -> None:
         if self.watch is not None:
@@ -229,7 +229,7 @@ async def live(seed: int) -> None:
         reader.check()
         reader.close()
     assert len(line.market.queries.broker) == 0
-    assert (line.market.queries.broker._levels, line.market.queries.broker._books) == ({}, {})
+    assert (len(line.market.queries.broker.levels), len(line.market.queries.broker.books)) == (0, 0)
 
 
 @pytest.mark.slow
