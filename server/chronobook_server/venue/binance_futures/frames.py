@@ -15,7 +15,7 @@ from chronobook_server.venue.binance_futures.streams import STREAMS
 
 # Ids, weights and list times must be below this: a double holds them exactly, and real ones are far smaller.
 LARGEST = 2**53
-# Nanoseconds of a later time do not fit 64 bits. `core.belief` decides which of the earlier times are right.
+# Nanoseconds of a later time do not fit 64 bits. `book/sync/time_belief` decides which of the earlier times are right.
 _LATEST_MS = 2**63 // 10**6
 UPDATE_SPEEDS = ("100ms", "250ms", "500ms")
 # The beginning of every frame that the exchange sends, with the name of its stream behind it.
