@@ -249,7 +249,7 @@ MUTANTS = (
     Mutant(
         "two segments divide an instant where the scale grows",
         "history/write/writer.py",
-        "elif opening is None and hot is not None and update.transaction_time == hot.last_time:",
+        "elif opening is None and growing is not None and update.transaction_time == growing.head.last_time:",
         "elif False:",
     ),
     Mutant(

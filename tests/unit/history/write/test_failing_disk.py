@@ -12,8 +12,8 @@ import pytest
 
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.history.segment.rows import LevelState
+from chronobook_server.history.write.pause import RETRY_MS
 from chronobook_server.history.write.seal import Sealer
-from chronobook_server.history.write.writer import RETRY_MS
 from chronobook_server.storage.files import DiskFiles, Files
 from chronobook_server.symbols.pipeline import SymbolPipeline
 from testkit.fakes.failing_files import DiskTrouble, FailingFiles
