@@ -128,7 +128,7 @@ async def test_every_answer_has_the_documented_names_and_types(tmp_path: Path) -
 
 async def test_before_the_first_contact_zeros_and_false_are_printed(tmp_path: Path) -> None:
     simulator = stepped()
-    simulator.refuse_status = 503
+    simulator.rest.refuse_status = 503
     async with system_on(simulator, tmp_path) as running:
         market = running.application.queries["ETHUSDT"]
         await until(lambda: market.state.value == "WAITING_FOR_BRIDGE")
@@ -223,7 +223,7 @@ async def test_every_row_of_the_error_table_is_alike_by_rest_and_grpc(tmp_path: 
         await until(lambda: (market.age() or 0) > 0.002)
         assert await same_error(running, quantity(max_age=0.001)) == (503, "TOO_OLD")
 
-        simulator.refuse_status = 503
+        simulator.rest.refuse_status = 503
         simulator.disconnect()
         await until(lambda: not market.is_synced)
         assert await same_error(running, quantity()) == (503, "NOT_SYNCED")
@@ -237,7 +237,7 @@ async def test_every_row_of_the_error_table_is_alike_by_rest_and_grpc(tmp_path: 
         assert code == 200
 
         await simulator.step(3)  # lost on us
-        simulator.refuse_status = None
+        simulator.rest.refuse_status = None
         await until(lambda: market.is_synced)
         await advanced(running, simulator, 1)
         assert await same_error(running, inside) == (404, "HISTORY_GAP")
@@ -259,13 +259,13 @@ async def test_wrong_input_of_the_exchange_ends_in_a_right_book(tmp_path: Path) 
         symbol = simulator.symbols["ETHUSDT"]
         await advanced(running, simulator, 5)
         symbol.drop_next = 1
-        simulator.refuse_status, simulator.refuse_retry_after = 429, 1
+        simulator.rest.refuse_status, simulator.rest.refuse_retry_after = 429, 1
         await simulator.step(1)
         await simulator.step(1)
         await until(lambda: market.counts.resyncs == 1)
         asked = symbol.snapshots_asked
         await until(lambda: symbol.snapshots_asked > asked)
-        simulator.refuse_status = None
+        simulator.rest.refuse_status = None
         await until(lambda: market.is_synced)
         await advanced(running, simulator, 5)
         _, history = await running.get("/history")

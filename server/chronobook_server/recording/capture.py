@@ -13,8 +13,8 @@ import structlog
 
 from chronobook_server.config.settings import ALL_SYMBOLS
 from chronobook_server.domain.stream_id import depth_of
-from chronobook_server.domain.values import UpdateId
 from chronobook_server.recording.capture_file import CaptureFile, RecordingNetwork
+from chronobook_server.recording.due_requests import DueRequests
 from chronobook_server.venue.backoff import STRETCH_SECONDS, retry_delay
 from chronobook_server.venue.binance_futures.frames import MalformedFrame, decode_frame, decode_snapshot
 from chronobook_server.venue.binance_futures.rate_limit import depth_weight
@@ -58,13 +58,7 @@ class MarketDataCapture:
         self._requests = RequestGate(network, random, held=lambda _: None)
         self._symbols: tuple[str, ...] = ()
         self._file_number = 0
-        # Symbols without an event since their connection, or the file, began; and the update id that a snapshot must
-        # reach.
-        self._awaited: set[str] = set()
-        self._reach: dict[str, UpdateId] = {}
-        self._is_info_due = False
-        self._due: dict[str, None] = {}
-        self._changed = asyncio.Event()
+        self._due = DueRequests()
 
     async def run(self, symbols: Sequence[str]) -> None:
         """Record until cancelled. Raises SymbolNotListed."""
@@ -78,7 +72,7 @@ class MarketDataCapture:
         traded = [symbol for symbol, contract in info.contracts.items() if contract.is_trading]
         wanted = [*symbols, *traded] if ALL_SYMBOLS in symbols else symbols
         self._symbols = tuple(dict.fromkeys(symbol for symbol in wanted if symbol != ALL_SYMBOLS))
-        self._await_events(self._symbols)
+        self._due.await_events(self._symbols)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for start in range(0, len(self._symbols), _SYMBOLS_PER_CONNECTION):
@@ -86,7 +80,7 @@ class MarketDataCapture:
                     tasks.create_task(self._keep_connection(part))
                 tasks.create_task(self._fetch())
         finally:
-            silent = [symbol for symbol in self._symbols if symbol not in self._reach]
+            silent = self._due.silent(self._symbols)
             if silent:
                 log.warning("symbols_silent", symbols=silent)
 
@@ -116,24 +110,17 @@ class MarketDataCapture:
                 log.warning("stream_ended", reason=str(error))
             finally:
                 await socket.close()
-            self._await_events(symbols)
+            self._due.await_events(symbols)
 
     def _streams(self, symbol: str) -> tuple[str, str]:
         return stream_name(depth_of(symbol), self._update_speed), f"{symbol.lower()}@bookTicker"
-
-    def _await_events(self, symbols: tuple[str, ...]) -> None:
-        self._awaited.update(symbols)
-        for symbol in symbols:
-            self._due.pop(symbol, None)
 
     def _take(self, frame: bytes | str) -> None:
         """Check whether a frame, which is already recorded, is the first one of its symbol."""
         if self._recording.file_number != self._file_number:
             self._file_number = self._recording.file_number
-            self._is_info_due = True
-            self._await_events(self._symbols)
-            self._changed.set()
-        if not self._awaited:
+            self._due.file_began(self._symbols)
+        if not self._due.awaits_events:
             return
         try:
             decoded = decode_frame(frame, self._requests.time())
@@ -142,12 +129,8 @@ class MarketDataCapture:
         if decoded is None:
             return
         stream, update = decoded
-        symbol = stream.symbol
-        if symbol in self._awaited and stream == depth_of(symbol):
-            self._awaited.discard(symbol)
-            self._reach[symbol] = update.previous_final_update_id
-            self._due[symbol] = None
-            self._changed.set()
+        if stream == depth_of(stream.symbol):
+            self._due.event_came(stream.symbol, update.previous_final_update_id)
 
     # --- requests
 
@@ -155,37 +138,33 @@ class MarketDataCapture:
         """Send the due requests one after the other until cancelled."""
         failures = 0
         while True:
-            await self._changed.wait()
-            self._changed.clear()
-            while self._is_info_due or self._due:
+            await self._due.wait()
+            while self._due:
                 await asyncio.sleep(retry_delay(failures, self._random.random))
                 failures = 0 if await self._fetch_next() else failures + 1
 
     async def _fetch_next(self) -> bool:
         """Send the first due request; return whether it succeeded."""
-        symbol = None if self._is_info_due else next(iter(self._due), None)
+        symbol = self._due.first_symbol()
         try:
-            if self._is_info_due:
+            if self._due.is_info_due:
                 await self._requests.exchange_info()
-                self._is_info_due = False
+                self._due.is_info_due = False
             elif symbol is not None:
                 await self._snapshot(symbol)
         except (Unreachable, RequestRefused, MalformedFrame) as error:
             log.warning("request_failed", symbol=symbol, error=str(error))
-            # A lost connection may have made it needless meanwhile; otherwise it goes to the end of the queue.
-            if symbol is not None and symbol not in self._awaited:
-                self._due.pop(symbol, None)
-                self._due[symbol] = None
+            if symbol is not None:
+                self._due.failed(symbol)
             return False
         return True
 
     async def _snapshot(self, symbol: str) -> None:
         """Fetch a symbol's snapshot. Raises Unreachable, Refused or MalformedFrame."""
         await self._requests.acquire(depth_weight(_LIMIT))
-        if symbol not in self._due:
+        if not self._due.claim(symbol):
             return
-        del self._due[symbol]
         body = await self._requests.get(snapshot_path(depth_of(symbol), _LIMIT))
         snapshot = decode_snapshot(body, limit=_LIMIT, receive_time=self._requests.time())
-        if snapshot.last_update_id < self._reach[symbol]:
+        if not self._due.reaches(symbol, snapshot.last_update_id):
             raise RequestRefused("the snapshot is older than the first event")

@@ -9,21 +9,19 @@ import asyncio
 import contextlib
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import orjson
 
+from chronobook_server.recording.pending_lines import Block, PendingLines
 from chronobook_server.recording.rotated_files import RecordingFailed, RotatedFiles
 from chronobook_server.venue.transport import Network, Reply, Socket
 
 RECORDED_PATHS = ("/fapi/v1/depth", "/fapi/v1/exchangeInfo")
-# A killed recorder loses at most the lines of this time, or this many bytes.
+# A killed recorder loses at most the lines of this time.
 _FLUSH_SECONDS = 1.0
-_FLUSH_BYTES = 1 << 20
-# Bytes that wait at most for a disk that has stopped writing.
-_MOST_PENDING_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +31,6 @@ class Limits:
     file_ns: int | None = None  # files begin at multiples of this
     file_bytes: int | None = None
     total_bytes: int | None = None
-
-
-@dataclass(slots=True)
-class _Block:
-    """Lines that are written together; they begin a file if `begins_ns` is set."""
-
-    begins_ns: int | None
-    lines: list[bytes] = field(default_factory=list)
 
 
 class CaptureFile:
@@ -53,13 +43,9 @@ class CaptureFile:
         self.frames = 0
         self.replies = 0
         self.unreadable = 0  # of frames and replies
-        self.file_number = 0  # grows with each file
         self._files = RotatedFiles(output)
         self._limits = limits or Limits()
-        self._blocks: list[_Block] = []
-        self._pending_bytes = 0
-        self._begun_ns = 0
-        self._is_file_full = False
+        self._pending = PendingLines(self._limits.file_ns, can_rotate=self._files.can_rotate)
         self._is_over = False
         self._wake = asyncio.Event()
         self._overflown = asyncio.Event()
@@ -84,6 +70,11 @@ class CaptureFile:
         """The bytes of all files together."""
         return self._files.size
 
+    @property
+    def file_number(self) -> int:
+        """The number of the present file, which grows with each file."""
+        return self._pending.file_number
+
     # --- recording
 
     def frame(self, receive_ns: int, frame: bytes | str) -> None:
@@ -105,26 +96,11 @@ class CaptureFile:
     def _add(self, receive_ns: int, body: bytes) -> None:
         if self._is_over or self._overflown.is_set():
             return
-        if self._begins_file(receive_ns):
-            self.file_number += 1
-            self._begun_ns, self._is_file_full = receive_ns, False
-            self._blocks.append(_Block(receive_ns))
-        elif not self._blocks:
-            self._blocks.append(_Block(None))
-        line = b"%d %s\n" % (receive_ns, body)
-        self._blocks[-1].lines.append(line)
-        self._pending_bytes += len(line)
-        if self._pending_bytes >= _FLUSH_BYTES:
+        self._pending.add(receive_ns, body)
+        if self._pending.is_flush_due:
             self._wake.set()
-        if self._pending_bytes >= _MOST_PENDING_BYTES:
+        if self._pending.is_overflown:
             self._overflown.set()
-
-    def _begins_file(self, receive_ns: int) -> bool:
-        if not self.file_number:
-            return True
-        span = self._limits.file_ns
-        is_due = span is not None and receive_ns // span > self._begun_ns // span
-        return self._files.can_rotate and (is_due or self._is_file_full)
 
     # --- writing
 
@@ -142,18 +118,16 @@ class CaptureFile:
 
     async def flush(self) -> None:
         """Return when all lines recorded before this call are in files. Raises RecordingFailed."""
-        blocks, self._blocks, self._pending_bytes = self._blocks, [], 0
-        number = self.file_number
+        blocks, number = self._pending.take(), self._pending.file_number
         size = await asyncio.get_running_loop().run_in_executor(self._thread, self._write_blocks, blocks)
         most = self._limits.file_bytes
-        # The next file may have begun meanwhile, so the size is compared only for the same file.
-        if most is not None and number == self.file_number and size >= most:
-            self._is_file_full = True
+        if most is not None and size >= most:
+            self._pending.file_is_full(number)  # the next file may have begun meanwhile
         if self._limits.total_bytes is not None and self._files.size >= self._limits.total_bytes:
             self._is_over = True
             self._wake.set()
 
-    def _write_blocks(self, blocks: list[_Block]) -> int:
+    def _write_blocks(self, blocks: list[Block]) -> int:
         """Write in the thread; return the size of the last file."""
         for block in blocks:
             if block.begins_ns is not None:

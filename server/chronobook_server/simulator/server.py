@@ -7,19 +7,18 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Any, cast
+from typing import cast
 
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from chronobook_server.simulator.faults import Event, Faults, Injector
 from chronobook_server.simulator.recordings import survey
+from chronobook_server.simulator.rest import SimulatedRest
 from chronobook_server.simulator.simulated_symbol import Pace, SimulatedSymbol
 from chronobook_server.simulator.synthetic import SyntheticMarket
-from chronobook_server.simulator.wire_book import LIMITS
 
-# The limits of the exchange: request weight a minute, and streams of a connection.
-WEIGHT_LIMIT = 2400
+# The exchange's limit of the streams of a connection.
 MAX_STREAMS = 1024
 # The best prices of all symbols that moved since the last message.
 TICKERS = "!bookTicker"
@@ -96,12 +95,10 @@ class Simulator:
             name: SimulatedSymbol(name, pace=self.pace, injector=self._injector, keep_journal=keep_journal)
             for name in names
         }
-        self.refuse_status: int | None = None
-        self.refuse_retry_after: int | None = None
+        self.rest = SimulatedRest(self.symbols, self.recorded, self._injector, start_ms=self._start_ms)
         self._connections: set[Connection] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
-        self._weight: tuple[int, int] = (0, 0)
 
     @property
     def injected(self) -> Counter[str]:
@@ -121,9 +118,7 @@ class Simulator:
     async def start(self) -> None:
         """Listen on 127.0.0.1. Raises OSError if the port is in use."""
         app = web.Application()
-        app.router.add_get("/fapi/v1/depth", self._get_depth)
-        app.router.add_get("/fapi/v1/exchangeInfo", self._get_exchange_info)
-        app.router.add_get("/fapi/v1/time", self._get_time)
+        self.rest.add_to(app.router)
         for prefix in ("", "/public"):
             app.router.add_get(prefix + "/stream", self._stream)
             app.router.add_get(prefix + "/ws", self._stream)
@@ -169,60 +164,10 @@ class Simulator:
         targets = [(symbol, symbol.sent + count) for symbol in self.symbols.values()]
         for symbol, _ in targets:
             for _ in range(count):
-                symbol.permits.release()
+                symbol.schedule.permits.release()
         for symbol, target in targets:
             while symbol.sent < target:  # noqa: ASYNC110
                 await asyncio.sleep(0)
-
-    # --- REST
-
-    def _spend(self, weight: int) -> dict[str, str]:
-        minute = int(time.time() // 60)
-        used = weight + (self._weight[1] if self._weight[0] == minute else 0)
-        self._weight = (minute, used)
-        return {"X-MBX-USED-WEIGHT-1M": str(used)}
-
-    async def _get_depth(self, request: web.Request) -> web.Response:
-        limit_text = request.query.get("limit", "500")
-        limit = int(limit_text) if limit_text.isdigit() else 0
-        if limit not in LIMITS:
-            return _reply({"code": -4021, "msg": "Not a valid depth limit"}, status=400, headers=self._spend(1))
-        headers = self._spend(2 if limit <= 50 else 5 if limit == 100 else 10 if limit == 500 else 20)
-        symbol = self.symbols.get(request.query.get("symbol", ""))
-        if symbol is None:
-            return _reply({"code": -1121, "msg": "Invalid symbol."}, status=400, headers=headers)
-        faults = self._injector.faults
-        status, retry_after = self.refuse_status, self.refuse_retry_after
-        if status is None and self._injector.strike("refuse"):
-            status, retry_after = faults.refuse_status, faults.retry_after
-        if int(headers["X-MBX-USED-WEIGHT-1M"]) > WEIGHT_LIMIT:
-            status, retry_after = 429, 60 - int(time.time() % 60)
-        if status is not None:
-            symbol.snapshots_asked += 1
-            if status in (418, 429) and retry_after is not None:
-                headers["Retry-After"] = str(retry_after)
-            return _reply({"code": -1003, "msg": "Refused by the simulator."}, status=status, headers=headers)
-        if faults.snapshot_delay:
-            await asyncio.sleep(faults.snapshot_delay)
-        return _reply(await symbol.snapshot(limit), headers=headers)
-
-    async def _get_exchange_info(self, _: web.Request) -> web.Response:
-        recorded = None if self.recorded is None else self.recorded.exchange_info
-        body: dict[str, Any] = recorded or {
-            "timezone": "UTC",
-            "serverTime": self._now(),
-            "rateLimits": [
-                {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": WEIGHT_LIMIT}
-            ],
-            "symbols": [symbol.info() for symbol in self.symbols.values()],
-        }
-        return _reply(body, headers=self._spend(1))
-
-    async def _get_time(self, _: web.Request) -> web.Response:
-        return _reply({"serverTime": self._now()}, headers=self._spend(1))
-
-    def _now(self) -> int:
-        return max(self._start_ms, *(symbol.truth.time for symbol in self.symbols.values()))
 
     # --- streams
 
@@ -320,10 +265,6 @@ class Simulator:
                     await connection.put(full)
         if is_depth and self._injector.strike("disconnect"):
             self.disconnect()
-
-
-def _reply(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, headers=headers, content_type="application/json")
 
 
 async def run_simulator(

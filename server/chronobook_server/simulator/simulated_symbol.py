@@ -28,6 +28,79 @@ class Pace:
         self.running.set()
 
 
+class Schedule:
+    """Times at which the events of a symbol are due. At speed 0, each event needs one of the `permits`."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.permits = asyncio.Semaphore(0)
+        self._pace = pace
+        self._started = 0.0
+        self._first_ns = 0
+
+    def begin_anew(self) -> None:
+        """Make the next event due at once; later ones keep their distance from it."""
+        self._started = 0.0
+
+    async def wait_until(self, receive_ns: int) -> None:
+        """Wait until the event of a receive time is due."""
+        if self._pace.speed == 0:
+            await self.permits.acquire()
+        elif self._pace.speed is not None:
+            now = asyncio.get_running_loop().time()
+            if not self._started:
+                self._started, self._first_ns = now, receive_ns
+            due = self._started + (receive_ns - self._first_ns) / 1e9 / self._pace.speed
+            await asyncio.sleep(max(due - now, 0))
+        else:
+            await asyncio.sleep(0)
+        await self._pace.running.wait()  # last, so that a pause holds the event that was already due
+
+
+class Replicas:
+    """Snapshots as the exchange's replicas serve them: as recorded, stale, within an event, or of the true book.
+
+    `pending` is the event that is sent next.
+    """
+
+    def __init__(self, truth: WireBook, injector: Injector) -> None:
+        self.ready = asyncio.Event()
+        self.pending: Event | None = None
+        self._truth = truth
+        self._injector = injector
+        self._old: deque[WireBook] = deque(maxlen=_STALE_EVENTS)
+        # A recorded snapshot that has been reached waits here for its first fetch.
+        self._recorded: Event | None = None
+        self._fetched = asyncio.Event()
+
+    async def hand_out(self, body: Event) -> None:
+        """Offer a recorded snapshot, and wait until it is fetched."""
+        self._recorded = body
+        self.ready.set()
+        await self._fetched.wait()
+
+    def keep_old(self) -> None:
+        """Keep the true book for a stale snapshot, if there are any."""
+        if self._injector.faults.stale:
+            self._old.append(self._truth.copy())
+
+    async def snapshot(self, limit: int) -> Event:
+        """Return the body of a depth reply."""
+        await self.ready.wait()
+        if self._recorded is not None:
+            body, self._recorded = self._recorded, None
+            self._fetched.set()
+            return body
+        if self._old and self._injector.strike("stale"):
+            return self._old[0].snapshot(limit)
+        pending = self.pending
+        if pending is not None and pending["u"] > pending["U"] and self._injector.strike("straddle"):
+            inside = self._truth.copy()
+            inside.apply(pending, levels=self._injector.between(0, len(pending["b"]) + len(pending["a"])))
+            inside.update_id = self._injector.between(pending["U"], pending["u"] - 1)
+            return inside.snapshot(limit)
+        return self._truth.snapshot(limit)
+
+
 class SimulatedSymbol:
     """A symbol's state and its task. Events begin with the first subscription to its depth."""
 
@@ -41,24 +114,16 @@ class SimulatedSymbol:
         self.snapshots_asked = 0
         self.drop_next = 0
         self.sent = 0
-        self.permits = asyncio.Semaphore(0)
-        self._pace = pace
+        self.schedule = Schedule(pace)
         self._injector = injector
-        self._pending: Event | None = None
-        self._started = 0.0
-        self._first_ns = 0
-        self._old: deque[WireBook] = deque(maxlen=_STALE_EVENTS)
-        # A recorded snapshot that has been reached waits here for its first fetch.
-        self._recorded: Event | None = None
-        self._ready = asyncio.Event()
-        self._fetched = asyncio.Event()
+        self._replicas = Replicas(self.truth, injector)
 
     # --- sources of events
 
     async def run_synthetic(self, market: SyntheticMarket, send: Send) -> None:
         """Send a synthetic market's events until cancelled."""
         self.truth.load(market.snapshot())
-        self._ready.set()
+        self._replicas.ready.set()
         await self.subscribed.wait()
         while True:
             event = market.next_event()
@@ -73,16 +138,16 @@ class SimulatedSymbol:
         early: list[Event] = []
         for line in self._lines(path, symbols):
             if line.snapshot is not None:
-                if not self._ready.is_set():
+                if not self._replicas.ready.is_set():
                     await self._hand_out(line.snapshot, early)
             elif line.ticker is not None:
-                await self._wait_until(line.receive_ns)
+                await self.schedule.wait_until(line.receive_ns)
                 await send("bookTicker", line.ticker, self)
             elif line.depth is not None:
-                if not self._ready.is_set():
+                if not self._replicas.ready.is_set():
                     early.append(line.depth)
                 await self._send_depth(line.depth, line.receive_ns, send)
-        self._ready.set()
+        self._replicas.ready.set()
         self.finished.set()
 
     def _lines(self, path: Path, symbols: tuple[str, ...]) -> Iterator[Line]:
@@ -94,33 +159,16 @@ class SimulatedSymbol:
         for event in early:
             if event["u"] >= body["lastUpdateId"]:
                 self.truth.apply(event)
-        self._recorded = body
-        self._ready.set()
-        await self._fetched.wait()
-        # The recording has no such wait, so later events keep their distance from now.
-        self._started = 0.0
+        await self._replicas.hand_out(body)
+        self.schedule.begin_anew()  # the recording has no such wait
 
     # --- sending
 
-    async def _wait_until(self, receive_ns: int) -> None:
-        if self._pace.speed == 0:
-            await self.permits.acquire()
-        elif self._pace.speed is not None:
-            now = asyncio.get_running_loop().time()
-            if not self._started:
-                self._started, self._first_ns = now, receive_ns
-            due = self._started + (receive_ns - self._first_ns) / 1e9 / self._pace.speed
-            await asyncio.sleep(max(due - now, 0))
-        else:
-            await asyncio.sleep(0)
-        await self._pace.running.wait()  # last, so that a pause holds the event that was already due
-
     async def _send_depth(self, event: Event, receive_ns: int, send: Send) -> None:
-        self._pending = event
-        await self._wait_until(receive_ns)
-        self._pending = None
-        if self._injector.faults.stale:
-            self._old.append(self.truth.copy())
+        self._replicas.pending = event
+        await self.schedule.wait_until(receive_ns)
+        self._replicas.pending = None
+        self._replicas.keep_old()
         self.truth.apply(event)
         if self.journal is not None:
             self.journal.append(event)
@@ -136,26 +184,10 @@ class SimulatedSymbol:
     async def snapshot(self, limit: int) -> Event:
         """Return the body of a depth reply. A recorded one is awaited, and served once, as recorded."""
         self.snapshots_asked += 1
-        body = await self._snapshot(limit)
+        body = await self._replicas.snapshot(limit)
         if self.journal is not None:
             self.served.append(body)
         return body
-
-    async def _snapshot(self, limit: int) -> Event:
-        await self._ready.wait()
-        if self._recorded is not None:
-            body, self._recorded = self._recorded, None
-            self._fetched.set()
-            return body
-        if self._old and self._injector.strike("stale"):
-            return self._old[0].snapshot(limit)
-        pending = self._pending
-        if pending is not None and pending["u"] > pending["U"] and self._injector.strike("straddle"):
-            inside = self.truth.copy()
-            inside.apply(pending, levels=self._injector.between(0, len(pending["b"]) + len(pending["a"])))
-            inside.update_id = self._injector.between(pending["U"], pending["u"] - 1)
-            return inside.snapshot(limit)
-        return self.truth.snapshot(limit)
 
     def info(self) -> dict[str, Any]:
         """Return the symbol's entry in exchangeInfo."""

@@ -101,7 +101,7 @@ async def test_a_server_ends_cleanly_while_it_streams(number: signal.Signals, tm
 async def test_a_server_ends_cleanly_while_it_resyncs(tmp_path: Path) -> None:
     port = free_port()
     async with simulated(Simulator(seed=1)) as simulator:
-        simulator.refuse_status, simulator.refuse_retry_after = 429, 60
+        simulator.rest.refuse_status, simulator.rest.refuse_retry_after = 429, 60
         async with process(*serve_arguments(simulator, port), cwd=tmp_path) as running:
             await first_line(running)
             await until(lambda: simulator.symbols["ETHUSDT"].snapshots_asked)

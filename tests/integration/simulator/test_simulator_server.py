@@ -189,7 +189,7 @@ async def test_refused_and_delayed_snapshots() -> None:
         async with http.get("/fapi/v1/depth?symbol=ETHUSDT&limit=5") as reply:
             assert (reply.status, reply.headers["Retry-After"]) == (418, "120")
         assert simulator.injected["refuse"] == 1
-        simulator.refuse_status = 503
+        simulator.rest.refuse_status = 503
         async with http.get("/fapi/v1/depth?symbol=ETHUSDT&limit=5") as reply:
             assert (reply.status, "Retry-After" in reply.headers) == (503, False)
 

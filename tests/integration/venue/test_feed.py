@@ -123,12 +123,12 @@ async def test_malformed_frames_log_once_a_kind_and_cost_one_resync() -> None:
 
 async def test_refused_snapshots_are_fetched_again_when_allowed() -> None:
     simulator = stepped()
-    simulator.refuse_status, simulator.refuse_retry_after = 429, 1
+    simulator.rest.refuse_status, simulator.rest.refuse_retry_after = 429, 1
     async with fed(simulator) as markets:
         symbol, market = simulator.symbols["ETHUSDT"], markets["ETHUSDT"]
         await until(lambda: symbol.snapshots_asked == 1)
         refused = time.monotonic()
-        simulator.refuse_status = None
+        simulator.rest.refuse_status = None
         await until(lambda: symbol.snapshots_asked == 2)
         assert time.monotonic() - refused > 0.9
         await until(lambda: market.queries.is_synced)
