@@ -74,6 +74,11 @@ def test_the_next_event_is_applied_and_recorded() -> None:
     assert (target.update_id, target.transaction_time) == (12, 1500)
 
 
+@pytest.mark.parametrize("time", [EXPECTED.earliest, EXPECTED.latest])
+def test_the_window_of_times_includes_both_ends(time: Millis) -> None:
+    assert apply(frame_of(replace(event(), transaction_time=time))) is not None
+
+
 REFUSED = {
     "no JSON": b'{"stream":"x@depth@100ms","data":{',
     "an answer to a subscription": b'{"result":null,"id":1}',
@@ -168,7 +173,11 @@ class Twins:
             self.send(self.random.choice(self.sent[-3:]))  # a repetition
         elif choice < 0.82:
             self.both(*(machine.closed() for machine in machines))
-        elif choice < 0.86 and state is State.IN_SYNC and not self.by_event.is_checking:
+        elif choice < 0.83:
+            self.both(*(machine.silent() for machine in machines))
+        elif choice < 0.84:
+            self.both(*(machine.unreadable() for machine in machines))
+        elif choice < 0.87 and state is State.IN_SYNC and not self.by_event.is_checking:
             self.both(*(machine.check(Urgency.AUDIT) for machine in machines))
         elif self.awaited is not None:
             number, self.awaited = self.awaited, None

@@ -1,8 +1,13 @@
 """The records of a symbol's epochs: what begins one, what ends one, and what leaves none."""
 
+from typing import cast
+
 import pytest
 
+from chronobook_server.book.order_book import OrderBook
+from chronobook_server.book.sync.epochs import Epochs
 from chronobook_server.book.sync.notices import Output
+from chronobook_server.book.sync.segment_grid import SEGMENT_EVENTS, SegmentGrid
 from chronobook_server.book.sync.synchroniser import Synchroniser
 from chronobook_server.book.sync.time_belief import Witness
 from chronobook_server.domain.coverage import Cause, KnownRange
@@ -21,6 +26,7 @@ from chronobook_server.domain.records import (
 from chronobook_server.domain.values import Millis, UpdateId
 from testkit.generators.depth_events import Pairs, snapshot, update
 from testkit.generators.synchronisers import BID, resolved
+from testkit.harness.epochs import HandBook
 
 STEPS = InstrumentChanged(Instrument("X", 1, 0))
 
@@ -59,6 +65,35 @@ def test_an_epoch_begins_with_all_levels_its_book_got_before() -> None:
     assert isinstance(widened, RangeWidened)
     book = began(sync.receive_update(update(11, 20, 10, bids=BID, time=1100))).book
     assert (book.levels, book.known_range) == ({990: 1, 950: 3, 1010: -1}, KnownRange(950, 1010))
+
+
+def test_an_epoch_begins_with_known_prices_outside_its_range() -> None:
+    sync, _ = adopted()
+    epochs = Epochs(None, SegmentGrid())
+    assert sync.unconfirmed is not None
+    epochs.began(sync.unconfirmed)
+    far = HandBook.of(sync.unconfirmed)
+    far.known_outside = frozenset({700})
+    epochs.changed(cast(OrderBook, far))
+    assert epochs.unconfirmed is not None
+    assert epochs.unconfirmed.observed_prices == {700}
+
+
+def test_steps_that_the_stored_history_has_are_not_announced() -> None:
+    sync = Synchroniser("X", instrument=STEPS.instrument, last=Witness(Millis(900), None))
+    (wanted,) = sync.opened()
+    assert isinstance(wanted, SnapshotWanted)
+    assert resolved(sync.receive_snapshot(wanted.number, snapshot(10, time=1000))) == []
+
+
+def test_a_full_segment_ends_between_two_instants() -> None:
+    sync, _ = adopted()
+    sync.receive_update(update(11, 20, 10, time=1100))
+    grid = sync._epochs._grid
+    grid.events = SEGMENT_EVENTS
+    assert [type(each) for each in sync.receive_update(update(21, 30, 20, time=1100))] == [Update]
+    cut, _ = sync.receive_update(update(31, 40, 30, time=1150))
+    assert cut == Cut(Millis(1101))
 
 
 def test_an_epoch_begins_in_the_steps_that_its_first_event_needs() -> None:

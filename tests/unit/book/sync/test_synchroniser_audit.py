@@ -51,6 +51,7 @@ def test_a_book_that_differs_is_given_up(pairs: Pairs, found: Comparison) -> Non
     shown = records(outputs)
     assert isinstance(shown[1], Gap)
     assert shown[1].cause is Cause.AUDIT_MISMATCH
+    assert shown[2] == SnapshotWanted(3, 0, Urgency.RESYNC)
 
 
 def test_what_events_named_since_is_not_compared() -> None:
@@ -66,6 +67,21 @@ def test_a_snapshot_ahead_waits_for_the_book() -> None:
     outputs = sync.receive_update(update(21, 25, 20, bids=[("98.0", "1.00")]))
     assert kinds(outputs) == ["Update", "Audited", "RangeWidened"]
     assert audited(outputs).is_right
+
+
+def test_a_later_snapshot_with_a_lower_id_is_not_compared() -> None:
+    sync, number = checking()
+    assert sync.receive_snapshot(number, snapshot(25, bids=[("99.0", "7.00")], time=500)) == []
+    assert kinds(sync.receive_update(update(21, 30, 20))) == ["Update"]
+    why = "a snapshot at 500 has the update id 25, and the book at 30 has 30"
+    assert sync.troubles() == [Trouble(TroubleKind.UPDATE_ID, why)]
+    assert sync.state is State.IN_SYNC
+
+
+def test_a_quiet_book_is_compared_with_a_later_snapshot() -> None:
+    sync, number = checking()
+    same: Pairs = [("99.0", "2.00")]
+    assert audited(sync.receive_snapshot(number, snapshot(20, bids=same, time=25))).is_right
 
 
 def test_a_snapshot_from_before_the_epoch_is_not_compared() -> None:
