@@ -8,6 +8,7 @@ empty service's messages. The cost of the events themselves, without watches, is
 
 import argparse
 import asyncio
+import contextlib
 import json
 import resource
 import subprocess
@@ -79,7 +80,8 @@ class Drained:
     """Detector of the moment when every stream of a market has sent all messages and waits."""
 
     def __init__(self, market: SymbolPipeline) -> None:
-        self._watches = tuple(market.queries.broker._all)
+        self._broker = market.queries.broker
+        self._watches = tuple(self._broker._all)
         self._waiting = 0
         self._all_wait = asyncio.Event()
         for watch in self._watches:
@@ -95,8 +97,10 @@ class Drained:
         return counted
 
     async def wait(self) -> None:
-        """Return when the streams have sent everything."""
-        await self._all_wait.wait()
+        """Return when the streams have sent everything, or are gone: a reader leaves after its last message."""
+        while not self._all_wait.is_set() and len(self._broker):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_wait.wait(), 0.05)
 
 
 def cpu() -> float:
