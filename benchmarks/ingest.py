@@ -29,12 +29,13 @@ from chronobook_server.simulator.synthetic import SyntheticMarket
 from chronobook_server.storage.files import DiskFiles
 from chronobook_server.symbols.frame_path import apply_frame
 from chronobook_server.symbols.pipeline import SymbolPipeline
-from chronobook_server.venue.binance_futures.frames import decode_frame, decode_snapshot
+from chronobook_server.venue.binance_futures.frames import decode_frame, decode_snapshot, stream_of
 from testkit.fakes.memory_files import PatientSealer
 from testkit.generators import captures
 from testkit.harness.asking import wanted_by
 
 LIMIT = 12.0
+STREAM = depth_of("ETHUSDT")
 Line = tuple[int, bytes]
 
 
@@ -86,7 +87,7 @@ def synchronise(lines: list[Line], take: Callable[[Record], None] = lambda _: No
             snapshot = decode_snapshot(body, limit=1000, receive_time=Nanos(received))
             outputs = sync.receive_snapshot(wanted.number, snapshot)
         else:
-            plain = sync.receive_frame(body, Nanos(received), apply_frame)
+            plain = sync.receive_frame(body, Nanos(received), apply_frame) if stream_of(body) == STREAM else None
             if plain is None:
                 decoded = decode_frame(body, Nanos(received))
                 if decoded is None:
@@ -122,7 +123,7 @@ def everything(lines: list[Line], watch: Callable[[SymbolPipeline], None] = lamb
 
 def receive(market: SymbolPipeline, frame: bytes, received: Nanos) -> None:
     """Give a frame to a market as its connections do."""
-    if market.frame(frame, received) is None:
+    if stream_of(frame) != STREAM or market.frame(frame, received) is None:
         decoded = decode_frame(frame, received)
         if decoded is not None:
             market.update(decoded[1])
@@ -146,7 +147,7 @@ def fan_out(lines: list[Line]) -> None:
 def history_on_disk() -> Iterator[SymbolHistory]:
     """Keep a history in files during a block. Segments are not sealed, because that is another process's work."""
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
-        yield SymbolHistory(depth_of("ETHUSDT"), DiskFiles(Path(folder)), PatientSealer(), retention_ms=86_400_000)
+        yield SymbolHistory(STREAM, DiskFiles(Path(folder)), PatientSealer(), retention_ms=86_400_000)
 
 
 def best_of(runs: int, work: Callable[[list[Line]], None], lines: list[Line]) -> float:
