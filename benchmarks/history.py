@@ -24,6 +24,7 @@ import orjson
 import uvloop
 
 from benchmarks import batch
+from benchmarks.ingest import receive
 from benchmarks.limits import Limits
 from chronobook_server.book.sync.segment_grid import SEGMENT_MS
 from chronobook_server.domain.stream_id import depth_of
@@ -32,7 +33,7 @@ from chronobook_server.history.directory.data_directory import DataDirectory
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.runtime.seal_pool import SealPool
 from chronobook_server.symbols.pipeline import SymbolPipeline
-from chronobook_server.venue.binance_futures.frames import decode_frame, decode_snapshot
+from chronobook_server.venue.binance_futures.frames import decode_snapshot
 from testkit.generators import captures
 from testkit.generators.long_day import CapturedDay, MadeUpDay, a_day
 from testkit.harness.asking import wanted_by
@@ -123,9 +124,7 @@ async def _ingest(market: SymbolPipeline, frames: list[bytes]) -> float:
     """Handle frames as the feed does; return the seconds."""
     start = time.perf_counter()
     for number, frame in enumerate(frames):
-        decoded = decode_frame(frame, Nanos(time.time_ns()))
-        assert decoded is not None
-        market.update(decoded[1])
+        receive(market, frame, Nanos(time.time_ns()))
         if number % 50 == 0:
             await asyncio.sleep(0)
     return time.perf_counter() - start
