@@ -194,6 +194,8 @@ class OrderBook:
 
     def widen(self, record: RangeWidened) -> None:
         """Add the levels and the known range that a later snapshot proved."""
+        # In the new range no event names a price that it empties, and the range may move away from that price again.
+        self.observed_prices.update(self.known_outside)
         self.levels.update(record.levels)
         # If a side had no known level left, its best level is among these.
         best = self.best.joined_by(record.levels)

@@ -232,6 +232,16 @@ def test_a_named_price_stays_known_where_a_range_comes_and_goes() -> None:
     assert target.quantity(Price(81)) is None
 
 
+def test_a_price_that_an_event_filled_stays_known_as_ranges_move() -> None:
+    target = book({100: 5, 102: -7})
+    apply(target, {}, {200: 3})
+    target.widen(RangeWidened(Millis(1), target.update_id, {}, KnownRange(190, 210)))
+    assert apply(target, {}, {200: 0}) == {200: 0}
+    target.widen(RangeWidened(Millis(2), target.update_id, {}, KnownRange(300, 310)))
+    assert target.quantity(Price(200)) == 0
+    assert target.quantity(Price(201)) is None
+
+
 def test_finer_steps_keep_every_value() -> None:
     target = book({100: 5, 102: -7})
     apply(target, {80: 0}, {})
