@@ -127,8 +127,11 @@ class HistoryWriter:
         return sealed + sum(log.size for log in self._logs())
 
     def _logs(self) -> list[GrowingFile]:
+        # `sync` reads them in another thread. A segment is queued for sealing before it is no longer the growing one,
+        # so it is in one of the two, read in this order.
+        growing = self._growing
         logs = self._unsealed.logs
-        return logs if self._growing is None else [*logs, self._growing.log]
+        return logs if growing is None else [growing.log, *logs]
 
     # --- records
 
@@ -210,9 +213,9 @@ class HistoryWriter:
 
     def _end_epoch(self, cause: Cause) -> None:
         """End the epoch, if one goes on, with the growing segment."""
-        growing, self._growing = self._growing, None
-        if growing is not None:
-            growing.end_epoch(cause, self._unsealed)
+        if self._growing is not None:
+            self._growing.end_epoch(cause, self._unsealed)
+            self._growing = None
 
     def _open(self, opening: Start | Cut | None, time: Millis, record: bytes) -> GrowingSegment:
         """Begin a segment, and its log with the record of its first event. Raises OSError or TooFine.

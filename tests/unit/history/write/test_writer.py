@@ -1,5 +1,6 @@
 import copy
 import errno
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Context
 
@@ -16,7 +17,7 @@ from chronobook_server.history.format import segment_layout
 from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.write import unsealed
-from testkit.fakes.memory_files import MemoryFiles, PatientSealer, memory_history
+from testkit.fakes.memory_files import MemoryFiles, MemoryLog, PatientSealer, memory_history
 from testkit.generators.stored_histories import ORIGIN, STREAM, log_header
 from testkit.harness.epochs import RawHistory
 
@@ -260,3 +261,48 @@ def test_a_keyframe_is_wanted_once_a_second_while_writing_fails() -> None:
             wanted.append(time)
             made.append(keyframe(number, time))
     assert wanted == [1600, 2600, 3600, 4600, 5600]
+
+
+class _AskedLog(MemoryLog):
+    """A log that lets another thread do something whenever its size is asked for."""
+
+    def __init__(self, files: MemoryFiles, data: bytearray) -> None:
+        super().__init__(files, data)
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.synced = 0
+
+    @property
+    def size(self) -> int:
+        self.meanwhile()
+        return super().size
+
+    def sync(self) -> None:
+        self.synced += 1
+
+
+class _AskedFiles(MemoryFiles):
+    """A folder with one log."""
+
+    log: _AskedLog
+
+    def grow(self, name: str, size: int = 0) -> MemoryLog:
+        self.log = _AskedLog(self, super().grow(name, size)._data)
+        return self.log
+
+
+def test_a_sync_reaches_the_log_of_a_segment_that_ends_meanwhile() -> None:
+    files = _AskedFiles()
+    made = RawHistory(STREAM, files, PatientSealer(), retention_ms=10**9, segment_ms=10**6)
+    made.append(keyframe(1, 500))
+    made.append(change(2, 600))
+    reached = []
+
+    def sync() -> None:
+        before = files.log.synced
+        made.sync()
+        reached.append(files.log.synced - before)
+
+    files.log.meanwhile = sync
+    made.append(Gap(Millis(599), UpdateId(2), Cause.DISCONNECT))
+    assert reached
+    assert min(reached) == 1
