@@ -23,7 +23,6 @@ from chronobook_server.domain.values import Millis, Price, SignedQuantity, Updat
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.segment.protocol import Segment
 from chronobook_server.history.segment.rows import ChangeRows, DamagedSegment, EventRows
-from chronobook_server.history.segment.timeline import follows
 
 
 class Position(NamedTuple):
@@ -77,7 +76,7 @@ def _stretches(store: SymbolHistory, after: Position, end: Millis) -> Iterator[_
     known_to = after.time
     before: Segment | None = None
     for segment, first, last in timeline.walk(after.time, end, is_told=True):
-        goes_on = first == after.time if before is None else follows(before, segment)
+        goes_on = first == after.time if before is None else timeline.follows(before, segment)
         gap = None
         if not goes_on:
             losses = (_gap_after(*loss) for loss in timeline.losses() if loss[1].end == segment.start)
@@ -136,6 +135,8 @@ class _Reading(ABC, Generic[_Known, _Step]):
         for number, stretch in enumerate(self.stretches(is_in_gap=is_in_gap)):
             if number:
                 yield  # not after the last stretch: the subscriber then goes live without an await in between
+                # An event in finer steps may have replaced the segment meanwhile.
+                stretch = stretch._replace(segment=self.store.timeline.present(stretch.segment))
             gap = self.gap_before(stretch)
             try:
                 found, known = yield from self._of(stretch, None if gap is not None else known)

@@ -21,7 +21,6 @@ from chronobook_server.domain.values import Millis
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.segment.protocol import IntervalRows, Segment
 from chronobook_server.history.segment.rows import DamagedSegment
-from chronobook_server.history.segment.timeline import follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,9 @@ def scan(store: SymbolHistory, start: Millis, end: Millis) -> Iterator[Part]:
     want of descriptors.
     """
     before: tuple[Segment, Millis] | None = None
-    for segment, first, last in store.timeline.walk(start, end):
-        continues = before is not None and first == before[1] + 1 and follows(before[0], segment)
+    timeline = store.timeline
+    for segment, first, last in timeline.walk(start, end):
+        continues = before is not None and first == before[1] + 1 and timeline.follows(before[0], segment)
         try:
             # Events of the seam's own millisecond are rows of the part that continues there.
             rows = segment.rows_between(Millis(first - 1) if continues else first, last)

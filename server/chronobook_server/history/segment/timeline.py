@@ -10,11 +10,6 @@ from chronobook_server.domain.values import Millis, UpdateId
 from chronobook_server.history.segment.protocol import Segment
 
 
-def follows(before: Segment, segment: Segment) -> bool:
-    """Return whether a segment is the one before, perhaps replaced meanwhile, or continues it."""
-    return segment.start == before.start or (before.ended_by is None and before.end == segment.start)
-
-
 class Timeline:
     """Segments in order of time. Only the last one can still grow.
 
@@ -47,6 +42,17 @@ class Timeline:
             return False
         self.segments[place] = new
         return True
+
+    def present(self, segment: Segment) -> Segment:
+        """Return the segment that has replaced another one; the same one if none has."""
+        place = bisect_left(self._starts, segment.start)
+        is_there = place < len(self.segments) and self._starts[place] == segment.start
+        return self.segments[place] if is_there else segment
+
+    def follows(self, before: Segment, segment: Segment) -> bool:
+        """Return whether a segment is the one before, which may have been replaced meanwhile, or continues it."""
+        before = self.present(before)
+        return segment.start == before.start or (before.ended_by is None and before.end == segment.start)
 
     def last_instant(self, segment: Segment) -> Millis:
         """Return the last final instant of a segment; only a later `T` finalises an event.

@@ -12,9 +12,10 @@ from chronobook_server.book.order_book import OrderBook
 from chronobook_server.domain.cooperative import run_now
 from chronobook_server.domain.coverage import Cause, Interval, KnownRange
 from chronobook_server.domain.instrument import FinerThanScale, Instrument, LevelReader, MalformedDecimal
-from chronobook_server.domain.records import Gap, InstrumentChanged, Keyframe, RangeWidened, Update
-from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
+from chronobook_server.domain.records import Cut, Gap, InstrumentChanged, Keyframe, RangeWidened, Update
+from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, Price, SignedQuantity, UpdateId
 from chronobook_server.history.format.wal import Entry, Start, encoded_log
+from chronobook_server.history.query.replay import LevelStep, Position, level_steps
 from chronobook_server.history.segment.cache import CacheBudget
 from testkit.fakes.memory_files import MemoryFiles, memory_history
 from testkit.generators.stored_histories import ORIGIN
@@ -104,6 +105,20 @@ def test_a_log_in_which_the_steps_became_finer_is_read() -> None:
     made.append(replace(keyframe(9, 900, {1000: 45}), instrument=FINE))
     made.append(change(10, 1000))
     assert quantity(made, 1000, 699) == 40
+
+
+def test_a_reading_misses_no_event_of_a_moved_segment() -> None:
+    made = memory_history()
+    for record in (keyframe(1, 500), change(2, 600, {100: 4}), Cut(Millis(700)), change(3, 700, {100: 3}), FINER):
+        made.append(record)
+    reading = level_steps(made, Price(1000), Position(Millis(500), UpdateId(1)), Millis(900), is_known=True)
+    next(reading)  # it pauses before the second segment
+    for record in (change(4, 700, {1000: 45}), Cut(Millis(701)), change(5, 701, {1000: 46})):
+        made.append(record)
+    assert run_now(reading) == [
+        LevelStep(Millis(time), UpdateId(update_id), SignedQuantity(held), is_change=True)
+        for time, update_id, held in ((600, 2, 40), (700, 3, 30), (700, 4, 45), (701, 5, 46))
+    ]
 
 
 TOO_LARGE = (
