@@ -1,4 +1,4 @@
-"""Folder of a stream that is not served: no question reads it, and it expires by the times in its file names."""
+"""Folder of a stream that is not served: it expires by the times in its file names, and no question reads it."""
 
 import contextlib
 
@@ -9,7 +9,7 @@ from chronobook_server.storage.files import Files
 
 
 class UnservedHistory:
-    """Files of such a folder. Raises OSError if it is unreadable."""
+    """Files in the folder of a stream that is not served. Raises OSError if the folder is unreadable."""
 
     def __init__(self, files: Files, segment_ms: int) -> None:
         self._files = files

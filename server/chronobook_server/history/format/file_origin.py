@@ -33,7 +33,7 @@ class Origin(NamedTuple):
         return json.dumps([self.exchange, self.stream.symbol, *kinds]).encode()
 
     def check(self, name: str, said: bytes) -> None:
-        """Raise ForeignFile for a file that says another origin than this. Raises DamagedFile if it says none."""
+        """Check the origin in a file. Raises ForeignFile if it is another one, and DamagedFile if it is unreadable."""
         try:
             exchange, symbol, *kinds = json.loads(said)
             (kind,) = kinds or (StreamKind.DEPTH.value,)

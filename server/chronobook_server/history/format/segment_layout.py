@@ -24,12 +24,12 @@
     CHUNK_LEVELS           first level of a chunk                            one value a chunk
     CHUNK_LENGTHS          bytes of a chunk                                  ″
     CHUNK_CHECKSUMS        crc32 of a chunk                                  ″
-    CHUNKS                 the rows, level after level, in chunks of whole levels (see columns.pack_rows)
+    CHUNKS                 the rows, level after level, in chunks of whole levels (see column_codec.pack_rows)
 
-Every section but ORIGIN and CHUNKS is one packed column (see columns.pack). A row is an event number (0: before the
-first event) and the signed quantity that rests there from then on. A level whose state before the first event is not
-known has no row 0. A section of a kind that a reader does not know is skipped. Each section and each chunk has its own
-checksum, verified at its first use, so that damage costs only that part.
+Every section but ORIGIN and CHUNKS is one packed column (see column_codec.pack). A row is an event number and the
+signed quantity that rests there from then on. The number 0 is the state before the first event; a level without a known
+state has no such row. A reader skips sections of unknown kinds. Each section and each chunk has its own checksum,
+verified at its first use, so that damage costs only that part.
 """
 
 import struct
@@ -153,8 +153,8 @@ def _packed(header: Header, content_hash: bytes, sections: int) -> bytes:
 def read(name: str, origin: Origin, data: bytes, size: int) -> tuple[Header, dict[SectionKind, Section]]:
     """Return header and table of sections from the first bytes of a file of `size` bytes.
 
-    Raises DamagedFile; ForeignFile if the file is of another origin than this; UnknownFormat if the header is sound and
-    of a version that is not known.
+    Raises DamagedFile; ForeignFile if the file has another origin; UnknownFormat if a sound header has an unknown
+    version.
     """
     if len(data) < _PREFIX.size:
         raise DamagedFile(f"{name} is cut short")

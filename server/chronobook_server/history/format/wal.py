@@ -169,7 +169,7 @@ def encode_update(update: Update) -> bytes:
 
 
 def encode(entry: RangeWidened | InstrumentChanged | Gap) -> bytes:
-    """Return the record of anything rarer than an event."""
+    """Return the record of an entry that is no event."""
     match entry:
         case RangeWidened():
             known = entry.known_range
@@ -258,7 +258,7 @@ def _decode(start: Start, last: tuple[Millis, UpdateId], kind: bytes, body: memo
 def read_log(name: str, origin: Origin, data: bytes) -> LogContents | None:
     """Return the good part of a log; None if even its beginning is damaged.
 
-    Raises UnknownFormat; ForeignFile if it is of another origin than this.
+    Raises UnknownFormat; ForeignFile if it has another origin.
     """
     if len(data) < _FILE.size:
         return None

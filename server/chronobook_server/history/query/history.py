@@ -2,7 +2,8 @@
 
 Prices in questions, and the numbers in answers, are in steps of `instrument`, which is as fine as the finest segment.
 Each segment keeps its own steps, and is asked through `answers_of`. So old answers stay exact: Python's integers if
-int64 has no room for them. An answer that takes several steps of the event loop holds its instrument itself.
+int64 has no room for them. An answer of cooperative work has its own instrument, because `instrument` may become finer
+meanwhile.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -272,8 +273,8 @@ class SymbolHistory:
             return refusal  # the whole segment is damaged
         return HistoryGap(start=Millis(segment.start - 1), end=segment.end, cause=Cause.DAMAGED.value)
 
-    def _whole(self, segment: Segment, time: Millis, work: Cooperative[_Answer]) -> Cooperative[_Answer]:
-        """Run a work of a segment; damage becomes a refusal."""
+    def _or_refuse(self, segment: Segment, time: Millis, work: Cooperative[_Answer]) -> Cooperative[_Answer]:
+        """Do the work of a segment. Raises BeforeHistory or HistoryGap if the segment is damaged."""
         try:
             return (yield from work)
         except DamagedSegment as error:
@@ -289,17 +290,17 @@ class SymbolHistory:
         return (yield from self._book_in(segment, segment.last_time))
 
     def _book_in(self, segment: Segment, time: Millis) -> Cooperative[BookView]:
-        return in_steps_of((yield from self._whole(segment, time, segment.view_at(time))), self.instrument)
+        return in_steps_of((yield from self._or_refuse(segment, time, segment.view_at(time))), self.instrument)
 
     def nearest_at(
         self, price: Price, time: Millis, side: Side | None = None
     ) -> Cooperative[tuple[Nearest | None, LevelState]]:
         """Return the level (of a side) nearest to a price at an instant, and the state of the price itself.
 
-        Both are in the steps of this call's first step. Raises BeforeHistory or HistoryGap.
+        Both are in steps of the instrument at the beginning of this work. Raises BeforeHistory or HistoryGap.
         """
         state, segment = self.level_at(price, time), self.timeline.at(time)
-        found = yield from self._whole(segment, time, self.answers_of(segment).nearest_at(price, time, side))
+        found = yield from self._or_refuse(segment, time, self.answers_of(segment).nearest_at(price, time, side))
         return found, state
 
     # --- many instants

@@ -46,8 +46,8 @@ class BestPage:
 class PageMaker(Generic[_Rows]):
     """Collector of segments' rows up to a limit. A page ends between two milliseconds, so an instant marks its end.
 
-    Several rows of one millisecond can therefore take it a little beyond the limit. All rows are in steps of
-    `instrument`.
+    Several rows of one millisecond can therefore take a page a little beyond the limit. All rows are in steps of
+    `instrument`, which `follow` moves.
     """
 
     def __init__(self, limit: int, instrument: Instrument) -> None:

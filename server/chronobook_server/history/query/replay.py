@@ -3,8 +3,8 @@
 A position is the last event that a subscriber received. A subscriber at any distance behind reads on from its position,
 so a stream needs no queue of unsent messages. Work is done a segment at a time.
 
-All steps are in the steps of the history at the first step of a reading. If the history's instrument is another one at
-the end, the reader reads anew.
+The numbers of one reading are in steps of the instrument that the history has at its beginning. If the history has a
+finer one at the end, the subscriber drops the result and reads once more.
 """
 
 from abc import ABC, abstractmethod

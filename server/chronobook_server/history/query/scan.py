@@ -5,8 +5,8 @@
         levels = yield from part.rows.levels(low, high)  # level by level
         events = yield from part.rows.changes()          # event by event
 
-A caller is a Work itself. A step handles at most `ordering.STEP_ROWS` rows, which takes less than two milliseconds. The
-columns are copies, so the caller may keep them.
+A caller is cooperative work itself. Between two pauses a scan handles at most `ordering.STEP_ROWS` rows, which takes
+less than two milliseconds. The columns are copies, so the caller may keep them.
 
 A part covers known instants only. Each part has the whole state at its start, so a caller that meets a damaged part
 goes on with the next one. Numbers are in the steps of `part.rows.instrument`, which may become finer from one part to

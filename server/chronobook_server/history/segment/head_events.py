@@ -9,10 +9,10 @@ from chronobook_server.history.format.wal import Start
 
 
 class HeadEvents:
-    """The columns of events. `before` is `T` and update id before the first one; `ends` has the ends of the changes.
+    """The columns of events, which have the numbers 1, 2, …; `before` is `T` and update id before the first one.
 
-    `best_prices` has four numbers before the first event, and four for each event. `ends` has one more too: event n has
-    the changes from `ends[n - 1]` up to `ends[n]`.
+    `best_prices` has four numbers before the first event, and four for each event. Event n has the changes from
+    `ends[n - 1]` up to `ends[n]`.
     """
 
     def __init__(self, start: Start, best_prices: "array[int] | None" = None) -> None:

@@ -14,8 +14,8 @@ class HeadKnown:
     """The known prices of a segment.
 
     `ranges` has the known ranges, each with the number of events before it. `named` has the prices outside of the range
-    that the epoch has named, each with the `number` of the segment that named it first. The segments of an epoch in
-    memory share it.
+    that events of the epoch have named. Each has the `number` of the segment that named it first. The segments of an
+    epoch in memory share `named`.
     """
 
     def __init__(self, known_range: KnownRange, named: dict[int, int], number: int) -> None:

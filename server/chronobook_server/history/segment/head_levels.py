@@ -17,9 +17,10 @@ from chronobook_server.history.segment.level_ids import LevelIds
 UNKNOWN = -(2**63)
 # Marks the number before a level's first change.
 _NONE = -1
+# Attributes that only ingest and questions use; a sealed file needs none of them.
 _FOR_QUESTIONS = ("_change_before", "_ids", "_last", "_walked", "_known")
 
-# Initial capacity for levels.
+# Initial capacity for levels, which doubles when it is full. A choice.
 _ROOM = 1024
 
 

@@ -1,4 +1,4 @@
-"""Rows of an interval of a segment in memory (see segment.IntervalRows).
+"""Rows of an interval of a segment in memory (see protocol.IntervalRows).
 
 The segment grows while a reading pauses, and an `array` that is exported cannot grow. So each step copies its rows.
 """

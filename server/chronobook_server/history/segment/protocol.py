@@ -59,8 +59,8 @@ class Segment(Protocol):
     grows. `ended_by` is the cause of the gap that follows, or None if the epoch goes on.
 
     Every question raises DamagedSegment if the bytes that it needs are damaged. An instant before `start` gets the
-    state before the first event. A Work answers for the state at its first step, also if events are appended or the
-    file is removed between two steps.
+    state before the first event. Cooperative work answers for the state at its beginning. Events may be appended, or
+    the file removed, while it pauses.
     """
 
     start: Millis

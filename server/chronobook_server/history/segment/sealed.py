@@ -34,9 +34,9 @@ _PROBES = 64
 
 
 class SealedSegment:
-    """A segment in a file: `file` reads its parts, an DecodedSegment caches its decoded parts.
+    """A segment in a file: `file` reads its parts, a DecodedSegment caches its decoded parts.
 
-    The attributes beside them are the facts of the header that questions and Timeline read often.
+    The other attributes are fields of the header that questions and Timeline read often.
     """
 
     def __init__(

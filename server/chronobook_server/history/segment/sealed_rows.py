@@ -1,4 +1,4 @@
-"""Rows of an interval of a sealed segment (see segment.IntervalRows)."""
+"""Rows of an interval of a sealed segment (see protocol.IntervalRows)."""
 
 from bisect import bisect_left, bisect_right
 

@@ -1,4 +1,4 @@
-"""Segments in memory that are made of a log, or of the segment before."""
+"""Makers of segments in memory: from a log, and from another segment."""
 
 from array import array
 from collections.abc import Iterable
@@ -41,7 +41,7 @@ def in_finer_steps(segment: HeadSegment, instrument: Instrument) -> HeadSegment:
     made.__dict__.update(segment.__dict__)
     made.instrument = shared(instrument)
     try:
-        made.known = segment.known.in_finer(steps)  # older segments share that of their own steps
+        made.known = segment.known.in_finer(steps)  # a copy, because older segments share the one in their steps
         made.event_columns = segment.event_columns.in_finer(steps)
         made.level_columns = segment.level_columns.in_finer(steps, made.known)
     except OverflowError as error:

@@ -2,7 +2,8 @@
 
 from chronobook_server.domain.values import Millis
 
-# Milliseconds of the exchange's time between a failed write and the next attempt.
+# Milliseconds of the exchange's time between a failed write and the next attempt. A choice: the gap lasts at most so
+# much longer than the failure.
 RETRY_MS = 1000
 
 

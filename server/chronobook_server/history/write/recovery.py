@@ -89,14 +89,14 @@ class Recovery:
         self._logs = self._read_logs([name for name in names if name.endswith(LOG_SUFFIXES)])
         self._judge()
         hot = {start: replayed(log.start, log.entries) for start, (_, log) in self._logs.items()}
-        self._refuse_strangers(hot)
+        self._refuse_foreign(hot)
         self.sealed = list(self._sealed.values())
         segments: list[Segment] = sorted([*self.sealed, *hot.values()], key=lambda segment: segment.start)
         self.unsealed = [
             FoundLog(hot[start], name, self._ended(hot[start], name, contents, segments))
             for start, (name, contents) in self._logs.items()
         ]
-        self._end_before_what_is_missing(segments)
+        self._end_before_missing_file(segments)
 
     # --- reading
 
@@ -241,7 +241,7 @@ class Recovery:
 
     # --- how segments fit each other
 
-    def _refuse_strangers(self, hot: dict[Millis, HeadSegment]) -> None:
+    def _refuse_foreign(self, hot: dict[Millis, HeadSegment]) -> None:
         """Refuse files that contradict their neighbours, because such a file is of another symbol.
 
         Newer files hold their origin; for older ones this is the only evidence.
@@ -276,7 +276,7 @@ class Recovery:
             log.append(encode(Gap(start=hot.last_time, update_id=hot.last_update_id, cause=cause)))
         return log
 
-    def _end_before_what_is_missing(self, segments: list[Segment]) -> None:
+    def _end_before_missing_file(self, segments: list[Segment]) -> None:
         """End an old file at its last event, if it reaches far to a missing file.
 
         A file with an impossible `T` set the end of the file before it, and may itself be set aside or removed.

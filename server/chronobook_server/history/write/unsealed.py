@@ -15,7 +15,7 @@ from chronobook_server.history.write.recovery import FoundLog, segment_name
 from chronobook_server.history.write.seal import Sealer, SealJob
 from chronobook_server.storage.files import Files, GrowingFile
 
-# Segments of a symbol that may wait to be sealed: three hours of segments of five minutes.
+# Segments of a symbol that may wait to be sealed: three hours of segments of five minutes. A choice.
 MAX_UNSEALED = 36
 
 

@@ -48,8 +48,8 @@ from chronobook_server.storage.files import Files, GrowingFile
 class HistoryWriter:
     """Writer of a symbol's records. `instrument`: the newest scales; `last_time`: `T` of the last event held.
 
-    `last_received`: receive time of the newest event held; None if the folder lacks it. It joins the parts of a folder,
-    and has an attribute for each: the growing segment, those that wait to be sealed, retention, contracts and damage.
+    `last_received`: receive time of the newest event held; None if the folder lacks it. The writer has an attribute for
+    each part of a folder: growing segment, unsealed segments, retention, contracts, damage.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class HistoryWriter:
     def begin_epoch(self, began: EpochBegan) -> None:
         """Begin an epoch with the next event."""
         if self._is_closed:
-            return  # connections that are closed let go of events that they held back
+            return  # the merger may still release events when its connections close
         self._end_epoch(Cause.CHAIN_BREAK)  # if one goes on, its Gap is missing among the records
         self._timeline.suspension = None
         self._measure_in(began.book.instrument)

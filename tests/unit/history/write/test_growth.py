@@ -72,7 +72,7 @@ def test_an_event_of_the_same_instant_moves_its_segment() -> None:
         assert [quantity(history, 1000, time) for time in (599, 600, 699, 700)] == [50, 40, 40, 45]
         rows = run_now(history.changes_of(Price(800), Millis(0), Millis(899), limit=9)).rows
         assert [column.tolist() for column in rows] == [[700, 700], [3, 4], [30, 0]]
-    # Who reads the segment of before has it unchanged.
+    # A reader of the old copy has it unchanged.
     assert before is not moved
     assert (before.events, before.level_at(80, Millis(700)).quantity) == (2, 3)
     assert run_now(before.view_at(Millis(900))).levels() == {80: 3, 100: 4}
@@ -94,7 +94,7 @@ def test_a_wider_range_in_finer_steps_moves_its_segment_too() -> None:
 
 
 def test_a_log_in_which_the_steps_became_finer_is_read() -> None:
-    """Servers up to 0.2 kept one segment for both."""
+    """Earlier servers moved a segment at any event, not only within one instant."""
     files = MemoryFiles()
     start = Start.of(keyframe(1, 500), Millis(500))
     entries: list[Entry] = [change(2, 600, {100: 4}), FINER, change(3, 700, {1000: 45, 1005: 7})]
@@ -242,7 +242,7 @@ class _Growing:
         self.check(self.made)
 
     def reopen(self) -> None:
-        """Check what a server answers that begins with a copy of the files."""
+        """Check the answers of a server that begins with a copy of the files."""
         copied = MemoryFiles()
         copied.contents = copy.deepcopy(self.files.contents)
         self.check(memory_history(files=copied))
