@@ -34,8 +34,7 @@ from chronobook_server.streaming.message_maker import MessageMaker
 from chronobook_server.streaming.messages import MessageKind
 from chronobook_server.streaming.subscription import FAR, Subscription
 
-# Messages queued for one reader: seconds of the busiest level. A slower reader falls behind and reads on in the
-# history.
+# Messages queued for one reader: seconds of the busiest level. A choice: a slower reader reads on in the history.
 QUEUE_LIMIT = 256
 
 
@@ -62,7 +61,7 @@ class Broker:
         # The history of an earlier server ends in a gap, until the first sync.
         self.gap = next((gap for gap in history.gaps() if gap.end is None), None)
         self._newest = Position(*(history.newest_state() or (Millis(0), UpdateId(0))))
-        self._is_unconfirmed = self.gap is None  # whether what streams are told comes from a snapshot alone
+        self._is_unconfirmed = self.gap is None  # whether streams know of a snapshot, and of no event after it
         self._all: set[Subscription[Any]] = set()
         self._next_end = FAR  # the first instant to come at which a subscription is over
         self._begun: Millis | None = None  # start of an epoch that is not published yet
@@ -146,8 +145,8 @@ class Broker:
     def publish(self, record: Record, *, is_last: bool = True) -> None:
         """Deliver a record to the subscriptions; without `is_last`, more records of the same message follow.
 
-        After a resync the state is sent once all events of the batch are applied; only then is the previous-second
-        value known.
+        After a resync the state is sent once all events of the batch are applied. Only then is the quantity of a second
+        before known.
         """
         if isinstance(record, Update):
             self._note(record)
@@ -180,7 +179,7 @@ class Broker:
                 if self.gap is None:
                     self._tell_gap(record)
                 else:
-                    self.gap = replace(self.gap, cause=record.cause)  # it has been told, if perhaps with another cause
+                    self.gap = replace(self.gap, cause=record.cause)  # streams know of it, perhaps with another cause
             case RangeWidened() if self.gap is None:
                 for groups in self._groups:
                     groups.publish_states(is_all=False)
@@ -193,9 +192,10 @@ class Broker:
         time = update.transaction_time
         self._newest = Position(time, update.final_update_id)
         if time >= self._next_end:
-            self._end_what_is_over()
+            self._end_expired()
 
-    def _end_what_is_over(self) -> None:
+    def _end_expired(self) -> None:
+        """End the live subscriptions whose interval is over."""
         now, self._next_end = self._newest.time, FAR
         for subscription in self._all:
             last = subscription.last
@@ -220,7 +220,7 @@ class Broker:
 
     def _measure_in(self, instrument: Instrument) -> None:
         """Accept records in steps of an instrument; move all numbers to the steps of the history."""
-        # A book may be in coarser steps than history, which keeps the finest.
+        # A book may be in coarser steps than the history, which keeps the finest.
         finest = self.history.instrument
         self._steps = finer(instrument, finest)
         grown, self.messages.instrument = finer(self.messages.instrument, finest), finest

@@ -1,4 +1,4 @@
-"""Live subscriptions of one symbol in groups, by price or by depth. A group shares one message."""
+"""Live subscriptions of one symbol in groups, by price and by depth. All of a group share each message."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

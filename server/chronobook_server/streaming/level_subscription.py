@@ -87,7 +87,7 @@ class LevelSubscription(Subscription[LevelMessage]):
         if message.kind is not MessageKind.CHANGE or message.quantity is None or self._quantity is None:
             return message
         now = in_steps_of(message, self._source.messages.instrument)
-        assert now.quantity is not None, "a message is known in all steps"
+        assert now.quantity is not None, "a known quantity is known in finer steps too"
         if Decimal(abs(now.quantity - self._quantity)).scaleb(-now.instrument.quantity_scale) < min_change:
             return None
         return replace(now, change=abs(now.quantity) - abs(self._quantity), encoded=None)

@@ -11,9 +11,9 @@ from chronobook_server.streaming.messages import BookMessage, LevelMessage, Mess
 
 
 class MessageMaker:
-    """Maker of messages in steps of `instrument`. History has the quantity of a second before, and the final instants.
+    """Maker of messages in steps of `instrument`, which the broker sets when it moves all numbers to finer steps.
 
-    The broker sets `instrument`, when it moves all numbers to finer steps.
+    History has the quantity of a second before, and the final instants.
     """
 
     def __init__(self, history: SymbolHistory) -> None:

@@ -1,8 +1,8 @@
 """One stream from any position: old messages come from the history, new ones from the broker.
 
 A subscription is live, or it is behind. A live subscription has reached the end of the history and receives every new
-message in a short queue. When the queue is full, the subscription drops it and falls behind: it reads on in the history
-from the last message that its reader took, until it reaches the end again. So the seam loses and repeats no message,
+message in a short queue. When the queue is full, the subscription drops it and falls behind. It then reads on in the
+history from the last message that its reader took, until it reaches the end again. So no message is lost or repeated,
 and a slow reader costs other readers nothing. A subscription ends as too slow only when retention has removed its next
 event.
 """
@@ -25,7 +25,7 @@ from chronobook_server.system.time_slices import run_cooperatively
 
 _Message = TypeVar("_Message", bound=Message)
 FAR = Millis(MAX_STEPS)
-# Messages handed to a reader at once, so that a backlog costs little for each.
+# Messages handed to a reader at once, so that each message of a backlog costs little. A choice.
 AT_ONCE = 32
 
 

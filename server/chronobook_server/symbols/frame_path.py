@@ -1,4 +1,4 @@
-"""Frame path in Python: the one that every machine has, and that other implementations are compared with."""
+"""Frame path in Python. It needs no compiled code, and the tests compare other implementations with it."""
 
 from chronobook_server.book.order_book import CrossedBook, OrderBook
 from chronobook_server.book.sync.frame_path import Applied, Expected
@@ -14,7 +14,7 @@ _DEPTH = StreamKind.DEPTH
 def apply_frame(
     frame: bytes | str, receive_time: Nanos, expected: Expected, book: OrderBook, levels: LevelReader
 ) -> Applied | None:
-    """Apply the event of a frame to the book as `FramePath` says."""
+    """Apply the event of a frame to the book; see `FramePath`."""
     # A second connection repeats every event, so repetitions are refused before they are decoded.
     if not follows_event(frame, expected.previous_final_update_id):
         return None

@@ -31,10 +31,10 @@ log = structlog.get_logger(__name__)
 
 
 class SymbolPipeline:
-    """`FeedListener` of one symbol; `queries` answers about it. `monotonic` gives seconds that never run backwards.
+    """`FeedListener` of one symbol's depth; `queries` answers about it. `monotonic` gives seconds that never run back.
 
     `audit_seconds` bounds the time between comparisons with a snapshot; None: no requests just to compare. `is_named`:
-    the settings name it, so prices near the market stay known. `synced` is called whenever a book is in sync.
+    the settings name the symbol, so prices near the market stay known. `synced` is called whenever a book is in sync.
     """
 
     def __init__(
@@ -121,9 +121,9 @@ class SymbolPipeline:
     # --- events
 
     def frame(self, frame: bytes | str, receive_time: Nanos, source: int = 0) -> UpdateId | None:
-        """Handle a frame whose event continues the book without a question; return the event's update id.
+        """Handle a frame whose event continues the book and needs no decision; return the event's update id.
 
-        None, which changes nothing, for any other frame: it must be decoded, and its event given to `update`.
+        Return None for any other frame, and change nothing. The caller decodes it, and gives its event to `update`.
         """
         sync = self._sync
         if not self._merger.is_at(sync.update_id):

@@ -18,7 +18,7 @@ from chronobook_server.symbols.stream_progress import StreamProgress
 class RecordPublisher:
     """Receiver of the synchroniser's output. A record reaches the history first, because subscribers may read there.
 
-    `synced` is called whenever a book is in sync. The clock, the facts, the requests and the progress are the symbol's.
+    `synced` is called whenever a book is in sync. Clock, facts, requests and progress are those of the symbol.
     """
 
     def __init__(

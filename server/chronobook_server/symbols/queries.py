@@ -22,13 +22,13 @@ from chronobook_server.history.segment.rows import LevelState
 from chronobook_server.streaming.broker import Broker
 from chronobook_server.symbols.facts import SymbolFacts
 
-# Milliseconds after now that an instant may lie, because clocks differ a little.
+# Milliseconds after now that an instant may lie, because clocks differ a little. A choice.
 _FUTURE_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentBook:
-    """Book for a question about now; stale if it is the last good one of a lost chain."""
+    """Book for a question about now. It is stale if no book is in sync, and it is the last one held."""
 
     view: BookView
     now: Millis

@@ -6,7 +6,7 @@ from chronobook_server.domain.depth import DepthSnapshot, SnapshotWanted
 
 
 class SnapshotRequests:
-    """Requests that the feed has not drained yet, and the policy for a book in sync, which judges by the last reply."""
+    """Requests that the feed has not drained yet. The policy for a book in sync judges by the last reply."""
 
     def __init__(self, policy: SnapshotPolicy) -> None:
         self.policy = policy

@@ -1,4 +1,4 @@
-"""Progress of one symbol's stream, judged by the best prices, which another stream brings. Pure: the time is passed in.
+"""Progress of one symbol's depth, judged by the best prices, which another stream brings. Pure: the time is passed in.
 
 The update id of a best price shows that the stream has more to bring. A stream that does not bring it lacks events. A
 best price can be wrong too, so it is a hint, and a snapshot can refute it.
@@ -58,12 +58,15 @@ class StreamProgress:
             self._behind_since = now
 
     def snapshot_came(self, snapshot_id: UpdateId, book_id: UpdateId) -> None:
-        """Forget a best price that a snapshot refutes: a book in doubt has all that the snapshot has, and not that."""
+        """Forget a best price that a snapshot refutes.
+
+        The snapshot came later and has an older update id. The book has all events of the snapshot.
+        """
         if snapshot_id < self._best_price and snapshot_id <= book_id:
             self._best_price, self._behind_since = UpdateId(0), None
 
     def claim_silence(self, now: float) -> bool:
-        """Claim the news that the stream brings nothing while the best prices move; return whether it does."""
+        """Claim the report that the stream brings nothing while the best prices move; return whether one is due."""
         if self._behind_since is None or now - self._behind_since < SILENT_SECONDS:
             return False
         self._behind_since, self._was_silent = None, True

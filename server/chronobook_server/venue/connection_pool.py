@@ -33,6 +33,7 @@ from chronobook_server.venue.transport import Network, Unreachable
 STREAMS_PER_CONNECTION = 200
 # A quiet symbol brings nothing on the new connection; the old one is closed after this time nevertheless.
 _OVERLAP_SECONDS = 10.0
+# Seconds between two looks at an overlap. A choice: far less than `_OVERLAP_SECONDS`.
 _LOOK_SECONDS = 0.1
 # A connection is given up when it is silent for this long while other messages show missing events. A choice: after
 # one new subscription of its streams, at least.
@@ -89,7 +90,7 @@ class ConnectionPool:
         self._reading = Tasks()
         self._has_streams = asyncio.Event()
 
-    # --- which streams
+    # --- streams
 
     def add(self, stream: StreamId) -> None:
         """Add a stream."""

@@ -1,6 +1,6 @@
 """Feed of market data from the exchange, for a set of symbols that may change.
 
-Each message goes to the `FeedListener` of its stream, which may return a request for a snapshot. The feed does not
+Each message goes to the `FeedListener` of its stream, which may leave a request for a snapshot. The feed does not
 synchronise books: it connects, reads, fetches, waits and tries again. No message can end it.
 """
 

@@ -11,7 +11,7 @@ from chronobook_server.domain.values import Millis, Nanos, UpdateId
 class FeedListener(Protocol):
     """Receiver of one stream's input. Any call may leave requests for snapshots: the feed drains them after each one.
 
-    A `source` tells the connections apart that bring the stream.
+    A `source` is the number of one of the connections that bring the stream.
     """
 
     def drain_requests(self) -> list[SnapshotWanted]:
@@ -32,7 +32,7 @@ class FeedListener(Protocol):
     def frame(self, frame: bytes | str, receive_time: Nanos, source: int) -> UpdateId | None:
         """Handle a frame whose event needs no decision; return its update id.
 
-        None, which changes nothing, for any other frame: it must be decoded, and its event given to `update`.
+        Return None for any other frame, and change nothing. The caller decodes it, and gives its event to `update`.
         """
 
     def update(self, update: DepthUpdate, source: int) -> None:

@@ -47,7 +47,8 @@ class ListenerGuard:
     ) -> _Result | None:
         """Take a step into a stream's listener, and queue the snapshots that it asks for. Raises nothing.
 
-        Returns the step's result; `failed` after an exception, and None without a listener that works.
+        Returns the step's result; `failed` after an exception, and None without a listener that works. The log has the
+        step's `name`.
         """
         listener = self._listeners.get(stream)
         if listener is None:

@@ -66,7 +66,7 @@ class SnapshotFetcher:
         try:
             while True:
                 self._changed.clear()
-                wait = self._start_what_may()
+                wait = self._start_due()
                 # In Python 3.11, `wait_for` loses a cancellation that comes together with its result.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
@@ -74,7 +74,7 @@ class SnapshotFetcher:
         finally:
             await self._fetching.cancel()
 
-    def _start_what_may(self) -> float | None:
+    def _start_due(self) -> float | None:
         """Send the requests that are due; return the seconds until the next one, None while all places are taken."""
         budget = self._requests.budget
         while len(self._under_way) < _AT_ONCE:

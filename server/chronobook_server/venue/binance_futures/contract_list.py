@@ -25,6 +25,7 @@ SECOND_LOOK_SECONDS = 30.0
 _NOT_TRADED = frozenset(
     ("PENDING_TRADING", "PRE_SETTLE", "SETTLING", "PRE_DELIVERING", "DELIVERING", "DELIVERED", "CLOSE", "NOT_LISTED")
 )
+# Characters of a status; the longest one of the exchange has 15.
 _LONGEST_STATUS = 32
 _SIZE = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 

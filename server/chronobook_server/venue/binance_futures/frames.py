@@ -20,6 +20,7 @@ _LATEST_MS = 2**63 // 10**6
 UPDATE_SPEEDS = ("100ms", "250ms", "500ms")
 # The beginning of every frame that the exchange sends, with the name of its stream behind it.
 _BEGINNING = b'{"stream":"'
+# Bytes in which that name ends. A choice: `decode_frame` reads the frames with longer names.
 _LONGEST_BEGINNING = 200
 _DEPTH, _AGG_TRADE = StreamKind.DEPTH, StreamKind.AGG_TRADE
 
@@ -64,7 +65,7 @@ def decode_ticker(data: bytes | str) -> tuple[str, UpdateId] | None:
 
 
 def stream_of(frame: bytes | str) -> StreamId | None:
-    """Return the stream that the beginning of a frame names; None if the frame does not begin as the exchange's do.
+    """Return the stream that the beginning of a frame names; None for any other beginning.
 
     A frame that names another stream later on is refused when it is read.
     """
@@ -75,7 +76,7 @@ def stream_of(frame: bytes | str) -> StreamId | None:
 
 
 def follows_event(frame: bytes | str, update_id: UpdateId) -> bool:
-    """Return whether a frame may have the event after this update id; a frame that is written otherwise may not."""
+    """Return whether a frame can hold the event after this update id; False for a frame in any other notation."""
     return type(frame) is bytes and b'"pu":%d,' % update_id in frame
 
 

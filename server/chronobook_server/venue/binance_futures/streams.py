@@ -11,7 +11,7 @@ _SNAPSHOTS = {StreamKind.DEPTH: "/fapi/v1/depth", StreamKind.RPI_DEPTH: "/fapi/v
 _DEFAULT_SPEED = "250ms"
 # The only speed of the RPI book.
 _RPI_SPEED = "500ms"
-# Bounds of the remembered names: a symbol has up to 64 characters, and all names in use are fewer.
+# Bounds of the remembered names: a symbol has up to 64 characters, and the exchange has about 900 contracts.
 _LONGEST_NAME = 128
 _REMEMBERED = 4096
 
