@@ -201,7 +201,7 @@ class OrderBook:
         best = self.best.joined_by(record.levels)
         self.best_bid, self.best_ask = best.bid, best.ask or MAX_STEPS
         self.known_range = record.known_range
-        self._view = None  # the names stay: the range may move away again
+        self._view = None  # `observed_prices` stay, because the range may move away again
 
     def rescale(self, instrument: Instrument) -> None:
         """Move to an instrument's finer steps. Raises MalformedDecimal if a level outgrows them."""

@@ -22,7 +22,7 @@ from chronobook_server.domain.packed_columns import Steps
 from chronobook_server.domain.records import BestPrices
 from chronobook_server.domain.values import MAX_STEPS, Price, SignedQuantity
 
-# The fields with numbers of steps, by the names that they have in all values; `best` is a table of best prices.
+# The kinds of the fields with numbers of steps. A field has one name in all values; `best` is a table of best prices.
 _KINDS: dict[str, object] = {
     **dict.fromkeys(("price", "prices"), Price),
     **dict.fromkeys(("quantity", "quantities", "before", "difference", "change"), SignedQuantity),
@@ -76,7 +76,7 @@ def finer(coarse: Instrument, fine: Instrument) -> Finer:
 
 
 def in_finer(value: _Value, steps: Finer) -> _Value:
-    """Return a named tuple or dataclass with all of its numbers in finer steps; the name of a field tells its kind."""
+    """Return a named tuple or dataclass with all of its numbers in finer steps."""
     return value if steps is SAME else _replaced(value, steps)
 
 

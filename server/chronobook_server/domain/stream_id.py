@@ -21,7 +21,7 @@ class StreamKind(StrEnum):
     RPI_DEPTH = "rpiDepth"
 
 
-# A string enum has the hash of a string, and a string keeps it. So a stream is a cheap key of a dict.
+# A string caches its hash, and a string enum has the hash of its string. So a stream is a cheap key of a dict.
 class StreamId(NamedTuple):
     """Key of everything that is kept for each stream."""
 
@@ -53,6 +53,6 @@ def stream_named(name: str) -> StreamId | None:
 
 
 def has_unknown_kind(name: str) -> bool:
-    """Return whether a name is that of a symbol's stream, but of a kind that this server does not know."""
+    """Return whether a name has a symbol, and a kind of data that this server does not know."""
     symbol, separator, _ = name.partition(_SEPARATOR)
     return bool(separator) and valid_symbol(symbol) and stream_named(name) is None

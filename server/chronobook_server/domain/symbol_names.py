@@ -6,6 +6,7 @@ from typing import TypeGuard
 LONGEST_SYMBOL = 64
 # Bytes of a folder's name; most file systems take no longer one.
 LONGEST_FOLDER = 255
+# Characters of a foreign text in a log line or a message. A choice.
 LONGEST_TEXT = 200
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 

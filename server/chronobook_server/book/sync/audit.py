@@ -45,7 +45,7 @@ class Audited:
 
 
 class RecentChanges:
-    """The prices that the last events of an epoch named; `start` is the update id of the book before the first."""
+    """Prices that the last events of an epoch named. `start` is the book's update id before these events."""
 
     def __init__(self, start: UpdateId) -> None:
         self._start = start  # every event since then is here
@@ -98,7 +98,7 @@ def known_range(levels: Mapping[int, int]) -> KnownRange:
 
 
 def compare(book: OrderBook, levels: Mapping[int, int], window: KnownRange, observed_prices: set[int]) -> Comparison:
-    """Compare a book with the levels of a snapshot that proves `window`, but for the prices `observed_prices` since."""
+    """Compare a book with the levels of a snapshot that proves `window`. Later events named `observed_prices`."""
     low = max(window.lowest, book.known_range.lowest)
     high = min(window.highest, book.known_range.highest)
     ours = book.levels

@@ -25,8 +25,8 @@ _APPLIED = 64
 class Chain:
     """Order of a symbol's events, and the buffered events. `last` is the newest time of the stored history.
 
-    `kept` are the events buffered for a snapshot. `doubted` continue the book, and their time is in doubt. `started` is
-    the epoch's snapshot until an event has been applied. `troubles` are the faults of messages.
+    `buffered_events` wait for a snapshot. `doubted` are events that continue the book, with a time in doubt. `started`
+    is the epoch's snapshot until an event has been applied. `troubles` are the faults of messages.
     """
 
     def __init__(self, last: Witness | None, budget: BufferBudget, limit: int) -> None:

@@ -28,8 +28,8 @@ from chronobook_server.domain.values import Millis
 class Epochs:
     """State of a symbol's epochs. `last_time` is the newest `T` of the records, or of the stored history, else None.
 
-    `newest` is the newest `T` of the book's messages; an event of the instant that an epoch ended at has a later one in
-    the records. `unconfirmed` is the book of an epoch until its first event, otherwise None.
+    `newest` is the newest `T` of the book's messages. The records may have a later one, because no epoch begins on the
+    instant at which another one ended. `unconfirmed` is the book of an epoch until its first event, otherwise None.
     """
 
     def __init__(self, last_time: Millis | None, grid: SegmentGrid) -> None:

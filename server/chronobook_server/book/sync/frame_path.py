@@ -1,8 +1,8 @@
 """Seam for the hot path: one step from a frame's bytes to the record of its event.
 
-Nearly every event continues the book: it comes next, at a time that needs no witness, and its text is plain. For such
-an event the steps from bytes to record need none of the synchroniser's decisions. An implementation may therefore take
-them all at once, in any language. Every other frame is refused, and the synchroniser decides about its event.
+Nearly every event continues the book, at a time that needs no witness, in plain text. For such an event the steps from
+bytes to record need none of the synchroniser's decisions. An implementation may therefore take all steps at once, in
+any language. It refuses every other frame, and the synchroniser decides about its event.
 """
 
 from typing import NamedTuple, Protocol
@@ -36,7 +36,7 @@ class FramePath(Protocol):
     ) -> Applied | None:
         """Apply the event of a frame to the book, and return its record.
 
-        None, which changes nothing, for any other event than the expected one, for an event of another symbol or
+        Return None and change nothing for any other event than the expected one. The same holds for another symbol or
         kind of data, for text that is not plain or is finer than the scales, and for an event that would cross the
         book.
         """

@@ -26,8 +26,7 @@ _LONGEST_NEAR_PAUSE = 30.0
 # Seconds between two requests; doubled each time while no reply comes.
 _FIRST_PAUSE = 5.0
 _LONGEST_PAUSE = 300.0
-
-
+# Basis points of a price.
 _BPS = 10_000
 
 

@@ -240,9 +240,9 @@ class Synchroniser:
         return self._drain()
 
     def receive_frame(self, frame: bytes | str, received: Nanos, apply_frame: FramePath) -> list[Output] | None:
-        """Handle a frame whose event continues the book without a question.
+        """Handle a frame whose event continues the book and needs no decision.
 
-        None, which changes nothing, for any other frame: `receive_update` decides about its event.
+        Return None for any other frame, and change nothing. `receive_update` decides about its event.
         """
         actions, latest = self._actions, self._chain.latest
         book = actions.book
