@@ -29,6 +29,7 @@ SYMBOLS = 789
 WEIGHT_LIMIT = 2400
 IN_SYNC_SECONDS = 120.0
 WIDENED_RATIO = 1.1
+# Levels of a side in each book, more than a full snapshot has.
 _LEVELS = 1500
 
 

@@ -45,7 +45,7 @@ def plain(outputs: list[Output]) -> list[Shown]:
 
 
 def kinds(outputs: list[Output]) -> list[str]:
-    """Return what happened, by name; what happened to the book also where no record tells of it."""
+    """Return the names of the records, and of the notices about the book that have no record."""
     told = [output for output in plain(outputs) if not isinstance(output, _IN_RECORDS)]
     return [_NOTICED.get(type(output), type(output).__name__) for output in told]
 

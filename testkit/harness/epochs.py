@@ -75,7 +75,7 @@ class Resolver:
 
     @property
     def grid(self) -> SegmentGrid:
-        """What decides where segments end."""
+        """The grid that decides where segments end."""
         return self._epochs._grid
 
     @property

@@ -15,6 +15,7 @@ from chronobook_server.storage.files import DiskFiles
 from testkit.generators.stored_histories import SEGMENT_MS, STREAM, round_of
 from testkit.harness.epochs import RawHistory
 
+# Records between two turns of the event loop.
 _BREATH = 5
 # By then some segments have ended; once they are sealed, the sealing process keeps up with the stream.
 _FIRST_SEALS = 60

@@ -14,7 +14,9 @@ from testkit.fakes.memory_files import MemoryFiles, PatientSealer, memory_histor
 from testkit.generators.stored_histories import ORIGIN, STREAM, SYMBOL, answers, round_of
 from testkit.harness.epochs import RawHistory
 
+# Bytes that a file may have. The round writes more.
 _BOUND = 30_000
+# Longer than the round, which is one segment.
 _SEGMENT_MS = 10**9
 
 

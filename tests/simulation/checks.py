@@ -20,6 +20,7 @@ from testkit.simulation.simulated_server import RETENTION_MS, Applied, SimServer
 # A gap with one of these causes needs no lost event: no server ran, or writing failed.
 _WITHOUT_LOSS = {"RESTART", "DISK"}
 _MOST_WAITING = 2000
+# Rows of a page, as large as the API's largest one.
 _MOST_ROWS = 10_000
 
 Answer = int | str | None

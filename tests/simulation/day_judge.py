@@ -11,9 +11,11 @@ from tests.simulation import checks
 from tests.simulation.checks import Answer
 from tests.simulation.report import Report
 
+# Questions after a day to all symbols of a server together.
 _ASKED = 40
 # Of the looks at a server, those at which it is asked about the past too.
 _ASKS = 0.3
+# Final answers that are asked for again at each look at a server.
 _AGAIN = 2
 
 

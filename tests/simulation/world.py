@@ -22,6 +22,7 @@ from tests.simulation.day_judge import DayJudge
 from tests.simulation.report import Report
 
 NAMES = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
+# A day has at least so many events and faults. After so many seconds it needs no more faults.
 LEAST_EVENTS, LEAST_FAULTS, MOST_SECONDS = 300, 3, 150.0
 # After the last fault, without the waits that the exchange announces.
 CONVERGE_SECONDS = 30.0
@@ -30,8 +31,10 @@ _LONG_SECONDS = 400.0
 _MOST_WAIT_SECONDS = 900.0
 # No day is longer; one that goes on waits for something that never ends.
 _LONGEST_SECONDS = 3000.0
+# Seconds between two looks of the judge, and of the wait for convergence.
 _LOOK_SECONDS = 0.8
 _STEP_SECONDS = 0.3
+# As in `runtime/maintenance`.
 _RETRY_SEALS_SECONDS = 10.0
 _HOUR = 3600.0
 # A wild copy on one connection may come so many events later than the true one on another.

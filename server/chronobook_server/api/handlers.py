@@ -18,6 +18,7 @@ from chronobook_server.streaming.subscription import Subscription
 from chronobook_server.symbols.queries import SymbolQueries
 from chronobook_server.system.time_slices import run_cooperatively
 
+# Characters of a symbol (`domain/symbol_names`).
 _LONGEST_SYMBOL = 64
 _Message = TypeVar("_Message", bound=Message)
 

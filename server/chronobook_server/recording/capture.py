@@ -25,6 +25,7 @@ from chronobook_server.venue.feed import SymbolNotListed
 from chronobook_server.venue.request_gate import RequestGate, RequestRefused
 from chronobook_server.venue.transport import Disconnected, Network, Unreachable
 
+# Levels of a side in the largest snapshot of the exchange.
 _LIMIT = 1000
 # Each symbol has two streams.
 _SYMBOLS_PER_CONNECTION = STREAMS_PER_CONNECTION // 2
@@ -160,7 +161,7 @@ class MarketDataCapture:
         return True
 
     async def _snapshot(self, symbol: str) -> None:
-        """Fetch a symbol's snapshot. Raises Unreachable, Refused or MalformedFrame."""
+        """Fetch a symbol's snapshot. Raises Unreachable, RequestRefused or MalformedFrame."""
         await self._requests.acquire(depth_weight(_LIMIT))
         if not self._due.claim(symbol):
             return

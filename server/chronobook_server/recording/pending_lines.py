@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-# Bytes after which lines are written at once. A killed recorder loses at most as many.
+# Bytes after which lines are written at once. A choice: a killed recorder loses at most as many.
 _FLUSH_BYTES = 1 << 20
-# Bytes that wait at most for a disk that has stopped writing.
+# Bytes that wait at most for a disk that has stopped writing. A choice.
 _MOST_PENDING_BYTES = 256 << 20
 
 

@@ -20,11 +20,11 @@ from chronobook_server.runtime.supervisor import Supervisor
 
 # Seconds between attempts to seal segments whose seal has failed. A choice: their logs are durable meanwhile.
 _RETRY_SECONDS = 10.0
-# Seconds between checks for expired segments of histories without a running stream.
+# Seconds between checks for expired segments of histories without a running stream. A choice: retention takes hours.
 _AGE_SECONDS = 30.0
 # Seconds between two looks at the lock. A choice: for so long two servers may write to one directory.
 _LOOK_SECONDS = 5.0
-# Threads that make files durable.
+# Threads that make files durable. A choice: a disk makes many files durable in about the time of one.
 _SYNCERS = 4
 # Seconds for seals at the end. A segment that is not sealed by then keeps its log, and the next server seals it.
 _STOP_SECONDS = 2.0
@@ -101,7 +101,6 @@ class HistoryMaintenance:
             await self._sync_all()
 
     async def _sync_all(self) -> None:
-        # Several threads sync at once, because a disk makes many files durable in about the time of one.
         begun = time.monotonic()
         histories = list(self.histories.values())
         parts = [histories[first::_SYNCERS] for first in range(min(_SYNCERS, len(histories)))]

@@ -1,4 +1,4 @@
-"""Sockets of the simulated exchange: REST and WebSocket of USDⓈ-M futures on one loopback port."""
+"""Sockets of the simulated exchange: REST and WebSocket of USDⓈ-M futures on one port of loopback."""
 
 import asyncio
 import contextlib
@@ -22,9 +22,10 @@ from chronobook_server.simulator.synthetic import SyntheticMarket
 MAX_STREAMS = 1024
 # The best prices of all symbols that moved since the last message.
 TICKERS = "!bookTicker"
+# Seconds between two messages of the best prices, as on the exchange.
 _TICKER_SECONDS = 5.0
 DEPTH_NAMES = ("depth", "depth@0ms", "depth@100ms", "depth@500ms")
-# Frames queued for one connection, and seconds of a full queue, before it is cut.
+# Frames queued for one connection, and seconds of a full queue, before it is cut. A choice.
 _QUEUE = 2000
 _PATIENCE = 10.0
 
