@@ -30,7 +30,7 @@ class MalformedKind(Enum):
 
     NOT_JSON = "not JSON"
     NOT_A_FRAME = "not a frame of a combined stream"
-    BAD_FIELD = "a field is missing or of the wrong type"
+    BAD_FIELD = "a field is missing, has the wrong type or names another stream"
     BAD_RANGE = "its update ids or times are out of bounds"
     BAD_LEVEL = "a level is not a pair of decimal texts"
     UNEXPECTED = "decoding it raised an unexpected exception"
