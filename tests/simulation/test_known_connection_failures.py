@@ -115,7 +115,7 @@ async def test_a_cut_at_24_hours_without_overlap_is_a_gap_that_is_told() -> None
 
 
 @virtually
-async def test_with_two_connections_what_one_loses_the_other_brings() -> None:
+async def test_an_event_lost_by_one_connection_comes_by_the_other() -> None:
     stage = Stage(ONE, connections=2)
     await stage.go_on(3)
     await stage.synced()

@@ -54,7 +54,7 @@ def test_a_book_that_differs_is_given_up(pairs: Pairs, found: Comparison) -> Non
     assert shown[2] == SnapshotWanted(3, 0, Urgency.RESYNC)
 
 
-def test_what_events_named_since_is_not_compared() -> None:
+def test_prices_that_later_events_name_are_not_compared() -> None:
     sync, number = checking()
     sync.receive_update(update(21, 30, 20, bids=[("99.0", "7.00"), ("98.0", "1.00")]))
     # The snapshot lies inside that event, so the named level may have been anything at that moment.

@@ -70,7 +70,7 @@ def test_a_snapshot_from_before_what_is_held_is_asked_for_again() -> None:
     assert sync.state is State.RESUMING
 
 
-def test_who_loses_patience_takes_the_snapshot_and_leaves_a_gap() -> None:
+def test_after_the_grace_period_the_snapshot_leaves_a_gap() -> None:
     sync, number = resuming()
     assert sync.end_grace_period() == []
     sync.receive_snapshot(number, snapshot(25, bids=BID))
@@ -80,7 +80,7 @@ def test_who_loses_patience_takes_the_snapshot_and_leaves_a_gap() -> None:
     assert in_sync().end_grace_period() == []
 
 
-def test_a_stream_may_be_lost_many_times_before_anybody_knows() -> None:
+def test_a_stream_may_be_lost_again_before_an_event_comes() -> None:
     sync, _ = resuming()
     assert sync.closed(Cause.OVERLOAD) == []
     (wanted,) = sync.opened()

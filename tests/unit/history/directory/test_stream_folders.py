@@ -1,4 +1,4 @@
-"""Folders of a data directory: which of them are streams, and which are left alone."""
+"""Folders of a data directory: folders of streams, and others that are left alone."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ from testkit.harness.epochs import feed
 from tests.unit.history.directory.test_data_directory import EXCHANGE, open_symbol
 
 
-def test_only_folders_with_files_of_ours_are_symbols(tmp_path: Path) -> None:
+def test_only_symbol_folders_with_history_files_are_streams(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path, EXCHANGE)
     for name in ("lost+found", ".snapshot", "empty"):
         (tmp_path / name).mkdir()
@@ -40,7 +40,7 @@ def test_a_symbol_s_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     directory.close()
 
 
-def test_only_folders_with_a_symbol_s_history_are_symbols(tmp_path: Path) -> None:
+def test_other_folders_are_logged_and_left_alone(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path, EXCHANGE)
     stores = [open_symbol(directory, symbol) for symbol in (SYMBOL, "币安人生USDT")]
     for store in stores:
@@ -52,7 +52,7 @@ def test_only_folders_with_a_symbol_s_history_are_symbols(tmp_path: Path) -> Non
     with capture_logs() as logs:
         assert directory.streams() == [depth_of(symbol) for symbol in sorted([SYMBOL, "币安人生USDT"])]
     assert {log["event"] for log in logs} == {"folder_ignored"}
-    assert len(logs) == 6  # of BACKUP there is nothing to tell: a symbol without history looks like that
+    assert len(logs) == 6  # none about BACKUP, which may be a symbol without history
     assert all(log["name"].isprintable() for log in logs)
     for refused in ("..", "a/b", "lower", "\0", ".X"):
         with pytest.raises(DirectoryRefused):
@@ -82,7 +82,7 @@ def test_each_kind_of_data_has_a_folder_of_its_own(tmp_path: Path) -> None:
     directory.close()
 
 
-def test_files_of_another_kind_are_not_this_ones(tmp_path: Path) -> None:
+def test_files_of_another_kind_of_data_are_refused(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path, EXCHANGE)
     store = open_symbol(directory, "ETHUSDT")
     feed(store, records(1, events=40))

@@ -80,7 +80,7 @@ def test_the_newest_segment_stays_however_small_the_limit() -> None:
     trim([opened(MemoryFiles())], 0)
 
 
-def test_what_is_not_sealed_yet_stays() -> None:
+def test_an_unsealed_segment_stays_at_any_limit() -> None:
     patient = PatientSealer()
     store = opened(MemoryFiles(), sealer=patient)
     for record in records(1):
@@ -93,7 +93,7 @@ def test_what_is_not_sealed_yet_stays() -> None:
     assert store.segments == 1
 
 
-def test_by_age_whole_segments_go_and_what_is_young_enough_stays() -> None:
+def test_by_age_old_segments_go_whole_and_young_ones_stay() -> None:
     files = MemoryFiles()
     store = opened(files, retention_ms=2500)
     first: int | None = None
@@ -105,7 +105,7 @@ def test_by_age_whole_segments_go_and_what_is_young_enough_stays() -> None:
         first = starts[0] if first is None else first
         assert starts[0] == store.oldest_start()
         assert starts[0] <= max(first, record.transaction_time - 2500)
-        # It is looked at whenever a segment begins.
+        # Retention runs whenever a segment begins.
         assert len(starts) < 2 or starts[1] > record.transaction_time - 2500 - SEGMENT_MS
     assert store.segments < 6
 
