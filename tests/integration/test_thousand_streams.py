@@ -39,9 +39,9 @@ def at_work() -> int:
 
 async def until_gone(running: System, tasks: int) -> None:
     """Return once no stream has left anything behind: no watch, no level, no task."""
-    hub = running.application.queries["ETHUSDT"].broker
+    broker = running.application.queries["ETHUSDT"].broker
     async with asyncio.timeout(SOON):
-        while len(hub) or hub.levels or hub.books or at_work() > tasks:  # noqa: ASYNC110
+        while len(broker) or broker.levels or broker.books or at_work() > tasks:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
@@ -71,7 +71,7 @@ async def test_a_thousand_streams_hear_the_same_and_leave_nothing(tmp_path: Path
     async with system_on(simulator, tmp_path) as running, contextlib.AsyncExitStack() as stack:
         await simulator.step(5)
         await running.synced()
-        hub, prices = running.application.queries["ETHUSDT"].broker, await near(running)
+        broker, prices = running.application.queries["ETHUSDT"].broker, await near(running)
         # A pool of its own for each: else they would share one connection.
         options = (("grpc.use_local_subchannel_pool", 1),)
         stubs = []
@@ -83,7 +83,7 @@ async def test_a_thousand_streams_hear_the_same_and_leave_nothing(tmp_path: Path
         direct = [Follower(running.stub, price) for price in prices]
         followers = [Follower(stubs[number % CHANNELS], prices[number % len(prices)]) for number in range(STREAMS)]
         await until(lambda: all(each.told for each in (*direct, *followers)))
-        assert len(hub) == len(direct) + STREAMS
+        assert len(broker) == len(direct) + STREAMS
 
         async def told_the_same(some: list[Follower]) -> None:
             await simulator.step(30)
@@ -99,7 +99,7 @@ async def test_a_thousand_streams_hear_the_same_and_leave_nothing(tmp_path: Path
         assert sum(len(each.told) for each in direct) > 2 * len(direct)
         for each in followers[4:]:
             each.leave()
-        await until(lambda: len(hub) == len(direct) + 4)
+        await until(lambda: len(broker) == len(direct) + 4)
         # The remaining readers, on connections that hundreds have left, get their messages as before.
         await told_the_same(followers[:4])
         for each in (*followers[:4], *direct):
