@@ -18,11 +18,11 @@ from typing import Any
 
 import orjson
 
-from benchmarks.ingest import Line, history_on_disk, parse, synthetic_lines
+from benchmarks.ingest import Line, history_on_disk, parse, receive, synthetic_lines
 from benchmarks.limits import Limits
 from chronobook_server.domain.values import Nanos
 from chronobook_server.symbols.pipeline import SymbolPipeline
-from chronobook_server.venue.binance_futures.frames import decode_frame, decode_snapshot
+from chronobook_server.venue.binance_futures.frames import decode_snapshot
 from testkit.generators import captures
 from testkit.harness.asking import wanted_by
 
@@ -76,9 +76,7 @@ def chronobook(path: Path) -> dict[str, Any]:
         gc.freeze()  # as the server does
         start = time.process_time()
         for frame in frames:
-            decoded = decode_frame(frame, Nanos(time.time_ns()))
-            assert decoded is not None
-            market.update(decoded[1])
+            receive(market, frame, Nanos(time.time_ns()))
         seconds = time.process_time() - start
         view = market.queries.current_view()
         assert view is not None
