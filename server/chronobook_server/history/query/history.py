@@ -56,7 +56,8 @@ class SymbolHistory:
     """Every level change of a symbol over the retention period, counted back from its newest `T`.
 
     Segments are cut on a fixed grid of `T`, so that two servers cut the same stream in the same places, and are
-    dropped whole. The newest one is in memory behind a log, the others are files.
+    dropped whole. The newest one is in memory behind a log, the others are files. Pipeline, broker and maintenance know
+    no part of a history, so it has a method for each question and for each step of theirs.
     """
 
     def __init__(
