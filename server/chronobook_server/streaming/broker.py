@@ -13,6 +13,7 @@ from chronobook_server.book.sorted_view import BookView
 from chronobook_server.domain.coverage import Cause, GapInterval
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import (
+    Cut,
     EpochBegan,
     Gap,
     InstrumentChanged,
@@ -64,7 +65,7 @@ class Broker:
         self._is_unconfirmed = self.gap is None  # whether streams know of a snapshot, and of no event after it
         self._all: set[Subscription[Any]] = set()
         self._next_end = FAR  # the first instant to come at which a subscription is over
-        self._begun: Millis | None = None  # start of an epoch that is not published yet
+        self._begun: Millis | None = None  # end of a gap that streams are told of after the batch
 
     def __len__(self) -> int:
         """Return the number of subscriptions."""
@@ -154,7 +155,7 @@ class Broker:
                 changes = self._steps.levels(record.changes)
                 for groups in self._groups:
                     groups.publish_changes(record, changes)
-        else:
+        elif not isinstance(record, Cut):  # a cut lies between two events of a batch
             self.settle()
             self._publish_other(record)
         if is_last and self._begun is not None:
@@ -174,7 +175,7 @@ class Broker:
             case Suspended():
                 self._tell_gap(record)
             case Resumed():
-                self._tell_resynced(self.newest.time)  # nothing was missed: the gap ends where it began
+                self._begun = self.newest.time  # nothing was missed: the gap ends where it began
             case Gap():
                 if self.gap is None:
                     self._tell_gap(record)
