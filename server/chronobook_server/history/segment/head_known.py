@@ -1,8 +1,11 @@
 """Prices of a head segment that are known without a level: the known range, and the prices that events named."""
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
 
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.records import RangeWidened
@@ -52,6 +55,15 @@ class HeadKnown:
     def is_always_in_range(self, price: int) -> bool:
         """Return whether a price was in the known range all the time: a range can move away from a price."""
         return all(price in known_range for _, known_range in self.ranges)
+
+    def name_outside(self, prices: "array[int]") -> None:
+        """Name all prices of the segment outside its last range. They stay known in the segments after it.
+
+        The range may have moved away from a level, or from a price that an event has emptied.
+        """
+        known_range, column = self.ranges[-1][1], np.array(prices, np.int64)
+        for price in column[(column < known_range.lowest) | (column > known_range.highest)].tolist():
+            self.named.setdefault(price, self.number)
 
     def was_named(self, price: int) -> bool:
         """Return whether a price outside the known range was named before this segment."""

@@ -55,6 +55,7 @@ def following(segment: HeadSegment, start: Millis, instrument: Instrument) -> tu
     Raises TooFine if a level outgrows the steps.
     """
     view, known = run_now(segment.view_at(segment.last_time)), segment.known
+    known.name_outside(segment.level_columns.prices)
     begin = Start(
         start=start,
         instrument=segment.instrument,

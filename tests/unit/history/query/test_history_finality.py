@@ -384,3 +384,17 @@ def test_no_final_answer_ever_differs_later(seed: int, steps: list[str]) -> None
     for step in steps:
         getattr(course, step)()
     course.end()
+
+
+def test_a_price_that_the_range_has_left_stays_known_after_a_cut() -> None:
+    made, source = begun()
+    made.append(source.event(10, {99: 6}))
+    made.append(RangeWidened(Millis(source.time), UpdateId(source.update_id), {300: 3, 400: -4}, KnownRange(300, 400)))
+    made.append(source.event(50, {99: 0, 101: 0}))  # the first event of the next segment
+    emptied = source.time
+    made.append(source.event(60))  # and of another one
+    made.append(source.event(60))
+    made.append(source.event(60))
+    for time in range(emptied, source.time - 1):
+        assert answer(made, "level", 99, time)[0] == 0
+        assert answer(made, "level", 98, time)[0] is None
