@@ -38,7 +38,7 @@ class CurrentBook:
 
 
 class SymbolQueries:
-    """Answers about one symbol, with its history and its subscribers. Only the pipeline changes what they read."""
+    """Answers about one symbol, with its history and its subscribers. Only the pipeline changes their state."""
 
     def __init__(
         self,
