@@ -32,3 +32,11 @@ class LevelColumns(NamedTuple):
     def of(cls, levels: Mapping[int, int]) -> "LevelColumns":
         """Return the columns of levels."""
         return cls(packed(levels.keys()), packed(levels.values()))
+
+    def levels(self) -> dict[int, int]:
+        """Return the levels. Raises ValueError if the columns have a price twice, or do not have the same length."""
+        prices = _struct(len(self.prices) // 8).unpack(self.prices)
+        levels = dict(zip(prices, _struct(len(self.quantities) // 8).unpack(self.quantities), strict=True))
+        if len(levels) != len(prices):
+            raise ValueError("a price twice")
+        return levels

@@ -92,6 +92,11 @@ class Update:
             changes,
         )
 
+    def packed_as(self, columns: LevelColumns) -> "Update":
+        """Return this record, with the columns of its changes that the caller has already."""
+        self._columns = columns
+        return self
+
     @property
     def columns(self) -> LevelColumns:
         """The changes as packed columns."""

@@ -191,8 +191,15 @@ def _integers(body: memoryview, offset: int, count: int) -> "array[int]":
     return values
 
 
+def _columns(body: memoryview, offset: int, count: int) -> LevelColumns:
+    middle, end = offset + 8 * count, offset + 16 * count
+    if end > len(body):
+        raise ValueError("fewer levels than were announced")
+    return LevelColumns(bytes(body[offset:middle]), bytes(body[middle:end]))
+
+
 def _levels(body: memoryview, offset: int, count: int) -> dict[int, int]:
-    return dict(zip(_integers(body, offset, count), _integers(body, offset + 8 * count, count), strict=True))
+    return _columns(body, offset, count).levels()
 
 
 def _instrument(symbol: str, price_scale: int, quantity_scale: int) -> Instrument:
@@ -221,6 +228,7 @@ def _decode_update(body: memoryview) -> Update:
     first, final, previous, time, event_time, received, bid, bid_quantity, ask, ask_quantity, count = (
         _UPDATE_BODY.unpack_from(body)
     )
+    columns = _columns(body, _UPDATE_BODY.size, count)
     return Update(
         first_update_id=UpdateId(first),
         final_update_id=UpdateId(final),
@@ -229,8 +237,8 @@ def _decode_update(body: memoryview) -> Update:
         event_time=Millis(event_time),
         receive_time=Nanos(received),
         best=BestPrices(bid, bid_quantity, ask, ask_quantity),
-        changes=_levels(body, _UPDATE_BODY.size, count),
-    )
+        changes=columns.levels(),
+    ).packed_as(columns)
 
 
 def _decode(start: Start, last: tuple[Millis, UpdateId], kind: bytes, body: memoryview) -> Entry:

@@ -134,6 +134,8 @@ def test_what_is_written_is_read_again(start: Start, entries: list[Entry]) -> No
         else:
             assert found == written
         if isinstance(written, Update):
+            assert isinstance(found, Update)
+            assert found.columns == written.columns
             last = (written.transaction_time, written.final_update_id)
 
 
@@ -211,6 +213,7 @@ def framed(body: bytes) -> bytes:
         pytest.param(b"\x02", id="an event without a body"),
         pytest.param(b"\x02" + bytes(80) + b"\xff\xff\xff\x7f", id="more changes than bytes"),
         pytest.param(b"\x02" + bytes(80) + b"\x02\0\0\0" + bytes(27), id="half a number"),
+        pytest.param(b"\x02" + bytes(80) + b"\x02\0\0\0" + bytes(32), id="a price twice"),
         pytest.param(b"\x03" + bytes(32) + b"\x01\0\0\0", id="levels that are not there"),
         pytest.param(b"\x04", id="no scales"),
         pytest.param(b"\x05", id="no cause"),
