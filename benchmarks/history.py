@@ -26,7 +26,7 @@ import uvloop
 from benchmarks import batch
 from benchmarks.ingest import receive
 from benchmarks.limits import Limits
-from chronobook_server.book.sync.segment_grid import SEGMENT_MS
+from chronobook_server.book.sync.segment_grid import SEGMENT_MS, phase_of
 from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Nanos
 from chronobook_server.history.directory.data_directory import DataDirectory
@@ -86,7 +86,7 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
             for frame in frames:
                 orjson.loads(frame)
             written.parse_seconds += time.perf_counter() - start
-        late = _late_in_a_segment(frames) if is_last else len(frames)
+        late = _late_in_a_segment(frames, phase_of(day.symbol, SEGMENT_MS)) if is_last else len(frames)
         written.seconds += await _ingest(market, frames[:late])
         if is_last:
             # The folder is copied as a kill leaves it when the hot segment is nearly full. A live market gives the
@@ -114,9 +114,9 @@ async def write_day(day: CapturedDay | MadeUpDay, folder: Path, crashed: Path) -
     return written
 
 
-def _late_in_a_segment(frames: list[bytes]) -> int:
+def _late_in_a_segment(frames: list[bytes], phase: int) -> int:
     """Return the place in these frames where a segment is nearly full."""
-    times = [orjson.loads(frame)["data"]["T"] % SEGMENT_MS for frame in frames]
+    times = [(orjson.loads(frame)["data"]["T"] - phase) % SEGMENT_MS for frame in frames]
     return next((place for place, time in enumerate(times) if time > SEGMENT_MS * 0.97), len(frames))
 
 

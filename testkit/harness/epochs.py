@@ -130,7 +130,6 @@ class Resolver:
                 hand.levels |= record.levels
                 hand.known_range = record.known_range
                 self._epochs.changed(self._book)
-                self._epochs.learned(len(record.levels))
                 return [replace(record, transaction_time=hand.transaction_time)]
             case InstrumentChanged(instrument):
                 fits = hand.rescale(instrument)

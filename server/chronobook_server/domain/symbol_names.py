@@ -26,6 +26,14 @@ def valid_symbol(name: object) -> TypeGuard[str]:
     )
 
 
+def fnv1a(symbol: str) -> int:
+    """Return the 32-bit FNV-1a hash of a symbol in UTF-8: the same on every machine and in every language."""
+    number = 0x811C9DC5
+    for byte in symbol.encode():
+        number = ((number ^ byte) * 0x01000193) & 0xFFFFFFFF
+    return number
+
+
 def one_line(text: str, longest: int = LONGEST_TEXT) -> str:
     """Return a text that moves no cursor: one line, without control characters, of `longest` characters at most."""
     cut = text[:longest]

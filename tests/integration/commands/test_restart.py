@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.message import Message
 
 from chronobook.v1 import order_book_service_pb2 as pb
+from chronobook_server.book.sync.segment_grid import SEGMENT_MS, phase_of
 from chronobook_server.simulator import Simulator
 from testkit.harness.command import Command, command, listening
 from testkit.harness.waiting import PATIENCE
@@ -23,8 +24,8 @@ if TYPE_CHECKING:  # the type of an asynchronous stub has no class of its own
     from chronobook.v1.order_book_service_pb2_grpc import OrderBookServiceAsyncStub
 
 SEED = 20240811
-# Segments begin on multiples of five minutes: the stream passes one of them twenty seconds after it has begun.
-LINE = 1_800_000_000_000
+# A line of the symbol's grid: the stream passes it twenty seconds after it has begun.
+LINE = 1_800_000_000_000 + phase_of("ETHUSDT", SEGMENT_MS)
 START = LINE - 20_000
 SPEED = 30.0
 A_BATCH = 10_000

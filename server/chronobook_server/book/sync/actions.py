@@ -193,7 +193,7 @@ class BookActions:
             # The state of the machine at a cut must be in the segment that ends there. A held or requested snapshot
             # of before the cut would add levels that no reader of the segment can derive.
             self._recent, self.pending_snapshot = RecentChanges(book_id), None
-        epochs.applied(before, update, len(record.changes), book)
+        epochs.applied(before, update, len(named), book)
         self._chain.applied(update, epochs.newest)
         self._recent.add(record.final_update_id, named)
         if before is not None:
@@ -339,7 +339,6 @@ class BookActions:
             book.widen(widened)
             self._recent.forget()  # an older snapshot would add past levels
             self._epochs.changed(book)
-            self._epochs.learned(len(widened.levels))
             self.out.append(widened)
         return False
 

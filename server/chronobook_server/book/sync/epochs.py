@@ -79,22 +79,18 @@ class Epochs:
         return None if start is None else Cut(start)
 
     def applied(
-        self, record: EpochBegan | Cut | None, update: DepthUpdate | Update, changes: int, book: OrderBook
+        self, record: EpochBegan | Cut | None, update: DepthUpdate | Update, named: int, book: OrderBook
     ) -> None:
-        """Record an event with so many changes that is in the book now, and the record before its own."""
+        """Record an event that is in the book now and names so many prices, and the record before its own."""
         self.last_time = book.transaction_time
         if update.transaction_time > self.newest:
             self.newest = update.transaction_time
         if record is not None:
-            self._grid.begin(book.transaction_time, len(book.levels))
+            self._grid.begin(book.transaction_time)
             if isinstance(record, EpochBegan):
                 self._start, self.unconfirmed, self._gap = record.start, None, None
                 self._is_in_gap = self._is_suspended = False
-        self._grid.add(changes)
-
-    def learned(self, levels: int) -> None:
-        """Count the levels that a later snapshot added to the book."""
-        self._grid.add(levels)
+        self._grid.add(named)
 
     @property
     def _is_told(self) -> bool:

@@ -43,7 +43,7 @@ from chronobook_server.book.sync.epochs import Epochs
 from chronobook_server.book.sync.frame_path import Expected, FramePath
 from chronobook_server.book.sync.notices import Output
 from chronobook_server.book.sync.seen_events import SeenEvents
-from chronobook_server.book.sync.segment_grid import SEGMENT_MS, SegmentGrid
+from chronobook_server.book.sync.segment_grid import SEGMENT_MS, SegmentGrid, phase_of
 from chronobook_server.book.sync.time_belief import Witness
 from chronobook_server.book.sync.transitions import TABLE, Action, Input, State
 from chronobook_server.domain.coverage import Cause
@@ -125,7 +125,8 @@ class Synchroniser:
     ) -> None:
         self.state = State.DISCONNECTED
         self._chain = Chain(last, budget or BufferBudget(), buffer_limit)
-        self._epochs = Epochs(None if last is None else last.time, SegmentGrid(segment_ms))
+        grid = SegmentGrid(segment_ms, phase_of(symbol, segment_ms))
+        self._epochs = Epochs(None if last is None else last.time, grid)
         self._actions = BookActions(instrument or Instrument(symbol), self._chain, self._epochs)
 
     @property

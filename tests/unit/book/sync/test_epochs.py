@@ -7,7 +7,7 @@ import pytest
 from chronobook_server.book.order_book import OrderBook
 from chronobook_server.book.sync.epochs import Epochs
 from chronobook_server.book.sync.notices import Output
-from chronobook_server.book.sync.segment_grid import SEGMENT_EVENTS, SegmentGrid
+from chronobook_server.book.sync.segment_grid import SEGMENT_EVENTS, SegmentGrid, phase_of
 from chronobook_server.book.sync.synchroniser import Synchroniser
 from chronobook_server.book.sync.time_belief import Witness
 from chronobook_server.domain.coverage import Cause, KnownRange
@@ -29,6 +29,8 @@ from testkit.generators.synchronisers import BID, resolved
 from testkit.harness.epochs import HandBook
 
 STEPS = InstrumentChanged(Instrument("X", 1, 0))
+# The first line of a grid of 1,000 ms after the first snapshot.
+LINE = 1000 + phase_of("X", 1000)
 
 
 def adopted(*, last: int | None = None, time: int = 1000, segment_ms: int = 10**9) -> tuple[Synchroniser, list[Output]]:
@@ -172,16 +174,16 @@ def test_no_event_is_dated_before_its_epoch_or_the_event_before(times: tuple[int
 def test_a_cut_comes_right_before_the_event_that_it_is_for() -> None:
     sync, _ = adopted(segment_ms=1000)
     assert len(resolved(sync.receive_update(update(11, 20, 10, time=1100)))) == 2
-    assert len(resolved(sync.receive_update(update(21, 30, 20, time=1999)))) == 1
-    cut, event = resolved(sync.receive_update(update(31, 40, 30, time=2050)))
-    assert cut == Cut(Millis(2000))
+    assert len(resolved(sync.receive_update(update(21, 30, 20, time=LINE - 1)))) == 1
+    cut, event = resolved(sync.receive_update(update(31, 40, 30, time=LINE + 50)))
+    assert cut == Cut(Millis(LINE))
     assert isinstance(event, Update)
 
 
 def test_an_event_that_crosses_the_book_cuts_nothing() -> None:
     sync, _ = adopted(segment_ms=1000)
     sync.receive_update(update(11, 20, 10, time=1100))
-    (gap,) = resolved(sync.receive_update(update(21, 30, 20, bids=[("101.0", "1.00")], time=2050)))
+    (gap,) = resolved(sync.receive_update(update(21, 30, 20, bids=[("101.0", "1.00")], time=LINE + 50)))
     assert isinstance(gap, Gap)
 
 
@@ -191,10 +193,10 @@ def test_a_snapshot_that_waits_is_forgotten_at_a_cut() -> None:
 
     def learned(segment_ms: int) -> bool:
         sync, _ = adopted(segment_ms=segment_ms)
-        sync.receive_update(update(11, 20, 10, time=1900))
+        sync.receive_update(update(11, 20, 10, time=LINE - 100))
         sync.check(Urgency.WIDEN)
-        sync.receive_snapshot(2, snapshot(25, bids=wider, time=1950))
-        outputs = sync.receive_update(update(21, 30, 20, time=2010))
+        sync.receive_snapshot(2, snapshot(25, bids=wider, time=LINE - 50))
+        outputs = sync.receive_update(update(21, 30, 20, time=LINE + 10))
         return any(isinstance(record, RangeWidened) for record in outputs)
 
     assert [learned(segment_ms) for segment_ms in (10_000, 1000)] == [True, False]
@@ -205,10 +207,10 @@ def test_a_snapshot_from_before_a_cut_adds_nothing_behind_it() -> None:
 
     def learned(last: int) -> bool:
         sync, _ = adopted(segment_ms=1000)
-        sync.receive_update(update(11, 20, 10, time=1900))
+        sync.receive_update(update(11, 20, 10, time=LINE - 100))
         sync.check(Urgency.WIDEN)
-        sync.receive_update(update(21, 30, 20, time=2010))
-        outputs = sync.receive_snapshot(2, snapshot(last, bids=wider, time=2010))
+        sync.receive_update(update(21, 30, 20, time=LINE + 10))
+        outputs = sync.receive_snapshot(2, snapshot(last, bids=wider, time=LINE + 10))
         return any(isinstance(record, RangeWidened) for record in outputs)
 
     assert [learned(last) for last in (15, 19, 20, 25, 30)] == [False, False, True, True, True]
