@@ -128,6 +128,12 @@ MUTANTS = (
         "return Verdict.BELIEVED",
     ),
     Mutant(
+        "a snapshot confirms an event before a second jump",
+        "book/sync/chain.py",
+        "if is_witness and not self._jumps_again(held):",
+        "if is_witness:",
+    ),
+    Mutant(
         "a snapshot whose time jumps is believed alone",
         "book/sync/candidate.py",
         "if belief.last is None or follows(belief.last, own) or has_second:",

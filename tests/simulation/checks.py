@@ -250,6 +250,19 @@ def changes_are_true(history: SymbolHistory, truth: ExchangeSymbol, random: Rand
                 yield f"{truth.name}: the best price {told} had {quantity} at {time} by {update_id}, and it had not"
 
 
+def times_are_true(server: SimServer, name: str, truth: ExchangeSymbol) -> Iterator[str]:
+    """Each event of the history has the time of the exchange."""
+    if truth.is_miscounted:
+        return  # an update id names several events
+    for event in server.applied[name]:
+        index = truth.index_of(event.final, event.time)
+        if not event.is_written or index < 0:
+            continue
+        # An epoch begins 1 ms after the last event before it, at the earliest.
+        if not 0 <= event.time - truth.times[index] <= 1:
+            yield f"{name}: the event {event.final} of {truth.times[index]} has the time {event.time}"
+
+
 def gaps_are_true(server: SimServer, name: str, truth: ExchangeSymbol) -> Iterator[str]:
     """No gap goes unreported, and none is reported that was not."""
     history = server.markets[name].queries.history

@@ -121,6 +121,7 @@ class DayJudge:
             wrong += checks.view_is_the_exchanges(market, truth, self._random)
             wrong += checks.books_are_true(market.queries.history, truth, self._random)
             wrong += checks.changes_are_true(market.queries.history, truth, self._random)
+            wrong += checks.times_are_true(server, name, truth)
             wrong += checks.gaps_are_true(server, name, truth)
         self.remember(server)
 

@@ -59,6 +59,13 @@ def test_a_wrong_answer_is_a_failing_seed(monkeypatch: pytest.MonkeyPatch) -> No
     assert any(quietly(seed).wrong for seed in range(3))
 
 
+def test_a_wild_time_before_a_leap_is_a_failing_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this seed the clock leaps 29 minutes right after an event whose time is 37 seconds ahead."""
+    assert quietly(802_230).wrong == []
+    monkeypatch.setattr("chronobook_server.book.sync.chain.Chain._jumps_again", lambda *_: False)
+    assert "BBBUSDT: the event 9000000000027 of 1700000009555 has the time 1700000046421" in quietly(802_230).wrong
+
+
 def test_finished_ranges_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.simulation.ranges.RANGE", 2)
     ran: list[tuple[int, int]] = []

@@ -5,6 +5,8 @@ No message is believed alone. An event that is not newer than the book is a repe
 """
 
 from collections import deque
+from collections.abc import Iterable
+from itertools import pairwise
 
 from chronobook_server.book.sync.buffered_events import BufferBudget, BufferedEvents
 from chronobook_server.book.sync.candidate import consider, contradicts
@@ -163,6 +165,8 @@ class Chain:
         if self.doubted:
             first, newest = witness(self.doubted[0]), witness(self.doubted[-1])
             verdict = self._belief.settle(first, newest, witness(update), keyframe)
+            if verdict is Verdict.BELIEVED and self._jumps_again(self.doubted):
+                verdict = Verdict.DOUBTED
         else:
             verdict = self._belief.judge(witness(update), keyframe)
         if verdict is Verdict.BELIEVED:
@@ -188,16 +192,16 @@ class Chain:
         """Name a snapshot as seen from a book that may have missed events."""
         own, last, before = witness(snapshot), snapshot.last_update_id, self._belief.last
         if self.doubted:
-            held = witness(self._held_by(snapshot))
-            is_after = last >= self.doubted[0].first_update_id and own.time >= held.time - SLACK_MS
-            if is_after and agree(held, own):
+            first, held = self.doubted[0], self._held_by(snapshot)
+            newest = witness(held[-1])
+            is_after = last >= first.first_update_id and own.time >= newest.time - SLACK_MS
+            is_witness = is_after and agree(newest, own)
+            if is_witness and not self._jumps_again(held):
                 return Input.SNAPSHOT_WITNESS
             # A snapshot that goes no further than the events must have the time of one of them, or either is wrong.
             is_apart = last <= self.doubted[-1].final_update_id or before is None or follows(before, own)
-            if last >= self.doubted[0].final_update_id and is_apart:
-                self.tell(
-                    TroubleKind.TIME, f"a snapshot at {own.time} holds the event {self.doubted[0].final_update_id}"
-                )
+            if last >= first.final_update_id and (is_witness or is_apart):
+                self.tell(TroubleKind.TIME, f"a snapshot at {own.time} holds the event {first.final_update_id}")
                 return Input.SNAPSHOT_REFUTES
         elif last == book_id:
             return Input.SNAPSHOT_SAME
@@ -215,10 +219,14 @@ class Chain:
         self.tell(TroubleKind.SNAPSHOT, f"update id {last} at {own.time} proves nothing about the book at {book_id}")
         return Input.SNAPSHOT_TOO_OLD
 
-    def _held_by(self, snapshot: DepthSnapshot) -> DepthUpdate:
-        """Return the newest event in doubt that a snapshot holds; the first one if it holds only a part of that."""
+    def _held_by(self, snapshot: DepthSnapshot) -> list[DepthUpdate]:
+        """Return the events in doubt that a snapshot holds; the first one if it holds only a part of that."""
         held = [event for event in self.doubted if event.final_update_id <= snapshot.last_update_id]
-        return held[-1] if held else self.doubted[0]
+        return held or [self.doubted[0]]
+
+    def _jumps_again(self, doubted: Iterable[DepthUpdate]) -> bool:
+        """Return whether events in doubt jump a second time, so that nothing confirms the time of the first one."""
+        return any(self._belief.is_long_jump(before, after) for before, after in pairwise(map(witness, doubted)))
 
     def relation_of_check(self, snapshot: DepthSnapshot, book_id: UpdateId, known_to: Millis) -> Input:
         """Name a snapshot that a book in sync is compared with."""

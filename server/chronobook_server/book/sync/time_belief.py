@@ -7,6 +7,9 @@ One `T` alone proves nothing: it can be minutes or years off. It needs a witness
 - another message: a later event, or a snapshot. A symbol may be quiet for minutes, and a replay leaves such pauses out.
   So a jump is not refused but kept in doubt until later messages settle it.
 
+An event between two long jumps has no witness. The messages after the second jump confirm each other, and the time
+between the jumps can be any: a wrong time before a pause looks exactly like an event between two pauses.
+
 `T` never goes back in history. An event up to SLACK_MS back is dated to the `T` before it; an event further back is
 refused.
 """
@@ -191,6 +194,10 @@ class TimeBelief:
         """Return whether an event only seems to jump because the one before it was delivered late."""
         return any(follows(each, event) and _lead(each) - _lead(last) <= _LATE_NS for each in self._prompt)
 
+    def is_long_jump(self, before: Witness, after: Witness) -> bool:
+        """Return whether a time lies so far after an earlier one that its message is no witness of that one."""
+        return after.time - before.time > (_elapsed_ms(before, after) + LONG_JUMP_MS) * self._speed
+
     def settle(self, first: Witness, newest: Witness, event: Witness, keyframe: Witness | None) -> Verdict:
         """Judge the time of an event after events in doubt, of which the first and the newest are given.
 
@@ -200,10 +207,7 @@ class TimeBelief:
         assert last is not None
         if event.time >= newest.time - SLACK_MS:
             # An event that jumps itself is no evidence for the one before it.
-            is_long = any(
-                after.time - before.time > (_elapsed_ms(before, after) + LONG_JUMP_MS) * self._speed
-                for before, after in ((last, first), (newest, event))
-            )
+            is_long = self.is_long_jump(last, first) or self.is_long_jump(newest, event)
             wants_snapshot = (is_long or self._is_live) and not self._was_late(last, first)
             return Verdict.DOUBTED if wants_snapshot else Verdict.BELIEVED
         return Verdict.REFUTES if event.time >= last.time - SLACK_MS else Verdict.REFUSED

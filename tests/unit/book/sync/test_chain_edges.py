@@ -163,6 +163,16 @@ def test_an_event_after_those_in_doubt_is_named_by_them() -> None:
     assert named(doubting(), update(1011, 1019, BOOK, time=NOW + 10)) is Input.CONTRADICTION
 
 
+@pytest.mark.parametrize(("again", "relation"), [(60_000, Input.CONTIGUOUS), (60_001, Input.TIME_DOUBTED)])
+def test_events_after_a_second_jump_confirm_none_before_it(again: int, relation: Input) -> None:
+    first, second = NOW + 10_000, NOW + 10_000 + again
+    chain = doubting(
+        update(1011, 1020, BOOK, time=first, received=NOW), update(1021, 1030, 1020, time=second, received=NOW)
+    )
+    assert named(chain, update(1031, 1040, 1030, time=second, received=NOW)) is relation
+    assert named(chain, update(1031, 1040, 1030, time=first, received=NOW)) is Input.CONTRADICTION
+
+
 def test_an_event_that_refutes_those_in_doubt_names_the_first() -> None:
     chain = doubting()
     assert named(chain, update(1021, 1030, 1020, time=NOW + 20)) is Input.CONTRADICTION

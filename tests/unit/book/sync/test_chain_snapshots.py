@@ -87,6 +87,30 @@ def test_a_snapshot_against_events_in_doubt(last: int, time: int, relation: Inpu
 
 
 @pytest.mark.parametrize(
+    ("again", "last", "relation"),
+    [
+        (60_000, 1030, Input.SNAPSHOT_WITNESS),
+        (60_000, 1040, Input.SNAPSHOT_WITNESS),
+        (60_001, 1030, Input.SNAPSHOT_REFUTES),
+        (60_001, 1040, Input.SNAPSHOT_REFUTES),
+    ],
+)
+def test_a_snapshot_after_a_second_jump_confirms_only_that(again: int, last: int, relation: Input) -> None:
+    """The first event of two may be of any time between the jumps: nothing confirms its own."""
+    chain = doubting(TWO[0], update(1021, 1030, 1020, time=WILD + again, received=NOW))
+    reply = snapshot(last, time=WILD + again, received=NOW)
+    assert chain.relation_of(reply, UpdateId(BOOK), Millis(NOW)) is relation
+    reason = f"a snapshot at {WILD + again} holds the event 1020"
+    assert said(chain) == ([(TroubleKind.TIME, reason)] if relation is Input.SNAPSHOT_REFUTES else [])
+
+
+def test_a_snapshot_before_a_second_jump_confirms_the_first() -> None:
+    chain = doubting(TWO[0], update(1021, 1030, 1020, time=WILD + 60_001, received=NOW))
+    reply = snapshot(1020, time=WILD, received=NOW)
+    assert chain.relation_of(reply, UpdateId(BOOK), Millis(NOW)) is Input.SNAPSHOT_WITNESS
+
+
+@pytest.mark.parametrize(
     ("time", "relation"), [(WILD - 1000, Input.SNAPSHOT_WITNESS), (WILD - 1001, Input.SNAPSHOT_TOO_OLD)]
 )
 def test_a_snapshot_that_holds_an_event_proves_no_later_time(time: int, relation: Input) -> None:

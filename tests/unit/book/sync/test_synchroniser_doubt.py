@@ -52,13 +52,22 @@ def test_a_snapshot_inside_the_first_doubtful_event_confirms_it(others: list[Dep
 
 def test_a_witness_confirms_exactly_the_doubtful_events_it_holds() -> None:
     sync, number = doubting(
-        update(31, 40, 30, time=3 * FAR, received=30),
+        update(31, 40, 30, time=FAR + 10, received=30),
         update(41, 50, 40, time=9 * FAR, received=40),
     )
-    outputs = sync.receive_snapshot(number, snapshot(40, time=3 * FAR, received=50))
+    outputs = sync.receive_snapshot(number, snapshot(40, time=FAR + 10, received=50))
     assert kinds(outputs) == ["Resumed", "Update", "Update", "Suspended", "SnapshotWanted"]
     assert [output.final_update_id for output in outputs if isinstance(output, Update)] == [30, 40]
     assert (sync.state, sync.buffered_count) == (State.RESUMING, 1)
+
+
+def test_an_event_between_two_jumps_is_lost_without_a_witness() -> None:
+    sync, number = doubting(update(31, 40, 30, time=3 * FAR, received=30))
+    outputs = sync.receive_snapshot(number, snapshot(40, time=3 * FAR, received=50))
+    assert records(outputs)[0] == lost()
+    assert kinds(outputs) == ["Gap", "Keyframe", "Update"]
+    assert [output.final_update_id for output in outputs if isinstance(output, Update)] == [40]
+    assert [trouble.reason for trouble in sync.troubles()] == ["a snapshot at 600000 holds the event 30"]
 
 
 def test_a_believed_event_that_crosses_the_book_keeps_later_ones() -> None:

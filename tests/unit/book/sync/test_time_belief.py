@@ -133,6 +133,21 @@ def test_two_events_alone_are_no_witnesses_of_a_long_jump() -> None:
     assert max(made.times) == 800
 
 
+@pytest.mark.parametrize("later", [0, 1, 5])
+@pytest.mark.parametrize("ahead", [8_000, 37_000, 20 * LONG_JUMP_MS])
+def test_a_pause_after_a_wild_time_is_no_witness_of_it(ahead: int, later: int) -> None:
+    """The replay leaves out 29 minutes right after the wild event, so that time never goes back behind it."""
+    made, quiet = begun(), 29 * LONG_JUMP_MS
+    assert made.feed(6, ahead=ahead) == ["Suspended", "SnapshotWanted"]
+    for index in range(7, 8 + later):
+        assert made.feed(index, quiet=quiet) == []
+    assert made.reply(7 + later, quiet=quiet)[:2] == ["Gap", "Keyframe"]
+    assert made.feed(8 + later, quiet=quiet) == ["Update"]
+    assert 600 + ahead not in made.times
+    assert made.times[:5] == [100, 200, 300, 400, 500]
+    assert [trouble.kind for trouble in made.sync.troubles()] == [TroubleKind.TIME]
+
+
 @pytest.mark.parametrize("ahead", [1_200, 3_000, 50_000])
 def test_two_events_alone_do_not_prove_a_jump_of_a_live_stream(ahead: int) -> None:
     made = begun()
