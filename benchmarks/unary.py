@@ -42,11 +42,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SECONDS, CONNECTIONS = 2.0, 32
 EVENTS = 6000
 LEAST_GRPC, AIM_REST = 0.85, 1.8
-GRPC, EMPTY, REST, EMPTY_REST, FASTAPI = TITLES = (
+# CPU of REST, of an empty handler behind the same Envoy.
+MOST_REST = 1.15
+GRPC, EMPTY, REST, EMPTY_REST, REST_ONE, EMPTY_ONE, FASTAPI = TITLES = (
     "gRPC",
     "gRPC, empty handler",
     "REST through Envoy",
     "REST, empty handler",
+    "REST, one worker",
+    "REST, one worker, empty",
     "FastAPI, uvicorn",
 )
 _PATH = f"/{SERVICE}/GetQuantity"
@@ -54,19 +58,23 @@ _START = 1_700_000_000
 
 
 @asynccontextmanager
-async def envoy(upstream: Endpoint) -> AsyncIterator[int]:
+async def envoy(upstream: Endpoint, workers: int = 2) -> AsyncIterator[int]:
     """Run Envoy in front of a server, which may start later, during a block; yields Envoy's port."""
     listen = Address("127.0.0.1", free_port())
-    async with gateway(GatewaySettings(listen, (upstream,))):
+    async with gateway(GatewaySettings(listen, (upstream,), workers=workers)):
         yield listen.port
 
 
-async def serve(port: int, rest: int) -> None:
-    """Print the ports once Envoy knows that the server is healthy; return when standard input ends."""
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{rest}") as http:
-        while (await http.get("/readyz")).status != 200:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-    print(json.dumps({"port": port, "rest": rest}), flush=True)
+async def serve(port: int, rest: int, one: int) -> None:
+    """Print the ports once both Envoys know that the server is healthy; return when standard input ends.
+
+    `rest` is the port of the usual Envoy, `one` of the one with one worker.
+    """
+    for behind in (rest, one):
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{behind}") as http:
+            while (await http.get("/readyz")).status != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    print(json.dumps({"port": port, "rest": rest, "one": one}), flush=True)
     await asyncio.to_thread(sys.stdin.read)
 
 
@@ -75,14 +83,14 @@ async def ours() -> None:
     gc.freeze()  # as `serve` does
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as folder:
         socket = UnixSocket(Path(folder) / "server.sock")
-        async with envoy(socket) as rest:
+        async with envoy(socket) as rest, envoy(socket, workers=1) as one:
             fed = Fed(Path(folder))
             for _ in range(EVENTS):
                 fed.event()
             direct, behind = (Server({"ETHUSDT": fed.market.queries}, default_symbol="ETHUSDT") for _ in range(2))
             await direct.start("127.0.0.1:0")
             await behind.start(str(socket))
-            await serve(direct.port, rest)
+            await serve(direct.port, rest, one)
             await behind.stop(0)
             await direct.stop(0)
 
@@ -109,8 +117,8 @@ async def empty() -> None:
         port, socket = server.add_insecure_port("127.0.0.1:0"), UnixSocket(Path(folder) / "server.sock")
         server.add_insecure_port(str(socket))
         await server.start()
-        async with envoy(socket) as rest:
-            await serve(port, rest)
+        async with envoy(socket) as rest, envoy(socket, workers=1) as one:
+            await serve(port, rest, one)
         await server.stop(0)
 
 
@@ -269,6 +277,8 @@ def measure(rounds: int) -> dict[str, list[Cost]]:
                 (EMPTY, two, "grpc", them["port"]),
                 (REST, one, "rest", us["rest"]),
                 (EMPTY_REST, two, "rest", them["rest"]),
+                (REST_ONE, one, "rest", us["one"]),
+                (EMPTY_ONE, two, "rest", them["one"]),
                 (FASTAPI, three, "rest", port),
             ):
                 found[title].append(asked(process, kind, where))
@@ -294,6 +304,10 @@ def report(found: dict[str, list[Cost]]) -> int:
     said = "yes" if is_fast else "NO"
     print(f"gRPC: {grpc_ratio:.2f} of the empty handler's requests/s, at least {LEAST_GRPC}: {said}")
     limits = Limits()
+    for title, floor in ((REST, EMPTY_REST), (REST_ONE, EMPTY_ONE)):
+        ratio = median(ours.cpu / theirs.cpu for ours, theirs in zip(found[title], found[floor], strict=True))
+        print(f"{title}: {ratio:.2f} times the CPU of an empty handler behind the same Envoy, at most {MOST_REST}")
+        limits.at_most(f"CPU of {title}, of an empty handler's,", ratio, MOST_REST)
     limits.at_least("requests a second, of the empty handler's,", grpc_ratio, LEAST_GRPC)
     return limits.exit_code()
 

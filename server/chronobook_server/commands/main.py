@@ -217,6 +217,8 @@ def _serve_settings(*, symbols: tuple[str, ...], **given: Any) -> settings.Serve
 @gateway_option("--jwt-audience", default=None, help="Audience that the token must name (aud).")
 @gateway_option("--rate-limit", type=click.IntRange(1, 10**6), default=100,
                 help="At the edge: requests a second of one address, twice as many at once.")  # fmt: skip
+@gateway_option("--workers", type=click.IntRange(1, 64), default=2,
+                help="Threads of Envoy. One costs less a request, but a large answer holds up all others.")  # fmt: skip
 @gateway_option("--upstream-ca", type=FILE, default=None, help="PEM file: ask the servers over TLS, of this CA.")
 @gateway_option("--upstream-name", default=None, help="The name in their certificates; else the first one's host.")
 @gateway_option("--upstream-certificate", type=FILE, default=None, help="PEM file of the certificate to show them.")

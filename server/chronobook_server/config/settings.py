@@ -65,7 +65,8 @@ class GatewaySettings:
     """Settings of `gateway`.
 
     `tls` is for callers. With `upstream_tls` the gateway calls servers over TLS, and their certificates bear
-    `upstream_name`. `rate_limit` is in requests a second of one address, with twice as many in a burst.
+    `upstream_name`. `rate_limit` is in requests a second of one address, with twice as many in a burst. `workers` is
+    the number of Envoy's threads.
     """
 
     listen: Address
@@ -75,6 +76,7 @@ class GatewaySettings:
     upstream_tls: Tls | None = None
     upstream_name: str = ""
     rate_limit: int = 100
+    workers: int = 2
     metrics: Address | None = None
 
     @property

@@ -101,7 +101,7 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         path.write_text(envoy_config(settings, admin=admin), encoding="utf-8")
         process = await asyncio.create_subprocess_exec(
             envoy_path(),
-            *("-c", str(path), "--disable-hot-restart", "--concurrency", "2"),
+            *("-c", str(path), "--disable-hot-restart", "--concurrency", str(settings.workers)),
             *("--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate"),
             *("--log-level", "error"),
             stdin=asyncio.subprocess.DEVNULL,

@@ -149,6 +149,22 @@ async def test_a_port_in_use_is_one_line_and_exit_code_1(tmp_path: Path) -> None
                     assert str(port) in line
 
 
+def envoy_workers(gateway: int) -> int:
+    """Return the number of worker threads of the Envoy that a gateway runs."""
+    tasks = Path(f"/proc/{gateway}/task").iterdir()
+    (envoy,) = [child for task in tasks for child in (task / "children").read_text().split()]
+    # A thread that a worker starts has the worker's name at first.
+    names = {(task / "comm").read_text() for task in Path(f"/proc/{envoy}/task").iterdir()}
+    return sum(name.startswith("wrk:worker_") for name in names)
+
+
+@pytest.mark.parametrize(("options", "workers"), [((), 2), (("--workers", "1"), 1), (("--workers", "3"), 3)])
+async def test_envoy_has_as_many_threads_as_workers(options: tuple[str, ...], workers: int, tmp_path: Path) -> None:
+    async with process("gateway", "--listen", f"127.0.0.1:{free_port()}", *options, cwd=tmp_path) as running:
+        await first_line(running)
+        assert envoy_workers(running.pid) == workers
+
+
 async def test_an_unreachable_exchange_is_one_line_and_no_exit(tmp_path: Path) -> None:
     port, nobody = free_port(), free_port()
     async with simulated(Simulator(seed=1, port=nobody)) as gone:
