@@ -55,8 +55,8 @@ def opened(folder: Path) -> SymbolHistory:
     return SymbolHistory(depth_of("ETHUSDT"), DiskFiles(folder), InlineSealer(), retention_ms=RETENTION_MS)
 
 
-def write(folder: Path) -> SymbolHistory:
-    """Write the stream through the path of a server; return the history, whose newest segment is in memory."""
+def write(folder: Path) -> SymbolPipeline:
+    """Write the stream through the path of a server; return its pipeline. The newest segment is in memory."""
     history = opened(folder)
     day = a_day(HOURS)
     market = SymbolPipeline(day.symbol, history, monotonic=time.monotonic)
@@ -69,7 +69,7 @@ def write(folder: Path) -> SymbolHistory:
             decoded = decode_frame(frame, Nanos(time.time_ns()))
             assert decoded is not None
             market.update(decoded[1])
-    return history
+    return market
 
 
 @dataclass
@@ -219,8 +219,7 @@ def main() -> int:
     print(f"{source}, {HOURS * 60:.0f} minutes", flush=True)
     with tempfile.TemporaryDirectory(prefix="chronobook-bench-") as scratch:
         folder = Path(scratch)
-        history = write(folder)
-        return measure(folder, history)
+        return measure(folder, write(folder).queries.history)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ Json = dict[str, Any]
 _FIELD = FieldDescriptorProto
 _NUMBERS: dict[int, Json] = {
     _FIELD.TYPE_DOUBLE: {"type": "number", "format": "double"},
+    _FIELD.TYPE_BYTES: {"type": "string", "format": "byte"},
     _FIELD.TYPE_UINT32: {"type": "integer", "format": "int64", "minimum": 0, "maximum": 2**32 - 1},
     _FIELD.TYPE_INT32: {"type": "integer", "format": "int32"},
     _FIELD.TYPE_BOOL: {"type": "boolean"},

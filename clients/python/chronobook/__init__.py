@@ -5,7 +5,7 @@ from chronobook._extras import ExtraMissing
 from chronobook._tls import Tls
 from chronobook.async_client import AsyncClient
 from chronobook.client import Client
-from chronobook.columns import BestPrices, BookMessage, LevelChanges, Outcome, Quantities, Stretch
+from chronobook.columns import BestPrices, BookMessage, EventColumns, LevelChanges, Outcome, Quantities, Stretch
 from chronobook.errors import (
     ChronobookError,
     ConnectionFailed,
@@ -49,6 +49,7 @@ __all__ = [
     "Client",
     "ConnectionFailed",
     "ContractChange",
+    "EventColumns",
     "Exported",
     "ExtraMissing",
     "FieldViolation",

@@ -1,5 +1,6 @@
 """Arguments to requests, responses to results: pure, shared by the asynchronous and the blocking client."""
 
+import sys
 from array import array
 from collections.abc import Collection, Iterable
 from datetime import datetime
@@ -9,7 +10,7 @@ from itertools import repeat
 from typing import Any, TypeAlias, TypeVar
 
 from chronobook import results
-from chronobook.columns import BookMessage, Floats, Integers, Outcome, Stretch
+from chronobook.columns import BookMessage, EventColumns, Floats, Integers, Outcome, Stretch
 from chronobook.v1 import order_book_service_pb2 as pb
 
 Price: TypeAlias = float | Decimal
@@ -326,18 +327,46 @@ def watch_level_request(
 
 
 def watch_order_book_request(
-    symbol: str, *, limit: int | None, start: Instant | None, end: Instant | None
+    symbol: str, *, limit: int | None, start: Instant | None, end: Instant | None, batches: bool
 ) -> pb.WatchOrderBookRequest:
     """Write a WatchOrderBook request. Raises ValueError for a naive datetime, and for a limit beyond uint32."""
     return pb.WatchOrderBookRequest(
-        symbol=symbol, limit=limit, start_timestamp=seconds(start), end_timestamp=seconds(end)
+        symbol=symbol, limit=limit, start_timestamp=seconds(start), end_timestamp=seconds(end), batches=batches
     )
+
+
+def _packed(code: str, data: bytes) -> Integers:
+    """Return a packed column of the contract, which is little-endian."""
+    column: Integers = array(code, data)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column
+
+
+def _event_columns(message: pb.EventColumns) -> EventColumns:
+    """Read the events of a BATCH. Raises ValueError if its columns do not fit each other."""
+    columns = EventColumns(
+        times=_packed("q", message.times),
+        update_ids=_packed("q", message.update_ids),
+        counts=_packed("I", message.counts),
+        prices=_packed("q", message.prices),
+        quantities=_packed("q", message.quantities),
+        price_scale=message.price_scale,
+        quantity_scale=message.quantity_scale,
+    )
+    events, changes = len(columns.times), len(columns.prices)
+    if not (events == len(columns.update_ids) == len(columns.counts) and changes == len(columns.quantities)):
+        raise ValueError("a BATCH whose columns have different lengths")
+    if sum(columns.counts) != changes:
+        raise ValueError("a BATCH whose counts are not those of its changes")
+    return columns
 
 
 def book_message(message: pb.WatchOrderBookResponse) -> BookMessage:
     """Read a message of WatchOrderBook."""
     cause = present(message, "cause")
     known_range = present(message, "known_range")
+    events = present(message, "events")
     return BookMessage(
         kind=_named(results.Kind, pb.WatchLevelResponse.Kind, message.kind),
         symbol=message.symbol,
@@ -353,4 +382,5 @@ def book_message(message: pb.WatchOrderBookResponse) -> BookMessage:
         gap_end=present(message, "gap_end"),
         cause=None if cause is None else _named(results.Cause, pb.Cause, cause),
         complete_to=present(message, "complete_to"),
+        events=None if events is None else _event_columns(events),
     )

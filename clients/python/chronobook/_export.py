@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from chronobook._extras import extra
-from chronobook.columns import BookMessage
+from chronobook.columns import BookMessage, EventColumns
 from chronobook.results import Cause, Kind, Side
 
 if TYPE_CHECKING:
@@ -62,11 +62,17 @@ class Exported:
 
 
 class _Rows:
-    """Rows as columns, and the known ranges beside them."""
+    """Rows as columns, and the known ranges beside them.
+
+    `events` is the number of messages and events with rows so far; `first` and `last` are the times of such.
+    """
 
     def __init__(self) -> None:
         self.columns: dict[str, array[Any]] = {name: array(code) for name, code in _TYPES.items()}
         self.ranges: list[tuple[float, float | None, float | None]] = []
+        self.events = 0
+        self.first: float | None = None
+        self.last: float | None = None
 
     def __len__(self) -> int:
         return len(self.columns["price"])
@@ -74,6 +80,9 @@ class _Rows:
     def take(self, message: BookMessage) -> int:
         """Add a message; return the number of its rows."""
         before = len(self)
+        if message.events is not None:
+            self._take_events(message.events)
+            return len(self) - before
         for prices, quantities, side in (
             (message.bid_prices, message.bid_quantities, 1),
             (message.ask_prices, message.ask_quantities, 2),
@@ -85,7 +94,34 @@ class _Rows:
             self._extend(message, nothing, nothing, 0)
         if message.known_range is not None:
             self.ranges.append((message.timestamp, message.known_range.lowest, message.known_range.highest))
-        return len(self) - before
+        made = len(self) - before
+        if made:
+            self._note(1, message.timestamp, message.timestamp)
+        return made
+
+    def _note(self, events: int, first: float, last: float) -> None:
+        self.events += events
+        self.first, self.last = first if self.first is None else self.first, last
+
+    def _take_events(self, events: EventColumns) -> None:
+        np = extra("numpy", "numpy")
+        made = events.to_numpy()
+        sides = np.where(made["sides"] < 0, SIDES.index(Side.ASK), made["sides"])  # BID has the code 1, as in `sides`
+        fixed = {"kind": KINDS.index(Kind.CHANGE), "cause": 0}
+        varying = {
+            "timestamp": made["timestamps"],
+            "update_id": made["update_ids"],
+            "side": sides.astype(np.int8),
+            "price": made["prices"],
+            "quantity": made["quantities"],
+        }
+        for name, values in varying.items():
+            self.columns[name].frombytes(values.tobytes())
+        for name, code in fixed.items():
+            self.columns[name].frombytes(bytes([code]) * len(events.prices))
+        changing = np.flatnonzero(np.asarray(events.counts))
+        if len(changing):
+            self._note(len(changing), events.times[changing[0]] / 1000, events.times[changing[-1]] / 1000)
 
     def _extend(self, message: BookMessage, prices: "array[float]", quantities: "array[float]", side: int) -> None:
         count = len(prices)
@@ -201,16 +237,14 @@ def export(messages: Iterable[BookMessage], file: str | Path) -> Exported:
     interval. Raises ExtraMissing without pyarrow or numpy, OSError if the file cannot be written, ConnectionError if
     the stream ends before its interval, ValueError for another suffix, and the errors of the stream.
 
-    >>> messages = client.watch_order_book(start=1703123250, end=1703123400)
+    >>> messages = client.watch_order_book(start=1703123250, end=1703123400, batches=True)
     >>> export(messages, "ETHUSDT.parquet").rows
     4
     """
     path = Path(file)
     if path.suffix not in EXPORTS:
         raise ValueError(f"{path.name} ends in neither of {' and '.join(EXPORTS)}")
-    rows, total, events, gaps = _Rows(), 0, 0, 0
-    first: float | None = None
-    last: float | None = None
+    rows, total, gaps = _Rows(), 0, 0
     complete_to: float | None = None
     # A temporary folder, so that a failure leaves no file behind.
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
@@ -220,16 +254,12 @@ def export(messages: Iterable[BookMessage], file: str | Path) -> Exported:
                 if message.kind is Kind.END and message.cause is not Cause.INTERVAL_OVER:
                     raise ConnectionError(f"the stream ended before its interval did: {message.cause}")
                 complete_to = message.complete_to if message.kind is Kind.END else complete_to
-                made = rows.take(message)
-                total += made
-                events += bool(made)
+                total += rows.take(message)
                 gaps += message.kind is Kind.GAP
-                if made:
-                    first, last = message.timestamp if first is None else first, message.timestamp
                 if len(rows) >= _ROWS:
                     written.write(rows.cut())
             written.write(rows.cut())
             written.finish(rows.ranges, complete_to)
         size = part.stat().st_size
         part.replace(path)
-    return Exported(str(path), total, events, gaps, first, last, size, complete_to)
+    return Exported(str(path), total, rows.events, gaps, rows.first, rows.last, size, complete_to)

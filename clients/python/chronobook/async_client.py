@@ -243,13 +243,17 @@ class AsyncClient:
         end: Instant | None = None,
         symbol: str | None = None,
         resume: float = DEFAULT_RESUME,
+        batches: bool = False,
     ) -> AsyncGenerator[BookMessage, None]:
         """Yield the book, or the `limit` best levels of each side, then its changes, as `watch_level` does.
 
         A LocalOrderBook that applies the messages is the book after each event. With a `limit`, a resumed stream begins
-        with a STATE again.
+        with a STATE again. With `batches`, events of the history come many in a message, which is the fast way to read
+        a long interval; not with a `limit`.
         """
-        request = convert.watch_order_book_request(symbol or self._symbol, limit=limit, start=start, end=end)
+        request = convert.watch_order_book_request(
+            symbol or self._symbol, limit=limit, start=start, end=end, batches=batches
+        )
         return self._watch(ResumeState(request, resume), self._stub.WatchOrderBook, convert.book_message)
 
     async def _watch(

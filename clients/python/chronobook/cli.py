@@ -269,7 +269,7 @@ def _export(client: Client, given: argparse.Namespace) -> Exported:
     # Another event may still come in the newest millisecond; before it, the history is complete at once.
     newest = history.newest_timestamp and history.newest_timestamp - 0.001
     end = newest if given.end is None else given.end
-    return export(client.watch_order_book(start=start, end=end, symbol=given.symbol), given.file)
+    return export(client.watch_order_book(start=start, end=end, symbol=given.symbol, batches=True), given.file)
 
 
 def _run(client: Client, given: argparse.Namespace, *, as_json: bool) -> None:

@@ -271,11 +271,13 @@ class Client:
         end: Instant | None = None,
         symbol: str | None = None,
         resume: float = DEFAULT_RESUME,
+        batches: bool = False,
     ) -> Generator[BookMessage, None, None]:
         """Yield the book, or the `limit` best levels of each side, then its changes, as `watch_level` does.
 
         A LocalOrderBook that applies the messages is the book after each event. With a `limit`, a resumed stream begins
-        with a STATE again.
+        with a STATE again. With `batches`, events of the history come many in a message, which is the fast way to read
+        a long interval; not with a `limit`.
 
         >>> book = LocalOrderBook()
         >>> for message in client.watch_order_book(start=1703123250, end=1703123400):
@@ -283,7 +285,9 @@ class Client:
         >>> book.best_bid, book.best_ask, book.quantity(2681.61)
         (PriceLevel(price=2681.62, quantity=5.25), PriceLevel(price=2681.63, quantity=7.0), 12.5)
         """
-        request = convert.watch_order_book_request(symbol or self._symbol, limit=limit, start=start, end=end)
+        request = convert.watch_order_book_request(
+            symbol or self._symbol, limit=limit, start=start, end=end, batches=batches
+        )
         return self._watch(ResumeState(request, resume), self._stub.WatchOrderBook, convert.book_message)
 
     def _watch(

@@ -161,6 +161,42 @@ class Quantities(Columns):
 
 
 @dataclass(frozen=True, slots=True)
+class EventColumns(Columns):
+    """Many events of a book as exact integers, in order of time; the changes of all events follow each other.
+
+    times           `T` of the events in Unix milliseconds
+    update_ids      their final update ids
+    counts          numbers of the levels that each changed
+    prices          prices of the changes, multiplied by 10**price_scale
+    quantities      quantities that rest there now, multiplied by 10**quantity_scale: above 0 for a bid, below 0 for an
+                    ask; 0 if the price is empty on both sides
+    """
+
+    times: Integers
+    update_ids: Integers
+    counts: Integers
+    prices: Integers
+    quantities: Integers
+    price_scale: int
+    quantity_scale: int
+
+    def to_numpy(self) -> "dict[str, npt.NDArray[Any]]":
+        """Return a row for each change: timestamps, update_ids, prices, quantities and sides in the usual units.
+
+        Raises ExtraMissing without numpy.
+        """
+        np = extra("numpy", "numpy")
+        counts, signed = np.asarray(self.counts), np.asarray(self.quantities)
+        return {
+            "timestamps": np.repeat(np.asarray(self.times) / 1000, counts),
+            "update_ids": np.repeat(np.asarray(self.update_ids), counts),
+            "prices": np.asarray(self.prices) / 10**self.price_scale,
+            "quantities": np.abs(signed) / 10**self.quantity_scale,
+            "sides": np.sign(signed).astype(np.int8),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class BookMessage:
     """One message of a watched book; fields without a meaning for its kind are empty or None. See `LocalOrderBook`.
 
@@ -174,6 +210,7 @@ class BookMessage:
     gap_end         the first instant known after the gap, in RESYNCED
     cause           in GAP, RESYNCED and END
     complete_to     the last final instant delivered, in STATE, HEARTBEAT and END; None before the first event
+    events          many events in one message, in BATCH; `timestamp` and `update_id` are those of the last one
     """
 
     kind: Kind
@@ -190,3 +227,4 @@ class BookMessage:
     gap_end: float | None
     cause: Cause | None
     complete_to: float | None = None
+    events: EventColumns | None = None

@@ -1,6 +1,6 @@
 """Local order book, kept from the messages of `watch_order_book`."""
 
-from chronobook.columns import BookMessage
+from chronobook.columns import BookMessage, EventColumns
 from chronobook.results import Kind, KnownRange, PriceLevel, Side
 
 
@@ -27,7 +27,7 @@ class LocalOrderBook:
         self._emptied: set[float] = set()  # prices outside the known range that are known to be empty
 
     def apply(self, message: BookMessage) -> None:
-        """Apply the next message. Raises ValueError for a CHANGE before the first STATE."""
+        """Apply the next message. Raises ValueError for a CHANGE or BATCH before the first STATE."""
         if message.kind is Kind.GAP:
             self.is_current = False
         elif message.kind is Kind.STATE:
@@ -37,11 +37,27 @@ class LocalOrderBook:
             self._emptied.clear()
             self.is_current = True
             self._note(message)
-        elif message.kind is Kind.CHANGE:
+        elif message.kind in (Kind.CHANGE, Kind.BATCH):
             if not self.is_current:
-                raise ValueError("a CHANGE without a STATE before it")
+                raise ValueError(f"a {message.kind} without a STATE before it")
+            if message.events is not None:
+                self._apply_events(message.events)
             self._change(message)
             self._note(message)
+
+    def _apply_events(self, events: EventColumns) -> None:
+        price_unit, quantity_unit = 10**events.price_scale, 10**events.quantity_scale
+        for steps, signed in zip(events.prices, events.quantities, strict=True):
+            price = steps / price_unit
+            if signed:
+                side, other = (self.bids, self.asks) if signed > 0 else (self.asks, self.bids)
+                side[price] = abs(signed) / quantity_unit
+                other.pop(price, None)
+                self._emptied.discard(price)
+            else:
+                self.bids.pop(price, None)
+                self.asks.pop(price, None)
+                self._emptied.add(price)
 
     def _change(self, message: BookMessage) -> None:
         for price in message.removed_prices:

@@ -61,6 +61,7 @@ class Kind(StrEnum):
     UNKNOWN = "UNKNOWN"  # the level's quantity is not known
     RESYNCED = "RESYNCED"  # the book is in sync again; STATE or UNKNOWN follows
     END = "END"  # the last message
+    BATCH = "BATCH"  # many events of the history, only if they were asked for
     UNRECOGNIZED = "UNRECOGNIZED"
 
 

@@ -154,7 +154,11 @@ class OrderBookHandlers:
         def watch(queries: SymbolQueries) -> BookSubscription:
             span = streams.span(queries, request)
             depth = request.limit if request.HasField("limit") else None
-            return queries.broker.watch_book(span.position, depth=depth, is_resumed=span.is_resumed, end=span.end)
+            if depth is not None and request.batches:
+                raise InvalidField(("batches", "must not be given with limit"))
+            return queries.broker.watch_book(
+                span.position, depth=depth, is_resumed=span.is_resumed, end=span.end, in_batches=request.batches
+            )
 
         checks = (("limit", convert.a_limit), *streams.CHECKS)
         return self._follow(request, checks, watch, streams.book_message)

@@ -9,10 +9,11 @@ from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.api import convert
 from chronobook_server.domain.coverage import GapInterval
 from chronobook_server.domain.errors import InvalidField, NotSynced
-from chronobook_server.domain.instrument import MAX_EXACT
+from chronobook_server.domain.instrument import MAX_EXACT, Instrument
 from chronobook_server.domain.packed_columns import Steps
 from chronobook_server.domain.values import Millis, UpdateId
 from chronobook_server.history.query.replay import Position
+from chronobook_server.history.segment.rows import EventRows
 from chronobook_server.streaming.messages import BookMessage, LevelMessage, MessageKind
 from chronobook_server.symbols.queries import SymbolQueries
 
@@ -99,7 +100,10 @@ def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse
         cause=None if message.cause is None else convert.CAUSES[message.cause],
         complete_to=convert.seconds(message.complete_to),
     )
-    instrument, view = message.instrument, message.view
+    instrument, view, rows = message.instrument, message.view, message.rows
+    if rows is not None:
+        response.events.CopyFrom(_event_columns(rows, instrument))
+        return response
     if view is not None:
         bids, asks = view.bids(message.depth), view.asks(message.depth)
         response.known_range.CopyFrom(convert.known_range(view))
@@ -115,6 +119,19 @@ def book_message(symbol: str, message: BookMessage) -> pb.WatchOrderBookResponse
     if message.gap is not None:
         _set_gap(response, message.gap)
     return response
+
+
+def _event_columns(rows: EventRows, instrument: Instrument) -> pb.EventColumns:
+    """Return events as packed columns, little-endian."""
+    return pb.EventColumns(
+        times=rows.times.astype("<i8").tobytes(),
+        update_ids=rows.update_ids.astype("<i8").tobytes(),
+        counts=np.diff(rows.ends).astype("<u4").tobytes(),
+        prices=rows.prices.astype("<i8").tobytes(),
+        quantities=rows.quantities.astype("<i8").tobytes(),
+        price_scale=instrument.price_scale,
+        quantity_scale=instrument.quantity_scale,
+    )
 
 
 def _changes(message: BookMessage) -> tuple[Steps, Steps]:

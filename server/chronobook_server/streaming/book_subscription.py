@@ -4,6 +4,8 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+import numpy as np
+
 from chronobook_server.book.sorted_view import BookView
 from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import KnownRange
@@ -13,6 +15,9 @@ from chronobook_server.history.query.replay import BookSteps, GapStep, Position,
 from chronobook_server.history.segment.rows import EventRows
 from chronobook_server.streaming.messages import BookMessage
 from chronobook_server.streaming.subscription import Group, Source, Subscription
+
+# Changes of a BATCH at most, unless one event has more: 64 kB. A choice: a larger one is hardly cheaper.
+BATCH_ROWS = 4096
 
 
 class OrderedLevels:
@@ -78,7 +83,10 @@ class BookGroup(Group, Protocol):
 
 
 class BookSubscription(Subscription[BookMessage]):
-    """Subscription to a book: its state, then its changes; `depth` levels of each side, or all."""
+    """Subscription to a book: its state, then its changes; `depth` levels of each side, or all.
+
+    `in_batches`: events of the history come many in a message. Not with a `depth`, whose changes depend on each event.
+    """
 
     _groups: BookGroup
 
@@ -91,10 +99,12 @@ class BookSubscription(Subscription[BookMessage]):
         depth: int | None = None,
         is_resumed: bool = False,
         end: Millis | None = None,
+        in_batches: bool = False,
     ) -> None:
         # A stream of best levels cannot resume from a position alone, so it starts with a STATE.
         super().__init__(source, groups, position, is_resumed=is_resumed and depth is None, end=end)
         self.depth = depth
+        self._in_batches = in_batches and depth is None
         self._known_range: KnownRange | None = (
             known_range_after(source.history, position) if is_resumed and position else None
         )
@@ -123,8 +133,20 @@ class BookSubscription(Subscription[BookMessage]):
             elif isinstance(step, BookView):
                 self._top = Top(step.levels(), self.depth)
                 yield self._source.messages.book_state(step, self.depth, self._read_to)
+            elif self._in_batches and step.prices.dtype == step.quantities.dtype == np.int64:
+                yield from self._batches(step)
             else:
                 yield from self._changes(step)
+
+    def _batches(self, rows: EventRows) -> Iterator[BookMessage]:
+        first, last = 0, len(rows.times)
+        while first < last:
+            # At least one event, also one with more changes.
+            end = int(np.searchsorted(rows.ends, rows.ends[first] + BATCH_ROWS, side="right")) - 1
+            end = min(max(end, first + 1), first + BATCH_ROWS, last)
+            yield self._source.messages.book_batch(rows.between(first, end))
+            self.position = Position(Millis(int(rows.times[end - 1])), UpdateId(int(rows.update_ids[end - 1])))
+            first = end
 
     def _changes(self, rows: EventRows) -> Iterator[BookMessage]:
         ends = rows.ends.tolist()

@@ -118,10 +118,16 @@ class Broker:
         depth: int | None = None,
         is_resumed: bool = False,
         end: Millis | None = None,
+        in_batches: bool = False,
     ) -> BookSubscription:
-        """Return a stream about the book; one of the best levels begins with the state, also if it is resumed."""
+        """Return a stream about the book; one of the best levels begins with the state, also if it is resumed.
+
+        `in_batches`: its events of the history come many in a message.
+        """
         is_resumed = position is not None and is_certain_after(self.history, position) and is_resumed
-        subscription = BookSubscription(self, self.books, position, depth=depth, is_resumed=is_resumed, end=end)
+        subscription = BookSubscription(
+            self, self.books, position, depth=depth, is_resumed=is_resumed, end=end, in_batches=in_batches
+        )
         self._add(subscription)
         return subscription
 

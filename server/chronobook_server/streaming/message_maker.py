@@ -7,6 +7,7 @@ from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.values import Millis, Price, SignedQuantity, UpdateId
 from chronobook_server.history.query.history import SymbolHistory
+from chronobook_server.history.segment.rows import EventRows
 from chronobook_server.streaming.messages import BookMessage, LevelMessage, MessageKind
 
 
@@ -83,6 +84,16 @@ class MessageMaker:
             view=view,
             depth=depth,
             complete_to=self.final_to(view.transaction_time, complete_to),
+        )
+
+    def book_batch(self, rows: EventRows) -> BookMessage:
+        """Return the message with the changes of many events of the history."""
+        return BookMessage(
+            kind=MessageKind.BATCH,
+            instrument=self.instrument,
+            time=Millis(int(rows.times[-1])),
+            update_id=UpdateId(int(rows.update_ids[-1])),
+            rows=rows,
         )
 
     def book_change(self, changes: Mapping[int, int], time: Millis, update_id: UpdateId) -> BookMessage:

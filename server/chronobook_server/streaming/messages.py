@@ -9,6 +9,7 @@ from chronobook_server.domain.coverage import Cause, GapInterval
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.values import Millis, Price, SignedQuantity, UpdateId
+from chronobook_server.history.segment.rows import EventRows
 
 
 class MessageKind(StrEnum):
@@ -21,6 +22,7 @@ class MessageKind(StrEnum):
     UNKNOWN = "UNKNOWN"
     RESYNCED = "RESYNCED"
     END = "END"
+    BATCH = "BATCH"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,9 +51,13 @@ class LevelMessage(Message):
 
 @dataclass(slots=True, kw_only=True)
 class BookMessage(Message):
-    """One message about the book: in STATE the `depth` best levels of each side, in CHANGE the changed ones."""
+    """One message about the book.
+
+    STATE has the `depth` best levels of each side, CHANGE the changed ones, BATCH the changes of many events.
+    """
 
     changes: Mapping[int, int] | None = None
     columns: LevelColumns | None = None  # the same changes, if they are packed already
+    rows: EventRows | None = None
     view: BookView | None = None
     depth: int | None = None

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
+from chronobook import LocalOrderBook, _convert
 from chronobook.v1 import order_book_service_pb2 as pb
 from testkit.generators.depth_events import snapshot, update
 from testkit.harness.asking import wanted_by
@@ -212,6 +213,52 @@ async def test_a_book_comes_whole_then_by_changes_and_can_be_replayed() -> None:
         assert told[-1].cause == pb.INTERVAL_OVER
 
 
+async def test_a_replay_in_batches_is_the_same_as_one_by_one() -> None:
+    fed = HandFed()
+    fed.sync()
+    for number in range(60):
+        fed.change(time=10_500 + number, bids=[("99.50", f"{number % 7}.25"), ("98.00", f"{number % 3}.00")])
+    fed.market.closed()
+    fed.sync(time=20_000)
+    fed.change(time=20_500, bids=[("99.00", "0.00")], asks=[("101.00", "2.00")])
+    fed.change(time=20_600)
+    async with served(fed) as running:
+        kept, found = [LocalOrderBook(), LocalOrderBook()], []
+        for book, batches in zip(kept, (False, True), strict=True):
+            request = pb.WatchOrderBookRequest(start_timestamp=10, end_timestamp=20.5, batches=batches)
+            told = await take(running.stub.WatchOrderBook(request), 100)
+            for message in told:
+                book.apply(_convert.book_message(message))
+            found.append(told)
+        single, batched = found
+        assert [Kind.Name(each.kind) for each in batched] == [
+            "STATE", "BATCH", "GAP", "RESYNCED", "STATE", "BATCH", "END",
+        ]  # fmt: skip
+        assert sum(each.kind == Kind.CHANGE for each in single) == 61
+        events = batched[1].events
+        assert (events.price_scale, events.quantity_scale, len(events.times)) == (2, 2, 60 * 8)
+        assert (batched[1].timestamp, batched[1].update_id) == (single[60].timestamp, single[60].update_id)
+        assert (kept[0].bids, kept[0].asks, kept[0].timestamp) == (kept[1].bids, kept[1].asks, kept[1].timestamp)
+        assert kept[0].quantity(99.0) == kept[1].quantity(99.0) == 0.0
+        assert (single[-1].complete_to, single[-1].timestamp) == (batched[-1].complete_to, batched[-1].timestamp)
+
+
+async def test_a_stream_in_batches_resumes_and_goes_live() -> None:
+    fed = HandFed()
+    fed.sync()
+    fed.change(time=10_500, bids=[("99.50", "1.00")])
+    fed.change(time=10_600, bids=[("99.50", "2.00")])
+    async with served(fed) as running:
+        request = pb.WatchOrderBookRequest(start_timestamp=10.5, start_update_id=1020, batches=True)
+        stream = running.stub.WatchOrderBook(request)
+        (batch,) = await take(stream, 1)
+        assert (batch.kind, batch.timestamp, batch.update_id) == (Kind.BATCH, 10.6, 1030)
+        fed.change(time=10_700, bids=[("99.50", "3.00")])
+        (change,) = await take(stream, 1)
+        assert (change.kind, change.update_id, list(change.bid_quantities)) == (Kind.CHANGE, 1040, [3.0])
+        stream.cancel()
+
+
 async def test_what_a_stream_cannot_begin_with_is_refused() -> None:
     fed = HandFed()
     fed.sync()
@@ -235,6 +282,7 @@ async def test_what_a_stream_cannot_begin_with_is_refused() -> None:
             found = await level(**fields)
             assert (found.reason, found.fields) == ("INVALID_FIELD", (field,)), fields
         assert (await book(limit=0)).fields == ("limit",)
+        assert (await book(limit=1, batches=True)).fields == ("batches",)
         assert (await level(start_timestamp=12)).reason == "IN_THE_FUTURE"
         assert (await level(start_timestamp=5)).reason == "BEFORE_HISTORY"
         assert (await book(start_timestamp=5)).reason == "BEFORE_HISTORY"

@@ -1,6 +1,7 @@
 """Streams that break and resume: the next request, and the messages for the reader."""
 
 import asyncio
+from array import array
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from chronobook import (
     LocalOrderBook,
     NotSynced,
     Side,
+    _convert,
 )
 from chronobook._call import OPTIONS
 from chronobook._streams import ResumeState
@@ -198,14 +200,42 @@ def test_a_book_is_kept_from_a_blocking_stream(fake: Fake) -> None:
 
 
 def _change() -> Any:
-    from chronobook import _convert
-
     return _convert.book_message(pb.WatchOrderBookResponse(kind=KIND.CHANGE))
 
 
-def test_of_the_best_levels_only_what_lies_between_them_is_known() -> None:
-    from chronobook import _convert
+BATCH = {
+    "times": array("q", (1000, 2000)).tobytes(),
+    "update_ids": array("q", (10, 20)).tobytes(),
+    "counts": array("I", (2, 1)).tobytes(),
+    "prices": array("q", (90, 100, 90)).tobytes(),
+    "quantities": array("q", (150, -300, 0)).tobytes(),
+}
 
+
+def test_a_batch_is_read_as_columns_and_as_rows() -> None:
+    events = _convert.book_message(
+        pb.WatchOrderBookResponse(kind=KIND.BATCH, events=pb.EventColumns(price_scale=1, quantity_scale=2, **BATCH))
+    ).events
+    assert events is not None
+    assert (events.times.tolist(), events.counts.tolist(), events.price_scale) == ([1000, 2000], [2, 1], 1)
+    assert {name: column.tolist() for name, column in events.to_numpy().items()} == {
+        "timestamps": [1.0, 1.0, 2.0],
+        "update_ids": [10, 10, 20],
+        "prices": [9.0, 10.0, 9.0],
+        "quantities": [1.5, 3.0, 0.0],
+        "sides": [1, -1, 0],
+    }
+
+
+@pytest.mark.parametrize("wrong", ["times", "update_ids", "counts", "prices", "quantities"])
+def test_a_batch_whose_columns_do_not_fit_is_an_error(wrong: str) -> None:
+    cut = BATCH | {wrong: BATCH[wrong][: len(BATCH[wrong]) // 2]}
+    message = pb.WatchOrderBookResponse(kind=KIND.BATCH, events=pb.EventColumns(**cut))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"BATCH|multiple"):
+        _convert.book_message(message)
+
+
+def test_of_the_best_levels_only_what_lies_between_them_is_known() -> None:
     kept = LocalOrderBook(limit=2)
     state = pb.WatchOrderBookResponse(
         kind=KIND.STATE, bid_prices=[9, 7], bid_quantities=[1, 2], ask_prices=[10], ask_quantities=[3],

@@ -2,6 +2,7 @@ import json
 import sys
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 
-from chronobook import BookMessage, Cause, ExtraMissing, Kind, KnownRange, _export, export
+from chronobook import BookMessage, Cause, EventColumns, ExtraMissing, Kind, KnownRange, _export, export
 
 Levels = dict[float, float]
 
@@ -54,6 +55,24 @@ MESSAGES = (
     message(Kind.STATE, 12.0, 2**40 + 9, asks={101.0: 0.25}, known=KnownRange(None, 200.0)),
     message(Kind.END, 13.0, cause=Cause.INTERVAL_OVER),
 )
+# The same, with the change as one of three events in a BATCH.
+CHANGE = replace(MESSAGES[1], bid_prices=array("d"), bid_quantities=array("d"), removed_prices=array("d"))
+BATCH = replace(
+    CHANGE,
+    kind=Kind.BATCH,
+    timestamp=1.2,
+    update_id=2**40 + 6,
+    events=EventColumns(
+        times=array("q", (1050, 1100, 1200)),
+        update_ids=array("q", (2**40 + 4, 2**40 + 5, 2**40 + 6)),
+        counts=array("I", (0, 3, 0)),
+        prices=array("q", (9850, 10100, 9000)),
+        quantities=array("q", (2000, 0, 0)),
+        price_scale=2,
+        quantity_scale=3,
+    ),
+)
+IN_BATCHES = (MESSAGES[0], BATCH, *MESSAGES[2:])
 # kind, side, price, quantity
 ROWS = [
     ("STATE", "BID", 99.0, 1.5),
@@ -74,10 +93,13 @@ def none_for_nan(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
+@pytest.mark.parametrize("messages", [MESSAGES, IN_BATCHES], ids=["single", "batches"])
 @pytest.mark.parametrize("rows_at_once", [1, 4, 500_000])
-def test_a_parquet_file_says_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int) -> None:
+def test_a_parquet_file_says_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int, messages: tuple[BookMessage, ...]
+) -> None:
     monkeypatch.setattr(_export, "_ROWS", rows_at_once)
-    written = export(MESSAGES, tmp_path / "book.parquet")
+    written = export(messages, tmp_path / "book.parquet")
 
     table = pyarrow.parquet.read_table(tmp_path / "book.parquet")
     rows: list[dict[str, Any]] = table.to_pylist()
@@ -94,10 +116,13 @@ def test_a_parquet_file_says_everything(tmp_path: Path, monkeypatch: pytest.Monk
     assert pd.read_parquet(tmp_path / "book.parquet")["timestamp"].dt.tz is not None
 
 
+@pytest.mark.parametrize("messages", [MESSAGES, IN_BATCHES], ids=["single", "batches"])
 @pytest.mark.parametrize("rows_at_once", [1, 4, 500_000])
-def test_an_npz_file_says_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int) -> None:
+def test_an_npz_file_says_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int, messages: tuple[BookMessage, ...]
+) -> None:
     monkeypatch.setattr(_export, "_ROWS", rows_at_once)
-    export(MESSAGES, tmp_path / "book.npz")
+    export(messages, tmp_path / "book.npz")
 
     with np.load(tmp_path / "book.npz") as file:
         kinds, sides, causes = (file[names][file[name]] for names, name in (

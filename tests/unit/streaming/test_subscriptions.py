@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.values import Millis, Price, UpdateId
 from chronobook_server.history.query.replay import Position
+from chronobook_server.streaming import book_subscription
 from chronobook_server.streaming.messages import BookMessage, LevelMessage, Message, MessageKind
 from chronobook_server.streaming.subscription import Subscription
 from testkit.harness.judged_market import JudgedMarket
@@ -40,6 +42,22 @@ def moments_after(judge: NaiveArchive, start: Position) -> Iterator[tuple[int, M
             if is_last and (max(moment.time, epoch.start), moment.update_id) > start:
                 is_alone = moment.time != learned or following is None or following.time != moment.time
                 yield number, moment, is_alone
+
+
+def unpacked(message: Any) -> Iterator[Message]:
+    """Yield a message, or those of the events in a BATCH."""
+    rows = getattr(message, "rows", None)
+    if rows is None:
+        yield message
+        return
+    assert (message.time, message.update_id) == (rows.times[-1], rows.update_ids[-1])
+    for number, (time, update_id) in enumerate(zip(rows.times.tolist(), rows.update_ids.tolist(), strict=True)):
+        span = slice(rows.ends[number], rows.ends[number + 1])
+        changes = dict(zip(rows.prices[span].tolist(), rows.quantities[span].tolist(), strict=True))
+        if changes:
+            yield BookMessage(
+                kind=MessageKind.CHANGE, instrument=message.instrument, time=time, update_id=update_id, changes=changes
+            )
 
 
 class StreamReader:
@@ -84,7 +102,7 @@ class StreamReader:
                 if message.kind is MessageKind.HEARTBEAT:
                     return
                 assert message.kind is not MessageKind.END, message.cause
-                self.told.append(message)
+                self.told += unpacked(message)
                 if message.kind is MessageKind.RESYNCED:
                     self.position = Position(message.time, UpdateId(0))
                 elif message.update_id is not None and message.kind is not MessageKind.GAP:
@@ -165,12 +183,15 @@ class LevelStreamReader(StreamReader):
 
 
 class BookStreamReader(StreamReader):
-    def __init__(self, line: JudgedMarket, random: Random, depth: int | None) -> None:
+    def __init__(self, line: JudgedMarket, random: Random, depth: int | None, *, in_batches: bool = False) -> None:
         super().__init__(line, random)
         self.depth = depth
+        self.in_batches = in_batches
 
     def begin(self, position: Position | None, *, is_resumed: bool) -> Subscription[Any]:
-        return self.line.market.queries.broker.watch_book(position, depth=self.depth, is_resumed=is_resumed)
+        return self.line.market.queries.broker.watch_book(
+            position, depth=self.depth, is_resumed=is_resumed, in_batches=self.in_batches
+        )
 
     def after(self, state: Any, message: BookMessage) -> dict[Decimal, Decimal]:
         def levels(changes: Mapping[int, int], instrument: Instrument) -> dict[Decimal, Decimal]:
@@ -208,7 +229,7 @@ async def live(seed: int) -> None:
                 random.choice(
                     (
                         LevelStreamReader(line, random, middle),
-                        BookStreamReader(line, random, None),
+                        BookStreamReader(line, random, None, in_batches=random.random() < 0.5),
                         BookStreamReader(line, random, random.choice((1, 2, 5))),
                     )
                 )
@@ -236,4 +257,5 @@ async def live(seed: int) -> None:
 @settings(max_examples=150)
 @given(st.integers(0, 2**32))
 def test_every_stream_tells_everything_once_and_in_order(seed: int) -> None:
-    run(live(seed))
+    with patch.object(book_subscription, "BATCH_ROWS", Random(seed).choice((1, 3, 4096))):
+        run(live(seed))

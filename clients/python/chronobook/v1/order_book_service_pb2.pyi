@@ -58,6 +58,7 @@ from chronobook.v1.quantity_pb2 import GetQuantityRequest as GetQuantityRequest
 from chronobook.v1.quantity_pb2 import GetQuantityResponse as GetQuantityResponse
 from chronobook.v1.quantity_pb2 import NearestLevelRequest as NearestLevelRequest
 from chronobook.v1.quantity_pb2 import NearestLevelResponse as NearestLevelResponse
+from chronobook.v1.stream_pb2 import EventColumns as EventColumns
 from chronobook.v1.stream_pb2 import WatchLevelRequest as WatchLevelRequest
 from chronobook.v1.stream_pb2 import WatchLevelResponse as WatchLevelResponse
 from chronobook.v1.stream_pb2 import WatchOrderBookRequest as WatchOrderBookRequest

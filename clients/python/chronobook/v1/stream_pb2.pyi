@@ -13,10 +13,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -116,6 +116,10 @@ class WatchLevelResponse(_message.Message):
         """The book is in sync again: `gap_start`, `gap_end`, `cause`. STATE or UNKNOWN follows."""
         END: WatchLevelResponse._Kind.ValueType  # 7
         """The stream ends: `cause`, `complete_to`."""
+        BATCH: WatchLevelResponse._Kind.ValueType  # 8
+        """Many events of the history: `events`, and `update_id` of the last one. Only in a WatchOrderBook stream with
+        `batches`.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """The meaning of a message.
@@ -140,6 +144,10 @@ class WatchLevelResponse(_message.Message):
     """The book is in sync again: `gap_start`, `gap_end`, `cause`. STATE or UNKNOWN follows."""
     END: WatchLevelResponse.Kind.ValueType  # 7
     """The stream ends: `cause`, `complete_to`."""
+    BATCH: WatchLevelResponse.Kind.ValueType  # 8
+    """Many events of the history: `events`, and `update_id` of the last one. Only in a WatchOrderBook stream with
+    `batches`.
+    """
 
     KIND_FIELD_NUMBER: _builtins.int
     SYMBOL_FIELD_NUMBER: _builtins.int
@@ -257,6 +265,7 @@ class WatchOrderBookRequest(_message.Message):
     START_TIMESTAMP_FIELD_NUMBER: _builtins.int
     START_UPDATE_ID_FIELD_NUMBER: _builtins.int
     END_TIMESTAMP_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """The symbol; empty means the first one served."""
     limit: _builtins.int
@@ -267,6 +276,10 @@ class WatchOrderBookRequest(_message.Message):
     """As in WatchLevelRequest. With a `limit`, a resumed stream begins with the state, too."""
     end_timestamp: _builtins.float
     """As in WatchLevelRequest."""
+    batches: _builtins.bool
+    """Send the events of the history in BATCH messages, many in one. That costs a small part of a message for each event.
+    New events, and those whose numbers need more than 64 bits, still come in a CHANGE each. Not with `limit`.
+    """
     def __init__(
         self,
         *,
@@ -275,10 +288,11 @@ class WatchOrderBookRequest(_message.Message):
         start_timestamp: _builtins.float | None = ...,
         start_update_id: _builtins.float | None = ...,
         end_timestamp: _builtins.float | None = ...,
+        batches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp", "_limit", b"_limit", "_start_timestamp", b"_start_timestamp", "_start_update_id", b"_start_update_id", "end_timestamp", b"end_timestamp", "limit", b"limit", "start_timestamp", b"start_timestamp", "start_update_id", b"start_update_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp", "_limit", b"_limit", "_start_timestamp", b"_start_timestamp", "_start_update_id", b"_start_update_id", "end_timestamp", b"end_timestamp", "limit", b"limit", "start_timestamp", b"start_timestamp", "start_update_id", b"start_update_id", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp", "_limit", b"_limit", "_start_timestamp", b"_start_timestamp", "_start_update_id", b"_start_update_id", "batches", b"batches", "end_timestamp", b"end_timestamp", "limit", b"limit", "start_timestamp", b"start_timestamp", "start_update_id", b"start_update_id", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_timestamp: _TypeAlias = _typing.Literal["end_timestamp"]  # noqa: Y015
     _WhichOneofArgType__end_timestamp: _TypeAlias = _typing.Literal["_end_timestamp", b"_end_timestamp"]  # noqa: Y015
@@ -298,6 +312,58 @@ class WatchOrderBookRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__start_update_id) -> _WhichOneofReturnType__start_update_id | None: ...
 
 Global___WatchOrderBookRequest: _TypeAlias = WatchOrderBookRequest  # noqa: Y015
+
+@_typing.final
+class EventColumns(_message.Message):
+    """Events in order of time with the levels that each changed, as columns. Every column is a packed array of little-endian
+    numbers, which numpy.frombuffer reads. JSON has the bytes in base64.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMES_FIELD_NUMBER: _builtins.int
+    UPDATE_IDS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    PRICES_FIELD_NUMBER: _builtins.int
+    QUANTITIES_FIELD_NUMBER: _builtins.int
+    PRICE_SCALE_FIELD_NUMBER: _builtins.int
+    QUANTITY_SCALE_FIELD_NUMBER: _builtins.int
+    times: _builtins.bytes
+    """`T` of each event, in Unix milliseconds: int64 each."""
+    update_ids: _builtins.bytes
+    """Final update id of each event: int64 each."""
+    counts: _builtins.bytes
+    """Number of levels that each event changed, at least 0: uint32 each. The changes of all events follow each other in the
+    columns below.
+    """
+    prices: _builtins.bytes
+    """Price of each change, multiplied by 10^`price_scale`: int64 each."""
+    quantities: _builtins.bytes
+    """The quantity that rests there from then on, multiplied by 10^`quantity_scale`: int64 each, above 0 for a bid, below 0
+    for an ask. 0: the price is empty on both sides.
+    """
+    price_scale: _builtins.int
+    """Decimals of `prices`."""
+    quantity_scale: _builtins.int
+    """Decimals of `quantities`."""
+    def __init__(
+        self,
+        *,
+        times: _builtins.bytes = ...,
+        update_ids: _builtins.bytes = ...,
+        counts: _builtins.bytes = ...,
+        prices: _builtins.bytes = ...,
+        quantities: _builtins.bytes = ...,
+        price_scale: _builtins.int = ...,
+        quantity_scale: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "price_scale", b"price_scale", "prices", b"prices", "quantities", b"quantities", "quantity_scale", b"quantity_scale", "times", b"times", "update_ids", b"update_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventColumns: _TypeAlias = EventColumns  # noqa: Y015
 
 @_typing.final
 class WatchOrderBookResponse(_message.Message):
@@ -321,9 +387,11 @@ class WatchOrderBookResponse(_message.Message):
     GAP_END_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     COMPLETE_TO_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     kind: Global___WatchLevelResponse.Kind.ValueType
     """The meaning of this message. STATE is the whole book, or its best levels, and replaces all earlier messages. CHANGE has
-    the levels that differ now. The other kinds are as in WatchLevelResponse; UNKNOWN does not occur.
+    the levels that differ now; BATCH has those of many events. The other kinds are as in WatchLevelResponse; UNKNOWN does
+    not occur.
     """
     symbol: _builtins.str
     """The symbol."""
@@ -365,6 +433,10 @@ class WatchOrderBookResponse(_message.Message):
     def known_range(self) -> _common_pb2.KnownRange:
         """The range of prices that are known. In STATE only."""
 
+    @_builtins.property
+    def events(self) -> Global___EventColumns:
+        """The events. In BATCH only; `timestamp` and `update_id` are those of the last one."""
+
     def __init__(
         self,
         *,
@@ -382,10 +454,11 @@ class WatchOrderBookResponse(_message.Message):
         gap_end: _builtins.float | None = ...,
         cause: _common_pb2.Cause.ValueType | None = ...,
         complete_to: _builtins.float | None = ...,
+        events: Global___EventColumns | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_complete_to", b"_complete_to", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_update_id", b"_update_id", "cause", b"cause", "complete_to", b"complete_to", "gap_end", b"gap_end", "gap_start", b"gap_start", "known_range", b"known_range", "update_id", b"update_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_complete_to", b"_complete_to", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_update_id", b"_update_id", "cause", b"cause", "complete_to", b"complete_to", "events", b"events", "gap_end", b"gap_end", "gap_start", b"gap_start", "known_range", b"known_range", "update_id", b"update_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_complete_to", b"_complete_to", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_update_id", b"_update_id", "ask_prices", b"ask_prices", "ask_quantities", b"ask_quantities", "bid_prices", b"bid_prices", "bid_quantities", b"bid_quantities", "cause", b"cause", "complete_to", b"complete_to", "gap_end", b"gap_end", "gap_start", b"gap_start", "kind", b"kind", "known_range", b"known_range", "removed_prices", b"removed_prices", "symbol", b"symbol", "timestamp", b"timestamp", "update_id", b"update_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cause", b"_cause", "_complete_to", b"_complete_to", "_gap_end", b"_gap_end", "_gap_start", b"_gap_start", "_update_id", b"_update_id", "ask_prices", b"ask_prices", "ask_quantities", b"ask_quantities", "bid_prices", b"bid_prices", "bid_quantities", b"bid_quantities", "cause", b"cause", "complete_to", b"complete_to", "events", b"events", "gap_end", b"gap_end", "gap_start", b"gap_start", "kind", b"kind", "known_range", b"known_range", "removed_prices", b"removed_prices", "symbol", b"symbol", "timestamp", b"timestamp", "update_id", b"update_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cause: _TypeAlias = _typing.Literal["cause"]  # noqa: Y015
     _WhichOneofArgType__cause: _TypeAlias = _typing.Literal["_cause", b"_cause"]  # noqa: Y015

@@ -64,6 +64,14 @@ class EventRows(NamedTuple):
     prices: Steps
     quantities: Steps  # signed
 
+    def between(self, first: int, end: int) -> "EventRows":
+        """Return the events from number `first` to before number `end`, counted from 0."""
+        rows = slice(self.ends[first], self.ends[end])
+        ends = self.ends[first : end + 1] - self.ends[first]
+        return EventRows(
+            self.times[first:end], self.update_ids[first:end], ends, self.prices[rows], self.quantities[rows]
+        )
+
 
 class LevelRows(NamedTuple):
     """Levels with their rows, level by level and of a level in order of time.
