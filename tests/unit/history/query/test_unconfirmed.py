@@ -104,10 +104,13 @@ def test_before_a_first_book_the_refusal_names_its_instant() -> None:
 
 def test_a_stream_resumes_at_the_position_of_a_quiet_book() -> None:
     made = fresh()
-    made.show(keyframe(9, 900))
+    book = keyframe(9, 900)
+    made.show(book)
     position = Position(Millis(900), UpdateId(9))
     assert is_certain_after(made, position)
     assert quantity_after(made, Price(100), position) == 5
+    made.show(book, is_known=False)
+    assert quantity_after(made, Price(100), position) == 5, "streams read a book in doubt too"
     assert known_range_after(made, position) == KnownRange(50, 150)
 
 

@@ -217,3 +217,21 @@ def test_only_what_is_still_there_is_replaced() -> None:
     assert not made.replace(segment(200, 250, 251), segment(200, 250, 251))
     assert not made.replace(THIRD, segment(300, 350))
     assert made.segments == [SECOND]
+
+
+def test_a_reader_goes_on_with_the_segment_in_another_ones_place() -> None:
+    made = timeline(FIRST, SECOND)
+    moved = segment(200, 251, 251, Cause.DISCONNECT)
+    assert made.replace(SECOND, moved)
+    assert made.present(SECOND) is moved
+    made.drop_first()
+    assert made.present(FIRST) is FIRST, "it has left the timeline, and no segment has its start"
+    assert made.present(THIRD) is THIRD
+
+
+def test_only_the_continuation_of_a_segment_follows_it() -> None:
+    made = timeline(FIRST, SECOND, THIRD)
+    assert made.follows(FIRST, FIRST)
+    assert made.follows(FIRST, SECOND)
+    assert not made.follows(FIRST, THIRD), "a segment between them is missing"
+    assert not made.follows(SECOND, THIRD), "the epoch has ended"

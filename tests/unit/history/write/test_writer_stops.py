@@ -6,7 +6,7 @@ import pytest
 
 from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.records import Gap, InstrumentChanged, RangeWidened
+from chronobook_server.domain.records import EpochBegan, Gap, InstrumentChanged, RangeWidened
 from chronobook_server.domain.values import MAX_STEPS, Millis, UpdateId
 from testkit.fakes.memory_files import MemoryFiles, memory_history
 from testkit.harness.epochs import RawHistory
@@ -96,6 +96,27 @@ def test_records_before_the_first_event_are_written_with_it() -> None:
     for history in (made, memory_history(files=files)):
         assert [quantity(history, price, 599) for price in (19, 20, 30, 100)] == [None, 0, 20, 50]
         assert quantity(history, 100, 600) == 45
+
+
+def test_a_range_that_widens_before_the_first_event_is_written() -> None:
+    files = MemoryFiles()
+    made = running(files)
+    made.fail(OSError("no"))
+    assert made.claim_restart(Millis(2600))
+    made.append(keyframe(9, 2600))  # its epoch begins at once
+    made.append(RangeWidened(Millis(2650), UpdateId(9), {30: 2}, KnownRange(20, 150)))
+    made.append(change(10, 2700))
+    for history in (made, memory_history(files=files)):
+        assert [quantity(history, price, 2699) for price in (19, 20, 30, 100)] == [None, 0, 2, 5]
+
+
+def test_an_epoch_that_begins_without_a_gap_breaks_the_chain() -> None:
+    files = MemoryFiles()
+    made = running(files)
+    made.take(EpochBegan(Millis(1700), keyframe(9, 1700)))
+    made.append(change(10, 1800))
+    for history in (made, memory_history(files=files)):
+        assert [(gap.start, gap.end, gap.cause) for gap in history.gaps()][:1] == [(1599, 1700, Cause.CHAIN_BREAK)]
 
 
 def test_of_a_symbol_without_events_all_that_was_over_goes() -> None:
