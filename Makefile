@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROTOS := .build/googleapis/google/rpc/status.proto
 
-.PHONY: demo test test-fast sim soak fuzz mutants mutation run install lint types generate check bench bench-history
+.PHONY: demo test test-fast sim soak fuzz mutants mutation run install lint types generate check bench bench-history bench-market
 
 demo: $(INSTALLED)
 	@$(BIN)/chronobook-server demo
@@ -82,6 +82,10 @@ check: lint types
 # Every benchmark in turn, and a summary of the missed limits: ARGS="cold unary" for some.
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+# The whole market at ordinary rates; ARGS="--crash" for the day of a crash.
+bench-market: $(INSTALLED)
+	$(BIN)/python -m benchmarks.whole_market $(ARGS)
 
 bench-history: $(INSTALLED)
 	$(BIN)/python -m benchmarks.history $(ARGS)
