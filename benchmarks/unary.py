@@ -44,13 +44,15 @@ EVENTS = 6000
 LEAST_GRPC, AIM_REST = 0.85, 1.8
 # CPU of REST, of an empty handler behind the same Envoy.
 MOST_REST = 1.15
-GRPC, EMPTY, REST, EMPTY_REST, REST_ONE, EMPTY_ONE, FASTAPI = TITLES = (
+GRPC, EMPTY, REST, EMPTY_REST, REST_ONE, EMPTY_ONE, PASSED_ON, ENVOY_ALONE, FASTAPI = TITLES = (
     "gRPC",
     "gRPC, empty handler",
     "REST through Envoy",
     "REST, empty handler",
     "REST, one worker",
     "REST, one worker, empty",
+    "gRPC through Envoy, empty",
+    "Envoy alone (/healthz)",
     "FastAPI, uvicorn",
 )
 _PATH = f"/{SERVICE}/GetQuantity"
@@ -158,6 +160,16 @@ async def ask_rest(port: int) -> int:
         body = json.dumps({"price": price, "timestamp": instant})
         head = f"POST /quantity HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
         asked.append(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+    return await ask_http(port, asked)
+
+
+async def ask_health(port: int) -> int:
+    """Ask Envoy for the answer that it gives itself; return the number of answers."""
+    return await ask_http(port, [f"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode()])
+
+
+async def ask_http(port: int, asked: list[bytes]) -> int:
+    """Send these requests in turn over persistent connections; return the number of answers."""
     count, end = 0, time.monotonic() + SECONDS
 
     async def one(first: int) -> None:
@@ -260,7 +272,7 @@ def main() -> int:
         uvloop.run({"ours": ours, "empty": empty}[given.serve]())
         return 0
     if given.ask:
-        ask: Callable[[int], Any] = {"grpc": ask_grpc, "rest": ask_rest}[given.ask[0]]
+        ask: Callable[[int], Any] = {"grpc": ask_grpc, "rest": ask_rest, "health": ask_health}[given.ask[0]]
         print(uvloop.run(ask(int(given.ask[1]))))
         return 0
     return report(measure(given.rounds))
@@ -279,6 +291,8 @@ def measure(rounds: int) -> dict[str, list[Cost]]:
                 (EMPTY_REST, two, "rest", them["rest"]),
                 (REST_ONE, one, "rest", us["one"]),
                 (EMPTY_ONE, two, "rest", them["one"]),
+                (PASSED_ON, two, "grpc", them["rest"]),
+                (ENVOY_ALONE, two, "health", them["rest"]),
                 (FASTAPI, three, "rest", port),
             ):
                 found[title].append(asked(process, kind, where))
@@ -291,6 +305,7 @@ def report(found: dict[str, list[Cost]]) -> int:
     for title, rounds in found.items():
         rate, server, envoy = (median(column) for column in zip(*rounds, strict=True))
         print(f"{title:<28}{rate:>12,.0f}{server + envoy:>16.0f}{server:>9.0f}{envoy:>8.0f}")
+    print_parts({title: Cost(*map(median, zip(*rounds, strict=True))) for title, rounds in found.items()})
     grpc_ratio = median(ours.rate / theirs.rate for ours, theirs in zip(found[GRPC], found[EMPTY], strict=True))
     rest_ratio, empty_ratio = (
         median(ours.cpu / theirs.cpu for ours, theirs in zip(found[title], found[FASTAPI], strict=True))
@@ -310,6 +325,19 @@ def report(found: dict[str, list[Cost]]) -> int:
         limits.at_most(f"CPU of {title}, of an empty handler's,", ratio, MOST_REST)
     limits.at_least("requests a second, of the empty handler's,", grpc_ratio, LEAST_GRPC)
     return limits.exit_code()
+
+
+def print_parts(costs: dict[str, Cost]) -> None:
+    """Print the parts of a request over REST: those of any handler, and those of ours."""
+    alone, passed_on, empty, full = (costs[title].envoy for title in (ENVOY_ALONE, PASSED_ON, EMPTY_REST, REST))
+    parts = {
+        "Envoy: HTTP, filters": alone,
+        "Envoy: the way to the server": passed_on - alone,
+        "Envoy: JSON and back": empty - passed_on,
+        "grpc.aio with an empty handler": costs[EMPTY_REST].server,
+        "the handler, and its larger answer": costs[REST].server - costs[EMPTY_REST].server + full - empty,
+    }
+    print("a request over REST, CPU µs: " + "; ".join(f"{name} {micros:.0f}" for name, micros in parts.items()))
 
 
 if __name__ == "__main__":
