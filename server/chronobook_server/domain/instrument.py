@@ -20,7 +20,7 @@ _EXACT_DIGITS = 15
 _LONGEST_TEXT = 64
 # Upper bound in bytes of one remembered text: its characters, its object, its number and its place in the dict.
 _ENTRY_BYTES = _LONGEST_TEXT + 200
-_REMEMBERED = (16 << 20) // _ENTRY_BYTES
+_REMEMBERED = (64 << 20) // _ENTRY_BYTES
 # Zeros at the end of a price count up to 8 decimals, while the price stays below 2^50 steps.
 _WRITTEN_DECIMALS = 8
 _ROOMY = 2**50
@@ -94,11 +94,38 @@ class Instrument:
         return Price(int(steps))
 
 
-class DecimalReader(dict[str, int]):
-    """Reader of decimal text as integers of one scale, with a cache because prices and quantities recur.
+class _RecentTexts:
+    """Numbers of recent texts, because prices and quantities recur. One table for each form of reader.
 
-    `reader[text]` raises MalformedDecimal, or FinerThanScale when the text has more decimals than the scale. With
-    `sign` -1 the integers are negative, as asks are. Zeros at the end of a text do not count as decimals; with
+    All symbols share the tables, so their size does not grow with the number of symbols. They are plain dicts of texts
+    and integers, which Python's collector does not visit.
+    """
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[int, int, int, bool], dict[str, int]] = {}
+        self._count = 0
+
+    def table(self, form: tuple[int, int, int, bool]) -> dict[str, int]:
+        """Return the table of a form of reader."""
+        return self._tables.setdefault(form, {})
+
+    def add(self, table: dict[str, int], text: str, value: int) -> None:
+        """Remember the number of a text; forget all others if there are too many."""
+        if self._count >= _REMEMBERED:
+            for each in self._tables.values():
+                each.clear()
+            self._count = 0
+        table[text] = value
+        self._count += 1
+
+
+_recent = _RecentTexts()
+
+
+class DecimalReader:
+    """Reader of decimal text as integers of one scale. `recent` has the numbers of texts that it has read.
+
+    With `sign` -1 the integers are negative, as asks are. Zeros at the end of a text do not count as decimals; with
     `counts_zeros` they do if there is much room, because the exchange writes prices as fine as its tick. `what` names
     the number in errors.
     """
@@ -106,14 +133,21 @@ class DecimalReader(dict[str, int]):
     def __init__(
         self, scale: int, *, minimum: int, sign: int = 1, counts_zeros: bool = False, what: str = "a number"
     ) -> None:
-        super().__init__()
         self.scale = scale
+        self.recent = _recent.table((scale, minimum, sign, counts_zeros))
         self._minimum = minimum
         self._sign = sign
         self._counts_zeros = counts_zeros
         self._what = what
 
-    def __missing__(self, text: str) -> int:
+    def read(self, text: str) -> int:
+        """Return the number of a text.
+
+        Raises MalformedDecimal, or FinerThanScale when the text has more decimals than the scale.
+        """
+        known = self.recent.get(text)
+        if known is not None:
+            return known
         whole, point, fraction = text.partition(".")
         digits = whole + fraction
         # isdigit alone lets the digits of other alphabets through; "5." and ".5" are not how the exchange writes.
@@ -126,10 +160,8 @@ class DecimalReader(dict[str, int]):
             value = self._scaled(value, whole, fraction)
         if not self._minimum <= value < MAX_STEPS:
             raise self._out_of_bounds(text)
-        if len(self) >= _REMEMBERED:
-            self.clear()
         value *= self._sign
-        self[text] = value
+        _recent.add(self.recent, text, value)
         return value
 
     def needed(self, text: str) -> int:
@@ -137,7 +169,7 @@ class DecimalReader(dict[str, int]):
         if not isinstance(text, str):
             raise MalformedDecimal(f"{self._what} is no text")
         try:
-            self[text]
+            self.read(text)
         except FinerThanScale as finer:
             return finer.decimals
         return self.scale
@@ -205,11 +237,17 @@ class LevelReader:
         return self._read(levels, self._ask_quantities)
 
     def _read(self, levels: Sequence[tuple[str, str]], quantities: DecimalReader) -> dict[int, int]:
-        prices = self._prices
+        # Nearly all texts are recent, so their look-up is inlined; no price has the number 0.
+        price_of, quantity_of = self._prices.recent.get, quantities.recent.get
+        read_price, read_quantity = self._prices.read, quantities.read
         try:
             # A text of two letters and an object of two keys unpack into two parts as well.
             if _PAIRS.issuperset(map(type, levels)):
-                return {prices[price]: quantities[quantity] for price, quantity in levels}
+                return {
+                    price_of(price) or read_price(price): read_quantity(quantity) if held is None else held
+                    for price, quantity in levels
+                    for held in (quantity_of(quantity),)
+                }
         except (MalformedDecimal, FinerThanScale):
             raise
         except (AttributeError, TypeError, ValueError) as error:

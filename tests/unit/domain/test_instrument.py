@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chronobook_server.domain import instrument
 from chronobook_server.domain.errors import InvalidField
 from chronobook_server.domain.instrument import (
     MAX_EXACT,
@@ -34,14 +35,14 @@ def test_text_is_read_as_what_it_says(digits: int, decimals: int, scale: int, ze
     needed = max(0, -value.normalize().as_tuple().exponent)  # type: ignore[operator]
     if needed > scale:
         with pytest.raises(FinerThanScale) as caught:
-            reader[text]
+            reader.read(text)
         assert caught.value.decimals == needed
     elif value.scaleb(scale) >= MAX_STEPS:
         with pytest.raises(MalformedDecimal):
-            reader[text]
+            reader.read(text)
     else:
-        assert Decimal(reader[text]).scaleb(-scale) == Decimal(text)
-        assert reader[text] == reader[text]
+        assert Decimal(reader.read(text)).scaleb(-scale) == Decimal(text)
+        assert reader.read(text) == reader.read(text)
 
 
 @given(st.integers(1, MAX_STEPS - 1), st.integers(0, MAX_SCALE), st.integers(1, MAX_STEPS - 1), st.integers(0, 25))
@@ -92,7 +93,7 @@ def test_levels_without_a_common_scale_are_refused_with_a_reason() -> None:
 @pytest.mark.parametrize("scale", [0, 1, 3])
 def test_text_that_is_no_plain_decimal_is_malformed(text: str, scale: int) -> None:
     with pytest.raises(MalformedDecimal):
-        DecimalReader(scale, minimum=0)[text]
+        DecimalReader(scale, minimum=0).read(text)
 
 
 def test_quantities_of_asks_are_negative() -> None:
@@ -153,26 +154,37 @@ def test_what_cannot_be_read_is_told_with_its_kind_and_symbol(level: Any, read: 
 
 
 def test_a_text_has_64_characters_at_most() -> None:
-    assert DecimalReader(0, minimum=0)["1." + "0" * 62] == 1
+    assert DecimalReader(0, minimum=0).read("1." + "0" * 62) == 1
     with pytest.raises(MalformedDecimal):
-        DecimalReader(0, minimum=0)["1." + "0" * 63]
+        DecimalReader(0, minimum=0).read("1." + "0" * 63)
+
+
+def test_all_readers_together_remember_a_bounded_number_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instrument, "_recent", instrument._RecentTexts())
+    monkeypatch.setattr(instrument, "_REMEMBERED", 10)
+    readers = [LevelReader(Instrument(f"S{number}", 0, number % 2)) for number in range(4)]
+    for number in range(1, 40):
+        for reader in readers:
+            assert reader.read_asks([(str(number), str(number))]) == {number: -number * reader.instrument.quantity_unit}
+        assert sum(map(len, instrument._recent._tables.values())) <= 10
+    assert type(readers[0]._prices.recent) is dict, "the collector visits every entry of another kind of dict"
 
 
 def test_the_bound_holds_for_a_number_no_coarser_scale_can_hold() -> None:
     with pytest.raises(FinerThanScale):
-        DecimalReader(0, minimum=0)["4611686018427387.903"]
+        DecimalReader(0, minimum=0).read("4611686018427387.903")
     with pytest.raises(MalformedDecimal):
-        DecimalReader(0, minimum=0)["4611686018427387.904"]
-    assert DecimalReader(3, minimum=0)["4611686018427387.903"] == MAX_STEPS - 1
+        DecimalReader(0, minimum=0).read("4611686018427387.904")
+    assert DecimalReader(3, minimum=0).read("4611686018427387.903") == MAX_STEPS - 1
     with pytest.raises(MalformedDecimal):
-        DecimalReader(3, minimum=0)["4611686018427387.904"]
+        DecimalReader(3, minimum=0).read("4611686018427387.904")
 
 
 def test_errors_of_one_number_name_it_and_its_decimals() -> None:
     with pytest.raises(MalformedDecimal) as malformed:
-        DecimalReader(0, minimum=0)["x"]
+        DecimalReader(0, minimum=0).read("x")
     with pytest.raises(FinerThanScale) as finer:
-        DecimalReader(0, minimum=0)["1.125"]
+        DecimalReader(0, minimum=0).read("1.125")
     assert [str(malformed.value), str(finer.value)] == ["a number is not a decimal number: 'x'", "3 decimals"]
 
 
@@ -200,11 +212,15 @@ def test_a_reader_restarts_coarsest_and_no_longer_counts_zeros() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 60])
-def test_the_memory_of_a_reader_is_bounded_in_bytes(width: int) -> None:
-    reader = DecimalReader(0, minimum=0)
-    for number in range(150_000):
-        assert reader[f"{number:0{width}}"] == number
-    assert sum(map(getsizeof, reader)) + sum(map(getsizeof, reader.values())) + getsizeof(reader) < 20 << 20
+def test_the_memory_of_all_readers_is_bounded_in_bytes(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instrument, "_recent", instrument._RecentTexts())
+    readers = [DecimalReader(0, minimum=0), DecimalReader(0, minimum=1)]
+    for number in range(1, 150_000):
+        for reader in readers:
+            assert reader.read(f"{number:0{width}}") == number
+    tables = [reader.recent for reader in readers]
+    held = sum(sum(map(getsizeof, table)) + sum(map(getsizeof, table.values())) + getsizeof(table) for table in tables)
+    assert held < 80 << 20
 
 
 @given(st.integers(1, 2**53), st.integers(0, MAX_SCALE))
