@@ -42,6 +42,8 @@ def test_an_event_that_moves_a_price_across_changes_it_once() -> None:
     assert apply(target, {100: 0, 99: 3}, {100: 4}) == {99: 3, 100: -4}
     assert (target.best_bid, target.best_ask) == (99, 100)
     assert target.quantity(Price(100)) == -4
+    lowest = book({1: 5, 101: -7}, KnownRange(1, 101))
+    assert apply(lowest, {1: 0}, {1: 4}) == {1: -4}
 
 
 def test_a_removal_says_nothing_of_a_level_on_the_other_side() -> None:

@@ -35,6 +35,11 @@ def test_sides_are_sorted_from_the_best_outwards_and_positive() -> None:
     assert (book.bids_count, book.asks_count) == (2, 2)
 
 
+def test_a_view_gives_its_levels_with_their_signs() -> None:
+    levels = {8: 1, 9: 2, 11: -3}
+    assert view(levels).levels() == levels
+
+
 SIDES = [None, Side.BID, Side.ASK]
 
 

@@ -5,7 +5,7 @@ from chronobook_server.domain.depth import DepthSnapshot
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import NO_BEST_PRICES, BestPrices, Contract, Keyframe, Update, epoch_start
 from chronobook_server.domain.values import Millis, Nanos, Side, SignedQuantity, UpdateId, side_of
-from testkit.generators.depth_events import snapshot
+from testkit.generators.depth_events import snapshot, update
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,22 @@ def first_update(*, previous: int, time: int, received: int) -> Update:
         receive_time=Nanos(received * 1_000_000 + 1000),  # parts of a millisecond do not count
         best=NO_BEST_PRICES,
         changes={},
+    )
+
+
+def test_a_record_has_the_fields_of_its_event_and_a_given_time() -> None:
+    event = update(8, 9, 6, time=99, received=97)  # its event time is 100
+    best = BestPrices(9, 2, 11, 3)
+    made = Update.of(event, Millis(101), best, {9: 2})
+    assert made == Update(
+        first_update_id=UpdateId(8),
+        final_update_id=UpdateId(9),
+        previous_final_update_id=UpdateId(6),
+        transaction_time=Millis(101),
+        event_time=Millis(100),
+        receive_time=Nanos(97_000_000),
+        best=best,
+        changes={9: 2},
     )
 
 

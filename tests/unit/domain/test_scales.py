@@ -1,5 +1,6 @@
 """Conversion between the scales of two instruments."""
 
+from array import array
 from typing import get_type_hints
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from chronobook_server.book.sorted_view import BookView
 from chronobook_server.domain.coverage import NOTHING_KNOWN, KnownRange
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.scales import SAME, Finer, finer, finest, in_finer, in_steps_of, shared
+from chronobook_server.domain.scales import SAME, Finer, finer, finer_array, finest, in_finer, in_steps_of, shared
 from chronobook_server.domain.values import MAX_STEPS, Millis, Price, SignedQuantity, UpdateId
 from chronobook_server.history.segment.rows import BestRows, ChangeRows, EventRows, LevelState, PairStates
 from chronobook_server.streaming.messages import LevelMessage, MessageKind
@@ -100,6 +101,30 @@ def test_finer_steps_leave_64_bits_only_without_room(
     assert in_finer(rows._replace(prices=twice), Finer(factor, 1)).prices.tolist() == finest  # type: ignore[arg-type]
     assert (fine.prices.dtype == np.int64) == is_narrow
     assert all(type(value) is int for value in fine.prices.tolist())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "mark", "finest"),
+    [
+        ([], None, []),
+        ([3, -7, 0], None, [30, -70, 0]),
+        ([3, -(2**63), -7], -(2**63), [30, -(2**63), -70]),
+        ([-(2**63)], -(2**63), [-(2**63)]),
+        ([MAX_STEPS // 10, MAX_STEPS], MAX_STEPS, [MAX_STEPS // 10 * 10, MAX_STEPS]),
+    ],
+)
+def test_a_column_moves_to_finer_steps_without_its_marks(
+    numbers: list[int], mark: int | None, finest: list[int]
+) -> None:
+    given = array("q", numbers)
+    assert finer_array(given, 10, except_for=mark) == array("q", finest)
+    assert given == array("q", numbers), "a growing segment still has it"
+
+
+@pytest.mark.parametrize("numbers", [[1, MAX_STEPS // 4], [-MAX_STEPS // 4, 1]])
+def test_a_column_without_room_for_finer_steps_is_refused(numbers: list[int]) -> None:
+    with pytest.raises(OverflowError):
+        finer_array(array("q", numbers), 4)
 
 
 @pytest.mark.parametrize(
