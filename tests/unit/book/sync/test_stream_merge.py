@@ -284,6 +284,17 @@ def test_only_the_last_event_that_went_out_can_be_refused() -> None:
     assert splice.passed == 20
 
 
+def test_an_event_of_the_frame_path_counts_as_gone_out() -> None:
+    splice, events = spliced(1, 2), chain(4)
+    splice.take(2, events[0])
+    assert [splice.is_at(UpdateId(number)) for number in (19, 20, 21)] == [False, True, False]
+    splice.went_out(1, UpdateId(30))
+    assert (splice.passed, splice.newest(1), splice.is_at(UpdateId(30))) == (30, 30, True)
+    assert splice.take(2, update(21, 25, 20)) == [], "source 1 leads now, and source 2 repeats an event"
+    assert splice.take(1, events[3]) == []
+    assert not splice.is_at(UpdateId(30)), "an event is held back"
+
+
 @settings(max_examples=200)
 @given(st.integers(0, 2**32), st.integers(1, 3))
 def test_every_event_of_any_source_comes_once_and_in_order(seed: int, count: int) -> None:
