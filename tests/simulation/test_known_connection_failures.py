@@ -56,7 +56,8 @@ async def test_all_sockets_are_closed_at_once_with_two_hundred_symbols() -> None
         stage.push(name, is_lost=True)
     await asyncio.sleep(0.2)
     assert not any(market.queries.is_synced for market in stage.markets.values())
-    await stage.until(lambda: sum(socket.is_open for socket in stage.network.sockets) == 2, within=3)
+    # The connection of the best prices, which brought nothing in the quiet market, may come back later.
+    await stage.until(lambda: any(each.is_open and len(each.streams) > 1 for each in stage.network.sockets), within=3)
     for name in MANY:
         stage.push(name)
     took = await stage.synced(within=20)
