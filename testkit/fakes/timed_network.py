@@ -112,7 +112,7 @@ class NotingListener:
     def ticker(self, update_id: UpdateId) -> None:
         raise NotImplementedError
 
-    def tick(self) -> None:
+    def tick(self, *, is_overloaded: bool = False) -> None:
         raise NotImplementedError
 
     def snapshot(self, number: int, snapshot: DepthSnapshot) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,12 +50,19 @@ class Command:
 
 @contextlib.asynccontextmanager
 async def command(
-    simulator: Simulator, folder: Path, *options: str, address: str | None = None
+    simulator: Simulator,
+    folder: Path,
+    *options: str,
+    address: str | None = None,
+    program: Sequence[str] = (str(COMMAND),),
 ) -> AsyncIterator[Command]:
-    """Run `serve` around a block, on the data directory `folder`; it is killed if the block leaves it running."""
+    """Run `serve` around a block, on the data directory `folder`; it is killed if the block leaves it running.
+
+    `program` is the shipped command, or the same one in another process.
+    """
     address = address or f"127.0.0.1:{free_port()}"
     process = await asyncio.create_subprocess_exec(
-        str(COMMAND), "serve", "--rest-url", simulator.rest_url, "--stream-url", simulator.stream_url,
+        *program, "serve", "--rest-url", simulator.rest_url, "--stream-url", simulator.stream_url,
         "--listen", address, "--data-dir", folder.name, "--symbols", ",".join(simulator.symbols), *options,
         cwd=folder.parent, env=dict(os.environ), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip

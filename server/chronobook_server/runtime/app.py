@@ -182,7 +182,7 @@ class Application:
             held_until=self._maintenance.directory.held_until(time.time()),
             held=lambda until: self._maintenance.directory.hold(until, time.time()),
         )
-        self._maintenance.start(self.tasks)
+        self._maintenance.start(self.tasks, calm=self.feed.calm)
         self.tasks.keep("ready", self._announce_ready)
         self.tasks.keep("synced", self._announce_sync)
         self.tasks.need("feed", self._run_feed)

@@ -47,6 +47,7 @@ class HistoryMaintenance:
         self.sealer = SealPool()
         self.durable_at = time.monotonic()  # all bytes written before this time are durable
         self._tasks: Supervisor | None = None
+        self._calm: asyncio.Event
         self._cache_budget = CacheBudget()
         self.unsealed = self._cache_budget.unsealed
         self.histories: dict[StreamId, SymbolHistory] = {}
@@ -82,8 +83,9 @@ class HistoryMaintenance:
         history.tell(partial(self._sealed_streams.put_nowait, stream), partial(_tell_of_damage, stream))
         return history
 
-    def start(self, tasks: Supervisor) -> None:
-        """Start the periodic work, in these tasks."""
+    def start(self, tasks: Supervisor, *, calm: asyncio.Event) -> None:
+        """Start the periodic work, in these tasks. Segments are decoded ahead only while `calm` is set."""
+        self._calm = calm
         for stream in self.histories:
             self._sealed_streams.put_nowait(stream)  # to decode existing segments ahead
         self._tasks = tasks
@@ -128,6 +130,7 @@ class HistoryMaintenance:
             self._trim()
             for _ in self.histories[stream].warm():
                 await asyncio.sleep(0)
+                await self._calm.wait()
 
     def _trim(self) -> None:
         if self._limit is not None:

@@ -84,6 +84,7 @@ _FEED = {
     "resubscriptions": "Streams subscribed to again because they brought nothing.",
     "silent_connections": "Connections given up because they brought nothing.",
     "stalls": "Times that the event loop stood still.",
+    "overloads": "Times that the frames of a connection began to be late.",
     "failures": "Tasks of the feed that failed and were started again.",
 }
 
@@ -164,6 +165,16 @@ class ServerCollector(Collector):
             yield CounterMetricFamily(
                 f"chronobook_feed_{field.name}", _FEED[field.name], getattr(feed.counts, field.name)
             )
+        yield GaugeMetricFamily(
+            "chronobook_overloaded", "1 while the server takes frames too late.", int(feed.overload.is_on)
+        )
+        ages = GaugeMetricFamily(
+            "chronobook_frame_age_seconds", "Time for which frames waited for the server.", labels=("group",)
+        )
+        for number, pool in enumerate(tuple(feed.pools), 1):
+            if (age := pool.age) is not None:
+                ages.add_metric((str(number),), age)
+        yield ages
         yield CounterMetricFamily("chronobook_snapshots", "Snapshots fetched.", feed.snapshots.fetched)
         yield CounterMetricFamily(
             "chronobook_snapshot_failures", "Requests that brought no snapshot.", feed.snapshots.failed

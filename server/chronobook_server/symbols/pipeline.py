@@ -83,6 +83,9 @@ class SymbolPipeline:
 
     def closed(self, source: int = 0, cause: Cause = Cause.DISCONNECT) -> None:
         """Handle the loss of a stream."""
+        if cause is Cause.OVERLOAD:
+            # The next connection brings newer events, and the others may be too late with the ones before.
+            self._sync.explain_holes(cause)
         self._apply(self._merger.close(source))
         if not self._merger.is_open and self._is_reading:
             self._progress.book_moved()
@@ -184,17 +187,20 @@ class SymbolPipeline:
         if book is not None and not self._sync.is_checking and policy.claim_near(book, self._monotonic()):
             self._publisher.take(self._sync.check(Urgency.NEAR))
 
-    def tick(self) -> None:
-        """Do periodic work; called about once a second."""
+    def tick(self, *, is_overloaded: bool = False) -> None:
+        """Do periodic work; called about once a second. An overloaded server requests no snapshot just to compare."""
         now = self._monotonic()
         self._apply(self._merger.overdue())
-        if self._sync.state is State.IN_SYNC and self._progress.claim_silence(now):
+        if not is_overloaded:
+            self._sync.explain_holes(Cause.CHAIN_BREAK)
+        # The events that are due may wait for an overloaded server.
+        if self._sync.state is State.IN_SYNC and not is_overloaded and self._progress.claim_silence(now):
             self._publisher.take(self._sync.silent())
         if self._progress.is_grace_over(now, self._sync.pending_update_id):
             self._publisher.take(self._sync.end_grace_period())
         book = self._sync.book
         if book is not None and not self._sync.is_checking:
-            urgency = self._requests.policy.claim_request(book, now)
+            urgency = self._requests.policy.claim_request(book, now, may_audit=not is_overloaded)
             if self._sync.is_ahead_of_stream and self._progress.claim_another_snapshot(now):
                 urgency = Urgency.EDGE  # a wrong update id looks like this; another snapshot decides
             if urgency is not None:

@@ -56,6 +56,7 @@ class FeedCounters:
     resubscriptions: int = 0
     silent_connections: int = 0
     stalls: int = 0
+    overloads: int = 0
     failures: int = 0
 
     def failed(self) -> None:
@@ -77,16 +78,22 @@ class FeedContext:
     sources: "count[int]"
     malformed_seen: set[MalformedKind]
     cause: Cause = Cause.DISCONNECT  # why connections end at present
+    baseline: float | None = None  # the least lag of the frames (see `FrameAge`), for new connections
 
 
 class ConnectionPool:
-    """Up to STREAMS_PER_CONNECTION streams on `replicas` connections each."""
+    """Up to STREAMS_PER_CONNECTION streams on `replicas` connections each.
 
-    def __init__(self, context: FeedContext, replicas: int) -> None:
+    Its connections read only while `may_read` is set; None, for the symbols in the settings: they always read.
+    """
+
+    def __init__(self, context: FeedContext, replicas: int, may_read: asyncio.Event | None = None) -> None:
+        self.is_named = may_read is None
         self.streams: dict[StreamId, int] = {}  # with the number of events that each has brought
         self.connections: dict[int, Connection] = {}
         self._context = context
         self._replicas = replicas
+        self._may_read = may_read
         self._reading = Tasks()
         self._has_streams = asyncio.Event()
 
@@ -158,7 +165,9 @@ class ConnectionPool:
             if attempt == 1:
                 log.warning("stream_not_opened", error=str(error))
             return None
-        connection = Connection(next(around.sources), socket, around.network.monotonic)
+        connection = Connection(
+            next(around.sources), socket, around.network.monotonic, baseline=around.baseline, may_read=self._may_read
+        )
         around.counts.connects += 1
         self.connections[connection.source] = connection
         for stream in streams:
@@ -289,11 +298,22 @@ class ConnectionPool:
     def _is_behind(self, connection: Connection, stream: StreamId) -> bool:
         return self._context.snapshots.guard.ask(stream, lambda listener: listener.is_behind(connection.source))
 
-    def tick(self, now: float) -> None:
-        """Subscribe again to silent streams, and give up silent connections."""
+    @property
+    def age(self) -> float | None:
+        """The largest age of the frames of its connections; None if none is known."""
+        ages = [connection.age.age for connection in tuple(self.connections.values())]
+        return max((age for age in ages if age is not None), default=None)
+
+    def tick(self, now: float, *, is_late: bool = False) -> None:
+        """Measure the frames, subscribe again to silent streams, and give up silent connections.
+
+        `is_late`: the event loop makes this call later than it was due.
+        """
         counts = self._context.counts
         for connection in tuple(self.connections.values()):
-            owing = {stream for stream in connection.watches if self._is_behind(connection, stream)}
+            connection.tick(now, is_late=is_late)
+            is_late = connection.age.is_late  # the frames that are due wait for the server
+            owing = {stream for stream in connection.watches if not is_late and self._is_behind(connection, stream)}
             if owing and now - connection.last_frame_at >= _DEAD_SECONDS:
                 counts.silent_connections += 1
                 log.warning("connection_silent", connection=connection.source, symbols=len(owing))

@@ -1,6 +1,6 @@
 """Follower of the exchange's list of contracts: it subscribes to traded contracts, and ends contracts that are not."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -14,9 +14,9 @@ from chronobook_server.venue.binance_futures.contract_list import (
     may_be_traded,
 )
 from chronobook_server.venue.binance_futures.frames import MalformedFrame
-from chronobook_server.venue.connection_pool import ConnectionPool
 from chronobook_server.venue.listener import FeedListener
 from chronobook_server.venue.listener_guard import ListenerGuard
+from chronobook_server.venue.pools import Pools
 from chronobook_server.venue.request_gate import RequestGate, RequestRefused
 from chronobook_server.venue.transport import Network, Unreachable
 
@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 class ContractFollower:
     """Follower of the list, for the streams in `listeners` and the connections in `pools`.
 
-    `pool_with_room` returns a pool for another stream. `add` puts the listeners of a new symbol into `listeners`; None:
-    no new symbols. `is_unsure` asks for another list soon.
+    `add` puts the listeners of a new symbol into `listeners`; None: no new symbols. `is_unsure` asks for another list
+    soon.
     """
 
     def __init__(
@@ -37,10 +37,9 @@ class ContractFollower:
         requests: RequestGate,
         guard: ListenerGuard,
         listeners: Mapping[StreamId, FeedListener],
-        pools: Sequence[ConnectionPool],
+        pools: Pools,
         network: Network,
         *,
-        pool_with_room: Callable[[], ConnectionPool],
         add: Callable[[str], None] | None,
     ) -> None:
         self.is_unsure = False
@@ -49,7 +48,6 @@ class ContractFollower:
         self._listeners = listeners
         self._pools = pools
         self._network = network
-        self._pool_with_room = pool_with_room
         self._add = add
         self._doubts = Doubts()
         self._ended: set[StreamId] = set()  # not traded by two lists and by their silence
@@ -79,6 +77,7 @@ class ContractFollower:
         served = self._served()
         unsaid = info.odd | (served - info.contracts.keys() if info.is_partial else set())
         self.is_unsure = not unsaid.isdisjoint(served)
+        self._pools.make_room(stream for stream in self._listeners if self._is_new(stream, info))
         for stream in tuple(self._listeners):
             if stream.symbol in info.odd:
                 self._subscribe(stream)  # it is listed, and its stream shows whether it is traded
@@ -95,7 +94,7 @@ class ContractFollower:
             log.exception("symbol_not_added", symbol=symbol)
 
     def _follow_one(self, stream: StreamId, contract: Contract, time: Millis) -> None:
-        pool = next((pool for pool in self._pools if stream in pool.streams), None)
+        pool = self._pools.holder(stream)
         if contract.is_trading:
             self._doubts.over(stream)
             self._ended.discard(stream)
@@ -113,8 +112,14 @@ class ContractFollower:
 
     def _subscribe(self, stream: StreamId) -> None:
         """Subscribe to a stream, unless that is done or it has ended."""
-        if stream not in self._ended and all(stream not in pool.streams for pool in self._pools):
-            self._pool_with_room().add(stream)
+        if stream not in self._ended and self._pools.holder(stream) is None:
+            self._pools.add(stream)
+
+    def _is_new(self, stream: StreamId, info: ExchangeInfo) -> bool:
+        """Return whether a list wants a stream that no connection has."""
+        contract = info.contracts.get(stream.symbol)
+        is_wanted = stream.symbol in info.odd or (contract is not None and may_be_traded(contract))
+        return is_wanted and stream not in self._ended and self._pools.holder(stream) is None
 
     def _list(self, stream: StreamId, contract: Contract, time: Millis) -> None:
         self._guard.do(stream, "listed", lambda listener: listener.listed(contract, time))

@@ -17,10 +17,13 @@ from chronobook_server.domain.stream_id import StreamId, depth_of
 from chronobook_server.venue.backoff import retry_delay
 from chronobook_server.venue.binance_futures.frames import TICKER_STREAM, MalformedFrame, decode_ticker
 from chronobook_server.venue.connection import Connection
-from chronobook_server.venue.connection_pool import STREAMS_PER_CONNECTION, ConnectionPool, FeedContext, FeedCounters
+from chronobook_server.venue.connection_pool import ConnectionPool, FeedContext, FeedCounters
 from chronobook_server.venue.connector import Connector
 from chronobook_server.venue.contract_follower import ContractFollower
 from chronobook_server.venue.listener import FeedListener
+from chronobook_server.venue.overload import Overload
+from chronobook_server.venue.pools import Pools
+from chronobook_server.venue.precedence import Precedence
 from chronobook_server.venue.request_gate import RequestGate
 from chronobook_server.venue.snapshot_fetcher import SnapshotFetcher
 from chronobook_server.venue.tasks import keep
@@ -37,6 +40,8 @@ _TICKER_PATIENCE_SECONDS = 12.0
 # A delay of the event loop that counts as a stall; frames and pings have waited meanwhile. A choice: less than a pong
 # may take (`transport.PONG_SECONDS`).
 _STALL_SECONDS = 2.0
+# A round of `_tend` that is so much late shows a busy event loop. A choice: far above the noise of a timer.
+_LATE_SECONDS = 0.25
 # Connections that end this soon after a stall ended because of it.
 _STALL_EFFECT_SECONDS = 60.0
 
@@ -83,7 +88,12 @@ class Feed:
         self.counts = FeedCounters()
         self.requests = RequestGate(network, random, held_until=held_until, held=held)
         self.snapshots = SnapshotFetcher(self.requests, listeners, random, settings.symbols)
-        self.pools: list[ConnectionPool] = []
+        # The symbols in the settings need connections of their own only beside others.
+        self.pools = Pools(frozenset(settings.symbols if settings.all_symbols else ()), self._make_pool)
+        self.overload = Overload()
+        self.calm = asyncio.Event()  # set while the server is not overloaded
+        self.calm.set()
+        self._precedence = Precedence()
         self._settings = settings
         self._listeners = listeners
         self._network = network
@@ -94,7 +104,7 @@ class Feed:
         )  # fmt: skip
         self._contracts = ContractFollower(
             self.requests, self.snapshots.guard, listeners, self.pools, network,
-            pool_with_room=self._pool_with_room, add=add if settings.all_symbols else None,
+            add=add if settings.all_symbols else None,
         )  # fmt: skip
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -120,13 +130,11 @@ class Feed:
             await asyncio.sleep(self._contracts.delay(self._settings.info_seconds))
             await self._contracts.refresh()
 
-    def _pool_with_room(self) -> ConnectionPool:
-        pool = next((pool for pool in self.pools if len(pool.streams) < STREAMS_PER_CONNECTION), None)
-        if pool is None:
-            assert self._tasks is not None
-            pool = ConnectionPool(self._context, self._settings.connections)
-            self.pools.append(pool)
-            self._tasks.create_task(keep("group", pool.run, self._random, self.counts.failed))
+    def _make_pool(self, is_named: bool) -> ConnectionPool:
+        assert self._tasks is not None
+        may_read = None if is_named else self._precedence.others_may_read
+        pool = ConnectionPool(self._context, self._settings.connections, may_read)
+        self._tasks.create_task(keep("group", pool.run, self._random, self.counts.failed))
         return pool
 
     # --- the best prices of all symbols, which show missing events of silent streams
@@ -183,10 +191,31 @@ class Feed:
                 stalled_at = now
                 self.counts.stalls += 1
                 log.error("event_loop_stalled", seconds=round(late, 3))
-            is_stalled = stalled_at is not None and now - stalled_at < _STALL_EFFECT_SECONDS
-            self._context.cause = Cause.OVERLOAD if is_stalled else Cause.DISCONNECT
             for pool in self.pools:
-                pool.tick(now)
+                pool.tick(now, is_late=late >= _LATE_SECONDS)
+            self._look_for_overload(now)
+            is_stalled = stalled_at is not None and now - stalled_at < _STALL_EFFECT_SECONDS
+            self._context.cause = Cause.OVERLOAD if is_stalled or self.overload.is_on else Cause.DISCONNECT
             self.snapshots.guard.mend()
             for stream in tuple(self._listeners):
-                self.snapshots.guard.do(stream, "tick", lambda listener: listener.tick())
+                self.snapshots.guard.do(stream, "tick", self._tick)
+
+    def _tick(self, listener: FeedListener) -> None:
+        listener.tick(is_overloaded=self._context.cause is Cause.OVERLOAD)
+
+    def _look_for_overload(self, now: float) -> None:
+        """Compare the ages of the frames of all connections: whether they are late, and whose turn it is to read."""
+        connections = [connection for pool in self.pools for connection in pool.connections.values()]
+        baselines = [baseline for each in connections if (baseline := each.age.baseline) is not None]
+        self._context.baseline = min(baselines, default=self._context.baseline)
+        named = [age for pool in self.pools if pool.is_named and (age := pool.age) is not None]
+        self._precedence.look(max(named, default=None), now)
+        if not self.overload.look((each.age.age for each in connections), now):
+            return
+        if self.overload.is_on:
+            self.counts.overloads += 1
+            self.calm.clear()
+            log.error("overloaded", seconds=round(self.overload.age, 3))
+        else:
+            self.calm.set()
+            log.info("overload_ended")

@@ -41,8 +41,8 @@ class FeedListener(Protocol):
     def ticker(self, update_id: UpdateId) -> None:
         """Record that the best prices moved with this update id."""
 
-    def tick(self) -> None:
-        """Do periodic work; called about once a second."""
+    def tick(self, *, is_overloaded: bool = False) -> None:
+        """Do periodic work; called about once a second. An overloaded server requests no snapshot just to compare."""
 
     def snapshot(self, number: int, snapshot: DepthSnapshot) -> None:
         """Handle the reply to a request."""

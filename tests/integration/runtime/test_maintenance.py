@@ -2,7 +2,7 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,13 @@ from testkit.harness.whole_system import until
 
 SYMBOL = "X"
 STREAM = depth_of(SYMBOL)
+
+
+def calm() -> asyncio.Event:
+    """Return the event of a server that is never overloaded."""
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 def settings(folder: Path, *, retention_bytes: int | None = None) -> ServeSettings:
@@ -50,10 +57,12 @@ def fill(history: SymbolHistory, rounds: range) -> None:
 
 
 @contextlib.asynccontextmanager
-async def started(made: HistoryMaintenance, tasks: Supervisor | None = None) -> AsyncIterator[HistoryMaintenance]:
+async def started(
+    made: HistoryMaintenance, tasks: Supervisor | None = None, is_calm: asyncio.Event | None = None
+) -> AsyncIterator[HistoryMaintenance]:
     """Have an archive tended around a block, by the tasks that a server has, and stop it."""
     tasks = tasks or Supervisor()
-    made.start(tasks)
+    made.start(tasks, calm=is_calm or calm())
     running = asyncio.create_task(tasks.run())
     try:
         yield made
@@ -186,13 +195,31 @@ async def test_a_history_that_fails_to_sync_keeps_no_other_from_it(
     await made.stop()
 
 
+async def test_nothing_is_decoded_ahead_while_overloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, is_calm, steps = HistoryMaintenance(settings(tmp_path)), asyncio.Event(), list[int]()
+
+    def warm() -> Iterator[None]:
+        for step in range(5):
+            steps.append(step)
+            yield
+
+    monkeypatch.setattr(made.histories[STREAM], "warm", warm)
+    async with started(made, is_calm=is_calm):
+        await until(lambda: steps)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert steps == [0]
+        is_calm.set()
+        await until(lambda: len(steps) == 5)
+
+
 async def test_the_directory_is_watched_and_its_loss_ends_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive_module, "_LOOK_SECONDS", 0.01)
     folder = tmp_path / "data"
     made, tasks = HistoryMaintenance(settings(folder)), Supervisor()
-    made.start(tasks)
+    made.start(tasks, calm=calm())
     running = asyncio.create_task(tasks.run())
     await asyncio.sleep(0)
     folder.rename(tmp_path / "elsewhere")

@@ -57,6 +57,16 @@ async def test_what_happens_can_be_read_by_prometheus(tmp_path: Path) -> None:
             assert found["chronobook_snapshots_total", ""] == 1
             assert found["chronobook_weight_used", ""] == 21
             assert found["chronobook_weight_limit", ""] == 2400
+            assert found["chronobook_overloaded", ""] == 0
+            assert found["chronobook_feed_overloads_total", ""] == 0
+            application.feed.overload.is_on = True
+            (pool,) = application.feed.pools
+            (connection,) = pool.connections.values()
+            connection.age.held(3600.0)
+            found = await scraped(port)
+            assert found["chronobook_overloaded", ""] == 1
+            assert found["chronobook_frame_age_seconds", "1"] == 3600
+            application.feed.overload.is_on = False
             simulator.symbols["ETHUSDT"].drop_next = 1
             await simulator.step(2)
             await until(lambda: market.counts.resyncs == 1 and market.is_synced)

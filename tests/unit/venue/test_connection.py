@@ -4,6 +4,7 @@ import pytest
 
 from chronobook_server.venue.connection import Connection
 from chronobook_server.venue.transport import Disconnected
+from testkit.fakes.fake_network import depth_frame
 from testkit.fakes.timed_network import TimedNetwork
 from testkit.simulation.virtual_loop import virtually
 
@@ -66,3 +67,53 @@ async def test_giving_up_closes_without_waiting() -> None:
     connection.give_up()
     await asyncio.sleep(0)
     assert socket.is_closed
+
+
+@virtually
+async def test_a_connection_reads_only_in_its_turn_and_ages_meanwhile() -> None:
+    network, may_read = TimedNetwork(), asyncio.Event()
+    socket = await network.connect("/stream?streams=a")
+    connection, got = Connection(7, socket, network.monotonic, may_read=may_read), list[bytes | str]()
+
+    def take(frame: bytes | str) -> bool:
+        got.append(frame)
+        return True
+
+    reading = asyncio.create_task(connection.read(take))
+    socket.frames.put_nowait(b"one")
+    await asyncio.sleep(3)
+    connection.tick(network.monotonic(), is_late=False)
+    assert got == []
+    assert connection.age.age == pytest.approx(3.0)
+    may_read.set()
+    await asyncio.sleep(1)
+    assert got == [b"one"]
+    connection.tick(network.monotonic(), is_late=False)
+    assert connection.age.age == pytest.approx(3.0), "what it has read says nothing yet"
+    socket.frames.put_nowait(Disconnected("cut"))
+    assert await reading == "cut"
+
+
+@virtually
+async def test_the_age_is_that_of_some_of_the_usable_frames() -> None:
+    network = TimedNetwork()
+    socket = await network.connect("/stream?streams=a")
+    connection = Connection(7, socket, network.monotonic, baseline=-1000.0)
+    reading = asyncio.create_task(connection.read(lambda frame: frame != b"noise"))
+    for second in range(5):
+        for _ in range(20):
+            sent_at = network.monotonic() + 1000 - (1.2 if second >= 2 else 0.0)
+            socket.frames.put_nowait(depth_frame("A", round(sent_at * 1000)))
+            socket.frames.put_nowait(b"noise")
+            socket.frames.put_nowait("a text")
+            await asyncio.sleep(0.05)
+        connection.tick(network.monotonic(), is_late=False)
+    assert connection.age.age == pytest.approx(1.2, abs=0.01)
+    assert connection.age.baseline == pytest.approx(-1000.0, abs=0.01)
+    await asyncio.sleep(3)
+    connection.tick(network.monotonic(), is_late=True)
+    assert connection.age.age == pytest.approx(1.2, abs=0.01), "a late loop has not looked for frames"
+    connection.tick(network.monotonic(), is_late=False)
+    assert connection.age.age == 0.0
+    socket.frames.put_nowait(Disconnected("cut"))
+    await reading

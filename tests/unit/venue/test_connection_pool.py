@@ -166,6 +166,19 @@ async def test_a_silent_stream_is_resubscribed_by_itself() -> None:
 
 
 @virtually
+async def test_a_late_connection_is_not_behind_for_lack_of_frames() -> None:
+    async with running("A") as run:
+        run.listeners[A].is_owed = True
+        for number in range(1, 25):
+            run.network.opened[0].frames.put_nowait(depth_frame("A", number))  # `E` grows by 1 ms a second
+            run.pool.tick(run.network.monotonic())
+            await asyncio.sleep(1)
+        assert run.pool.age is not None
+        assert run.pool.age > 20
+        assert run.counts.resubscriptions == 0
+
+
+@virtually
 async def test_an_owing_connection_that_brings_nothing_is_given_up() -> None:
     async with running("A") as run:
         run.listeners[A].is_owed = True

@@ -83,6 +83,7 @@ class BookActions:
         self.request = OpenRequest()
         self.pending_snapshot: DepthSnapshot | None = None
         self.out: list[Output] = []
+        self.hole_cause = Cause.CHAIN_BREAK  # why events are missing
         self._announced = instrument  # the steps of the records
         self._chain = chain
         self._epochs = epochs
@@ -222,7 +223,7 @@ class BookActions:
 
     def lose_chain(self, event: Event) -> None:
         """Give up the book for a missing event."""
-        self._lose(Cause.CHAIN_BREAK, [event.update])
+        self._lose(self.hole_cause, [event.update])
         self._ask(self._first_attempt())
 
     def lose_crossed(self, event: Event) -> None:

@@ -108,8 +108,11 @@ class SnapshotPolicy:
         self._near_pause = min(max(2 * self._near_pause, _NEAR_PAUSE), _LONGEST_NEAR_PAUSE)
         return True
 
-    def claim_request(self, book: OrderBook, now: float) -> Urgency | None:
-        """Claim the next snapshot; return its reason, or None while none is due. The caller asks for it."""
+    def claim_request(self, book: OrderBook, now: float, *, may_audit: bool = True) -> Urgency | None:
+        """Claim the next snapshot; return its reason, or None while none is due. The caller asks for it.
+
+        `may_audit`: it may be a snapshot just to compare. Without that, a due comparison waits.
+        """
         if self.claim_near(book, now):
             return Urgency.NEAR
         if now - self._asked < self._pause:
@@ -119,7 +122,7 @@ class SnapshotPolicy:
             urgency = Urgency.EDGE
         elif self._limit < FULL_LIMIT:
             urgency = Urgency.WIDEN
-        elif self._audit_seconds is not None and now - self._measured_at >= self._audit_seconds:
+        elif may_audit and self._audit_seconds is not None and now - self._measured_at >= self._audit_seconds:
             urgency = Urgency.AUDIT
         if urgency is not None:
             self._asked = now

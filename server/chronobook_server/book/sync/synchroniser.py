@@ -200,6 +200,10 @@ class Synchroniser:
         self._step(_ON_SIGNAL, Input.CLOSED, Signal(cause))
         return self._drain()
 
+    def explain_holes(self, cause: Cause) -> None:
+        """Set the cause of the gaps that begin with a missing event from now on."""
+        self._actions.hole_cause = cause
+
     def silent(self) -> list[Output]:
         """Handle a stream that lacks events which other messages show."""
         self._step(_ON_SIGNAL, Input.SILENT, Signal(Cause.EXCHANGE_SILENT))

@@ -22,6 +22,9 @@ UPDATE_SPEEDS = ("100ms", "250ms", "500ms")
 _BEGINNING = b'{"stream":"'
 # Bytes in which that name ends. A choice: `decode_frame` reads the frames with longer names.
 _LONGEST_BEGINNING = 200
+# The event time comes right after stream and kind, before the levels.
+_EVENT_TIME = b'"E":'
+_LONGEST_TIME = 20  # characters
 _DEPTH, _AGG_TRADE = StreamKind.DEPTH, StreamKind.AGG_TRADE
 
 
@@ -78,6 +81,16 @@ def stream_of(frame: bytes | str) -> StreamId | None:
 def follows_event(frame: bytes | str, update_id: UpdateId) -> bool:
     """Return whether a frame can hold the event after this update id; False for a frame in any other notation."""
     return type(frame) is bytes and b'"pu":%d,' % update_id in frame
+
+
+def event_time_of(frame: bytes | str) -> Millis | None:
+    """Return the event time that a frame tells in the exchange's own notation; None for any other notation."""
+    if type(frame) is not bytes:
+        return None
+    start = frame.find(_EVENT_TIME, 0, _LONGEST_BEGINNING) + len(_EVENT_TIME)
+    end = frame.find(b",", start, start + _LONGEST_TIME)
+    digits = frame[start:end]
+    return Millis(int(digits)) if start >= len(_EVENT_TIME) and end > 0 and digits.isdigit() else None
 
 
 def decode_frame(data: bytes | str, receive_time: Nanos) -> tuple[StreamId, DepthUpdate] | None:

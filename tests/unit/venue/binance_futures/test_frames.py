@@ -11,6 +11,7 @@ from chronobook_server.venue.binance_futures.frames import (
     MalformedKind,
     decode_frame,
     decode_snapshot,
+    event_time_of,
     follows_event,
     stream_of,
 )
@@ -177,3 +178,24 @@ def test_every_frame_of_the_real_capture_is_read() -> None:
         else:
             depth += 1
     assert (depth, others) == (6_586, 53_992)
+
+
+@pytest.mark.parametrize(
+    ("frame", "time"),
+    [
+        (b'{"stream":"a@depth","data":{"e":"depthUpdate","E":1723165068085,"T":5,"s":"A"}}', 1723165068085),
+        (b'{"stream":"a@depth","data":{"E":7,"e":"depthUpdate"}}', 7),
+        (b'{"stream":"a@depth","data":{"e":"depthUpdate","E": 1723165068085,"T":5}}', None),
+        (b'{"stream":"a@depth","data":{"e":"depthUpdate","E":-5,"T":5}}', None),
+        (b'{"stream":"a@depth","data":{"e":"depthUpdate","E":"5","T":5}}', None),
+        (b'{"stream":"a@depth","data":{"e":"depthUpdate","E":,"T":5}}', None),
+        (b'{"stream":"a@depth","data":{"e":"depthUpdate","E":%d,"T":5}}' % 10**25, None),
+        (b'{"E":' + b"9" * 10_000 + b"}", None),
+        (b'{"E":5', None),
+        (b"x" * 300 + b'"E":5,', None),
+        (b"", None),
+        ('{"stream":"a@depth","data":{"e":"depthUpdate","E":5,"T":5}}', None),
+    ],
+)
+def test_the_event_time_is_read_only_where_the_exchange_puts_it(frame: bytes | str, time: int | None) -> None:
+    assert event_time_of(frame) == time
