@@ -21,7 +21,7 @@ EVENT_FAULTS = (*TIME_FAULTS, "event_slightly_back", "event_far_id", "ids_anew",
 SEAL_FAULTS = ("seal_dies_before", "seal_dies_half", "seal_dies_whole", "seal_dies_renamed")
 # At some time.
 TIMED_FAULTS = ("restart", "kill", "disk_full", "stall", "break", "finer", "tick", "unlist", "quiet", "leap", "lag",
-                "clock_back", "clock_ahead", "log_flip", "cut_each")  # fmt: skip
+                "overload", "clock_back", "clock_ahead", "log_flip", "cut_each")  # fmt: skip
 # Of a whole world.
 TRAITS = ("replay_date", "replay_speed", "short_always", "little_retention")
 ALL_FAULTS = (*FRAME_FAULTS, *CONNECT_FAULTS, *REQUEST_FAULTS, *LIST_FAULTS, *TICKER_FAULTS, *EVENT_FAULTS,

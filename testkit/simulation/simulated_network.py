@@ -16,6 +16,7 @@ import orjson
 from chronobook_server.venue.transport import Unreachable
 from testkit.simulation.fault_kinds import FRAME_FAULTS
 from testkit.simulation.simulated_exchange import START_MS, ExchangeSymbol
+from testkit.simulation.simulated_processor import SimProcessor
 from testkit.simulation.simulated_rest import SimRest
 from testkit.simulation.simulated_sockets import SimSocket
 from testkit.simulation.virtual_loop import VirtualLoop
@@ -41,6 +42,7 @@ class SimNetwork(SimRest):
     ) -> None:
         super().__init__(loop, symbols, random, rates, limit)
         self.sockets: list[SimSocket] = []
+        self.processor = SimProcessor()
         self.wall_ahead = 0.0  # seconds that this machine's date is ahead of the exchange's at the start
         self.cuts_each = False  # whether every frame is followed by the end of its connection
         self._frame_kinds = [kind for kind in FRAME_FAULTS if kind in rates]

@@ -45,6 +45,11 @@ class Plan:
     segment_ms: int
     retention_ms: int = RETENTION_MS
     seal_rates: Mapping[str, float] = field(default_factory=dict)
+    named: tuple[str, ...] = ()  # with all symbols: those in the settings
+
+    def may_lose(self, symbol: str) -> bool:
+        """Return whether a server with these settings starts without a symbol in the exchange's list."""
+        return self.all_symbols and symbol not in self.named
 
 
 class WatchedHistory(SymbolHistory):
@@ -90,10 +95,10 @@ class SimServer:
         self.network.has_listed = False
         self.sealer = SimSealer(self.network.loop, self._random, self.plan.seal_rates)
         self.sealer.injected = self.network.injected
-        for symbol in self.disks if self.plan.all_symbols else self.plan.symbols:
+        for symbol in {**dict.fromkeys(self.plan.named), **self.disks} if self.plan.all_symbols else self.plan.symbols:
             self._add(symbol)
         settings = FeedSettings(
-            () if self.plan.all_symbols else self.plan.symbols,
+            self.plan.named if self.plan.all_symbols else self.plan.symbols,
             all_symbols=self.plan.all_symbols,
             connections=self.plan.connections,
             lifetime_seconds=self.plan.lifetime_seconds,
@@ -132,7 +137,7 @@ class SimServer:
             history,
             monotonic=self.network.monotonic,
             audit_seconds=self.plan.audit_seconds,
-            is_named=symbol in self.plan.symbols and not self.plan.all_symbols,
+            is_named=symbol in (self.plan.named if self.plan.all_symbols else self.plan.symbols),
         )
 
     async def stop(self, *, is_killed: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import orjson
 
 from chronobook_server.venue.transport import PING_SECONDS, PONG_SECONDS, Disconnected
+from testkit.simulation.simulated_processor import SimProcessor
 from testkit.simulation.virtual_loop import VirtualLoop
 
 _MOST_MESSAGES = 10
@@ -17,6 +18,7 @@ class Owner(Protocol):
     """The network that a connection belongs to."""
 
     violations: list[str]
+    processor: SimProcessor
 
     def command(self, socket: "SimSocket", command: dict[str, Any]) -> None:
         """Take a command of the feed."""
@@ -35,7 +37,7 @@ class SimSocket:
         self._loop = loop
         self._latency = latency
         self._last_due = 0.0
-        self._queue: deque[bytes | None] = deque()
+        self._queue: deque[tuple[float, bytes | None]] = deque()  # with the time of their arrival
         self._waiter: asyncio.Future[None] | None = None
         self._sent_at: deque[float] = deque()
 
@@ -60,9 +62,17 @@ class SimSocket:
         self._loop.call_later(PING_SECONDS + PONG_SECONDS, self._arrive, None)
 
     def _arrive(self, frame: bytes | None) -> None:
-        self._queue.append(frame)
+        if self._is_unanswered():
+            self._queue.clear()
+            frame = None
+        self._queue.append((self._loop.time(), frame))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _is_unanswered(self) -> bool:
+        """Return whether a pong would wait behind the frames for longer than the feed waits for it."""
+        is_late = bool(self._queue) and self._loop.time() - self._queue[0][0] > PONG_SECONDS
+        return is_late and self._owner.processor.is_slow
 
     # --- the feed's side
 
@@ -71,9 +81,11 @@ class SimSocket:
         while not self._queue:
             self._waiter = self._loop.create_future()
             await self._waiter
-        frame = self._queue.popleft()
+        if self._queue[0][1] is not None:
+            await self._owner.processor.take()
+        _, frame = self._queue.popleft()
         if frame is None:
-            self._queue.append(None)
+            self._queue.append((self._loop.time(), None))
             self.is_open = False
             raise Disconnected("the connection was cut")
         return frame

@@ -19,6 +19,7 @@ from testkit.simulation.simulated_server import RETENTION_MS, Plan, SimServer
 from testkit.simulation.virtual_loop import VirtualLoop, run
 from testkit.simulation.wild_messages import YEAR, far_id, wild_time, with_time
 from tests.simulation.day_judge import DayJudge
+from tests.simulation.overload_judge import OverloadJudge
 from tests.simulation.report import Report
 
 NAMES = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
@@ -68,9 +69,11 @@ class World:
                 network.wall_ahead = random.choice((-1, 1)) * random.uniform(60, YEAR / 1000)
             if "short_always" in self.traits:
                 network.most_levels = random.randint(3, FULL_LIMIT - 1)
+            all_symbols = random.random() < 0.3
             plan = Plan(
                 symbols=names,
-                all_symbols=random.random() < 0.3,
+                all_symbols=all_symbols,
+                named=names[: random.randrange(len(names))] if all_symbols else (),
                 connections=random.choice((1, 1, 2)),
                 lifetime_seconds=self.age * random.choice((0.8, 0.8, 10)),
                 audit_seconds=random.choice((None, 4.0, 15.0)),
@@ -80,6 +83,7 @@ class World:
             )
             self.servers.append(SimServer(plan, network, Random(random.getrandbits(32))))
         self.judge = DayJudge(self.report, self.truth, Random(random.getrandbits(32)), loop, drawn)
+        self.overloads = OverloadJudge(self.report, self.truth)
         self.timed = fault_kinds.timed(random, drawn)
         self.rates = fault_kinds.event_rates(random, drawn)
         self._converge_seconds = CONVERGE_SECONDS if "in_sync_after_30_seconds" in drawn else _LONG_SECONDS
@@ -163,7 +167,7 @@ class World:
         """Let something go wrong that is not the network's fault."""
         random, server = self.random, self.first
         symbol = random.choice(list(self.truth.values()))
-        if kind == "unlist" and not any(each.plan.all_symbols for each in self.servers):
+        if kind == "unlist" and not any(each.plan.may_lose(symbol.name) for each in self.servers):
             return  # a server that names a symbol does not start without it in the list
         if kind == "log_flip" and not server.damage_log(symbol.name):
             return
@@ -197,6 +201,8 @@ class World:
                 self._is_quiet = True
                 await asyncio.sleep(random.uniform(60, 200))
                 self._is_quiet = False
+            case "overload":
+                await self.overloads.strike(self.servers, random)
             case "leap":
                 self.clock.leap(random.randint(2000, 30 * 60_000))
             case _:
@@ -212,7 +218,7 @@ class World:
             case "unlist":
                 symbol.was_untraded = True
                 for server in self.servers:
-                    if server.plan.all_symbols:
+                    if server.plan.may_lose(symbol.name):
                         server.network.unlisted.add(symbol.name)
                 await asyncio.sleep(random.uniform(12, 25))
                 for network in networks:
@@ -253,6 +259,7 @@ class World:
             await asyncio.sleep(_LOOK_SECONDS)
             for server in self.servers:
                 self.judge.look(server)
+                self.overloads.look(server)
                 if self.loop.time() - retried_at > _RETRY_SEALS_SECONDS:
                     server.retry_seals()
             if self.loop.time() - retried_at > _RETRY_SEALS_SECONDS:
@@ -263,6 +270,7 @@ class World:
         self._pumping = False
         for server in self.servers:
             self.judge.judge(server)
+            self.overloads.judge(server)
             self.report.faults += server.network.injected
             await server.stop(is_killed=False)
         for server in self.servers:
