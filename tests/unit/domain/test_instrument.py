@@ -22,6 +22,12 @@ from chronobook_server.domain.values import MAX_STEPS
 ETH = Instrument("ETHUSDT", price_scale=2, quantity_scale=3)
 
 
+@pytest.fixture(autouse=True)
+def no_recent_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let readers read each text anew, because a text that an earlier test has read hides a fault of reading."""
+    monkeypatch.setattr(instrument, "_recent", instrument._RecentTexts())
+
+
 def plain(value: Decimal, zeros: int = 0) -> str:
     """Return a number as plain decimal text, with zeros at its end that say nothing."""
     text = f"{value:f}"
@@ -160,7 +166,6 @@ def test_a_text_has_64_characters_at_most() -> None:
 
 
 def test_all_readers_together_remember_a_bounded_number_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instrument, "_recent", instrument._RecentTexts())
     monkeypatch.setattr(instrument, "_REMEMBERED", 10)
     readers = [LevelReader(Instrument(f"S{number}", 0, number % 2)) for number in range(4)]
     for number in range(1, 40):
@@ -168,6 +173,25 @@ def test_all_readers_together_remember_a_bounded_number_of_texts(monkeypatch: py
             assert reader.read_asks([(str(number), str(number))]) == {number: -number * reader.instrument.quantity_unit}
         assert sum(map(len, instrument._recent._tables.values())) <= 10
     assert type(readers[0]._prices.recent) is dict, "the collector visits every entry of another kind of dict"
+
+
+def test_all_texts_are_forgotten_where_one_more_is_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instrument, "_REMEMBERED", 3)
+    recent = instrument._RecentTexts()
+    tables, held = [recent.table((0, 0, sign, False)) for sign in (1, -1)], []
+    for number in range(8):
+        recent.add(tables[number % 2], str(number), number)
+        held.append(sum(map(len, tables)))
+    assert held == [1, 2, 3, 1, 2, 3, 1, 2]
+
+
+def test_a_recent_text_is_not_read_again() -> None:
+    reader, levels = DecimalReader(2, minimum=0), LevelReader(ETH)
+    assert (reader.read("1.25"), reader.recent) == (125, {"1.25": 125})
+    reader.recent["1.25"] = 9
+    assert reader.read("1.25") == 9
+    levels._prices.recent["7.00"], levels._bid_quantities.recent["1.000"] = 8, 5
+    assert levels.read_bids([("7.00", "1.000")]) == {8: 5}
 
 
 def test_the_bound_holds_for_a_number_no_coarser_scale_can_hold() -> None:
@@ -212,8 +236,7 @@ def test_a_reader_restarts_coarsest_and_no_longer_counts_zeros() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 60])
-def test_the_memory_of_all_readers_is_bounded_in_bytes(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instrument, "_recent", instrument._RecentTexts())
+def test_the_memory_of_all_readers_is_bounded_in_bytes(width: int) -> None:
     readers = [DecimalReader(0, minimum=0), DecimalReader(0, minimum=1)]
     for number in range(1, 150_000):
         for reader in readers:

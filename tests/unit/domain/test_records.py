@@ -3,6 +3,7 @@ import pytest
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.depth import DepthSnapshot
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import NO_BEST_PRICES, BestPrices, Contract, Keyframe, Update, epoch_start
 from chronobook_server.domain.values import Millis, Nanos, Side, SignedQuantity, UpdateId, side_of
 from testkit.generators.depth_events import snapshot, update
@@ -67,6 +68,13 @@ def test_a_record_has_the_fields_of_its_event_and_a_given_time() -> None:
         best=best,
         changes={9: 2},
     )
+
+
+def test_a_record_takes_columns_that_its_reader_has_already() -> None:
+    columns = LevelColumns.of({9: 2})
+    made = first_update(previous=7, time=100, received=100)
+    assert made.packed_as(columns) is made
+    assert made.columns is columns
 
 
 @pytest.mark.parametrize(
