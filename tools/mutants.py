@@ -169,23 +169,23 @@ MUTANTS = (
         "if held is None or held.last_update_id > book.update_id:",
         "if held is None:",
     ),
-    Mutant("removals are forgotten", "book/order_book.py", "                    del levels[price]\n", ""),
+    Mutant("removals are forgotten", "book/python_book.py", "                    del levels[price]\n", ""),
     Mutant(
-        "a removal takes the other side's level too", "book/order_book.py", "if (current > 0) == is_bid:", "if True:"
+        "a removal takes the other side's level too", "book/python_book.py", "if (current > 0) == is_bid:", "if True:"
     ),
     Mutant(
         "`0` of the other side counts as news of an unseen level",
-        "book/order_book.py",
+        "book/python_book.py",
         "if price <= highest if is_bid else price >= lowest:",
         "if True:",
     ),
     Mutant(
         "an unknown price counts as empty",
         "book/order_book.py",
-        "return SignedQuantity(0) if price in self.known_range or price in self.observed_prices else None",
+        "return SignedQuantity(0) if price in self.known_range or self.is_observed(price) else None",
         "return SignedQuantity(0)",
     ),
-    Mutant("a crossed book is kept", "book/order_book.py", "        if bid > ask:", "        if False:"),
+    Mutant("a crossed book is kept", "book/order_book.py", "    if bid > ask:", "    if False:"),
     Mutant(
         "a finer scale leaves the known range as it was",
         "book/order_book.py",
@@ -308,6 +308,7 @@ def run(mutant: Mutant) -> tuple[Mutant, str | None, float]:
                 raise SystemExit(f"{mutant.name}: the text is {text.count(mutant.old)} times in {mutant.file}")
             path.write_text(text.replace(mutant.old, mutant.new))
         environment = os.environ | {"PYTHONPATH": f"{copy}:{ROOT}", "CI": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["CHRONOBOOK_PURE_PYTHON"] = "1"  # the faults are in Python
         for name, command in (
             ("tests", ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS)),
             ("simulation", ("-m", "tests.simulation.run", "--seeds", *SEEDS)),

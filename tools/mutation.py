@@ -59,7 +59,7 @@ def _assignments(options: dict[str, object]) -> list[str]:
 def run(folder: Path, workers: int) -> None:
     """Run the mutants of a group that have no result yet."""
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(workers)]
-    settings = {**os.environ, "TEST_PROFILE": "mutation"}
+    settings = {**os.environ, "TEST_PROFILE": "mutation", "CHRONOBOOK_PURE_PYTHON": "1"}
     subprocess.run(command, cwd=folder, env=settings, check=False, preexec_fn=lambda: os.nice(_NICENESS))
 
 

@@ -13,6 +13,7 @@ from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.depth import SnapshotWanted
 from chronobook_server.domain.errors import BeforeHistory, HistoryGap
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Update
 from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Nanos, Price, UpdateId
@@ -129,7 +130,16 @@ def segment(start: int, last: int, end: int | None = None, cause: Cause | None =
         )
     )
     made.append(
-        Update(UpdateId(2), UpdateId(2), UpdateId(1), Millis(last), Millis(last), Nanos(0), BestPrices(0, 0, 0, 0), {})
+        Update(
+            UpdateId(2),
+            UpdateId(2),
+            UpdateId(1),
+            Millis(last),
+            Millis(last),
+            Nanos(0),
+            BestPrices(0, 0, 0, 0),
+            LevelColumns.of({}),
+        )
     )
     if end is not None:
         made.finish(Millis(end), cause)

@@ -121,7 +121,7 @@ class Resolver:
                 event = cast(DepthUpdate, record)
                 before, time = self._epochs.before(event)
                 hand.transaction_time, hand.update_id = time, record.final_update_id
-                self._epochs.applied(before, event, len(record.changes), self._book)
+                self._epochs.applied(before, event, record.columns.size, self._book)
                 dated = record if time == record.transaction_time else replace(record, transaction_time=time)
                 return [dated] if before is None else [before, dated]
             case RangeWidened():

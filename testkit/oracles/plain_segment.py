@@ -6,6 +6,7 @@ from random import Random
 
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Update
 from chronobook_server.domain.scales import finer
 from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, UpdateId
@@ -254,5 +255,5 @@ def _stream(random: Random, events: int, time: int, update_id: int) -> Iterator[
             event_time=Millis(time + random.randrange(3)),
             receive_time=Nanos(time * 1_000_000 + random.randrange(10**6)),
             best=BestPrices(*best_of(levels)),
-            changes=changes,
+            columns=LevelColumns.of(changes),
         )

@@ -61,7 +61,7 @@ NO_BEST_PRICES = BestPrices(0, 0, 0, 0)
 
 @dataclass(slots=True)
 class Update:
-    """The level changes of one event: `changes` maps a price to the signed quantity that rests there now.
+    """The level changes of one event: `columns` have the prices, and the signed quantities that rest there now.
 
     Unchanged prices are not among them. Zero is an emptied level, or a price newly proven empty. `best` holds the best
     prices after the event. `transaction_time` never decreases within a symbol. Not frozen: one is made per event on the
@@ -75,11 +75,11 @@ class Update:
     event_time: Millis
     receive_time: Nanos
     best: BestPrices
-    changes: Mapping[int, int]
-    _columns: LevelColumns | None = field(default=None, init=False, repr=False, compare=False)
+    columns: LevelColumns
+    _changes: Mapping[int, int] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
-    def of(cls, event: DepthUpdate, time: Millis, best: BestPrices, changes: Mapping[int, int]) -> "Update":
+    def of(cls, event: DepthUpdate, time: Millis, best: BestPrices, columns: LevelColumns) -> "Update":
         """Return the record of an event at this time, with the book's best prices and changes after it."""
         return cls(
             event.first_update_id,
@@ -89,21 +89,16 @@ class Update:
             event.event_time,
             event.receive_time,
             best,
-            changes,
+            columns,
         )
 
-    def packed_as(self, columns: LevelColumns) -> "Update":
-        """Return this record, with the columns of its changes that the caller has already."""
-        self._columns = columns
-        return self
-
     @property
-    def columns(self) -> LevelColumns:
-        """The changes as packed columns."""
-        columns = self._columns
-        if columns is None:
-            columns = self._columns = LevelColumns.of(self.changes)
-        return columns
+    def changes(self) -> Mapping[int, int]:
+        """The changes, a price to its quantity; made at the first use, because nearly no event needs it."""
+        changes = self._changes
+        if changes is None:
+            changes = self._changes = self.columns.levels()
+        return changes
 
 
 @dataclass(frozen=True, slots=True)

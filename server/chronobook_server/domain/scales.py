@@ -18,7 +18,7 @@ import numpy as np
 
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.packed_columns import Steps
+from chronobook_server.domain.packed_columns import Column, Steps
 from chronobook_server.domain.records import BestPrices
 from chronobook_server.domain.values import MAX_STEPS, Price, SignedQuantity
 
@@ -124,7 +124,7 @@ def shared(instrument: Instrument) -> Instrument:
     return instrument
 
 
-def finer_array(column: "array[int]", factor: int, *, except_for: int | None = None) -> "array[int]":
+def finer_array(column: Column, factor: int, *, except_for: int | None = None) -> "array[int]":
     """Return numbers in steps that are `factor` times finer; a mark stays. Raises OverflowError beyond the bound."""
     numbers = np.array(column, np.int64)
     where = numbers != except_for if except_for is not None else np.ones(len(numbers), np.bool_)

@@ -157,7 +157,7 @@ class Broker:
         """
         if isinstance(record, Update):
             self._note(record)
-            if self._begun is None:
+            if self._begun is None and (len(self.levels) or len(self.books)):
                 changes = self._steps.levels(record.changes)
                 for groups in self._groups:
                     groups.publish_changes(record, changes)

@@ -1,22 +1,25 @@
-"""Frame path in Python. It needs no compiled code, and the tests compare other implementations with it."""
+"""Frame path: that of the compiled book, and the one in Python, which judges it."""
 
-from chronobook_server.book.order_book import CrossedBook, OrderBook
-from chronobook_server.book.sync.frame_path import Applied, Expected
+from chronobook_server.book.order_book import Applied, CrossedBook, OrderBook
 from chronobook_server.domain.instrument import FinerThanScale, LevelReader, MalformedDecimal
+from chronobook_server.domain.packed_columns import packed
 from chronobook_server.domain.records import Update
 from chronobook_server.domain.stream_id import StreamKind
-from chronobook_server.domain.values import Nanos
+from chronobook_server.domain.values import Millis, Nanos
 from chronobook_server.venue.binance_futures.frames import MalformedFrame, decode_frame, follows_event
 
 _DEPTH = StreamKind.DEPTH
 
 
 def apply_frame(
-    frame: bytes | str, receive_time: Nanos, expected: Expected, book: OrderBook, levels: LevelReader
+    frame: bytes | str, receive_time: Nanos, book: OrderBook, levels: LevelReader, *, earliest: Millis, latest: Millis
 ) -> Applied | None:
     """Apply the event of a frame to the book; see `FramePath`."""
+    if book.reads_frames:
+        return book.apply_frame(frame, receive_time, earliest=earliest, latest=latest)
+    previous = book.update_id
     # A second connection repeats every event, so repetitions are refused before they are decoded.
-    if not follows_event(frame, expected.previous_final_update_id):
+    if not follows_event(frame, previous):
         return None
     try:
         decoded = decode_frame(frame, receive_time)
@@ -26,8 +29,8 @@ def apply_frame(
         return None
     stream, update = decoded
     if not (
-        update.previous_final_update_id == expected.previous_final_update_id < update.first_update_id
-        and expected.earliest <= update.transaction_time <= expected.latest
+        update.previous_final_update_id == previous < update.first_update_id
+        and earliest <= update.transaction_time <= latest
         and stream.symbol == book.instrument.symbol
         and stream.kind is _DEPTH
     ):
@@ -37,4 +40,4 @@ def apply_frame(
         changes = book.apply(bids, asks, update_id=update.final_update_id, transaction_time=update.transaction_time)
     except (MalformedDecimal, FinerThanScale, CrossedBook):
         return None
-    return Applied(Update.of(update, update.transaction_time, book.best, changes), (*bids, *asks))
+    return Applied(Update.of(update, update.transaction_time, book.best, changes), packed((*bids, *asks)))

@@ -6,20 +6,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chronobook_server.book.books import new_book
 from chronobook_server.book.order_book import CrossedBook, OrderBook
 from chronobook_server.book.sync.audit import known_range, range_extension
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.instrument import Instrument, LevelReader, MalformedDecimal
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import BestPrices, Keyframe, RangeWidened, Update
 from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
 from testkit.generators.depth_events import SmallExchange, event_dict
+from testkit.harness.paths import state_of
 from testkit.oracles.naive_book import NaiveBook
+
+pytestmark = pytest.mark.usefixtures("path")
 
 RANGE = KnownRange(90, 110)
 
 
 def book(levels: dict[int, int], known_range: KnownRange = RANGE) -> OrderBook:
-    return OrderBook(
+    return new_book(
         Keyframe(
             instrument=Instrument("X", 1, 0),
             update_id=UpdateId(1),
@@ -34,7 +39,8 @@ def book(levels: dict[int, int], known_range: KnownRange = RANGE) -> OrderBook:
 
 def apply(target: OrderBook, bids: dict[int, int], asks: dict[int, int]) -> dict[int, int]:
     asks = {price: -quantity for price, quantity in asks.items()}
-    return target.apply(bids, asks, update_id=UpdateId(target.update_id + 1), transaction_time=Millis(2))
+    columns = target.apply(bids, asks, update_id=UpdateId(target.update_id + 1), transaction_time=Millis(2))
+    return columns.levels()
 
 
 def test_an_event_that_moves_a_price_across_changes_it_once() -> None:
@@ -117,7 +123,7 @@ def test_an_event_that_crosses_the_book_changes_nothing(
 ) -> None:
     edge = min((price for price, quantity in levels.items() if quantity < 0), default=13)
     ours = book({price: quantity for price, quantity in levels.items() if quantity < 0 or price < edge})
-    before = vars(ours) | {"levels": dict(ours.levels), "observed_prices": set(ours.observed_prices)}
+    before = state_of(ours)
     after = {
         price: quantity for price, quantity in ours.levels.items() if price not in (bids if quantity > 0 else asks)
     }
@@ -129,7 +135,7 @@ def test_an_event_that_crosses_the_book_changes_nothing(
         apply(ours, bids, asks)
     except CrossedBook:
         assert is_crossed
-        assert vars(ours) == before
+        assert state_of(ours) == before
     else:
         assert not is_crossed
         assert {price for price, quantity in ours.levels.items() if quantity > 0} == set(resting_bids)
@@ -168,7 +174,9 @@ def test_a_book_its_view_and_its_keyframe_name_their_event() -> None:
     assert (first.update_id, first.transaction_time, view.update_id, view.transaction_time) == (1, 1, 2, 2)
     assert (view.prices.tolist(), view.quantities.tolist()) == ([99, 100, 102], [3, 5, -7])
     assert view.prices.dtype == view.quantities.dtype == np.int64
-    update = Update(UpdateId(2), UpdateId(2), UpdateId(1), Millis(2), Millis(3), Nanos(4), target.best, {})
+    update = Update(
+        UpdateId(2), UpdateId(2), UpdateId(1), Millis(2), Millis(3), Nanos(4), target.best, LevelColumns.of({})
+    )
     keyframe = target.keyframe(update)
     assert keyframe == Keyframe(
         instrument=Instrument("X", 1, 0),
@@ -181,7 +189,7 @@ def test_a_book_its_view_and_its_keyframe_name_their_event() -> None:
         observed_prices=frozenset({70}),
     )
     apply(target, {99: 0, 71: 0}, {})
-    again = OrderBook(keyframe)
+    again = new_book(keyframe)
     assert [again.quantity(Price(price)) for price in (70, 71, 98, 99, 100, 102)] == [0, None, 0, 3, 5, -7]
 
 

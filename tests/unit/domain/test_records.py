@@ -3,7 +3,7 @@ import pytest
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.depth import DepthSnapshot
 from chronobook_server.domain.instrument import Instrument
-from chronobook_server.domain.packed_columns import LevelColumns
+from chronobook_server.domain.packed_columns import LevelColumns, packed
 from chronobook_server.domain.records import NO_BEST_PRICES, BestPrices, Contract, Keyframe, Update, epoch_start
 from chronobook_server.domain.values import Millis, Nanos, Side, SignedQuantity, UpdateId, side_of
 from testkit.generators.depth_events import snapshot, update
@@ -50,14 +50,14 @@ def first_update(*, previous: int, time: int, received: int) -> Update:
         event_time=Millis(time),
         receive_time=Nanos(received * 1_000_000 + 1000),  # parts of a millisecond do not count
         best=NO_BEST_PRICES,
-        changes={},
+        columns=LevelColumns.of({}),
     )
 
 
 def test_a_record_has_the_fields_of_its_event_and_a_given_time() -> None:
     event = update(8, 9, 6, time=99, received=97)  # its event time is 100
     best = BestPrices(9, 2, 11, 3)
-    made = Update.of(event, Millis(101), best, {9: 2})
+    made = Update.of(event, Millis(101), best, LevelColumns.of({9: 2}))
     assert made == Update(
         first_update_id=UpdateId(8),
         final_update_id=UpdateId(9),
@@ -66,15 +66,18 @@ def test_a_record_has_the_fields_of_its_event_and_a_given_time() -> None:
         event_time=Millis(100),
         receive_time=Nanos(97_000_000),
         best=best,
-        changes={9: 2},
+        columns=LevelColumns.of({9: 2}),
     )
+    assert made.changes == {9: 2}
 
 
-def test_a_record_takes_columns_that_its_reader_has_already() -> None:
-    columns = LevelColumns.of({9: 2})
-    made = first_update(previous=7, time=100, received=100)
-    assert made.packed_as(columns) is made
-    assert made.columns is columns
+def test_the_columns_of_a_log_have_each_price_once() -> None:
+    columns = LevelColumns.of({9: 2, 11: -3})
+    assert columns.checked() is columns
+    assert (columns.size, columns.levels()) == (2, {9: 2, 11: -3})
+    for bad in (LevelColumns(packed((9, 9)), packed((1, 2))), LevelColumns(packed((9,)), b"")):
+        with pytest.raises(ValueError, match="a price"):
+            bad.checked()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from chronobook_server.domain.cooperative import run_now
 from chronobook_server.domain.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.domain.errors import BeforeHistory, SlowConsumer
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged, Keyframe, Update
 from chronobook_server.domain.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.query.replay import Position
@@ -77,7 +78,7 @@ class Line:
             event_time=Millis(time),
             receive_time=Nanos(0),
             best=BestPrices(0, 0, 0, 0),
-            changes=changes,
+            columns=LevelColumns.of(changes),
         )
 
 

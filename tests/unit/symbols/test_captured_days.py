@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
+import pytest
 
 from chronobook_server.book.sorted_view import BookView
 from chronobook_server.book.sync.transitions import State
@@ -19,6 +20,8 @@ from testkit.fakes.memory_files import memory_history
 from testkit.generators import captures
 from testkit.harness.asking import wanted_by
 from testkit.harness.served import Monotonic
+
+pytestmark = pytest.mark.usefixtures("path")
 
 
 def replay(made: SymbolPipeline, number: int, lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, BookView]]:

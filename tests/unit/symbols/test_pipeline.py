@@ -16,6 +16,8 @@ from testkit.generators.depth_events import SmallExchange, snapshot, update
 from testkit.harness.asking import wanted_by
 from testkit.harness.served import Monotonic
 
+pytestmark = pytest.mark.usefixtures("path")
+
 
 def market(clock: Monotonic) -> SymbolPipeline:
     return SymbolPipeline("X", memory_history(), monotonic=clock)

@@ -18,6 +18,8 @@ from testkit.generators.depth_events import snapshot, update
 from testkit.harness.asking import wanted_by
 from testkit.harness.served import Monotonic
 
+pytestmark = pytest.mark.usefixtures("path")
+
 _WIDE = Context(prec=80)
 _QUANTITIES = ("0", "1", "7.50", "60000000000.0", "46000000000.00000000", "0.00000001", "0.000000000000000001", "3.25",
                "5000000000000000000", "0.0000000000000000001")  # fmt: skip

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
-from chronobook_server.book.order_book import CrossedBook, OrderBook
+from chronobook_server.book.books import new_book
+from chronobook_server.book.order_book import Applied, CrossedBook, OrderBook
 from chronobook_server.book.sync.audit import (
     Audited,
     RecentChanges,
@@ -18,13 +19,13 @@ from chronobook_server.book.sync.audit import (
 )
 from chronobook_server.book.sync.chain import Chain
 from chronobook_server.book.sync.epochs import Epochs
-from chronobook_server.book.sync.frame_path import Applied
 from chronobook_server.book.sync.notices import BookAdopted, BookLost, BookResumed, BookSuspended, Output
 from chronobook_server.book.sync.open_request import OpenRequest
 from chronobook_server.book.sync.time_belief import follows, witness
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.depth import DepthSnapshot, DepthUpdate, TextLevels, Urgency
 from chronobook_server.domain.instrument import FinerThanScale, Instrument, LevelReader, MalformedDecimal
+from chronobook_server.domain.packed_columns import packed
 from chronobook_server.domain.records import Cut, EpochBegan, InstrumentChanged, Keyframe, Update
 from chronobook_server.domain.trouble import TroubleKind
 from chronobook_server.domain.values import Nanos, UpdateId
@@ -180,7 +181,9 @@ class BookActions:
         except CrossedBook as error:
             self._chain.tell(TroubleKind.CROSSED, str(error))
             return [Crossing(event)]
-        self.applied(before, update, Applied(Update.of(update, time, book.best, changes), (*bids, *asks)), book_id)
+        self.applied(
+            before, update, Applied(Update.of(update, time, book.best, changes), packed((*bids, *asks))), book_id
+        )
         return None
 
     def applied(
@@ -194,7 +197,7 @@ class BookActions:
             # The state of the machine at a cut must be in the segment that ends there. A held or requested snapshot
             # of before the cut would add levels that no reader of the segment can derive.
             self._recent, self.pending_snapshot = RecentChanges(book_id), None
-        epochs.applied(before, update, len(named), book)
+        epochs.applied(before, update, len(named) // 8, book)
         self._chain.applied(update, epochs.newest)
         self._recent.add(record.final_update_id, named)
         if before is not None:
@@ -351,7 +354,7 @@ class BookActions:
         reader = self.reader
         try:
             keyframe = self._keyframe(snapshot, events)
-            self.book = OrderBook(keyframe)
+            self.book = new_book(keyframe)
         except (MalformedDecimal, CrossedBook):
             self.reader = reader  # the reader that can read all kept events
             raise

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from chronobook_server.book.order_book import CrossedBook, OrderBook
 from chronobook_server.domain.coverage import NOTHING_KNOWN, KnownRange
+from chronobook_server.domain.packed_columns import unpacked
 from chronobook_server.domain.records import RangeWidened
-from chronobook_server.domain.values import MAX_STEPS, Millis, UpdateId
+from chronobook_server.domain.values import MAX_STEPS, Millis, Price, UpdateId
 
 # Events whose prices are remembered. The number is fixed, so that the times of requests do not decide on comparisons. A
 # request times out after 15 s, and the busiest captured stream (ETHUSDT) has at most 309 events in 16 s.
@@ -49,14 +50,13 @@ class RecentChanges:
 
     def __init__(self, start: UpdateId) -> None:
         self._start = start  # every event since then is here
-        # The integers are those of the reader's cache, so a price takes 8 bytes here.
-        self._events: deque[tuple[UpdateId, tuple[int, ...]]] = deque()
+        self._events: deque[tuple[UpdateId, bytes]] = deque()
 
     def __len__(self) -> int:
         return len(self._events)
 
-    def add(self, update_id: UpdateId, named: tuple[int, ...]) -> None:
-        """Remember the prices of an event that ends at this update id; forget the oldest beyond the fixed number."""
+    def add(self, update_id: UpdateId, named: bytes) -> None:
+        """Remember the prices, packed, of an event that ends at this id; forget the oldest beyond the fixed number."""
         events = self._events
         events.append((update_id, named))
         if len(events) > REMEMBERED_EVENTS:
@@ -76,7 +76,7 @@ class RecentChanges:
         for final, prices in reversed(self._events):
             if final <= update_id:
                 break
-            named.update(prices)
+            named.update(unpacked(prices))
         return named
 
 
@@ -128,13 +128,9 @@ def range_extension(
         known = KnownRange(min(own.lowest, window.lowest), max(own.highest, window.highest))
     else:
         known = window  # the market has left the known range, and the prices between the two ranges are unknown
-    new = {price: quantity for price, quantity in levels.items() if _is_unknown(book, price)}
+    new = {price: quantity for price, quantity in levels.items() if book.quantity(Price(price)) is None}
     best_bid = max((price for price, quantity in new.items() if quantity > 0), default=0)
     best_ask = min((price for price, quantity in new.items() if quantity < 0), default=MAX_STEPS)
     if max(best_bid, book.best_bid) >= min(best_ask, book.best_ask):
         return None  # its levels contradict the book or are crossed; the next snapshot widens the range
     return RangeWidened(time, book.update_id, new, known)
-
-
-def _is_unknown(book: OrderBook, price: int) -> bool:
-    return price not in book.levels and price not in book.known_range and price not in book.observed_prices

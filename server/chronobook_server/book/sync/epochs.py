@@ -53,7 +53,7 @@ class Epochs:
             self.unconfirmed = replace(
                 self.unconfirmed,
                 instrument=book.instrument,
-                levels=dict(book.levels),
+                levels=dict(sorted(book.levels.items())),
                 known_range=book.known_range,
                 observed_prices=book.known_outside,
             )

@@ -40,7 +40,7 @@ from chronobook_server.book.sync.actions import (
 from chronobook_server.book.sync.buffered_events import BufferBudget
 from chronobook_server.book.sync.chain import Chain
 from chronobook_server.book.sync.epochs import Epochs
-from chronobook_server.book.sync.frame_path import Expected, FramePath
+from chronobook_server.book.sync.frame_path import FramePath
 from chronobook_server.book.sync.notices import Output
 from chronobook_server.book.sync.seen_events import SeenEvents
 from chronobook_server.book.sync.segment_grid import SEGMENT_MS, SegmentGrid, phase_of
@@ -254,7 +254,7 @@ class Synchroniser:
         if self.state is not State.IN_SYNC or book is None or not latest:
             return None
         book_id = book.update_id
-        applied = apply_frame(frame, received, Expected(book_id, self._epochs.earliest, latest), book, actions.reader)
+        applied = apply_frame(frame, received, book, actions.reader, earliest=self._epochs.earliest, latest=latest)
         if applied is None:
             return None
         record = applied.record

@@ -163,7 +163,7 @@ def encode_update(update: Update) -> bytes:
         update.event_time,
         update.receive_time,
         *update.best,
-        len(update.changes),
+        update.columns.size,
     )
     return _frame(b"".join((_UPDATE, body, *update.columns)))
 
@@ -237,8 +237,8 @@ def _decode_update(body: memoryview) -> Update:
         event_time=Millis(event_time),
         receive_time=Nanos(received),
         best=BestPrices(bid, bid_quantity, ask, ask_quantity),
-        changes=columns.levels(),
-    ).packed_as(columns)
+        columns=columns.checked(),
+    )
 
 
 def _decode(start: Start, last: tuple[Millis, UpdateId], kind: bytes, body: memoryview) -> Entry:

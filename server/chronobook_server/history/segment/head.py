@@ -27,8 +27,8 @@ from chronobook_server.domain.values import Millis, Nanos, Price, Side, SignedQu
 from chronobook_server.history.format.wal import Start
 from chronobook_server.history.segment.head_events import HeadEvents
 from chronobook_server.history.segment.head_known import HeadKnown
-from chronobook_server.history.segment.head_levels import HeadLevels
 from chronobook_server.history.segment.head_rows import HeadRows
+from chronobook_server.history.segment.new_levels import new_levels
 from chronobook_server.history.segment.rows import ChangeRows, EventRows, LevelState, PointState
 
 
@@ -51,7 +51,7 @@ class HeadSegment:
         self.baseline_update_id = start.baseline_update_id
         self.known = known or HeadKnown(start.known_range, dict.fromkeys(start.observed_prices, -1), 0)
         self.event_columns = HeadEvents(start, best_prices)
-        self.level_columns = HeadLevels(start.baseline, self.known)
+        self.level_columns = new_levels(start.baseline, self.known)
 
     @property
     def events(self) -> int:
@@ -61,7 +61,7 @@ class HeadSegment:
     @property
     def changes(self) -> int:
         """Number of level changes held."""
-        return len(self.level_columns.change_levels)
+        return self.level_columns.change_count
 
     @property
     def last_time(self) -> Millis:
@@ -83,11 +83,11 @@ class HeadSegment:
 
     def append(self, update: Update) -> None:
         """Append the next event."""
-        self.event_columns.append(update, self.level_columns.add(update.changes, update.columns))
+        self.event_columns.append(update, self.level_columns.add(update.columns))
 
     def widen(self, record: RangeWidened) -> None:
         """Add the levels that a later snapshot proved, as known from that instant on."""
-        end = self.level_columns.add(record.levels, LevelColumns.of(record.levels))
+        end = self.level_columns.add(LevelColumns.of(record.levels))
         self.event_columns.widen(record, end)
         self.known.widen(record, self.events)
 

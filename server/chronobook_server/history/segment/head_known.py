@@ -1,6 +1,5 @@
 """Prices of a head segment that are known without a level: the known range, and the prices that events named."""
 
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from chronobook_server.domain.coverage import KnownRange
+from chronobook_server.domain.packed_columns import Column
 from chronobook_server.domain.records import RangeWidened
 from chronobook_server.domain.scales import Finer
 from chronobook_server.domain.values import MAX_STEPS
@@ -18,11 +18,12 @@ class HeadKnown:
 
     `ranges` has the known ranges, each with the number of events before it. `named` has the prices outside of the range
     that events of the epoch have named. Each has the `number` of the segment that named it first. The segments of an
-    epoch in memory share `named`.
+    epoch in memory share `named`. `always` are the prices that were in range all the time.
     """
 
     def __init__(self, known_range: KnownRange, named: dict[int, int], number: int) -> None:
         self.ranges = [(0, known_range)]
+        self.always = known_range
         self.named = named
         self.number = number
 
@@ -37,6 +38,7 @@ class HeadKnown:
         named: dict[int, int] = {steps.price(price): number for price, number in self.named.items()}
         made = HeadKnown(self.ranges[0][1], named, self.number)
         made.ranges = [(events, steps.known_range(known_range)) for events, known_range in self.ranges]
+        made.always = steps.known_range(self.always)
         bounded = all(known_range == known_range.bounded() for _, known_range in made.ranges)
         if not bounded or max(named, default=0) >= MAX_STEPS:
             raise OverflowError
@@ -44,7 +46,9 @@ class HeadKnown:
 
     def widen(self, record: RangeWidened, events: int) -> None:
         """Take the known range that a later snapshot proved, after so many events."""
-        self.ranges.append((events, record.known_range))
+        known, always = record.known_range, self.always
+        self.ranges.append((events, known))
+        self.always = KnownRange(max(always.lowest, known.lowest), min(always.highest, known.highest))
 
     def range_at(self, events: int) -> KnownRange:
         """Return the range in force after so many events."""
@@ -56,7 +60,7 @@ class HeadKnown:
         """Return whether a price was in the known range all the time: a range can move away from a price."""
         return all(price in known_range for _, known_range in self.ranges)
 
-    def name_outside(self, prices: "array[int]") -> None:
+    def name_outside(self, prices: Column) -> None:
         """Name all prices of the segment outside its last range. They stay known in the segments after it.
 
         The range may have moved away from a level, or from a price that an event has emptied.
@@ -71,8 +75,7 @@ class HeadKnown:
 
     def name(self, prices: Iterable[int]) -> list[bool]:
         """Record that an event names prices; return for each whether its quantity before the segment is known."""
-        lowest = max(known_range.lowest for _, known_range in self.ranges)
-        highest = min(known_range.highest for _, known_range in self.ranges)
+        lowest, highest = self.always.lowest, self.always.highest
         return [
             lowest <= price <= highest or self.named.setdefault(price, self.number) < self.number for price in prices
         ]

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chronobook_server.book.books import new_book
 from chronobook_server.book.order_book import CrossedBook, OrderBook
 from chronobook_server.book.sync.audit import (
     REMEMBERED_EVENTS,
@@ -17,9 +18,12 @@ from chronobook_server.book.sync.audit import (
 from chronobook_server.domain.coverage import NOTHING_KNOWN, KnownRange
 from chronobook_server.domain.depth import DepthSnapshot
 from chronobook_server.domain.instrument import Instrument, LevelReader
+from chronobook_server.domain.packed_columns import packed
 from chronobook_server.domain.records import Keyframe, RangeWidened
-from chronobook_server.domain.values import MAX_STEPS, Millis, Price, UpdateId
+from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
 from testkit.generators.depth_events import Pairs, SmallExchange, snapshot
+
+pytestmark = pytest.mark.usefixtures("path")
 
 READER = LevelReader(Instrument("X", 1, 0))
 
@@ -30,7 +34,7 @@ def levels_of(shown: DepthSnapshot) -> dict[int, int]:
 
 def book_of(shown: DepthSnapshot) -> OrderBook:
     levels = levels_of(shown)
-    return OrderBook(
+    return new_book(
         Keyframe(
             instrument=READER.instrument,
             update_id=shown.last_update_id,
@@ -41,6 +45,12 @@ def book_of(shown: DepthSnapshot) -> OrderBook:
             known_range=known_range(levels),
         )
     )
+
+
+def holding(book: OrderBook, levels: dict[int, int]) -> OrderBook:
+    """Return the same book with other levels."""
+    times = book.transaction_time, book.transaction_time, Nanos(0)
+    return new_book(Keyframe(book.instrument, book.update_id, *times, levels, book.known_range))
 
 
 @given(seed=st.integers(0, 2**32), limit=st.integers(3, 30), later=st.integers(3, 30), ago=st.integers(0, 12))
@@ -56,7 +66,7 @@ def test_a_right_book_passes_learns_truth_and_a_wrong_one_fails(seed: int, limit
         event = exchange.event()
         bids, asks = READER.read_bids(event.bids), READER.read_asks(event.asks)
         book.apply(bids, asks, update_id=event.final_update_id, transaction_time=event.transaction_time)
-        recent.add(event.final_update_id, (*bids, *asks))
+        recent.add(event.final_update_id, packed((*bids, *asks)))
     named = recent.named_after(shown.last_update_id)
     assert named is not None
     levels = levels_of(shown)
@@ -76,22 +86,21 @@ def test_a_right_book_passes_learns_truth_and_a_wrong_one_fails(seed: int, limit
         if not alike:
             continue
         price = random.choice(alike)
-        kept, shown_quantity = dict(book.levels), levels[price]
+        held, shown_levels = dict(book.levels), dict(levels)
         if kind == "missing":
-            del book.levels[price]
+            del held[price]
         elif kind == "wrong":
-            book.levels[price] += 1 if book.levels[price] > 0 else -1
+            held[price] += 1 if held[price] > 0 else -1
         else:
-            del levels[price]
-        assert getattr(compare(book, levels, window, named), kind) == 1
-        book.levels, levels[price] = kept, shown_quantity
+            del shown_levels[price]
+        assert getattr(compare(holding(book, held), shown_levels, window, named), kind) == 1
 
 
 def test_what_was_forgotten_cannot_be_compared() -> None:
     recent = RecentChanges(UpdateId(10))
     newest = 10 + 2 * REMEMBERED_EVENTS
     for final in range(11, newest + 1):
-        recent.add(UpdateId(final), (final, final + 5000))
+        recent.add(UpdateId(final), packed((final, final + 5000)))
     assert len(recent) == REMEMBERED_EVENTS
     oldest = newest - REMEMBERED_EVENTS
     assert recent.named_after(UpdateId(10)) is None
@@ -108,9 +117,9 @@ def test_what_was_forgotten_cannot_be_compared() -> None:
 def test_before_there_are_too_many_events_nothing_is_forgotten() -> None:
     recent = RecentChanges(UpdateId(0))
     for final in range(1, REMEMBERED_EVENTS + 1):
-        recent.add(UpdateId(final), (final,))
+        recent.add(UpdateId(final), packed((final,)))
     assert recent.named_after(UpdateId(0)) == set(range(1, REMEMBERED_EVENTS + 1))
-    recent.add(UpdateId(REMEMBERED_EVENTS + 1), ())
+    recent.add(UpdateId(REMEMBERED_EVENTS + 1), b"")
     assert recent.named_after(UpdateId(0)) is None
 
 

@@ -28,6 +28,8 @@ from testkit.generators.depth_events import Pairs, snapshot, update
 from testkit.generators.synchronisers import BID, resolved
 from testkit.harness.epochs import HandBook
 
+pytestmark = pytest.mark.usefixtures("path")
+
 STEPS = InstrumentChanged(Instrument("X", 1, 0))
 # The first line of a grid of 1,000 ms after the first snapshot.
 LINE = 1000 + phase_of("X", 1000)

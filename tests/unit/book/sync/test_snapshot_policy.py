@@ -1,5 +1,6 @@
 import pytest
 
+from chronobook_server.book.books import new_book
 from chronobook_server.book.order_book import OrderBook
 from chronobook_server.book.sync.snapshot_policy import FULL_LIMIT, SnapshotPolicy, known_bps
 from chronobook_server.domain.coverage import NOTHING_KNOWN, KnownRange
@@ -12,7 +13,7 @@ from chronobook_server.domain.values import Millis, Nanos, UpdateId
 def book(bid: int | None, ask: int | None, lowest: int, highest: int) -> OrderBook:
     levels = {price: quantity for price, quantity in ((bid, 1), (ask, -1)) if price is not None}
     known = KnownRange(lowest, highest)
-    return OrderBook(Keyframe(Instrument("X"), UpdateId(1), Millis(1), Millis(1), Nanos(1), levels, known))
+    return new_book(Keyframe(Instrument("X"), UpdateId(1), Millis(1), Millis(1), Nanos(1), levels, known))
 
 
 WIDE = book(1000, 1001, 900, 1100)

@@ -3,6 +3,7 @@
 from collections import Counter
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,8 @@ from chronobook_server.domain.records import (
 )
 from chronobook_server.domain.values import Price
 from testkit.generators.depth_events import SmallExchange
+
+pytestmark = pytest.mark.usefixtures("path")
 
 
 class Course:

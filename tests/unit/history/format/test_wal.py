@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged, RangeWidened, Update
 from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Nanos, UpdateId
@@ -52,7 +53,7 @@ UPDATES = st.builds(
     event_time=NUMBERS,
     receive_time=NUMBERS,
     best=st.builds(BestPrices, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
-    changes=LEVELS,
+    columns=st.builds(LevelColumns.of, LEVELS),
 )
 RARE = st.one_of(
     st.builds(RangeWidened, transaction_time=NUMBERS, update_id=NUMBERS, levels=LEVELS, known_range=RANGES),
@@ -70,7 +71,7 @@ def update(number: int, changes: Mapping[int, int]) -> Update:
         event_time=Millis(1005 + number),
         receive_time=Nanos(10**18 + number),
         best=BestPrices(100, 5, 102, 7),
-        changes=changes,
+        columns=LevelColumns.of(changes),
     )
 
 

@@ -15,6 +15,8 @@ from testkit.harness.epochs import RawHistory
 from testkit.harness.judged_market import SEGMENT_MS, JudgedMarket
 from testkit.oracles.naive_archive import NaiveArchive, nearest
 
+pytestmark = pytest.mark.usefixtures("path")
+
 SIDES = {Side.BID: 1, Side.ASK: -1, None: 0}
 
 

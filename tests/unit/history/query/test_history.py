@@ -13,6 +13,7 @@ from chronobook_server.domain.coverage import Cause, GapInterval, Interval, Know
 from chronobook_server.domain.depth import SnapshotWanted
 from chronobook_server.domain.errors import BeforeHistory, HistoryGap
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Update
 from chronobook_server.domain.values import Millis, Nanos, Price, UpdateId
 from chronobook_server.history.segment.protocol import Segment
@@ -49,7 +50,7 @@ def change(update_id: int, time: int, changes: dict[int, int] | None = None, *, 
         event_time=Millis(time),
         receive_time=Nanos(time),
         best=BestPrices(0, 0, 0, 0),
-        changes=changes or {},
+        columns=LevelColumns.of(changes or {}),
     )
 
 

@@ -15,6 +15,7 @@ from chronobook_server.domain.cooperative import run_now
 from chronobook_server.domain.coverage import Cause, GapInterval, Interval, KnownRange
 from chronobook_server.domain.errors import BeforeHistory, HistoryGap
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import (
     NO_BEST_PRICES,
     Gap,
@@ -77,7 +78,7 @@ class Source:
             event_time=Millis(self.time),
             receive_time=Nanos(self.time),
             best=NO_BEST_PRICES.joined_by(self.scaled(self.levels)),
-            changes=self.scaled(changes or {}),
+            columns=LevelColumns.of(self.scaled(changes or {})),
         )
 
     def widening(self, lowest: int, highest: int, levels: dict[int, int]) -> RangeWidened:

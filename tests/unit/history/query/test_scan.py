@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from chronobook_server.domain.cooperative import Cooperative, run_now
 from chronobook_server.domain.coverage import Cause, GapInterval, KnownRange
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Update
 from chronobook_server.domain.scales import finer
 from chronobook_server.domain.values import Millis, Nanos, UpdateId
@@ -179,7 +180,7 @@ def change(number: int, time: int, changes: dict[int, int]) -> Update:
         event_time=Millis(time),
         receive_time=Nanos(time * 1_000_000),
         best=BestPrices(100, 5, 0, 0),
-        changes=changes,
+        columns=LevelColumns.of(changes),
     )
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from chronobook_server.domain.cooperative import run_now
 from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import BestPrices, Gap, InstrumentChanged, Keyframe, RangeWidened, Update
 from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
 from chronobook_server.history.format.wal import Entry
@@ -15,6 +16,8 @@ from chronobook_server.history.segment.head import HeadSegment
 from chronobook_server.history.segment.succession import following, in_finer_steps, replayed
 from testkit.generators.stored_histories import hot_of, records, segments_of, start_of
 from testkit.harness.epochs import Raw
+
+pytestmark = pytest.mark.usefixtures("path")
 
 
 def keyframe(levels: dict[int, int]) -> Keyframe:
@@ -38,7 +41,7 @@ def change(number: int, time: int, changes: dict[int, int]) -> Update:
         event_time=Millis(time),
         receive_time=Nanos(time),
         best=BestPrices(100, 5, 102, 7),
-        changes=changes,
+        columns=LevelColumns.of(changes),
     )
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from chronobook_server.domain.cooperative import run_now
 from chronobook_server.domain.coverage import Cause, KnownRange
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import BestPrices, InstrumentChanged, Keyframe, RangeWidened, Record, Update
 from chronobook_server.domain.scales import finer
 from chronobook_server.domain.values import MAX_STEPS, Millis, Nanos, Price, UpdateId
@@ -27,6 +28,8 @@ from testkit.harness.epochs import Raw
 from testkit.oracles.plain_segment import PlainSegment, best_of, stream_of
 from testkit.oracles.scanned_rows import Scanned
 from testkit.oracles.segment_checks import check, check_instant, instants
+
+pytestmark = pytest.mark.usefixtures("path")
 
 Form = Callable[[HeadSegment], Segment]
 
@@ -175,7 +178,7 @@ def events(first: Keyframe, *rest: tuple[int, dict[int, int]] | Record) -> list[
                 event_time=Millis(time + 2),
                 receive_time=Nanos(time * 1_000_000),
                 best=BestPrices(*best_of(levels)),
-                changes=changes,
+                columns=LevelColumns.of(changes),
             )
         )
     return stream

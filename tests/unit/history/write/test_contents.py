@@ -7,6 +7,7 @@ import pytest
 import zstandard
 
 from chronobook_server.domain.coverage import Cause
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import Update
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.format import column_codec, segment_layout
@@ -53,9 +54,9 @@ def test_any_other_content_has_another_hash(place: str) -> None:
     price, quantity = next(iter(event.changes.items()))
     match place:
         case "quantity":
-            changed = replace(event, changes={**event.changes, price: quantity + 1})
+            changed = replace(event, columns=LevelColumns.of({**event.changes, price: quantity + 1}))
         case "price":
-            changed = replace(event, changes={**event.changes, 10**6: -1})
+            changed = replace(event, columns=LevelColumns.of({**event.changes, 10**6: -1}))
         case "time":
             changed = replace(event, event_time=Millis(event.event_time + 1))
         case "id":

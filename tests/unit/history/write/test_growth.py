@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Context, Decimal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chronobook_server.book.order_book import OrderBook
+from chronobook_server.book.books import new_book
 from chronobook_server.domain.cooperative import run_now
 from chronobook_server.domain.coverage import Cause, Interval, KnownRange
 from chronobook_server.domain.instrument import FinerThanScale, Instrument, LevelReader, MalformedDecimal
@@ -21,6 +22,8 @@ from testkit.fakes.memory_files import MemoryFiles, memory_history
 from testkit.generators.stored_histories import ORIGIN
 from testkit.harness.epochs import RawHistory
 from tests.unit.history.write.test_writer import change, error_of, keyframe, quantity
+
+pytestmark = pytest.mark.usefixtures("path")
 
 _WIDE = Context(prec=60)
 COARSE, FINE = Instrument("X", 1, 0), Instrument("X", 2, 1)
@@ -211,7 +214,7 @@ class _Growing:
         first = Keyframe(
             self.reader.instrument, UpdateId(1), Millis(1000), Millis(1000), Nanos(1), {50: 1}, KnownRange(50, highest)
         )
-        self.book, self.now = OrderBook(first), {"50": Decimal(1)}
+        self.book, self.now = new_book(first), {"50": Decimal(1)}
         self.made.append(first)
         self.time = 1000
         self.truth: dict[int, dict[str, Decimal]] = {}

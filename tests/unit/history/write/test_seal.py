@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import Update
 from chronobook_server.history.format.segment_layout import SectionKind, content_hash, read
 from chronobook_server.history.format.wal import encoded_log, read_log
@@ -16,6 +17,8 @@ from chronobook_server.history.write import seal
 from chronobook_server.history.write.seal import SealJob, seal_segment, sealed_bytes
 from testkit.fakes.memory_files import MemoryFiles, PatientSealer, memory_history
 from testkit.generators.stored_histories import ORIGIN, answers, flipped, hot_of, opened, received_later, records
+
+pytestmark = pytest.mark.usefixtures("path")
 
 
 def sections(data: bytes) -> dict[SectionKind, bytes]:
@@ -104,7 +107,9 @@ def test_a_log_of_right_checksums_and_wrong_numbers_is_told() -> None:
     entries = list(contents.entries)
     event = entries[3]
     assert isinstance(event, Update)
-    entries[3] = replace(event, changes={price: quantity + 1 for price, quantity in event.changes.items()})
+    entries[3] = replace(
+        event, columns=LevelColumns.of({price: quantity + 1 for price, quantity in event.changes.items()})
+    )
     files.contents[job.log] = bytearray(encoded_log(contents.start, entries, ORIGIN))
     assert seal_segment(files, job) == f"{job.log} holds other events than memory"
     assert files.read(job.segment) == sealed_bytes(job.hot, ORIGIN)

@@ -10,6 +10,7 @@ from chronobook_server.book.sync import segment_grid
 from chronobook_server.domain.coverage import Cause, Interval, KnownRange
 from chronobook_server.domain.errors import BeforeHistory
 from chronobook_server.domain.instrument import Instrument
+from chronobook_server.domain.packed_columns import LevelColumns
 from chronobook_server.domain.records import BestPrices, Gap, Keyframe, Update
 from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Nanos, Price, UpdateId
@@ -45,7 +46,7 @@ def change(update_id: int, time: int, changes: dict[int, int] | None = None) -> 
         event_time=Millis(time),
         receive_time=Nanos(time),
         best=BestPrices(100, 5, 0, 0),
-        changes=changes or {},
+        columns=LevelColumns.of(changes or {}),
     )
 
 
