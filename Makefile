@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PACKAGES := .venv/.packages
 PROTOS := .build/googleapis/google/rpc/status.proto
 
-.PHONY: demo test test-fast sim soak fuzz mutants mutation run install lint types generate check bench bench-history bench-market
+.PHONY: demo test test-fast sim soak fuzz mutants mutation run install kernel-sanitize wheels lint types generate check bench bench-history bench-market
 
 demo: $(INSTALLED)
 	@$(BIN)/chronobook-server demo
@@ -50,12 +51,25 @@ run: $(INSTALLED)
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml clients/python/pyproject.toml constraints.txt
+# The compiled kernel is built anew after a change of its sources. Without a compiler the Python path serves.
+$(INSTALLED): $(PACKAGES) $(wildcard kernel/*.[ch]) kernel/build.py
+	@$(BIN)/python kernel/build.py
+	@touch $@
+
+$(PACKAGES): pyproject.toml clients/python/pyproject.toml constraints.txt kernel/hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "chronobook needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable clients/python --editable '.[dev]'
 	@touch $@
+
+# Checks of memory and of undefined behaviour while the kernel's tests run.
+kernel-sanitize: $(INSTALLED)
+	@$(BIN)/python kernel/build.py --sanitize
+
+# Wheels of the server with the compiled kernel for each platform, and one without, in dist/.
+wheels: $(INSTALLED)
+	$(BIN)/python kernel/build.py --wheels dist
 
 # The google protos that the contract imports come out of the installed wheel.
 $(PROTOS): $(INSTALLED)
@@ -75,7 +89,7 @@ types: $(INSTALLED)
 generate: $(INSTALLED)
 	$(BIN)/python tools/generate.py
 
-check: lint types
+check: lint types kernel-sanitize
 	$(BIN)/python tools/generate.py --check
 	$(BIN)/python tools/licences.py --check
 

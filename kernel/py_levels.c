@@ -98,9 +98,19 @@ static PyObject *levels_new(PyTypeObject *type, PyObject *arguments, PyObject *k
   return NULL;
 }
 
+/* Return the prices of the newest levels whose quantity before is unknown, in order. */
+static PyObject *unknown_prices(const struct levels *levels, size_t unknown) {
+  PyObject *prices = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(8 * unknown));
+  if (!prices) return NULL;
+  int64_t *rows = (int64_t *)PyBytes_AsString(prices);
+  for (size_t level = levels->prices.count; unknown;)
+    if (rows64(&levels->before)[--level] == UNKNOWN) rows[--unknown] = rows64(&levels->prices)[level];
+  return prices;
+}
+
 PyDoc_STRVAR(add_doc, "add(prices, quantities, lowest, highest)\n\n"
-                      "Append the changes of an event. Return the number of new levels outside of this range, whose\n"
-                      "quantity before is unknown.");
+                      "Append the changes of an event. Return the prices of new levels outside of this range, whose\n"
+                      "quantity before is unknown; None without any.");
 
 static PyObject *levels_add_method(PyObject *object, PyObject *const *arguments, Py_ssize_t count) {
   Levels *self = (Levels *)object;
@@ -118,7 +128,9 @@ static PyObject *levels_add_method(PyObject *object, PyObject *const *arguments,
   }
   rows_release(&prices);
   rows_release(&quantities);
-  return result == DONE ? PyLong_FromSize_t(unknown) : NULL;
+  if (result != DONE) return NULL;
+  if (unknown) return unknown_prices(&self->levels, unknown);
+  Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(replay_doc, "replay(levels, quantities)\n\nAppend changes of levels, an i32 each, that exist.");
@@ -196,17 +208,14 @@ static PyObject *levels_before_method(PyObject *object, PyObject *level) {
   return row64(&((Levels *)object)->levels.before, level);
 }
 
-PyDoc_STRVAR(empty_doc, "was_empty(level)\n\nRecord that a new level was empty before the first event.");
+PyDoc_STRVAR(empty_doc, "was_empty(price)\n\nRecord that a new level was empty before the first event.");
 
-static PyObject *levels_empty_method(PyObject *object, PyObject *level) {
+static PyObject *levels_empty_method(PyObject *object, PyObject *price) {
   Levels *self = (Levels *)object;
-  Py_ssize_t row = PyLong_AsSsize_t(level);
-  if (row == -1 && PyErr_Occurred()) return NULL;
-  if (row < 0 || (size_t)row >= self->levels.before.count) {
-    PyErr_SetString(PyExc_IndexError, "there is no such level");
-    return NULL;
-  }
-  rows64(&self->levels.before)[row] = 0;
+  const struct level_slot *slot = slot_of(self, price);
+  if (slot) rows64(&self->levels.before)[slot->level] = 0;
+  else if (!PyErr_Occurred()) PyErr_SetString(PyExc_IndexError, "there is no such level");
+  if (!slot) return NULL;
   Py_RETURN_NONE;
 }
 

@@ -213,7 +213,7 @@ MUTANTS = (
     Mutant(
         "a later snapshot overwrites levels of events",
         "book/sync/audit.py",
-        "for price, quantity in levels.items() if _is_unknown(book, price)}",
+        "for price, quantity in levels.items() if book.quantity(Price(price)) is None}",
         "for price, quantity in levels.items()}",
     ),
     Mutant(

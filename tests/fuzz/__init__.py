@@ -1,3 +1,3 @@
 """Fuzzing of everything that reads bytes from outside: see run.py."""
 
-TARGETS = ("frames", "segments", "logs", "requests", "replies")
+TARGETS = ("frames", "kernel", "segments", "logs", "requests", "replies")

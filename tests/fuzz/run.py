@@ -7,13 +7,18 @@ with them; in an empty folder a seed makes the same inputs every time. `--runs` 
 
 import argparse
 import logging
+import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TypeAlias
 
 import atheris  # type: ignore[import-untyped]
 import structlog
 
+from kernel.build import build_with_coverage
+from kernel.tests.checked import install
 from tests.fuzz import TARGETS
 
 # An answer takes milliseconds.
@@ -21,6 +26,8 @@ _HANGS_SECONDS = 20
 # The fuzzer itself keeps some kilobytes of every input: a run of hours wants more.
 _MOST_MB = 2048
 _LONGEST = 8192
+
+Check: TypeAlias = Callable[[bytes], None]
 
 
 def main() -> None:
@@ -34,12 +41,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(".build/fuzz"))
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    with atheris.instrument_imports(include=["chronobook_server", "chronobook"]):
-        target = import_module(f"tests.fuzz.{options.target}")
     findings, corpus = (options.folder / options.target / name for name in ("findings", "corpus"))
     findings.mkdir(parents=True, exist_ok=True)
     corpus.mkdir(exist_ok=True)
-    for number, seed in enumerate(target.seeds()):
+    check, seeds = (_kernel if options.target == "kernel" else _imported)(options.target, options.folder)
+    for number, seed in enumerate(seeds):
         (corpus / f"seed-{number:03d}").write_bytes(seed)
     flags = [
         f"-max_total_time={options.seconds}",
@@ -51,8 +57,38 @@ def main() -> None:
         f"-artifact_prefix={findings}/",
     ]
     print(f"fuzzing {options.target} with seed {options.seed}", file=sys.stderr, flush=True)
-    atheris.Setup([sys.argv[0], *flags, str(corpus)], target.check)
+    atheris.Setup([sys.argv[0], *flags, str(corpus)], check)
     atheris.Fuzz()
+
+
+def _imported(target: str, _: Path) -> tuple[Check, list[bytes]]:
+    """Return the check and the first inputs of a target."""
+    with atheris.instrument_imports(include=["chronobook_server", "chronobook"]):
+        module = import_module(f"tests.fuzz.{target}")
+    return module.check, module.seeds()
+
+
+def _kernel(target: str, folder: Path) -> tuple[Check, list[bytes]]:
+    """Return the same of the compiled kernel, which is built with counters of its own.
+
+    The functions of libFuzzer that count exist from the first input on, so all is imported anew then.
+    """
+    extension = (folder / "_compiled.so").resolve()
+    build_with_coverage(extension)
+    seeds: list[bytes] = import_module(f"tests.fuzz.{target}").seeds()
+    for name in tuple(sys.modules):
+        if name.startswith(("chronobook_server", "testkit", "tests.fuzz.")):
+            del sys.modules[name]
+    sys.setdlopenflags(os.RTLD_GLOBAL | os.RTLD_NOW)
+    checks: list[Check] = []
+
+    def check(data: bytes) -> None:
+        if not checks:
+            install(extension)
+            checks.append(_imported(target, folder)[0])
+        checks[0](data)
+
+    return check, seeds
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from random import Random
 
 import pytest
 
+from chronobook_server.kernel import CHOICE
+from testkit.harness.paths import PATHS
 from testkit.simulation import fault_kinds
 from testkit.simulation.fault_kinds import ALL_FAULTS, AWAITED, DRAWN, KINDS
 from tests.simulation.ranges import State, many, run_ranges
@@ -30,6 +32,7 @@ def test_every_bad_day_ends_well() -> None:
               "OVERLOAD")  # fmt: skip
     assert all(total.seen[kind] > EACH_FAULT for kind in reached)
     assert all(total.seen[f"gap {cause}"] > 10 for cause in causes)
+    assert total.seen["python path"] == (SEEDS // 2 if CHOICE.is_there else SEEDS)
 
 
 def test_a_seed_is_the_same_day_again() -> None:
@@ -38,6 +41,15 @@ def test_a_seed_is_the_same_day_again() -> None:
 
     for seed in (3, 11):
         assert told(quietly(seed)) == told(quietly(seed))
+
+
+@pytest.mark.skipif(not CHOICE.is_there, reason="the compiled kernel is not built")
+@pytest.mark.parametrize("seed", range(6))
+def test_a_seed_is_the_same_day_on_both_paths(seed: int) -> None:
+    days = [quietly(seed, path=path) for path in PATHS]
+    for path, day in zip(PATHS, days, strict=True):
+        assert day.seen.pop(f"{path} path") == 1
+    assert days[0] == days[1]
 
 
 def test_each_kind_can_be_switched_on_and_off() -> None:
@@ -55,8 +67,8 @@ def test_each_kind_can_be_switched_on_and_off() -> None:
 
 
 def test_a_wrong_answer_is_a_failing_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chronobook_server.book.order_book.OrderBook._remove_levels", lambda *_: None)
-    assert any(quietly(seed).wrong for seed in range(3))
+    monkeypatch.setattr("chronobook_server.book.python_book.PythonBook._remove_levels", lambda *_: None)
+    assert any(quietly(seed, path="python").wrong for seed in range(3))
 
 
 def test_a_wild_time_before_a_leap_is_a_failing_seed(monkeypatch: pytest.MonkeyPatch) -> None:

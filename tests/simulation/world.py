@@ -10,6 +10,8 @@ from unittest import mock
 
 import structlog
 
+from chronobook_server.kernel import CHOICE
+from testkit.harness.paths import PATHS, on_path
 from testkit.simulation import fault_kinds
 from testkit.simulation.fault_kinds import DRAWN, TIME_FAULTS
 from testkit.simulation.moving_market import UNIT
@@ -334,13 +336,20 @@ class World:
         )
 
 
-def simulate(seed: int, drawn: frozenset[str] = DRAWN) -> Report:
-    """Run one seed."""
+def path_of(seed: int) -> str:
+    """Return the path of a seed's books and segments: every other seed takes the compiled one, if it is there."""
+    return PATHS[seed % len(PATHS)] if CHOICE.is_there else "python"
+
+
+def simulate(seed: int, drawn: frozenset[str] = DRAWN, path: str | None = None) -> Report:
+    """Run one seed, on its own path or another one."""
+    path = path or path_of(seed)
 
     async def main() -> Report:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         world = World(seed, loop, drawn)
+        world.report.seen[f"{path} path"] += 1
         try:
             async with asyncio.timeout(_LONGEST_SECONDS):
                 await world.live()
@@ -350,7 +359,7 @@ def simulate(seed: int, drawn: frozenset[str] = DRAWN) -> Report:
             world.report.wrong.append(f"{type(error).__name__}: {error}")
         return world.report
 
-    with _small_limits():
+    with _small_limits(), on_path(path):
         return run(main())
 
 
@@ -367,11 +376,11 @@ def _small_limits() -> Iterator[None]:
         yield
 
 
-def quietly(seed: int, drawn: frozenset[str] = DRAWN) -> Report:
+def quietly(seed: int, drawn: frozenset[str] = DRAWN, path: str | None = None) -> Report:
     """Run one seed without a word in the log."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
-        return simulate(seed, drawn)
+        return simulate(seed, drawn, path)
     finally:
         structlog.configure(**before)

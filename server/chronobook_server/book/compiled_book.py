@@ -11,6 +11,8 @@ from chronobook_server.domain.records import BestPrices, Update
 from chronobook_server.domain.values import Millis, Nanos, UpdateId
 from chronobook_server.kernel import compiled
 
+_made = tuple.__new__
+
 
 class CompiledBook(compiled.Book, OrderBook):
     """A book whose levels are in C."""
@@ -54,10 +56,9 @@ class CompiledBook(compiled.Book, OrderBook):
         if taken is None:
             return None
         first, final, previous, time, event_time, best, columns, named = taken
-        record = Update(
-            first, final, previous, time, event_time, receive_time, BestPrices(*best), LevelColumns(*columns)
-        )
-        return Applied(record, named)
+        # This is the hot path of ingest; a named tuple that is made from a tuple costs half.
+        best, columns = _made(BestPrices, best), _made(LevelColumns, columns)
+        return _made(Applied, (Update(first, final, previous, time, event_time, receive_time, best, columns), named))
 
     @property
     def levels(self) -> Mapping[int, int]:

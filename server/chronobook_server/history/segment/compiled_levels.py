@@ -3,9 +3,9 @@
 from array import array
 from collections.abc import Mapping
 
-from chronobook_server.domain.packed_columns import Column, LevelColumns
+from chronobook_server.domain.packed_columns import Column, LevelColumns, unpacked
 from chronobook_server.history.segment.head_known import HeadKnown
-from chronobook_server.history.segment.head_levels import UNKNOWN, HeadLevels
+from chronobook_server.history.segment.head_levels import HeadLevels
 from chronobook_server.kernel import compiled
 
 
@@ -43,25 +43,14 @@ class CompiledLevels(HeadLevels):
 
     def add(self, columns: LevelColumns) -> int:
         """Append the changes of an event, each of another price; return the number of all changes."""
-        levels, always = self._levels, self._known.always
-        unknown = levels.add(*columns, always.lowest, always.highest)
-        if unknown:
-            self._begin(unknown)
+        levels, known = self._levels, self._known
+        prices, quantities = columns
+        new = levels.add(prices, quantities, known.always.lowest, known.always.highest)
+        if new is not None:
+            for price, is_known in zip(unpacked(new), known.name(unpacked(new)), strict=True):
+                if is_known:
+                    levels.was_empty(price)
         return levels.change_count
-
-    def _begin(self, unknown: int) -> None:
-        """Name the new levels outside of the range; they are the last ones that are unknown."""
-        levels, prices, baseline = self._levels, self.prices, self.baseline
-        level = len(prices)
-        new: list[int] = []
-        while len(new) < unknown:
-            level -= 1
-            if baseline[level] == UNKNOWN:
-                new.append(level)
-        new.reverse()
-        for level, is_known in zip(new, self._known.name(prices[level] for level in new), strict=True):
-            if is_known:
-                levels.was_empty(level)
 
     def _level(self, price: int) -> int | None:
         return self._levels.level(price)
