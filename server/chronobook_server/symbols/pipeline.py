@@ -61,6 +61,7 @@ class SymbolPipeline:
             symbol, instrument=history.instrument, last=last, budget=budget, segment_ms=history.segment_ms
         )
         self._merger = StreamMerger(self._sync.seen_events, budget)
+        self._is_named = is_named
         self._requests = SnapshotRequests(SnapshotPolicy(audit_seconds, is_named=is_named))
         self._progress = StreamProgress()
         self.queries = SymbolQueries(history, self._sync, self._merger, self._facts, clock, monotonic)
@@ -128,17 +129,18 @@ class SymbolPipeline:
 
         Return None for any other frame, and change nothing. The caller decodes it, and gives its event to `update`.
         """
-        sync = self._sync
-        if not self._merger.is_at(sync.update_id):
+        sync, merger = self._sync, self._merger
+        if not merger.is_at(sync.update_id):
             return None
         outputs = sync.receive_frame(frame, receive_time, self._apply_frame)
         if outputs is None:
             return None
         self._progress.event_came()
         update_id = sync.newest_id
-        self._merger.went_out(source, update_id)
+        merger.went_out(source, update_id)
         self._publisher.take(outputs)
-        self._keep_near()
+        if self._is_named:
+            self._keep_near()
         return update_id
 
     def update(self, update: DepthUpdate, source: int = 0) -> None:
@@ -180,10 +182,7 @@ class SymbolPipeline:
 
     def _keep_near(self) -> None:
         """Ask for a snapshot if prices near the market are about to be unknown."""
-        policy = self._requests.policy
-        if not policy.is_named:
-            return
-        book = self._sync.book
+        policy, book = self._requests.policy, self._sync.book
         if book is not None and not self._sync.is_checking and policy.claim_near(book, self._monotonic()):
             self._publisher.take(self._sync.check(Urgency.NEAR))
 

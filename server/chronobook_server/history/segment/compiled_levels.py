@@ -47,9 +47,8 @@ class CompiledLevels(HeadLevels):
         prices, quantities = columns
         new = levels.add(prices, quantities, known.always.lowest, known.always.highest)
         if new is not None:
-            for price, is_known in zip(unpacked(new), known.name(unpacked(new)), strict=True):
-                if is_known:
-                    levels.was_empty(price)
+            for price in known.name_outside_range(unpacked(new)):
+                levels.was_empty(price)
         return levels.change_count
 
     def _level(self, price: int) -> int | None:

@@ -73,6 +73,11 @@ class HeadKnown:
         """Return whether a price outside the known range was named before this segment."""
         return self.named.get(price, self.number) < self.number
 
+    def name_outside_range(self, prices: Iterable[int]) -> list[int]:
+        """Record that an event names prices outside of the range; return those that were named before the segment."""
+        setdefault, number = self.named.setdefault, self.number
+        return [price for price in prices if setdefault(price, number) < number]
+
     def name(self, prices: Iterable[int]) -> list[bool]:
         """Record that an event names prices; return for each whether its quantity before the segment is known."""
         lowest, highest = self.always.lowest, self.always.highest
