@@ -63,8 +63,7 @@ async def measure(folder: Path, samples: list[Sample], books: list[BookSample]) 
     history = directory.open(
         depth_of(CapturedDay.symbol), sealer, retention_ms=2 * 24 * HOUR_MS, cache_budget=CacheBudget()
     )
-    for _ in history.warm():
-        pass
+    run_now(history.warm())
     assert history.complete_to is not None
     recent = [sample for sample in samples if sample.time > history.complete_to - HOUR_MS]
     random = Random(3)

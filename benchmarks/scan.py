@@ -22,7 +22,7 @@ import orjson
 import zstandard
 
 from benchmarks.limits import Limits
-from chronobook_server.domain.cooperative import Cooperative
+from chronobook_server.domain.cooperative import Cooperative, run_now
 from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Nanos
 from chronobook_server.history.format.segment_layout import SectionKind
@@ -31,6 +31,7 @@ from chronobook_server.history.query.scan import Part, scan
 from chronobook_server.history.segment.head import HeadSegment
 from chronobook_server.history.segment.ordering import STEP_ROWS
 from chronobook_server.history.segment.sealed import SealedSegment
+from chronobook_server.history.segment.segment_file import FilePart
 from chronobook_server.storage.files import DiskFiles
 from chronobook_server.symbols.pipeline import SymbolPipeline
 from chronobook_server.venue.binance_futures.frames import decode_frame, decode_snapshot
@@ -118,7 +119,7 @@ def scanned_hour(history: SymbolHistory, read: Callable[[Part, Scanned], None]) 
     parts = scan(history, Millis(history.complete_to - HOUR_MS + 1), history.complete_to)
     for part in timed_parts(parts, scanned):
         start = _clock()
-        states = part.rows.states()
+        states = run_now(part.rows.states())
         scanned.steps.append(_clock() - start)
         scanned.take(states, 0)
         read(part, scanned)
@@ -159,7 +160,8 @@ def floor_seconds(history: SymbolHistory, result_bytes: int) -> float:
 def history_bytes(segment: SealedSegment) -> bytes:
     """Return the section CHUNKS of a file."""
     section = segment.file.section(SectionKind.CHUNKS)
-    return segment.file.read(section.offset, section.length, section.checksum)
+    (data,) = run_now(segment.file.read([FilePart(section.offset, section.length, section.checksum)]))
+    return bytes(data)
 
 
 def hot_rows(history: SymbolHistory, read: Callable[[Part, Scanned], None]) -> Scanned:

@@ -11,6 +11,7 @@ from pathlib import Path
 import uvloop
 
 from chronobook_server.api.server import Server
+from chronobook_server.domain.cooperative import run_now
 from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.history.directory.data_directory import DataDirectory
 from chronobook_server.history.segment.cache import CacheBudget
@@ -27,8 +28,7 @@ async def serve(folder: Path) -> None:
     history = directory.open(
         depth_of(CapturedDay.symbol), sealer, retention_ms=2 * 86_400_000, cache_budget=CacheBudget()
     )
-    for _ in history.warm():
-        pass
+    run_now(history.warm())
     server = Server({CapturedDay.symbol: SymbolPipeline(CapturedDay.symbol, history, monotonic=time.monotonic).queries})
     await server.start("127.0.0.1:0")
     print(json.dumps({"port": server.port}), flush=True)

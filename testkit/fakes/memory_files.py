@@ -7,6 +7,7 @@ from chronobook_server.book.sync.segment_grid import SEGMENT_MS
 from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.write.seal import SealJob, seal_segment
+from chronobook_server.storage.disk import IN_PLACE, Disk
 from chronobook_server.storage.files import ASIDE, Files, aside_name
 from testkit.harness.epochs import RawHistory
 
@@ -14,7 +15,10 @@ from testkit.harness.epochs import RawHistory
 class MemoryFiles:
     """A folder in memory; `room` is how many bytes more it takes, None for any."""
 
-    def __init__(self) -> None:
+    place = "memory"
+
+    def __init__(self, disk: Disk = IN_PLACE) -> None:
+        self.disk = disk
         self.contents: dict[str, bytearray] = {}
         self.room: int | None = None
         self.written_at = 4e9  # in Unix seconds, of all files

@@ -12,6 +12,7 @@ from chronobook_server.domain.values import MAX_STEPS, Millis, UpdateId
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.symbols.pipeline import SymbolPipeline
 from testkit.fakes.memory_files import MemoryFiles, memory_history
+from testkit.fakes.slow_disk import SlowDisk
 from testkit.generators.depth_events import SmallExchange
 from testkit.harness.asking import wanted_by
 from testkit.harness.served import Monotonic
@@ -43,7 +44,8 @@ class FineExchange(SmallExchange):
 class JudgedMarket:
     """An exchange, a market with its history, and a judge with the same inputs as the market."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, on_slow_disk: bool = False) -> None:
+        self.disk = SlowDisk() if on_slow_disk else None
         self.random = Random(seed)
         self.exchange = FineExchange(self.random)
         self.judge = NaiveArchive()
@@ -54,6 +56,9 @@ class JudgedMarket:
 
     def start(self) -> None:
         """Start a server on the files that there are, and bring it in sync."""
+        if self.disk is not None:
+            self.disk.stop()  # of the server before
+            self.files.disk = self.disk = SlowDisk()
         # So little memory that decoded parts are evicted all the time.
         self.history = memory_history(
             files=self.files, segment_ms=SEGMENT_MS, cache_budget=CacheBudget(index_bytes=3000, rows_bytes=2000)

@@ -15,7 +15,7 @@ class Scanned:
     """All columns of an interval, read at once; event 0 is the state at its start."""
 
     def __init__(self, rows: IntervalRows, lowest: int = ALL[0], highest: int = ALL[1]) -> None:
-        states = rows.states()
+        states = run_now(rows.states())
         self.times: list[int] = states.times.tolist()
         self.update_ids: list[int] = states.update_ids.tolist()
         self.best: list[Quote] = [tuple(row) for row in states.best.tolist()]

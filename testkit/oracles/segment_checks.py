@@ -63,7 +63,7 @@ def check_earlier(segment: Segment, plain: PlainSegment, time: int, prices: list
 
 def check_interval(segment: Segment, plain: PlainSegment, low: Millis, high: Millis, prices: list[int]) -> None:
     assert [time for time, _ in segment.known_ranges(low, high)[1:]] == plain.learned(low, high)
-    best = segment.rows_between(low, high).states()
+    best = run_now(segment.rows_between(low, high).states())
     assert best.best.shape == (len(best.times), 4)
     rows = zip(best.times.tolist(), best.update_ids.tolist(), map(tuple, best.best.tolist()), strict=True)
     assert list(rows) == plain.best(low, high)

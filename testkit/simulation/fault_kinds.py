@@ -22,10 +22,12 @@ SEAL_FAULTS = ("seal_dies_before", "seal_dies_half", "seal_dies_whole", "seal_di
 # At some time.
 TIMED_FAULTS = ("restart", "kill", "disk_full", "stall", "break", "finer", "tick", "unlist", "quiet", "leap", "lag",
                 "overload", "clock_back", "clock_ahead", "log_flip", "cut_each")  # fmt: skip
+# At some time too, but drawn from a copy of the random numbers: seeds of before stay the same days.
+LATER_FAULTS = ("disk_hangs",)
 # Of a whole world.
 TRAITS = ("replay_date", "replay_speed", "short_always", "little_retention")
 ALL_FAULTS = (*FRAME_FAULTS, *CONNECT_FAULTS, *REQUEST_FAULTS, *LIST_FAULTS, *TICKER_FAULTS, *EVENT_FAULTS,
-              *SEAL_FAULTS, *TIMED_FAULTS, *TRAITS, "cut_for_age")  # fmt: skip
+              *SEAL_FAULTS, *TIMED_FAULTS, *LATER_FAULTS, *TRAITS, "cut_for_age")  # fmt: skip
 # Checks of every world; without one of these it is left out.
 CHECKS = ("age_of_progress", "only_a_later_time_is_final", "in_sync_after_30_seconds")
 KINDS = (*ALL_FAULTS, *CHECKS)
@@ -66,10 +68,15 @@ def seal_rates(random: Random, drawn: frozenset[str]) -> dict[str, float]:
 
 def timed(random: Random, drawn: frozenset[str]) -> list[tuple[float, str]]:
     """Return the faults with their times."""
+    later = Random()
+    found = _timed(random, TIMED_FAULTS, drawn)
+    later.setstate(random.getstate())
+    return [*found, *_timed(later, LATER_FAULTS, drawn)]
+
+
+def _timed(random: Random, kinds: Iterable[str], drawn: frozenset[str]) -> list[tuple[float, str]]:
     return [
-        (random.uniform(4, 30), kind)
-        for kind in TIMED_FAULTS
-        if random.random() < _RARE.get(kind, _TIMED) and kind in drawn
+        (random.uniform(4, 30), kind) for kind in kinds if random.random() < _RARE.get(kind, _TIMED) and kind in drawn
     ]
 
 

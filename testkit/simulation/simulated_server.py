@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from chronobook_server.domain.records import EpochBegan, Record, Update
@@ -14,12 +15,15 @@ from chronobook_server.history.write.recovery import LOG_SUFFIX
 from chronobook_server.symbols.pipeline import SymbolPipeline
 from chronobook_server.venue.feed import Feed, FeedSettings
 from testkit.fakes.memory_files import MemoryFiles
+from testkit.fakes.slow_disk import SlowDisk
 from testkit.simulation.simulated_network import SimNetwork
 from testkit.simulation.simulated_sealer import SimSealer
 
 RETENTION_MS = 10**9
 # Of the graceful ends, those at which all waiting segments are sealed in time.
 _DRAINED = 0.7
+# Of a read of the disk.
+_READ_SECONDS = (0.0, 0.0, 0.001, 0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class SimServer:
         self.damaged: set[str] = set()  # symbols one of whose files was damaged
         self.runs = 0
         self.sealer: SimSealer
+        self.disk: SlowDisk
         self.feed: Feed
         self._held = (0.0, 0.0)  # until when, and when that was written; outlasts a restart, as a file does
         self._random = random
@@ -93,6 +98,9 @@ class SimServer:
         self.runs += 1
         self.markets, self._listeners = {}, {}
         self.network.has_listed = False
+        self.disk = SlowDisk(partial(Random(self.runs).choice, _READ_SECONDS))
+        for files in self.disks.values():
+            files.disk = self.disk
         self.sealer = SimSealer(self.network.loop, self._random, self.plan.seal_rates)
         self.sealer.injected = self.network.injected
         for symbol in {**dict.fromkeys(self.plan.named), **self.disks} if self.plan.all_symbols else self.plan.symbols:
@@ -127,7 +135,7 @@ class SimServer:
         return now + max(min(until - written, until - now), 0.0)
 
     def _add(self, symbol: str) -> None:
-        files = self.disks.setdefault(symbol, MemoryFiles())
+        files = self.disks.setdefault(symbol, MemoryFiles(self.disk))
         history = WatchedHistory(
             depth_of(symbol), files, self.sealer, retention_ms=self.plan.retention_ms, segment_ms=self.plan.segment_ms
         )
@@ -156,6 +164,7 @@ class SimServer:
         if not is_killed and self._random.random() < _DRAINED:
             self.sealer.drain()
         self.sealer.stop()
+        self.disk.stop()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task

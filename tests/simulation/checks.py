@@ -13,6 +13,7 @@ from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.values import Millis, Price, UpdateId
 from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.symbols.pipeline import SymbolPipeline
+from testkit.fakes.slow_disk import patiently
 from testkit.simulation.moving_market import DECIMALS, TENTH
 from testkit.simulation.simulated_exchange import ExchangeSymbol
 from testkit.simulation.simulated_server import RETENTION_MS, Applied, SimServer
@@ -166,7 +167,7 @@ def answer(history: SymbolHistory, price: int, time: int) -> Answer:
     """Return a history's answer about a price, which must be a whole number of its steps, at an instant."""
     step = steps_of(history.instrument)
     try:
-        quantity = history.level_at(Price(price // step.price), Millis(time)).quantity
+        quantity = patiently(history.level_at, Price(price // step.price), Millis(time)).quantity
     except BeforeHistory:
         return "BEFORE_HISTORY"
     except HistoryGap as gap:
@@ -179,7 +180,7 @@ def answer_is_true(history: SymbolHistory, truth: ExchangeSymbol, price: int, ti
     step = steps_of(history.instrument)
     where = f"{truth.name}: {price} at {time}"
     try:
-        state = history.level_at(Price(price // step.price), Millis(time))
+        state = patiently(history.level_at, Price(price // step.price), Millis(time))
     except (BeforeHistory, HistoryGap) as refusal:
         if any(interval.start <= time <= interval.end for interval in history.coverage()):
             yield f"{where} is refused ({refusal}), though it is covered"

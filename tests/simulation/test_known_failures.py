@@ -13,6 +13,7 @@ from chronobook_server.domain.errors import HistoryGap, NotSynced
 from chronobook_server.domain.values import Millis, Price
 from chronobook_server.symbols.pipeline import SymbolPipeline
 from testkit.fakes.memory_files import memory_history
+from testkit.fakes.slow_disk import patiently
 from testkit.generators.depth_events import Pairs, snapshot, update
 from testkit.harness.asking import wanted_by
 from testkit.harness.served import Monotonic
@@ -168,7 +169,7 @@ async def test_questions_in_a_gap_or_beyond_the_range_give_no_zeros(monkeypatch:
     stage.push(ONE)
     await stage.synced()
     with pytest.raises(HistoryGap, match="CHAIN_BREAK"):
-        market.queries.history.level_at(Price(2995), Millis(before + 100))
+        patiently(market.queries.history.level_at, Price(2995), Millis(before + 100))
     far = market.queries.level_now(Price(2))
     assert far is not None
     assert far.quantity is None, "never 0: nobody looked there"
@@ -190,7 +191,7 @@ async def test_a_question_without_a_stream_is_refused_or_marked_stale() -> None:
     with pytest.raises(NotSynced):
         run_now(market.queries.current_book(allow_stale=False, max_age=None))
     with pytest.raises(HistoryGap, match="DISCONNECT"):
-        market.queries.history.level_at(Price(1000), Millis(START_MS + int(stage.loop.time() * 1000)))
+        patiently(market.queries.history.level_at, Price(1000), Millis(START_MS + int(stage.loop.time() * 1000)))
     book = run_now(market.queries.current_book(allow_stale=True, max_age=None))
     assert book.is_stale
     assert book.age is not None
@@ -238,7 +239,9 @@ def said(market: SymbolPipeline, price: int, time: int) -> float | str | None:
     """Return the quantity at a price (in 10^-9) at an instant, in whole units."""
     instrument = market.queries.history.instrument
     try:
-        state = market.queries.history.level_at(Price(price // 10 ** (DECIMALS - instrument.price_scale)), Millis(time))
+        state = patiently(
+            market.queries.history.level_at, Price(price // 10 ** (DECIMALS - instrument.price_scale)), Millis(time)
+        )
     except HistoryGap as gap:
         return str(gap)
     return None if state.quantity is None else state.quantity / 10**instrument.quantity_scale

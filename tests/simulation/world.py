@@ -168,6 +168,9 @@ class World:
     async def strike(self, kind: str) -> None:
         """Let something go wrong that is not the network's fault."""
         random, server = self.random, self.first
+        if kind == "disk_hangs":
+            await self._hang_disk(server)
+            return
         symbol = random.choice(list(self.truth.values()))
         if kind == "unlist" and not any(each.plan.may_lose(symbol.name) for each in self.servers):
             return  # a server that names a symbol does not start without it in the list
@@ -209,6 +212,15 @@ class World:
                 self.clock.leap(random.randint(2000, 30 * 60_000))
             case _:
                 await self._strike_network(kind, symbol)
+
+    async def _hang_disk(self, server: SimServer) -> None:
+        """Let reads and removals wait for a while. It draws no number of the day, whose events are the same."""
+        self.report.faults["disk_hangs"] += 1
+        disk = server.disk
+        disk.hangs = True
+        await asyncio.sleep(Random(self.loop.time()).uniform(1, 20))
+        if disk is server.disk:  # no restart meanwhile
+            disk.hangs = False
 
     async def _strike_network(self, kind: str, symbol: ExchangeSymbol) -> None:
         """Let something go wrong on every server's network."""

@@ -1,10 +1,13 @@
 """Places that calls hold while they are under way, shared fairly among callers, and turns for long work."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from chronobook_server.api.shares import Caller, Full, Shares, Turns
 from chronobook_server.domain.errors import TooBusy
+
+_Answer = TypeVar("_Answer")
 
 
 class Place:
@@ -73,3 +76,34 @@ class Desk:
                 turn.set_result(None)
                 return
         self._free += 1
+
+
+class DeskTurn:
+    """A call's turn at a desk (see system/time_slices.Turn)."""
+
+    def __init__(self, desk: Desk, caller: Caller) -> None:
+        self._desk = desk
+        self._caller = caller
+        self._is_held = False
+
+    async def begin(self) -> None:
+        """Wait for the turn."""
+        await self._desk.begin(self._caller)
+        self._is_held = True
+
+    def end(self) -> None:
+        """Give the turn back, if it is held."""
+        if self._is_held:
+            self._is_held = False
+            self._desk.end()
+
+    async def without(self, waiting: Awaitable[_Answer]) -> _Answer:
+        """Return the answer of a wait, during which other calls have the turn. A cancelled call gets none again."""
+        self.end()
+        try:
+            answer = await waiting
+        except Exception:
+            await self.begin()
+            raise
+        await self.begin()
+        return answer

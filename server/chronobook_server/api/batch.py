@@ -12,6 +12,7 @@ from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.errors import BeforeHistory, HistoryGap, InTheFuture, InvalidField, Refusal
 from chronobook_server.domain.instrument import MAX_EXACT, Instrument
 from chronobook_server.domain.values import MAX_STEPS, Millis, SignedQuantity
+from chronobook_server.history.query import pairs
 from chronobook_server.history.segment.rows import PairStates
 from chronobook_server.symbols.queries import SymbolQueries
 from chronobook_server.system.time_slices import run_cooperatively
@@ -59,7 +60,9 @@ async def quantities(queries: SymbolQueries, request: pb.BatchGetQuantityRequest
     asked = asked[np.argsort(instants[asked], kind="stable")]
     # Read first, because events during the look-ups do not finalise the answers before them.
     complete_to = queries.history.complete_to
-    states = await run_cooperatively(queries.history.quantities_at(steps[asked].tolist(), instants[asked].tolist()))
+    states = await run_cooperatively(
+        pairs.quantities_at(queries.history, steps[asked].tolist(), instants[asked].tolist())
+    )
     return await run_cooperatively(_response(queries, outcomes, asked.tolist(), states, complete_to))
 
 

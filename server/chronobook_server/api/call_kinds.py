@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from chronobook_server.api.admission import AdmissionLimit, Desk, Place
+from chronobook_server.api.admission import AdmissionLimit, Desk, DeskTurn, Place
 from chronobook_server.api.callers import Callers
 from chronobook_server.api.middleware import Run
 from chronobook_server.api.stream_writer import StreamWriter
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.errors import DeadlineExceeded, InvalidField, TooBusy
+from chronobook_server.system.time_slices import present_turn
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Read: TypeAlias = Callable[[bytes], Any]
@@ -65,11 +66,13 @@ def long(
     answer = single(handle, read, write, most_bytes)
 
     async def worked_on(data: bytes, context: _Context, place: Place) -> bytes | None:
-        await desk.begin(place.caller)
+        turn = DeskTurn(desk, place.caller)
+        present_turn.set(turn)  # of this call's own task
+        await turn.begin()
         try:
             return await answer(data, context)
         finally:
-            desk.end()
+            turn.end()
 
     async def run(data: bytes, context: _Context) -> bytes | None:
         place = places.enter(callers.of(context), _this_task().cancel)

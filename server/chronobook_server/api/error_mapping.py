@@ -87,6 +87,7 @@ TABLE: dict[type[errors.Refusal], _Row] = {
         grpc.StatusCode.UNAVAILABLE, ErrorReason.TOO_OLD, lambda refusal: {"age": f"{refusal.age:.3f}"}, _retry
     ),
     errors.TooBusy: _Row(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.TOO_BUSY, lambda _: {}, _retry),
+    errors.DiskBusy: _Row(grpc.StatusCode.UNAVAILABLE, ErrorReason.DISK_BUSY, lambda _: {}, _retry),
     errors.DeadlineExceeded: _Row(grpc.StatusCode.DEADLINE_EXCEEDED, ErrorReason.DEADLINE_PASSED, lambda _: {}),
     errors.SlowConsumer: _Row(
         grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -4,12 +4,14 @@ A question without an answer raises a Refusal.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from chronobook.v1 import order_book_service_pb2 as pb
 from chronobook_server.api import batch, convert, quantity, ranges, status, streams
 from chronobook_server.api.stream_writer import StreamWriter
 from chronobook_server.domain.errors import InvalidField, SymbolNotServed
+from chronobook_server.history.segment.loading import NotDecoded, loaded
 from chronobook_server.streaming.book_subscription import BookSubscription
 from chronobook_server.streaming.level_subscription import LevelSubscription
 from chronobook_server.streaming.messages import BookMessage, LevelMessage, Message
@@ -107,7 +109,11 @@ class OrderBookHandlers:
         quantity.check(request, price, timestamp)
         queries = self._queries(request.symbol)
         if timestamp or request.HasField("timestamp"):
-            return quantity.quantity_at(queries, price, timestamp)
+            try:
+                return quantity.quantity_at(queries, price, timestamp)
+            except NotDecoded as missing:
+                ask = partial(quantity.quantity_at, queries, price, timestamp)
+                return await run_cooperatively(loaded(ask, missing))
         return (await quantity.nearest_quantity(queries, request)).SerializeToString()
 
     async def NearestLevel(self, request: pb.NearestLevelRequest) -> pb.NearestLevelResponse:  # noqa: N802
@@ -146,7 +152,7 @@ class OrderBookHandlers:
                 price, span.position, is_resumed=span.is_resumed, end=span.end, min_change=streams.min_change(request)
             )
 
-        return self._follow(request, streams.LEVEL_CHECKS, watch, streams.level_message)
+        return await self._follow(request, streams.LEVEL_CHECKS, watch, streams.level_message)
 
     async def WatchOrderBook(self, request: pb.WatchOrderBookRequest) -> StreamWriter[BookMessage]:  # noqa: N802
         """Begin a stream of a book: its state, then every change."""
@@ -161,9 +167,9 @@ class OrderBookHandlers:
             )
 
         checks = (("limit", convert.a_limit), *streams.CHECKS)
-        return self._follow(request, checks, watch, streams.book_message)
+        return await self._follow(request, checks, watch, streams.book_message)
 
-    def _follow(
+    async def _follow(
         self,
         request: Any,
         checks: tuple[convert.Check, ...],
@@ -172,6 +178,6 @@ class OrderBookHandlers:
     ) -> StreamWriter[_Message]:
         convert.check(request, *checks)
         queries = self._queries(request.symbol)
-        watch = begin(queries)
+        watch = await run_cooperatively(loaded(partial(begin, queries)))
         watch.queue.heartbeat_seconds = self._heartbeat_seconds
         return StreamWriter(queries.symbol, watch, encode)

@@ -5,7 +5,7 @@ A function call or attribute look-up here therefore costs several times as much 
 and the answer is written as bytes without a message in between (see docs/performance.md).
 """
 
-from functools import cache
+from functools import cache, partial
 from math import inf
 from struct import Struct
 
@@ -14,6 +14,7 @@ from chronobook_server.api import convert
 from chronobook_server.book.sorted_view import Nearest
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.values import Millis, Price, Side
+from chronobook_server.history.segment.loading import loaded
 from chronobook_server.symbols.queries import CurrentBook, SymbolQueries
 from chronobook_server.system.time_slices import run_cooperatively
 
@@ -89,7 +90,7 @@ async def nearest_quantity(queries: SymbolQueries, request: pb.GetQuantityReques
     """Return the quantity now at the level nearest to a price."""
     complete_to = queries.history.complete_to  # read first, as below, because later events are not in the answer
     target, current, found = await _nearest_now(queries, request, None)
-    before = queries.history.quantity_before(found.price, current.now)
+    before = await run_cooperatively(loaded(partial(queries.history.known_before, found.price, current.now)))
     response = pb.GetQuantityResponse(symbol=queries.symbol, target_price=request.price)
     response.actual_price = current.view.instrument.price_to_float(found.price)
     response.is_nearest_level = found.price != target

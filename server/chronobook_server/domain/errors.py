@@ -95,6 +95,13 @@ class TooBusy(Refusal):
         super().__init__("all places are held, and this caller has its share of them; ask again in a moment")
 
 
+class DiskBusy(Refusal):
+    """The disk does not answer, and many questions wait for it already."""
+
+    def __init__(self) -> None:
+        super().__init__("the disk of this history does not answer at the moment; ask again later")
+
+
 class DeadlineExceeded(Refusal):
     """The caller's own deadline passes before the call is done."""
 

@@ -9,14 +9,17 @@ from statistics import median_high
 import structlog
 
 from chronobook_server.config.settings import ServeSettings
+from chronobook_server.domain.errors import DiskBusy
 from chronobook_server.domain.stream_id import StreamId, StreamKind, depth_of
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.directory.data_directory import DataDirectory, DirectoryRefused, trim
 from chronobook_server.history.directory.unserved import UnservedHistory
 from chronobook_server.history.query.history import SymbolHistory
-from chronobook_server.history.segment.cache import CacheBudget
+from chronobook_server.history.segment.cache import OPEN_FILES, CacheBudget
+from chronobook_server.runtime.disk_threads import DiskThreads
 from chronobook_server.runtime.seal_pool import SealPool
 from chronobook_server.runtime.supervisor import Supervisor
+from chronobook_server.system.time_slices import run_cooperatively
 
 # Seconds between attempts to seal segments whose seal has failed. A choice: their logs are durable meanwhile.
 _RETRY_SECONDS = 10.0
@@ -26,6 +29,8 @@ _AGE_SECONDS = 30.0
 _LOOK_SECONDS = 5.0
 # Threads that make files durable. A choice: a disk makes many files durable in about the time of one.
 _SYNCERS = 4
+# Name of the checks of the lock among the reads.
+_LOCK_READS = "the lock"
 # Seconds for seals at the end. A segment that is not sealed by then keeps its log, and the next server seals it.
 _STOP_SECONDS = 2.0
 
@@ -36,10 +41,12 @@ class HistoryMaintenance:
     """The data directory of a server in use, with the history of each of its streams. Raises DirectoryRefused.
 
     A stream whose history cannot be opened is left out. If that holds for every named symbol, the directory is refused.
+    `open_files` is the most sealed files that stay open.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
-        self.directory = DataDirectory(settings.data_dir, settings.rest_url)
+    def __init__(self, settings: ServeSettings, open_files: int = OPEN_FILES) -> None:
+        self.disk = DiskThreads()
+        self.directory = DataDirectory(settings.data_dir, settings.rest_url, self.disk)
         self._limit = settings.retention_bytes
         self._sync_seconds = settings.sync_interval_ms / 1000
         self._retention_ms = settings.retention_ms
@@ -48,7 +55,7 @@ class HistoryMaintenance:
         self.durable_at = time.monotonic()  # all bytes written before this time are durable
         self._tasks: Supervisor | None = None
         self._calm: asyncio.Event
-        self._cache_budget = CacheBudget()
+        self._cache_budget = CacheBudget(open_files=open_files)
         self.unsealed = self._cache_budget.unsealed
         self.histories: dict[StreamId, SymbolHistory] = {}
         self._leftovers: dict[StreamId, UnservedHistory] = {}
@@ -128,9 +135,12 @@ class HistoryMaintenance:
         while True:
             stream = await self._sealed_streams.get()
             self._trim()
-            for _ in self.histories[stream].warm():
-                await asyncio.sleep(0)
-                await self._calm.wait()
+            with contextlib.suppress(DiskBusy):  # the next seal tries it again
+                await run_cooperatively(self.histories[stream].warm(), pause=self._until_calm)
+
+    async def _until_calm(self) -> None:
+        await asyncio.sleep(0)
+        await self._calm.wait()
 
     def _trim(self) -> None:
         if self._limit is not None:
@@ -140,9 +150,9 @@ class HistoryMaintenance:
         """Expire the segments of streams without new events, which would otherwise give the time."""
         while True:
             self.age()
-            # A file set aside is dated by its modification time. A thread looks into the folders, because that takes
-            # long.
-            await asyncio.to_thread(self.directory.drop_aside, time.time() - self._retention_ms / 1000, self._room())
+            # A file set aside is dated by its modification time.
+            oldest = time.time() - self._retention_ms / 1000
+            await self.disk.do(partial(self.directory.drop_aside, oldest, self._room()))
             await asyncio.sleep(_AGE_SECONDS)
 
     def _room(self) -> int | None:
@@ -171,7 +181,7 @@ class HistoryMaintenance:
     async def _watch_directory(self) -> None:
         """Raise DirectoryRefused once this server loses the directory, because two servers must not write to it."""
         while True:
-            self.directory.check()
+            await self.disk.read(self.directory.check, _LOCK_READS)
             await asyncio.sleep(_LOOK_SECONDS)
 
     def close(self) -> None:
@@ -186,7 +196,9 @@ class HistoryMaintenance:
             await self._sync_all()
             if self._tasks is not None:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.sealer.drain(), _STOP_SECONDS)
+                    async with asyncio.timeout(_STOP_SECONDS):
+                        await self.sealer.drain()
+                        await self.disk.settle()
                 for name in ("seal", "sync", "retry", "tend", "age", "directory"):
                     await self._tasks.cancel(name)
         finally:

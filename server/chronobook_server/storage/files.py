@@ -9,8 +9,11 @@ import errno
 import os
 import stat
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Protocol
+
+from chronobook_server.storage.disk import IN_PLACE, Disk
 
 TEMPORARY = ".tmp"
 ASIDE = "aside"
@@ -41,7 +44,18 @@ class OpenFile(Protocol):
 
 
 class Files(Protocol):
-    """A folder of files. Every method may raise OSError."""
+    """A folder of files. Every method may wait for the disk, and may raise OSError.
+
+    `disk` runs such calls for callers that must not wait. `place` is the folder's name for it.
+    """
+
+    @property
+    def disk(self) -> Disk:
+        """Runner of calls that may wait for the disk."""
+
+    @property
+    def place(self) -> str:
+        """Name of the folder for `disk`."""
 
     def names(self) -> list[str]:
         """Return the names in the folder, in order."""
@@ -75,11 +89,17 @@ class Files(Protocol):
 
 
 class DiskFiles:
-    """A folder on a disk."""
+    """A folder on a disk; a copy for another process has a disk that is in place."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: Disk = IN_PLACE) -> None:
         self.folder = folder
+        self.place = str(folder)
+        self.disk = disk
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return the fields for another process, whose own thread may wait."""
+        return {**self.__dict__, "disk": IN_PLACE}
 
     def names(self) -> list[str]:
         """Return the names in the folder, in order."""
@@ -97,7 +117,7 @@ class DiskFiles:
 
     def open(self, name: str) -> "DiskFile":
         """Return a file to read parts of."""
-        return DiskFile(self.folder / name)
+        return DiskFile(self.folder / name, self.disk)
 
     def grow(self, name: str, size: int = 0) -> "DiskLog":
         """Return a file to append to, cut to `size` bytes first."""
@@ -152,9 +172,13 @@ class DiskFiles:
 
 
 class DiskFile:
-    """A file on a disk that is read in parts; it is closed with its last reference."""
+    """A file on a disk that is read in parts; it is closed with its last reference.
 
-    def __init__(self, path: Path) -> None:
+    The close is a chore of `disk`, because the close of a removed file frees its blocks.
+    """
+
+    def __init__(self, path: Path, disk: Disk = IN_PLACE) -> None:
+        self._disk = disk
         self._descriptor = _opened(path)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -163,7 +187,7 @@ class DiskFile:
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
+            self._disk.do_later(partial(os.close, self._descriptor))
 
 
 class DiskLog:

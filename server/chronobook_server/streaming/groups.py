@@ -79,9 +79,11 @@ class LevelGroups:
         for price in changes.keys() & self._levels.keys():
             level = self._levels[price]
             before, level.quantity = level.quantity, SignedQuantity(changes[price])
+            time, make = update.transaction_time, self._messages
+            earlier = make.earlier(Price(price), time)
             level.offer(
-                self._messages.level_change(
-                    Price(price), level.quantity, update.transaction_time, update.final_update_id, before=before
+                make.level_change(
+                    Price(price), level.quantity, time, update.final_update_id, before=before, earlier=earlier
                 )
             )
 
@@ -91,7 +93,12 @@ class LevelGroups:
             now = self.level_now(Price(price))
             if now is not None and (is_all or (now.quantity is None) != (level.quantity is None)):
                 level.quantity = now.quantity
-                level.offer(self._messages.level_state(Price(price), now.quantity, now.as_of, now.update_id))
+                level.offer(
+                    self._messages.level_state(
+                        Price(price), now.quantity, now.as_of, now.update_id,
+                        earlier=self._messages.earlier(Price(price), now.as_of),
+                    )
+                )  # fmt: skip
 
     def publish_gap(self, kind: MessageKind, gap: GapInterval, time: Millis, update_id: UpdateId | None) -> None:
         """Deliver that a gap has begun or ended. No quantity is known before the next state."""

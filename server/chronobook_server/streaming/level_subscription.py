@@ -60,9 +60,13 @@ class LevelSubscription(Subscription[LevelMessage]):
                 yield from self._gap_messages(step)
             elif step.is_change:
                 assert step.quantity is not None
-                yield messages.level_change(self.price, step.quantity, step.time, step.update_id, before=self._quantity)
+                yield messages.level_change(
+                    self.price, step.quantity, step.time, step.update_id, before=self._quantity, earlier=step.earlier
+                )
             else:
-                yield messages.level_state(self.price, step.quantity, step.time, step.update_id, self._read_to)
+                yield messages.level_state(
+                    self.price, step.quantity, step.time, step.update_id, self._read_to, earlier=step.earlier
+                )
             if isinstance(step, LevelStep):
                 self.position = Position(step.time, step.update_id)  # also for a change that is left out
 
@@ -70,7 +74,9 @@ class LevelSubscription(Subscription[LevelMessage]):
         level = self._groups.level_now(self.price)
         assert level is not None, "the broker has a gap while no book is in sync"
         if self._wants_state or self._gap is not None or level.quantity != self._quantity:
-            yield self._source.messages.level_state(self.price, level.quantity, level.as_of, level.update_id)
+            messages = self._source.messages
+            earlier = messages.earlier(self.price, level.as_of)
+            yield messages.level_state(self.price, level.quantity, level.as_of, level.update_id, earlier=earlier)
 
     def _delivered(self, message: LevelMessage) -> LevelMessage | None:
         wanted = message if self._min_change is None else self._large_enough(message, self._min_change)

@@ -26,10 +26,9 @@ class MessageMaker:
         known = self._history.complete_to if complete_to is None else complete_to
         return None if known is None else min(known, time)
 
-    def _difference(self, price: Price, quantity: SignedQuantity, time: Millis) -> int | None:
-        """Return a quantity minus that of a second before; None if the latter is unknown."""
-        before = self._history.quantity_before(price, time)
-        return None if before is None else abs(quantity) - abs(before)
+    def earlier(self, price: Price, time: Millis) -> SignedQuantity | None:
+        """Return the quantity a second before a recent instant; None if it is unknown."""
+        return self._history.quantity_before(price, time)
 
     def level_state(
         self,
@@ -38,8 +37,13 @@ class MessageMaker:
         time: Millis,
         update_id: UpdateId,
         complete_to: Millis | None = None,
+        *,
+        earlier: SignedQuantity | None,
     ) -> LevelMessage:
-        """Return the message with a level's state; `complete_to` as in `final_to`."""
+        """Return the message with a level's state; `complete_to` as in `final_to`.
+
+        `earlier` is the quantity a second before; None if it is unknown.
+        """
         is_known = quantity is not None
         return LevelMessage(
             kind=MessageKind.STATE if is_known else MessageKind.UNKNOWN,
@@ -47,7 +51,7 @@ class MessageMaker:
             price=price,
             time=time,
             quantity=quantity,
-            difference=None if quantity is None else self._difference(price, quantity, time),
+            difference=None if quantity is None else _difference(quantity, earlier),
             update_id=update_id,
             cause=None if is_known else Cause.OUTSIDE_KNOWN_RANGE,
             complete_to=self.final_to(time, complete_to) if is_known else None,
@@ -61,16 +65,20 @@ class MessageMaker:
         update_id: UpdateId,
         *,
         before: SignedQuantity | None,
+        earlier: SignedQuantity | None,
     ) -> LevelMessage:
-        """Return the message with an event's change of a level, whose quantity was `before`; None: unknown."""
+        """Return the message with an event's change of a level.
+
+        Its quantity was `before`, and `earlier` a second ago; None: unknown.
+        """
         return LevelMessage(
             kind=MessageKind.CHANGE,
             instrument=self.instrument,
             price=price,
             time=time,
             quantity=quantity,
-            difference=self._difference(price, quantity, time),
-            change=None if before is None else abs(quantity) - abs(before),
+            difference=_difference(quantity, earlier),
+            change=_difference(quantity, before),
             update_id=update_id,
         )
 
@@ -101,3 +109,8 @@ class MessageMaker:
         return BookMessage(
             kind=MessageKind.CHANGE, instrument=self.instrument, time=time, update_id=update_id, changes=changes
         )
+
+
+def _difference(quantity: SignedQuantity, before: SignedQuantity | None) -> int | None:
+    """Return a quantity minus another one; None if the latter is unknown."""
+    return None if before is None else abs(quantity) - abs(before)

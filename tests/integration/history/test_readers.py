@@ -9,6 +9,7 @@ import pytest
 
 from chronobook_server.domain.errors import BeforeHistory
 from chronobook_server.domain.values import Millis, Price
+from chronobook_server.history.query.pairs import quantities_at
 from chronobook_server.history.query.scan import scan
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.rows import EventRows
@@ -51,7 +52,7 @@ class HistoryReader:
             level = self.history.level_at(price, time)
             view = await run_cooperatively(self.history.book_at(time))
             nearest, _ = await run_cooperatively(self.history.nearest_at(price, time))
-            pair = await run_cooperatively(self.history.quantities_at([price], [time]))
+            pair = await run_cooperatively(quantities_at(self.history, [price], [time]))
         except BeforeHistory:
             self.too_old += 1
             return

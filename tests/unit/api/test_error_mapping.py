@@ -15,6 +15,7 @@ REFUSALS = {
     "NOT_SYNCED": errors.NotSynced("X", "BUFFERING"),
     "TOO_OLD": errors.TooOld(age=2.0, max_age=1.0),
     "TOO_BUSY": errors.TooBusy(),
+    "DISK_BUSY": errors.DiskBusy(),
     "DEADLINE_PASSED": errors.DeadlineExceeded(),
     "SLOW_CONSUMER": errors.SlowConsumer(Millis(3)),
 }

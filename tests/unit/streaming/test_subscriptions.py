@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from functools import partial
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -17,6 +18,7 @@ from chronobook_server.history.query.replay import Position
 from chronobook_server.streaming import book_subscription
 from chronobook_server.streaming.messages import BookMessage, LevelMessage, Message, MessageKind
 from chronobook_server.streaming.subscription import Subscription
+from testkit.fakes.slow_disk import patiently
 from testkit.harness.judged_market import JudgedMarket
 from testkit.oracles.naive_archive import Moment, NaiveArchive, Signed
 from testkit.simulation.virtual_loop import run
@@ -161,9 +163,8 @@ class LevelStreamReader(StreamReader):
 
     def begin(self, position: Position | None, *, is_resumed: bool) -> Subscription[Any]:
         scale = self.line.history.instrument.price_scale
-        return self.line.market.queries.broker.watch_level(
-            Price(int(self.price.scaleb(scale))), position, is_resumed=is_resumed
-        )
+        watch = partial(self.line.market.queries.broker.watch_level, is_resumed=is_resumed)
+        return patiently(watch, Price(int(self.price.scaleb(scale))), position)
 
     def after(self, state: Any, message: LevelMessage) -> Signed | str:
         assert decimal(message.price, message.instrument.price_scale) == self.price
@@ -189,9 +190,8 @@ class BookStreamReader(StreamReader):
         self.in_batches = in_batches
 
     def begin(self, position: Position | None, *, is_resumed: bool) -> Subscription[Any]:
-        return self.line.market.queries.broker.watch_book(
-            position, depth=self.depth, is_resumed=is_resumed, in_batches=self.in_batches
-        )
+        watch = partial(self.line.market.queries.broker.watch_book, is_resumed=is_resumed, in_batches=self.in_batches)
+        return patiently(partial(watch, depth=self.depth), position)
 
     def after(self, state: Any, message: BookMessage) -> dict[Decimal, Decimal]:
         def levels(changes: Mapping[int, int], instrument: Instrument) -> dict[Decimal, Decimal]:
@@ -218,7 +218,7 @@ class BookStreamReader(StreamReader):
 
 async def live(seed: int) -> None:
     random = Random(seed)
-    line = JudgedMarket(seed)
+    line = JudgedMarket(seed, on_slow_disk=random.random() < 0.5)
     line.market.queries.broker.queue_limit = QUEUE
     readers: list[StreamReader] = []
     for _ in range(random.randrange(3, 8)):

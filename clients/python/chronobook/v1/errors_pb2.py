@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63hronobook/v1/errors.proto\x12\rchronobook.v1*\x85\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rINVALID_FIELD\x10\x01\x12\x15\n\x11SYMBOL_NOT_SERVED\x10\x02\x12\x11\n\rIN_THE_FUTURE\x10\x03\x12\x12\n\x0e\x42\x45\x46ORE_HISTORY\x10\x04\x12\x0f\n\x0bHISTORY_GAP\x10\x05\x12\x11\n\rLEVEL_UNKNOWN\x10\x06\x12\x0e\n\nNOT_SYNCED\x10\x07\x12\x0b\n\x07TOO_OLD\x10\x08\x12\x11\n\rSLOW_CONSUMER\x10\t\x12\x10\n\x0cSERVER_FAULT\x10\n\x12\x0c\n\x08TOO_BUSY\x10\x0b\x12\x13\n\x0f\x44\x45\x41\x44LINE_PASSED\x10(b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63hronobook/v1/errors.proto\x12\rchronobook.v1*\x94\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rINVALID_FIELD\x10\x01\x12\x15\n\x11SYMBOL_NOT_SERVED\x10\x02\x12\x11\n\rIN_THE_FUTURE\x10\x03\x12\x12\n\x0e\x42\x45\x46ORE_HISTORY\x10\x04\x12\x0f\n\x0bHISTORY_GAP\x10\x05\x12\x11\n\rLEVEL_UNKNOWN\x10\x06\x12\x0e\n\nNOT_SYNCED\x10\x07\x12\x0b\n\x07TOO_OLD\x10\x08\x12\x11\n\rSLOW_CONSUMER\x10\t\x12\x10\n\x0cSERVER_FAULT\x10\n\x12\x0c\n\x08TOO_BUSY\x10\x0b\x12\r\n\tDISK_BUSY\x10\r\x12\x13\n\x0f\x44\x45\x41\x44LINE_PASSED\x10(b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'chronobook.v1.errors_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=46
-  _globals['_ERRORREASON']._serialized_end=307
+  _globals['_ERRORREASON']._serialized_end=322
 # @@protoc_insertion_point(module_scope)

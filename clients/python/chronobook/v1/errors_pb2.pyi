@@ -57,6 +57,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED, with RetryInfo: all places for long questions (whole books, pages, batches) or for streams are
     taken, and the caller has its share of these places. The server still serves callers that hold fewer places.
     """
+    DISK_BUSY: _ErrorReason.ValueType  # 13
+    """UNAVAILABLE, with RetryInfo: the answer needs a file on a disk that does not answer, and many questions wait for this
+    disk already. Answers about now, and about instants in memory, go on.
+    """
     DEADLINE_PASSED: _ErrorReason.ValueType  # 40
     """DEADLINE_EXCEEDED: the deadline of the call (`grpc-timeout`) passes before its end."""
 
@@ -101,6 +105,10 @@ SERVER_FAULT: ErrorReason.ValueType  # 10
 TOO_BUSY: ErrorReason.ValueType  # 11
 """RESOURCE_EXHAUSTED, with RetryInfo: all places for long questions (whole books, pages, batches) or for streams are
 taken, and the caller has its share of these places. The server still serves callers that hold fewer places.
+"""
+DISK_BUSY: ErrorReason.ValueType  # 13
+"""UNAVAILABLE, with RetryInfo: the answer needs a file on a disk that does not answer, and many questions wait for this
+disk already. Answers about now, and about instants in memory, go on.
 """
 DEADLINE_PASSED: ErrorReason.ValueType  # 40
 """DEADLINE_EXCEEDED: the deadline of the call (`grpc-timeout`) passes before its end."""

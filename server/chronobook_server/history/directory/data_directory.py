@@ -14,6 +14,7 @@ import math
 import os
 import stat
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -26,6 +27,7 @@ from chronobook_server.history.query.history import SymbolHistory
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.write.recovery import start_of
 from chronobook_server.history.write.seal import Sealer
+from chronobook_server.storage.disk import IN_PLACE, Disk
 from chronobook_server.storage.files import ASIDE, TEMPORARY, DiskFiles
 
 VERSION = 1
@@ -47,9 +49,13 @@ class DirectoryRefused(Exception):
 class DataDirectory:
     """A data directory in use. `exchange` names whose history it holds: the base of the exchange's REST address."""
 
-    def __init__(self, path: Path, exchange: str) -> None:
-        """Make the directory if there is none, for its owner alone, and lock it. Raises DirectoryRefused."""
+    def __init__(self, path: Path, exchange: str, disk: Disk = IN_PLACE) -> None:
+        """Make the directory if there is none, for its owner alone, and lock it. Raises DirectoryRefused.
+
+        `disk` waits for the calls of an event loop.
+        """
         self._path = path
+        self._disk = disk
         self._exchange = exchange
         self._ignored: set[str] = set()  # folders that the log has named
         try:
@@ -152,8 +158,7 @@ class DataDirectory:
 
     def hold(self, until: float, now: float) -> None:
         """Store the end of a ban, so that a restarted server respects it."""
-        with contextlib.suppress(OSError):
-            DiskFiles(self._path).write(_HELD, json.dumps({"until": until, "written": now}).encode())
+        self._disk.do_later(partial(_write, self._path, json.dumps({"until": until, "written": now}).encode()))
 
     def streams(self) -> list[StreamId]:
         """Return the streams with a history in the directory, in order. Other folders are left alone."""
@@ -175,7 +180,7 @@ class DataDirectory:
         for stream in self.streams():
             if stream not in served:
                 with contextlib.suppress(OSError):
-                    found[stream] = UnservedHistory(DiskFiles(self._path / stream.name), segment_ms)
+                    found[stream] = UnservedHistory(DiskFiles(self._path / stream.name, self._disk), segment_ms)
         return found
 
     def drop_aside(self, written_before: float, room: int | None) -> None:
@@ -199,9 +204,8 @@ class DataDirectory:
                 (files.folder / ASIDE).rmdir()  # only if it is empty
 
     def drop_empty(self, stream: StreamId) -> None:
-        """Remove the folder of a stream, if there is nothing in it."""
-        with contextlib.suppress(OSError):
-            (self._path / stream.name).rmdir()
+        """Remove the folder of a stream, if there is nothing in it by then."""
+        self._disk.do_later(partial(_remove_empty, self._path / stream.name))
 
     def open(
         self,
@@ -219,7 +223,7 @@ class DataDirectory:
         try:
             return SymbolHistory(
                 stream,
-                DiskFiles(folder),
+                DiskFiles(folder, self._disk),
                 sealer,
                 retention_ms=retention_ms,
                 cache_budget=cache_budget,
@@ -235,6 +239,16 @@ class DataDirectory:
             if descriptor >= 0:
                 os.close(descriptor)
         self._folder = self._lock = -1
+
+
+def _write(path: Path, held: bytes) -> None:
+    with contextlib.suppress(OSError):
+        DiskFiles(path).write(_HELD, held)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _read_small(path: Path) -> bytes:

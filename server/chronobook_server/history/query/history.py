@@ -6,8 +6,9 @@ int64 has no room for them. An answer of cooperative work has its own instrument
 meanwhile.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -28,13 +29,13 @@ from chronobook_server.history.query.finer_segment import Answers, FinerSegment
 from chronobook_server.history.query.pages import BestPage, LevelPage, PageMaker, Stretch
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.head import HeadSegment
+from chronobook_server.history.segment.loading import NotDecoded, loaded
 from chronobook_server.history.segment.protocol import Segment
 from chronobook_server.history.segment.rows import (
     BestRows,
     ChangeRows,
     DamagedSegment,
     LevelState,
-    PairStates,
     PointState,
 )
 from chronobook_server.history.segment.timeline import Timeline
@@ -46,8 +47,6 @@ from chronobook_server.storage.files import Files
 WARM_MS = 3_600_000
 # Distance in time of the earlier quantity in a difference.
 DIFFERENCE_MS = 1000
-# Look-ups in one slice: they take two milliseconds if each decodes a chunk, otherwise a tenth of a millisecond.
-PAIRS_A_SLICE = 16
 
 _Answer = TypeVar("_Answer")
 
@@ -264,7 +263,7 @@ class SymbolHistory:
             except DamagedSegment:
                 pass  # one of the two may be known
         quantity, as_of, update_id, _ = self.level_at(price, time)
-        return quantity, self.quantity_before(price, time), as_of, update_id
+        return quantity, self.known_before(price, time), as_of, update_id
 
     def _refusal(self, segment: Segment, time: Millis) -> BeforeHistory | HistoryGap:
         """Return the refusal for an instant of a damaged segment."""
@@ -300,8 +299,10 @@ class SymbolHistory:
 
         Both are in steps of the instrument at the beginning of this work. Raises BeforeHistory or HistoryGap.
         """
-        state, segment = self.level_at(price, time), self.timeline.at(time)
-        found = yield from self._or_refuse(segment, time, self.answers_of(segment).nearest_at(price, time, side))
+        segment = self.timeline.at(time)
+        answers = self.answers_of(segment)
+        state = yield from self._or_refuse(segment, time, loaded(partial(answers.level_at, price, time)))
+        found = yield from self._or_refuse(segment, time, answers.nearest_at(price, time, side))
         return found, state
 
     # --- many instants
@@ -312,10 +313,15 @@ class SymbolHistory:
         """Return about `limit` of a price's changes from `start` to `end`, both included; after a page's `next`."""
         pages: PageMaker[ChangeRows] = PageMaker(limit, self.instrument)
         begin, first = (start, start) if after is None else (after, Millis(after + 1))
-        for segment, low, high in self.timeline.walk(begin, end):
+
+        def rows_of(segment: Segment, low: Millis, high: Millis) -> tuple[LevelState, ChangeRows]:
+            nonlocal price
             price, answers = pages.follow(self.instrument).price(price), self.answers_of(segment)
+            return answers.level_at(price, low), answers.changes_of(price, max(low, first), high)
+
+        for segment, low, high in self.timeline.walk(begin, end):
             try:
-                state, rows = answers.level_at(price, low), answers.changes_of(price, max(low, first), high)
+                state, rows = yield from loaded(partial(rows_of, segment, low, high))
             except DamagedSegment:
                 continue  # no stretch covers it
             if pages.add(segment, Stretch(low, high, state), rows):
@@ -332,13 +338,15 @@ class SymbolHistory:
         """
         pages: PageMaker[BestRows] = PageMaker(limit if after is None else limit + 1, self.instrument)
         for segment, low, high in self.timeline.walk(start if after is None else after, end):
-            pages.follow(self.instrument)
             goes_on = pages.goes_on(segment, low)
+            # A stretch that continues the one before also has the events of the millisecond at the seam.
+            first = Millis(low - 1) if goes_on else low
             try:
-                # A stretch that continues the one before also has the events of the millisecond at the seam.
-                rows = segment.rows_between(Millis(low - 1) if goes_on else low, high).states()
+                interval = yield from loaded(partial(segment.rows_between, first, high))
+                rows = yield from interval.states()
             except DamagedSegment:
                 continue
+            pages.follow(self.instrument)
             rows = in_finer(rows, finer(segment.instrument, pages.instrument))
             moved = np.append(not goes_on, (rows.best[1:] != rows.best[:-1]).any(axis=1))
             if pages.add(segment, Stretch(low, high), BestRows(*(column[moved] for column in rows))):
@@ -346,45 +354,29 @@ class SymbolHistory:
             yield
         return BestPage(pages.instrument, BestRows.joined(pages.rows), pages.stretches, pages.next)
 
-    def quantities_at(self, prices: Sequence[Price], times: Sequence[Millis]) -> Cooperative[PairStates]:
-        """Return the states of many pairs of a price and an instant, with the quantities a second before."""
-        first_instrument = self.instrument
-        states = PairStates([], [], [], [], {}, first_instrument)
-        for first in range(0, len(prices), PAIRS_A_SLICE):
-            part = slice(first, first + PAIRS_A_SLICE)
-            asked = prices[part]
-            if self.instrument is not first_instrument:  # it has grown since
-                asked = [*map(finer(first_instrument, self.instrument).price, asked)]
-                states = in_steps_of(states, self.instrument)
-            quantities, befores, as_of, update_ids, refusals, _ = states
-            for place, (price, time) in enumerate(zip(asked, times[part], strict=True), first):
-                quantity, before, event_time, update_id = None, None, Millis(0), UpdateId(0)
-                try:
-                    quantity, before, event_time, update_id = self.point_at(price, time)
-                except (BeforeHistory, HistoryGap) as refusal:
-                    refusals[place] = type(refusal)
-                quantities.append(quantity)
-                befores.append(before)
-                as_of.append(event_time)
-                update_ids.append(update_id)
-            yield
-        return states
-
     def quantity_before(self, price: Price, time: Millis) -> SignedQuantity | None:
-        """Return the quantity of a price a second before an instant; None if it is unknown."""
+        """Return the same, but None also if it is not in memory: for events, which never wait for a disk."""
+        try:
+            return self.known_before(price, time)
+        except NotDecoded:
+            return None
+
+    def known_before(self, price: Price, time: Millis) -> SignedQuantity | None:
+        """Return the quantity of a price a second before an instant; None if it is unknown. Raises NotDecoded."""
         earlier = Millis(time - DIFFERENCE_MS)
         try:
-            return self.answers_of(self.timeline.at(earlier)).quantity_at(price, earlier)
+            segment = self.timeline.in_memory(self.timeline.at(earlier))
+            return self.answers_of(segment).quantity_at(price, earlier)
         except (BeforeHistory, HistoryGap, DamagedSegment):
             return None
 
-    def warm(self) -> Iterator[None]:
+    def warm(self) -> Cooperative[None]:
         """Decode recent segments ahead, newest first and in slices."""
         newest = self.last_time or 0
         for segment in reversed(tuple(self.timeline.segments)):
             with suppress(DamagedSegment):
                 if segment.end is None or segment.end > newest - WARM_MS:
                     yield from segment.load()
-                elif not segment.load_index():
+                elif not (yield from segment.load_index()):
                     return
                 yield

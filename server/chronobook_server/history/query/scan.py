@@ -1,12 +1,15 @@
 """Scan of an interval: the rows of every segment in it, a part at a time, for analysis.
 
     for part in scan(store, start, end):
-        states = part.rows.states()                      # times, update ids and best prices after every event
+        states = yield from part.rows.states()           # times, update ids and best prices after every event
         levels = yield from part.rows.levels(low, high)  # level by level
         events = yield from part.rows.changes()          # event by event
 
 A caller is cooperative work itself. Between two pauses a scan handles at most `ordering.STEP_ROWS` rows, which takes
 less than two milliseconds. The columns are copies, so the caller may keep them.
+
+Only the rows of a part are cooperative work. The scan itself waits for the disk when it opens a segment's index, so a
+server that scans has to run it beside the event loop.
 
 A part covers known instants only. Each part has the whole state at its start, so a caller that meets a damaged part
 goes on with the next one. Numbers are in the steps of `part.rows.instrument`, which may become finer from one part to
@@ -15,10 +18,13 @@ the next; `domain.scales` converts.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
+from chronobook_server.domain.cooperative import run_now
 from chronobook_server.domain.coverage import GapInterval
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.query.history import SymbolHistory
+from chronobook_server.history.segment.loading import loaded
 from chronobook_server.history.segment.protocol import IntervalRows, Segment
 from chronobook_server.history.segment.rows import DamagedSegment
 
@@ -54,7 +60,8 @@ def scan(store: SymbolHistory, start: Millis, end: Millis) -> Iterator[Part]:
         continues = before is not None and first == before[1] + 1 and timeline.follows(before[0], segment)
         try:
             # Events of the seam's own millisecond are rows of the part that continues there.
-            rows = segment.rows_between(Millis(first - 1) if continues else first, last)
+            begin = Millis(first - 1) if continues else first
+            rows = run_now(loaded(partial(segment.rows_between, begin, last)))
         except DamagedSegment:
             if segment.is_damaged:
                 continue

@@ -29,10 +29,14 @@ class CacheOwner(Protocol):
 
 
 class CacheEntry:
-    """Cache entry. The owner sets `used` to the cache's `clock` at every use; `size` is its cost."""
+    """Cache entry. The owner sets `used` to the cache's `clock` at every use; `size` is its cost.
+
+    `pins` counts the callers that have loaded it and are about to use it. Meanwhile it is not evicted.
+    """
 
     def __init__(self, owner: CacheOwner) -> None:
         self.used = 0
+        self.pins = 0
         self.size = 0
         # A weak reference, because segment and file would otherwise form a cycle. A file that retention removed would
         # then keep its descriptor and its disk blocks until Python's collector runs.
@@ -77,9 +81,13 @@ class SizedLru:
     def _let_go(self, needed: CacheEntry) -> None:
         aim = self._limit - self._limit // _SHARE
         count = len(self._held) // _SHARE + 2
-        while self.size > self._limit and len(self._held) > 1:
-            for oldest in nsmallest(count, self._held.values(), key=lambda held: (held.is_recent, held.used)):
-                if oldest is not needed and self.size > aim:
+        while self.size > self._limit:
+            free = (held for held in self._held.values() if held is not needed and not held.pins)
+            evicted = nsmallest(count, free, key=lambda held: (held.is_recent, held.used))
+            if not evicted:
+                return  # the bound holds again after the answers that need the rest
+            for oldest in evicted:
+                if self.size > aim:
                     self.remove(oldest)
                     oldest.forget()
 

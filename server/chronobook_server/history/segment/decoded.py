@@ -5,22 +5,22 @@ are decoded chunk by chunk.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from chronobook_server.domain.cooperative import Cooperative
+from chronobook_server.domain.cooperative import Cooperative, run_now
 from chronobook_server.domain.coverage import KnownRange
 from chronobook_server.domain.values import Millis, UpdateId
 from chronobook_server.history.format.column_codec import DamagedBytes, Integers, Numbers, unpack_rows
 from chronobook_server.history.format.segment_layout import Header, SectionKind
 from chronobook_server.history.segment import ordering
 from chronobook_server.history.segment.cache import CacheBudget, CacheEntry, CacheOwner
+from chronobook_server.history.segment.loading import Failures, NotDecoded
 from chronobook_server.history.segment.rows import DamagedSegment
-from chronobook_server.history.segment.segment_file import SegmentFile
+from chronobook_server.history.segment.segment_file import FilePart, SegmentFile
 
 # Chunks decoded in one step, which takes about half a millisecond.
 _CHUNKS_A_STEP = 8
@@ -133,6 +133,14 @@ class Chunk:
     quantities: memoryview
 
 
+class Span(NamedTuple):
+    """Levels from number `low` to before `high`, and the numbers of the chunks that hold their rows."""
+
+    low: int
+    high: int
+    chunks: range
+
+
 class Block(NamedTuple):
     """Event numbers and signed quantities of the rows of the levels from number `low` to before `high`."""
 
@@ -153,6 +161,7 @@ class Rows(CacheEntry):
 class DecodedSegment:
     """The decoded parts of one segment. Every method raises DamagedSegment if the bytes that it needs are damaged.
 
+    Plain methods raise NotDecoded if a part is missing, and cooperative ones decode it.
     `is_recent`: the segment is of the newest part of the history, whose parts go last when memory is short.
     `is_damaged`: the index is known to be unusable; its first use finds out.
     """
@@ -165,30 +174,57 @@ class DecodedSegment:
         self._cache_budget = cache_budget
         self._index: Index | None = None
         self._rows: Rows | None = None
+        self._failures: Failures = {}
 
     # --- the index
 
     def columns(self) -> IndexColumns:
-        """Return the index, decoded at the first use."""
+        """Return the index. Raises NotDecoded."""
         index = self._index
         if index is None:
-            index = self._index = self._unpack_index()
-            self._cache_budget.index.add(index, index.columns.size_bytes)
+            self._need("index", self._load_index)
+            index = self._index
+            assert index is not None, "a disk in place has loaded it"
         index.used = self._cache_budget.index.clock
         return index.columns
 
-    def _unpack_index(self) -> "Index":
+    def _need(self, part: object, load: Callable[[], Cooperative[CacheEntry]]) -> None:
+        """Load a missing part at once if the caller may wait for the disk. Otherwise raise NotDecoded."""
+        if self.file.files.disk.is_in_place:
+            run_now(load())
+            return
+        failure = self._failures.get(part)
+        if failure is not None:
+            raise DamagedSegment(str(failure)) from failure.__cause__
+        raise NotDecoded(part, load, self._failures)
+
+    def index(self) -> Cooperative[IndexColumns]:
+        """Return the index, decoded if it is not. The caller keeps it, even if the cache evicts it."""
+        index = self._index or (yield from self._load_index())
+        index.used = self._cache_budget.index.clock
+        return index.columns
+
+    def _load_index(self) -> Cooperative["Index"]:
         try:
-            return Index(self, self._unpacked_columns())
+            columns = yield from self._unpacked_columns()
         except DamagedSegment as error:
             # A file that cannot be opened for want of a descriptor may be sound.
             cause = error.__cause__
             self.is_damaged = not isinstance(cause, OSError) or isinstance(cause, FileNotFoundError)
             raise
+        return self._kept_index(Index(self, columns))
 
-    def _unpacked_columns(self) -> IndexColumns:
+    def _kept_index(self, index: "Index") -> "Index":
+        """Return the cached index: this one, unless another reader has cached one meanwhile."""
+        if self._index is None:
+            self._index = index
+            zeros = 0 if index.known_zeros is None else index.known_zeros.nbytes
+            self._cache_budget.index.add(index, index.columns.size_bytes + zeros)
+        return self._index
+
+    def _unpacked_columns(self) -> Cooperative[IndexColumns]:
         header, file = self.header, self.file
-        columns = {kind: file.column(kind) for kind in _INDEX}
+        columns = dict(zip(_INDEX, (yield from file.columns(_INDEX)), strict=True))
         if not _fit(header, columns, file.section(SectionKind.CHUNKS).length):
             raise file.damaged(f"{file.name} has an index whose parts do not fit each other")
         ranges = columns[SectionKind.RANGES].reshape(3, -1).T.tolist()
@@ -208,14 +244,31 @@ class DecodedSegment:
         )
 
     def known_zeros(self) -> memoryview:
-        """Return the column KNOWN_ZEROS (see layout), decoded at the first use."""
-        self.columns()
+        """Return the column KNOWN_ZEROS (see layout). Raises NotDecoded."""
         index = self._index
-        assert index is not None, "the line above decodes it"
-        if index.known_zeros is None:
-            index.known_zeros = _narrow(self.file.column(SectionKind.KNOWN_ZEROS))
-            self._cache_budget.index.add(index, index.known_zeros.nbytes)
+        if index is None or index.known_zeros is None:
+            self._need("zeros", self._load_zeros)
+            index = self._index
+            assert index is not None, "a disk in place has loaded it"
+        assert index.known_zeros is not None, "the same"
         return index.known_zeros
+
+    def zeros(self) -> Cooperative[memoryview]:
+        """Return the column KNOWN_ZEROS, decoded if it is not."""
+        index = self._index
+        if index is None or index.known_zeros is None:
+            index = yield from self._load_zeros()
+        assert index.known_zeros is not None, "the line above decodes it"
+        return index.known_zeros
+
+    def _load_zeros(self) -> Cooperative["Index"]:
+        index = self._index or (yield from self._load_index())
+        (column,) = yield from self.file.columns((SectionKind.KNOWN_ZEROS,))
+        index = self._kept_index(index)  # the cache may have evicted it meanwhile
+        if index.known_zeros is None:
+            index.known_zeros = _narrow(column)
+            self._cache_budget.index.add(index, index.known_zeros.nbytes)
+        return index
 
     # --- rows
 
@@ -225,29 +278,49 @@ class DecodedSegment:
         return self.file.section(SectionKind.CHUNK_LEVELS).count
 
     def rows_of(self, index: IndexColumns, price: int) -> tuple[Chunk, int, int] | None:
-        """Return the rows of a price: a chunk, and the first and end number in it. None if it has none."""
+        """Return the rows of a price: a chunk, and the first and end number in it. None if it has none.
+
+        Raises NotDecoded.
+        """
         prices = index.prices
         level = bisect_left(prices, price)
         if level == len(prices) or prices[level] != price:
             return None
-        rows = self._rows
-        if rows is None:
-            rows = self._rows = Rows(self, self.chunks)
         number = bisect_right(index.chunk_levels, level) - 1
-        chunk = rows.chunks[number]
-        if chunk is None:
-            chunk = self._keep(rows, number, self._unpack(index, number))
+        rows = self._rows
+        chunk = None if rows is None else rows.chunks[number]
+        if rows is None or chunk is None:
+            self._need(number, lambda: self._load_chunk(index, number))
+            rows = self._rows
+            chunk = None if rows is None else rows.chunks[number]
+            assert rows is not None
+            assert chunk is not None, "a disk in place has loaded it"
         rows.used = self._cache_budget.rows.clock
         return chunk, index.row_ends[level] - chunk.first, index.row_ends[level + 1] - chunk.first
 
-    def _keep(self, rows: Rows, number: int, chunk: Chunk) -> Chunk:
-        rows.chunks[number] = chunk
-        self._cache_budget.rows.add(rows, chunk.events.nbytes + chunk.quantities.nbytes)
-        return chunk
+    def _load_chunk(self, index: IndexColumns, number: int) -> Cooperative[Rows]:
+        yield from self._chunks(index, (number,), keeps_rows=True)
+        assert self._rows is not None, "the line above has cached the chunk"
+        return self._rows
 
-    def _unpack(self, index: IndexColumns, number: int) -> Chunk:
-        offset, end = index.chunk_offsets[number], index.chunk_offsets[number + 1]
-        data = self.file.read(offset, end - offset, index.chunk_checksums[number])
+    def _chunks(self, index: IndexColumns, numbers: Sequence[int], *, keeps_rows: bool) -> Cooperative[list[Chunk]]:
+        """Return some chunks. Those that the cache lacks are read at once and decoded; `keeps_rows` caches them."""
+        cached = [] if self._rows is None else [self._rows.chunks[number] for number in numbers]
+        held = {number: chunk for number, chunk in zip(numbers, cached, strict=False) if chunk is not None}
+        missing = [number for number in numbers if number not in held]
+        parts = [_part_of(index, number) for number in missing]
+        read = (yield from self.file.read(parts)) if parts else []
+        for number, data in zip(missing, read, strict=True):
+            chunk = self._unpacked(index, number, data)
+            held[number] = chunk
+            if keeps_rows:
+                rows = self._rows = self._rows or Rows(self, self.chunks)
+                if rows.chunks[number] is None:
+                    rows.chunks[number] = chunk
+                    self._cache_budget.rows.add(rows, chunk.events.nbytes + chunk.quantities.nbytes)
+        return [held[number] for number in numbers]
+
+    def _unpacked(self, index: IndexColumns, number: int, data: bytes) -> Chunk:
         first = index.row_ends[index.chunk_levels[number]]
         count = index.row_ends[index.chunk_levels[number + 1]] - first
         event_width, width = self.header.row_widths
@@ -261,71 +334,60 @@ class DecodedSegment:
             raise self.file.damaged(f"{self.file.name}: chunk {number} has rows of events that are not there")
         return Chunk(first, events.data, quantities.data)
 
-    def blocks(self, low: int, high: int, *, keeps_rows: bool = False) -> Iterator[Block]:
-        """Yield the rows of the levels from number `low` to before `high`, in blocks of whole levels.
+    def spans(self, index: IndexColumns, low: int, high: int) -> Iterator[Span]:
+        """Yield the levels from number `low` to before `high`, in spans of whole levels, with the chunks of each.
 
-        A block has at most STEP_ROWS rows, or those of a single chunk. Chunks that the cache lacks are decoded;
-        `keeps_rows` caches them too.
+        A span has at most STEP_ROWS rows, or those of a single chunk.
         """
-        index = self.columns()
         number = bisect_right(index.chunk_levels, low) - 1
         while low < high:
-            begin, events, quantities = low, list[Numbers](), list[Numbers]()
+            begin, first = low, number
             while low < high and (low == begin or self._fits(index, begin, number)):
-                chunk = self._chunk(index, number, keeps_rows=keeps_rows)
-                stop = min(index.chunk_levels[number + 1], high)
-                rows = slice(index.row_ends[low] - chunk.first, index.row_ends[stop] - chunk.first)
-                events.append(np.asarray(chunk.events)[rows])
-                quantities.append(np.asarray(chunk.quantities)[rows])
-                low, number = stop, number + 1
-            yield Block(begin, low, np.concatenate(events), np.concatenate(quantities))
+                low, number = min(index.chunk_levels[number + 1], high), number + 1
+            yield Span(begin, low, range(first, number))
 
     def _fits(self, index: IndexColumns, begin: int, number: int) -> bool:
-        """Return whether a block from level `begin` on has room for a chunk."""
+        """Return whether a span from level `begin` on has room for a chunk."""
         return index.row_ends[index.chunk_levels[number + 1]] - index.row_ends[begin] <= ordering.STEP_ROWS
 
-    def _chunk(self, index: IndexColumns, number: int, *, keeps_rows: bool) -> Chunk:
-        rows = self._rows
-        cached = rows.chunks[number] if rows is not None else None
-        if cached is not None:
-            return cached
-        chunk = self._unpack(index, number)
-        if keeps_rows:
-            if rows is None:
-                rows = self._rows = Rows(self, self.chunks)
-            self._keep(rows, number, chunk)
-        return chunk
+    def block(self, index: IndexColumns, span: Span, *, keeps_rows: bool = False) -> Cooperative[Block]:
+        """Return the rows of a span; `keeps_rows` caches the decoded chunks."""
+        chunks = yield from self._chunks(index, span.chunks, keeps_rows=keeps_rows)
+        events, quantities = list[Numbers](), list[Numbers]()
+        for number, chunk in zip(span.chunks, chunks, strict=True):
+            low, high = max(index.chunk_levels[number], span.low), min(index.chunk_levels[number + 1], span.high)
+            rows = slice(index.row_ends[low] - chunk.first, index.row_ends[high] - chunk.first)
+            events.append(np.asarray(chunk.events)[rows])
+            quantities.append(np.asarray(chunk.quantities)[rows])
+        return Block(span.low, span.high, np.concatenate(events), np.concatenate(quantities))
 
     def load_rows(self) -> Cooperative[tuple[IndexColumns, list[Chunk]]]:
         """Decode all rows, and return them even if the cache evicts some meanwhile."""
-        index = self.columns()
-        rows = self._rows = self._rows or Rows(self, self.chunks)
-        unpacked = 0
+        index = yield from self.index()
         chunks: list[Chunk] = []
-        for number in range(self.chunks):
-            chunk = rows.chunks[number]
-            if chunk is None:
-                chunk = self._keep(rows, number, self._unpack(index, number))
-                unpacked += 1
-                if unpacked % _CHUNKS_A_STEP == 0:
-                    yield
-            chunks.append(chunk)
-        rows.used = self._cache_budget.rows.clock
+        for first in range(0, self.chunks, _CHUNKS_A_STEP):
+            numbers = range(first, min(first + _CHUNKS_A_STEP, self.chunks))
+            is_missing = self._rows is None or None in self._rows.chunks[first : numbers.stop]
+            chunks += yield from self._chunks(index, numbers, keeps_rows=True)
+            if is_missing and numbers.stop < self.chunks:
+                yield
+        if self._rows is not None:
+            self._rows.used = self._cache_budget.rows.clock
         return index, chunks
 
     # --- memory
 
-    def load(self) -> Iterator[None]:
+    def load(self) -> Cooperative[None]:
         """Decode index and rows, as far as the caches have room, in steps."""
         rows = self.header.rows * sum(self.header.row_widths)
-        if self.load_index() and (self._rows is not None or self._cache_budget.rows.has_room(rows)):
+        if (yield from self.load_index()) and (self._rows is not None or self._cache_budget.rows.has_room(rows)):
             yield from self.load_rows()
 
-    def load_index(self) -> bool:
+    def load_index(self) -> Cooperative[bool]:
         """Decode the index; return whether the cache had room for it."""
         if self._index is None and not self._cache_budget.index.has_room(8 * (self.header.events + self.header.levels)):
             return False
-        self.columns()
+        yield from self.index()
         return True
 
     def forget(self, held: CacheEntry) -> None:
@@ -336,14 +398,19 @@ class DecodedSegment:
             self._rows = None
 
     def drop(self) -> None:
-        """Prepare for the removal of the file; readers in progress keep reading it."""
-        with suppress(OSError):
-            self.file.keep_open()
+        """Free all cached data, because the file is about to be removed. Readers in progress keep theirs."""
+        self.file.drop()
         for memory, held in ((self._cache_budget.index, self._index), (self._cache_budget.rows, self._rows)):
             if held is not None:
                 memory.remove(held)
         self._index = self._rows = None
         self._cache_budget = CacheBudget()  # late readers get a private cache, freed with them
+
+
+def _part_of(index: IndexColumns, number: int) -> FilePart:
+    """Return the place of a chunk in the file."""
+    offset = index.chunk_offsets[number]
+    return FilePart(offset, index.chunk_offsets[number + 1] - offset, index.chunk_checksums[number])
 
 
 def _narrow(column: Integers) -> memoryview:

@@ -13,7 +13,6 @@ event's end.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -175,10 +174,11 @@ class HeadSegment:
         view = yield from self.view_at(time)
         return view.nearest(price, side)
 
-    def load(self) -> Iterator[None]:
+    def load(self) -> Cooperative[None]:
         """Decode the data that most questions need; here it is in memory."""
-        return iter(())
+        yield from ()
 
-    def load_index(self) -> bool:
+    def load_index(self) -> Cooperative[bool]:
         """Decode the index; here it is in memory."""
+        yield from ()
         return True

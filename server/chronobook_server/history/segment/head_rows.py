@@ -44,8 +44,9 @@ class HeadRows:
         self._first = first
         self._last = last
 
-    def states(self) -> BestRows:
+    def states(self) -> Cooperative[BestRows]:
         """Return the best prices at the start and after every event."""
+        yield from ()
         columns, first, last = self._event_columns, self._first, self._last
         return BestRows(
             np.append(np.int64(self._start), np.array(columns.times[first:last], np.int64)),

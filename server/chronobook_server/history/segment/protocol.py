@@ -4,7 +4,6 @@ HeadSegment and SealedSegment satisfy it. Timeline, SymbolHistory and the module
 type, except where a file or a log is opened or removed.
 """
 
-from collections.abc import Iterator
 from typing import Protocol
 
 from chronobook_server.book.sorted_view import BookView, Nearest
@@ -27,7 +26,7 @@ class IntervalRows(Protocol):
     def instrument(self) -> Instrument:
         """Scales of all prices and quantities."""
 
-    def states(self) -> BestRows:
+    def states(self) -> Cooperative[BestRows]:
         """Return times, update ids and best prices: row n after event n, row 0 at the start of the interval.
 
         The time of row 0 is the start itself.
@@ -58,9 +57,9 @@ class Segment(Protocol):
     `start` is the first instant that the segment answers for. `end` is the first instant after it, or None while it
     grows. `ended_by` is the cause of the gap that follows, or None if the epoch goes on.
 
-    Every question raises DamagedSegment if the bytes that it needs are damaged. An instant before `start` gets the
-    state before the first event. Cooperative work answers for the state at its beginning. Events may be appended, or
-    the file removed, while it pauses.
+    Every question raises DamagedSegment if the bytes that it needs are damaged. A plain one raises NotDecoded if they
+    are not in memory (see loading.py). An instant before `start` gets the state before the first event. Cooperative
+    work answers for the state at its beginning. Events may be appended, or the file removed, while it pauses.
     """
 
     start: Millis
@@ -129,8 +128,8 @@ class Segment(Protocol):
 
     # --- memory
 
-    def load(self) -> Iterator[None]:
+    def load(self) -> Cooperative[None]:
         """Decode all rows that the caches have room for, in steps, and keep them longer than other rows."""
 
-    def load_index(self) -> bool:
+    def load_index(self) -> Cooperative[bool]:
         """Decode only the index; return whether the cache had room for it."""

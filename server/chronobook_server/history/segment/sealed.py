@@ -4,8 +4,8 @@ A quantity at an instant is three bisects: event, level, row.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from chronobook_server.history.format.file_origin import Origin
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.damage import Damage
 from chronobook_server.history.segment.decoded import Chunk, DecodedSegment, IndexColumns
+from chronobook_server.history.segment.loading import loaded
 from chronobook_server.history.segment.rows import (
     ChangeRows,
     DamagedSegment,
@@ -76,18 +77,18 @@ class SealedSegment:
 
     # --- memory
 
-    def load(self) -> Iterator[None]:
+    def load(self) -> Cooperative[None]:
         """Decode all rows that the caches have room for, in steps, and keep them longer than other rows."""
         self._decoded.is_recent = True
         return self._decoded.load()
 
-    def load_index(self) -> bool:
+    def load_index(self) -> Cooperative[bool]:
         """Decode only the index; return whether the cache had room for it."""
         self._decoded.is_recent = False
         return self._decoded.load_index()
 
     def drop(self) -> None:
-        """Prepare for the removal of the file; readers in progress keep reading it."""
+        """Free all cached data, because the file is about to be removed. Readers in progress keep theirs."""
         self._decoded.drop()
 
     # --- questions
@@ -114,6 +115,10 @@ class SealedSegment:
         """Return only the quantity of `level_at`."""
         index = self._decoded.columns()
         events = bisect_right(index.times, time - index.start)
+        return self._quantity_after(index, price, events)
+
+    def _quantity_after(self, index: IndexColumns, price: int, events: int) -> SignedQuantity | None:
+        """Return the quantity of a price after so many events."""
         return self._quantity(index, price, self._decoded.rows_of(index, price), events)
 
     def _quantity(
@@ -163,7 +168,7 @@ class SealedSegment:
 
     def events_between(self, after: UpdateId, start: Millis, end: Millis) -> Cooperative[EventRows]:
         """Return the events from `start` to `end`, both included, that come after an update id."""
-        index = self._decoded.columns()
+        index = yield from self._decoded.index()
         after_id = after - index.baseline_update_id
         first = max(bisect_left(index.times, start - index.start), bisect_right(index.update_ids, after_id))
         last = max(bisect_right(index.times, end - index.start), first)
@@ -197,7 +202,7 @@ class SealedSegment:
 
     def nearest_at(self, price: Price, time: Millis, side: Side | None) -> Cooperative[Nearest | None]:
         """Return the level nearest to a price at an instant."""
-        index = self._decoded.columns()
+        index = yield from self._decoded.index()
         events = bisect_right(index.times, time - index.start)
         above = bisect_left(index.prices, price)
         below = above - 1
@@ -209,7 +214,7 @@ class SealedSegment:
             is_below = up is None or (down is not None and down <= up)
             level = below if is_below else above
             level_price = index.prices[level]
-            found = self._quantity(index, level_price, self._decoded.rows_of(index, level_price), events)
+            found = yield from loaded(partial(self._quantity_after, index, level_price, events))
             if found and (side is None or (found > 0) == (side is Side.BID)):
                 return nearest_found(price, level_price, found, index.range_at(events), side)
             below, above = (below - 1, above) if is_below else (below, above + 1)

@@ -32,10 +32,10 @@ class SealedRows:
         self._last = last
         self._is_whole = first == 0 and last == len(index.times)
 
-    def states(self) -> BestRows:
+    def states(self) -> Cooperative[BestRows]:
         """Return the best prices at the start and after every event."""
         index, file, events = self._index, self._decoded.file, slice(self._first, self._last)
-        prices = file.column(SectionKind.BEST_PRICES)
+        (prices,) = yield from file.columns((SectionKind.BEST_PRICES,))
         if len(prices) != 4 * (file.header.events + 1):
             raise file.damaged(f"{file.name} has no best prices of some events")
         return BestRows(
@@ -50,8 +50,7 @@ class SealedRows:
 
     def known_zeros(self, lowest: int, highest: int) -> Cooperative[Steps]:
         """Return prices without a row at the start that are known to be empty there."""
-        yield from ()
-        zeros = self._decoded.known_zeros()
+        zeros = yield from self._decoded.zeros()
         return np.asarray(zeros)[bisect_left(zeros, lowest) : bisect_right(zeros, highest)].astype(np.int64)
 
     def changes(self, *, keeps_rows: bool = False) -> Cooperative[EventRows]:
@@ -63,7 +62,9 @@ class SealedRows:
         prices, signed = np.empty(row_ends[-1], level_prices.dtype), np.empty(row_ends[-1], f"<i{width}")
         counts = np.zeros(last - first + 1, np.int64)
         filled = 0
-        for low, high, numbers, quantities in self._decoded.blocks(0, len(level_prices), keeps_rows=keeps_rows):
+        for span in self._decoded.spans(index, 0, len(level_prices)):
+            block = yield from self._decoded.block(index, span, keeps_rows=keeps_rows)
+            low, high, numbers, quantities = block
             ends = row_ends[low + 1 : high + 1] - row_ends[low]
             if self._is_whole:
                 row_prices = np.repeat(level_prices[low:high], np.diff(ends, prepend=0))
@@ -98,7 +99,8 @@ class SealedRows:
         counts = np.diff(row_ends)
         events, quantities = np.empty(counts.sum(), np.int32), np.empty(counts.sum(), np.int64)
         filled = 0
-        for begin, stop, numbers, signed in self._decoded.blocks(low, high):
+        for span in self._decoded.spans(index, low, high):
+            begin, stop, numbers, signed = yield from self._decoded.block(index, span)
             if not self._is_whole:
                 starts = row_ends[begin - low : stop - low] - row_ends[begin - low]
                 kept = self._in_force(numbers, starts)

@@ -4,8 +4,11 @@ Parts are read with `pread`, never mapped: a file that is cut short under the se
 """
 
 import errno
+from collections.abc import Sequence
+from typing import NamedTuple
 from zlib import crc32
 
+from chronobook_server.domain.cooperative import Cooperative, run_now
 from chronobook_server.domain.values import Nanos
 from chronobook_server.history.format import segment_layout
 from chronobook_server.history.format.column_codec import DamagedBytes, Integers, unpack
@@ -28,21 +31,48 @@ class Opened(CacheEntry):
         self.file = file
 
 
+class FilePart(NamedTuple):
+    """Bytes of a file, with their checksum."""
+
+    offset: int
+    length: int
+    checksum: int
+
+
+class _Read:
+    """Read of parts of a file; opening the file is a part of it."""
+
+    def __init__(self, file: "SegmentFile", parts: Sequence[FilePart]) -> None:
+        self._file = file
+        self._parts = parts
+
+    def perform(self) -> tuple[OpenFile, list[bytes]]:
+        """Return the open file and the bytes of each part. Raises OSError."""
+        opened = self._file.opened()
+        return opened, [opened.read(part.offset, part.length) for part in self._parts]
+
+    async def result(self) -> tuple[OpenFile, list[bytes]]:
+        """Return the same without a wait of the event loop. Raises OSError and DiskBusy."""
+        files = self._file.files
+        return await files.disk.read(self.perform, files.place)
+
+
 class SegmentFile:
     """Header and sections of one file. Every read raises DamagedSegment if the part of the file is damaged."""
 
     is_recent = False
 
     def __init__(self, files: Files, name: str, origin: Origin, cache_budget: CacheBudget, *, damage: Damage) -> None:
-        """Read the header. Raises DamagedFile, UnknownFormat, OSError."""
+        """Read the header at once. Raises DamagedFile, UnknownFormat, OSError."""
         self.name = name
+        self.files = files
         self.size = files.size(name)
         begin = files.read(name, segment_layout.HEADER_READ)
         self.header, self._table = segment_layout.read(name, origin, begin, self.size)
         self._damage = damage
-        self._files = files
         self._cache_budget = cache_budget
         self._opened: Opened | None = None
+        self._kept: OpenFile | None = None  # after its name is removed
 
     def section(self, kind: SectionKind) -> Section:
         """Return the place of a section."""
@@ -56,43 +86,46 @@ class SegmentFile:
         self._damage.found(self.name, reason)
         return DamagedSegment(reason)
 
-    def read(self, offset: int, length: int, checksum: int) -> bytes:
-        """Return `length` bytes from an offset, if they have this checksum."""
+    # --- reads
+
+    def read(self, parts: Sequence[FilePart]) -> Cooperative[list[bytes]]:
+        """Return the bytes of some parts, if they have their checksums."""
+        read = _Read(self, parts)
         try:
-            data = self._file().read(offset, length)
+            opened, found = read.perform() if self.files.disk.is_in_place else (yield read)
         except OSError as error:
             if error.errno not in _PASSING:
                 self._damage.found(self.name, f"{self.name}: {error.strerror}")
             raise DamagedSegment(f"{self.name}: {error.strerror}") from error
-        if len(data) != length or crc32(data) != checksum:
-            raise self.damaged(f"{self.name} is damaged between bytes {offset} and {offset + length}")
-        return data
+        self._keep_for_a_while(opened)
+        for (offset, length, checksum), data in zip(parts, found, strict=True):
+            if len(data) != length or crc32(data) != checksum:
+                raise self.damaged(f"{self.name} is damaged between bytes {offset} and {offset + length}")
+        return list(found)
 
-    def _file(self) -> OpenFile:
-        """Return the file, opened at the first use. Raises OSError."""
-        opened = self._opened
-        if opened is None:
-            opened = self._opened = Opened(self, self._files.open(self.name))
-            self._cache_budget.files.add(opened, 1)
-        opened.used = self._cache_budget.files.clock
-        return opened.file
+    def columns(self, kinds: Sequence[SectionKind]) -> Cooperative[list[Integers]]:
+        """Return columns as int64, unpacked anew. Not for CHUNKS."""
+        sections = [self.section(kind) for kind in kinds]
+        read = yield from self.read([FilePart(each.offset, each.length, each.checksum) for each in sections])
+        columns = []
+        for kind, section, data in zip(kinds, sections, read, strict=True):
+            try:
+                columns.append(unpack(data, section.count))
+            except DamagedBytes as error:
+                raise self.damaged(f"{self.name}: {kind.name}: {error}") from error
+        return columns
 
     def column(self, kind: SectionKind) -> Integers:
-        """Return a column as int64, unpacked anew. Not for CHUNKS."""
-        section = self.section(kind)
-        data = self.read(section.offset, section.length, section.checksum)
-        try:
-            return unpack(data, section.count)
-        except DamagedBytes as error:
-            raise self.damaged(f"{self.name}: {kind.name}: {error}") from error
+        """Return one column, read at once: for tools, and before the server listens."""
+        return run_now(self.columns((kind,)))[0]
 
     def verify(self) -> None:
-        """Read all of the file once."""
+        """Read all of the file at once: only before the server listens."""
         for section in self._table.values():
-            self.read(section.offset, section.length, section.checksum)
+            run_now(self.read([FilePart(section.offset, section.length, section.checksum)]))
 
     def last_received(self) -> Nanos | None:
-        """Return the receive time of the last event; None if there is no event."""
+        """Return the receive time of the last event, read at once; None if there is no event."""
         times, events, received = map(
             self.column, (SectionKind.TIMES, SectionKind.EVENT_TIMES, SectionKind.RECEIVE_TIMES)
         )
@@ -103,14 +136,43 @@ class SegmentFile:
         event_time = self.header.start + int(times[-1]) + int(events[-1])
         return Nanos(event_time * 1_000_000 + int(received[-1])) or None
 
+    # --- the open file
+
+    def opened(self) -> OpenFile:
+        """Return the open file; it is opened if it is not. May run in another thread. Raises OSError."""
+        file = self._open_file()
+        try:
+            return file or self.files.open(self.name)
+        except FileNotFoundError:
+            file = self._open_file()  # retention keeps the file open before it removes the name
+            if file is None:
+                raise
+            return file
+
+    def _open_file(self) -> OpenFile | None:
+        opened = self._opened
+        return self._kept if opened is None else opened.file
+
+    def _keep_for_a_while(self, file: OpenFile) -> None:
+        """Keep the file open until other files need its descriptor."""
+        opened = self._opened
+        if opened is None and file is not self._kept:
+            opened = self._opened = Opened(self, file)
+            self._cache_budget.files.add(opened, 1)
+        if opened is not None:
+            opened.used = self._cache_budget.files.clock
+
     def forget(self, ready: CacheEntry) -> None:
         """Let go of the open file, unless it has been opened anew since."""
         if self._opened is ready:
             self._opened = None
 
-    def keep_open(self) -> None:
-        """Keep the file open for present and later readers after its name is removed. Raises OSError."""
-        self._file()
+    def drop(self) -> None:
+        """Let the cache forget the open file. The present readers keep a descriptor of their own."""
         if self._opened is not None:
             self._cache_budget.files.remove(self._opened)
         self._cache_budget = CacheBudget()
+
+    def keep_open(self) -> None:
+        """Keep the file open for present and later readers. May run in another thread. Raises OSError."""
+        self._kept = self.opened()

@@ -15,7 +15,8 @@ class Timeline:
 
     `suspension` tells since when and why the last one may have missed events; None while it has not. `unconfirmed` is
     the book of an epoch that no event has confirmed. It answers too, but it is not part of the coverage. While
-    `is_doubted`, it may have missed events, and only streams read it.
+    `is_doubted`, it may have missed events, and only streams read it. `replaced` is the segment in memory that a file
+    has replaced last. Events ask it about the second before them, because they never wait for a disk.
     """
 
     def __init__(self) -> None:
@@ -23,6 +24,7 @@ class Timeline:
         self.suspension: Suspended | None = None
         self.unconfirmed: Segment | None = None
         self.is_doubted = False
+        self.replaced: Segment | None = None
         self._starts: list[Millis] = []
 
     def append(self, segment: Segment) -> None:
@@ -42,6 +44,16 @@ class Timeline:
             return False
         self.segments[place] = new
         return True
+
+    def forget_replaced(self, time: Millis) -> None:
+        """Free the segment that a file has replaced last, if it ends before an instant."""
+        if self.replaced is not None and self.replaced.end is not None and self.replaced.end < time:
+            self.replaced = None
+
+    def in_memory(self, segment: Segment) -> Segment:
+        """Return the same segment in memory, if a file has replaced it just now."""
+        replaced = self.replaced
+        return replaced if replaced is not None and replaced.start == segment.start else segment
 
     def present(self, segment: Segment) -> Segment:
         """Return the segment that has replaced another one; the same one if none has."""

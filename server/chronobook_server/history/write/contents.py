@@ -6,6 +6,7 @@ the chunks, packed the columns. The hash in a file's header is one of the packed
 
 from hashlib import blake2b
 
+from chronobook_server.domain.cooperative import run_now
 from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.decoded import DecodedSegment
@@ -42,7 +43,10 @@ def content_hash(file: SegmentFile) -> bytes:
         whole.update(values.astype("<i8").tobytes())
     # The blocks follow the chunks, so each of the two columns has a hash of its own.
     events, quantities = blake2b(digest_size=_BYTES), blake2b(digest_size=_BYTES)
-    for block in DecodedSegment(file, CacheBudget()).blocks(0, header.levels):
+    decoded = DecodedSegment(file, CacheBudget())
+    index = run_now(decoded.index())
+    for span in decoded.spans(index, 0, header.levels):
+        block = run_now(decoded.block(index, span))
         events.update(block.events.astype("<i8").tobytes())
         quantities.update(block.quantities.astype("<i8").tobytes())
     whole.update(events.digest() + quantities.digest())

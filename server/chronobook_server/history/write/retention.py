@@ -1,10 +1,13 @@
 """Retention: the only code that removes a segment's data, a whole file at a time, by age."""
 
 import contextlib
+from functools import partial
+from weakref import ref
 
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.segment.damage import Damage
 from chronobook_server.history.segment.sealed import SealedSegment
+from chronobook_server.history.segment.segment_file import SegmentFile
 from chronobook_server.history.segment.timeline import Timeline
 from chronobook_server.history.write.recovery import start_of
 from chronobook_server.storage.files import Files
@@ -39,11 +42,25 @@ class Retention:
         dropped = segments[0]
         self._timeline.drop_first()
         dropped.drop()
-        self._remove(dropped.file.name)
         self._damage.files.pop(dropped.file.name, None)
+        # A weak reference: without readers there is no segment by then, and no file to keep open.
+        self._files.disk.do_later(partial(_remove_held, self._files, dropped.file.name, ref(dropped.file)))
         return True
 
     def _remove(self, name: str) -> None:
-        # Recovery removes a file that cannot be removed now.
+        self._files.disk.do_later(partial(_remove, self._files, name))
+
+
+def _remove(files: Files, name: str) -> None:
+    # Recovery removes a file that cannot be removed now.
+    with contextlib.suppress(OSError):
+        files.remove(name)
+
+
+def _remove_held(files: Files, name: str, held: "ref[SegmentFile]") -> None:
+    """Remove a file, and keep it open for readers that still hold it."""
+    file = held()
+    if file is not None:
         with contextlib.suppress(OSError):
-            self._files.remove(name)
+            file.keep_open()
+    _remove(files, name)

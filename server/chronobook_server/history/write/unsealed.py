@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from chronobook_server.history.format.file_origin import DamagedFile, Origin, UnknownFormat
+from chronobook_server.history.format.file_origin import DamagedFile, Origin
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.damage import Damage
 from chronobook_server.history.segment.head import HeadSegment
@@ -108,27 +108,42 @@ class Unsealed:
         waiting.is_in_work = False
         if waiting not in self._waiting:
             return
+        if error is not None:
+            self._failed(DamagedFile(error))
+            return
+        waiting.is_in_work = True
+        name = segment_name(waiting.segment.start)
+        header = partial(SealedSegment, self._files, name, self._origin, self._cache_budget, damage=self._damage)
+        self._files.disk.begin(header, self._files.place, partial(self._opened, waiting))
+
+    def _failed(self, reason: Exception) -> None:
+        words = reason.strerror if isinstance(reason, OSError) else None
+        self.error = f"history cannot be sealed: {words or reason}"
+
+    def _opened(self, waiting: _Waiting, sealed: SealedSegment | Exception) -> None:
+        """Replace the segment by its file, if its header agrees with memory."""
+        waiting.is_in_work = False
         hot = waiting.segment
-        name = segment_name(hot.start)
-        try:
-            if error is not None:
-                raise DamagedFile(error)
-            sealed = SealedSegment(self._files, name, self._origin, self._cache_budget, damage=self._damage)
-            if not _is_same(hot, sealed):
-                raise DamagedFile(f"{name} differs from memory")
-        except (DamagedFile, UnknownFormat, OSError) as reason:
-            words = reason.strerror if isinstance(reason, OSError) else None
-            self.error = f"history cannot be sealed: {words or reason}"
+        if isinstance(sealed, Exception):
+            self._failed(sealed)
+            return
+        if not _is_same(hot, sealed):
+            self._failed(DamagedFile(f"{sealed.file.name} differs from memory"))
             return
         self.error = None
-        self._timeline.replace(hot, sealed)
+        if self._timeline.replace(hot, sealed):
+            self._timeline.replaced = hot
         self._waiting.remove(waiting)
         self._cache_budget.unsealed.size_bytes -= waiting.size_bytes
         waiting.log.close()
-        # Recovery removes a log that cannot be removed now.
-        with contextlib.suppress(OSError):
-            self._files.remove(waiting.name)
+        self._files.disk.do_later(partial(_remove, self._files, waiting.name))
         self.on_sealed(sealed)
+
+
+def _remove(files: Files, name: str) -> None:
+    # Recovery removes a log that cannot be removed now.
+    with contextlib.suppress(OSError):
+        files.remove(name)
 
 
 def _is_same(hot: HeadSegment, sealed: SealedSegment) -> bool:

@@ -44,6 +44,9 @@ from chronobook_server.history.write.seal import Sealer
 from chronobook_server.history.write.unsealed import Unsealed
 from chronobook_server.storage.files import Files, GrowingFile
 
+# An event asks about the second before it (see query/history.py).
+_ASKED_MS = 1000
+
 
 class HistoryWriter:
     """Writer of a symbol's records. `instrument`: the newest scales; `last_time`: `T` of the last event held.
@@ -281,13 +284,19 @@ class HistoryWriter:
         return len(self._unsealed)
 
     def retry_seals(self) -> None:
-        """Submit all waiting segments to the sealer."""
+        """Submit all waiting segments to the sealer, and free the one that events no longer ask about."""
+        if self.last_time is not None:
+            self._forget_replaced(self.last_time)
         self._unsealed.submit()
 
     # --- retention
 
+    def _forget_replaced(self, time: Millis) -> None:
+        self._timeline.forget_replaced(Millis(time - _ASKED_MS))
+
     def _prune(self) -> None:
         assert self.last_time is not None
+        self._forget_replaced(self.last_time)
         self._retention.drop_before(Millis(self.last_time - self._retention_ms), least=1)
 
     def expire(self, oldest: Millis) -> None:

@@ -251,7 +251,7 @@ def test_finer_steps_leave_a_reading_that_began_before(column: str, later: int) 
     (part,) = parts_of(history)
     arguments = () if column == "changes" else ALL
     before: object = run_now(getattr(part.rows, column)(*arguments))
-    states = part.rows.states()
+    states = run_now(part.rows.states())
     work: Cooperative[object] = getattr(part.rows, column)(*arguments)
     next(work)
     instrument, last = part.rows.instrument, history.timeline.segments[-1]
@@ -260,7 +260,7 @@ def test_finer_steps_leave_a_reading_that_began_before(column: str, later: int) 
     history.append(change(last.last_update_id + 1, last.last_time + later, {100_000: 7_000, 100_001: 3_000}))
     assert history.timeline.segments[-1] is not last
     np.testing.assert_equal(run_now(work), before)
-    np.testing.assert_equal(part.rows.states(), states)
+    np.testing.assert_equal(run_now(part.rows.states()), states)
     assert part.rows.instrument == instrument
 
 
@@ -344,7 +344,7 @@ def test_a_file_that_breaks_meanwhile_gives_no_wrong_row(monkeypatch: pytest.Mon
             run_now(work)
     broken(files, history, 1, SectionKind.BEST_PRICES)
     with pytest.raises(DamagedSegment):
-        parts[1].rows.states()
+        run_now(parts[1].rows.states())
     # All others are as they were.
     check_epoch(epochs[0], parts[:1], parts[0].first, parts[0].last, ())
     rest = [Part(parts[2].first, parts[2].last, False, history.timeline.segments[2].rows_between(*bounds(parts[2])))]

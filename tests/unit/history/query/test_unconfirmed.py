@@ -9,6 +9,7 @@ from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import EpochBegan, Gap, InstrumentChanged, Update
 from chronobook_server.domain.values import Millis, Price, UpdateId
 from chronobook_server.history.query.history import SymbolHistory
+from chronobook_server.history.query.pairs import quantities_at
 from chronobook_server.history.query.replay import Position, is_certain_after, known_range_after, quantity_after
 from testkit.fakes.memory_files import InlineSealer, MemoryFiles
 from testkit.generators.stored_histories import STREAM
@@ -46,7 +47,7 @@ def test_a_quiet_book_answers_and_the_history_does_not_count_it() -> None:
     nearest, _ = run_now(made.nearest_at(Price(98), Millis(950)))
     assert nearest is not None
     assert nearest.price == 100
-    assert run_now(made.quantities_at([Price(100)], [Millis(950)])).quantities == [7]
+    assert run_now(quantities_at(made, [Price(100)], [Millis(950)])).quantities == [7]
     assert (made.newest_state(), made.oldest_start()) == ((900, 9), 500)
     assert before == (made.coverage(), made.gaps(), made.complete_to, made.segments, made.epoch())
     assert before[:2] == ([Interval(Millis(500), Millis(599))], [GapInterval(Millis(599), None, Cause.DISCONNECT)])

@@ -86,7 +86,7 @@ def test_however_an_epoch_is_cut_it_answers_the_same(seed: int, segment_events: 
             ours, theirs = run_now(part.view_at(Millis(time))), run_now(whole.view_at(Millis(time)))
             assert ours.prices.tolist() == theirs.prices.tolist()
             assert ours.quantities.tolist() == theirs.quantities.tolist()
-            best, expected = (each.rows_between(Millis(time), Millis(time)).states() for each in (part, whole))
+            best, expected = (run_now(each.rows_between(Millis(time), Millis(time)).states()) for each in (part, whole))
             assert best.best.tolist() == expected.best.tolist()
 
 
@@ -122,7 +122,7 @@ def test_the_following_segment_begins_with_all_that_is_known() -> None:
     assert after.continued
     assert set(start.observed_prices) == {80}
     assert [quantity(after, price, 1600) for price in (80, 81, 100, 102, 103)] == [0, None, 5, 0, -1]
-    assert after.rows_between(Millis(1500), Millis(1600)).states().best.tolist() == [[100, 5, 102, 7]]
+    assert run_now(after.rows_between(Millis(1500), Millis(1600)).states()).best.tolist() == [[100, 5, 102, 7]]
     assert after.level_at(Price(100), Millis(1600)).as_of == 1020
     # A price named now was unknown in the segment before, though they share a dict.
     after.append(change(4, 1700, {70: 1}))

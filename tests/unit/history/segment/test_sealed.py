@@ -116,7 +116,7 @@ def test_what_there_is_no_room_for_is_not_unpacked_ahead() -> None:
     assert cache_budget.rows.size == 0
     cache_budget = CacheBudget(index_bytes=100)
     sealed = sealed_of(hot_of(records(6)), cache_budget=cache_budget)
-    assert not sealed.load_index()
+    assert not run_now(sealed.load_index())
     list(sealed.load())
     assert (cache_budget.index.size, cache_budget.rows.size) == (0, 0)
 
@@ -161,7 +161,7 @@ def test_an_open_file_cut_short_is_damaged_and_raises_no_signal(tmp_path: Path, 
     files = DiskFiles(tmp_path)
     files.write("1.seg", sealed_bytes(hot, ORIGIN))
     sealed = SealedSegment(files, "1.seg", ORIGIN, CacheBudget())
-    assert sealed.load_index()
+    assert run_now(sealed.load_index())
     size = sealed.file.size
     os.truncate(tmp_path / "1.seg", length % size)
     with pytest.raises(DamagedSegment, match="is damaged between bytes"):

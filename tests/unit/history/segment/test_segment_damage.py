@@ -16,6 +16,7 @@ from chronobook_server.domain.stream_id import depth_of
 from chronobook_server.domain.values import Millis, Price, UpdateId
 from chronobook_server.history.format.segment_layout import SectionKind
 from chronobook_server.history.format.wal import FILE_HEADER, encoded_log, read_log
+from chronobook_server.history.query.pairs import quantities_at
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.rows import LevelState
 from chronobook_server.history.segment.sealed import SealedSegment
@@ -108,7 +109,7 @@ def test_every_question_notices_a_damaged_index_by_itself() -> None:
     best = run_now(opened(folder.files).best_between(*everything, limit=1000))
     assert [(each.start, each.end) for each in best.stretches] == whole
     assert {start - 1 < time < end for time in best.rows.times.tolist()} == {False}
-    pair = run_now(opened(folder.files).quantities_at([Price(1000)], [Millis(start)]))
+    pair = run_now(quantities_at(opened(folder.files), [Price(1000)], [Millis(start)]))
     assert pair.refusals == {0: HistoryGap}
     assert opened(folder.files).quantity_before(Price(1000), Millis(start + 1000)) is None
     history = opened(folder.files)

@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from random import Random
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,8 @@ from chronobook_server.history.segment.head import HeadSegment
 from chronobook_server.history.segment.protocol import Segment
 from chronobook_server.history.segment.succession import in_finer_steps
 from chronobook_server.history.write import seal
+from testkit.fakes.memory_files import MemoryFiles
+from testkit.fakes.slow_disk import PatientSegment, SlowDisk
 from testkit.generators.stored_histories import hot_of, records, sealed_of, segments_of, start_of
 from testkit.harness.epochs import Raw
 from testkit.oracles.plain_segment import PlainSegment, best_of, stream_of
@@ -61,7 +64,19 @@ def sealed_elsewhere(segment: HeadSegment) -> Segment:
     return sealed_of(pickle.loads(pickle.dumps(segment)))
 
 
-FORMS: dict[str, Form] = {each.__name__: each for each in (hot, sealed_of, loaded, forgetful, sealed_elsewhere)}
+def on_slow_disk(segment: HeadSegment) -> Segment:
+    """Return the file on a disk that no plain question waits for."""
+    return cast("Segment", PatientSegment(sealed_of(segment, MemoryFiles(SlowDisk()))))
+
+
+def forgetful_on_slow_disk(segment: HeadSegment) -> Segment:
+    """Return such a file whose loaded parts are kept only as long as their question needs them."""
+    sealed = sealed_of(segment, MemoryFiles(SlowDisk()), cache_budget=CacheBudget(index_bytes=1, rows_bytes=1))
+    return cast("Segment", PatientSegment(sealed))
+
+
+_FORMS = (hot, sealed_of, loaded, forgetful, sealed_elsewhere, on_slow_disk, forgetful_on_slow_disk)
+FORMS: dict[str, Form] = {each.__name__: each for each in _FORMS}
 
 
 @pytest.fixture(params=FORMS)
