@@ -30,6 +30,8 @@ _OPTIONS = (
     # With SO_REUSEPORT, two servers on one port would each get half of the calls; the second one has to fail instead.
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 10_000),
+    # A connection that says nothing holds a descriptor; by default gRPC waits for two minutes.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     # By default gRPC randomly cancels new calls while a thousand wait to be begun.
     ("grpc.server.max_pending_requests", 10_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
@@ -138,6 +140,7 @@ class Server:
         log_calls: bool = False,
         gateway_name: str | None = None,
         task_error: Callable[[], str | None] = lambda: None,
+        most_connections: int | None = None,
     ) -> None:
         self.port = 0
         self._symbols = symbols
@@ -147,7 +150,8 @@ class Server:
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.http2.ping_timeout_ms", _PONG_MS),
         )
-        self._server = grpc.aio.server(options=(*_OPTIONS, *pings), maximum_concurrent_rpcs=MOST_CALLS)
+        most = () if most_connections is None else (("grpc.max_allowed_incoming_connections", most_connections),)
+        self._server = grpc.aio.server(options=(*_OPTIONS, *pings, *most), maximum_concurrent_rpcs=MOST_CALLS)
         handlers = OrderBookHandlers(
             symbols, default_symbol=default_symbol, heartbeat_seconds=heartbeat_seconds, task_error=task_error
         )

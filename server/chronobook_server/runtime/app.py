@@ -22,6 +22,7 @@ from chronobook_server.domain.stream_id import StreamId, depth_of
 from chronobook_server.domain.symbol_names import one_line
 from chronobook_server.history.directory.data_directory import DirectoryRefused
 from chronobook_server.history.query.history import SymbolHistory
+from chronobook_server.runtime import descriptors
 from chronobook_server.runtime.maintenance import HistoryMaintenance
 from chronobook_server.runtime.metrics import MetricsServer, ServerCollector
 from chronobook_server.runtime.readiness import Readiness
@@ -118,8 +119,10 @@ class Application:
         self.tasks = Supervisor()
         self._running: asyncio.Task[None] | None = None
         self._metrics: MetricsServer | None = None
+        budget = descriptors.shared(settings, use_all_descriptors())
+        descriptors.tell(budget)
         try:
-            self._maintenance = HistoryMaintenance(settings)
+            self._maintenance = HistoryMaintenance(settings, budget.files)
         except DirectoryRefused as error:
             raise StartFailed(str(error)) from error
         self._budget = BufferBudget()
@@ -135,6 +138,7 @@ class Application:
             log_calls=settings.log_calls,
             gateway_name=settings.gateway_name,
             task_error=lambda: self.tasks.error,
+            most_connections=budget.connections,
         )
 
     def _add_pipeline(self, stream: StreamId, history: SymbolHistory) -> None:
@@ -267,7 +271,6 @@ async def _wait(future: asyncio.Future[None]) -> None:
 @contextlib.asynccontextmanager
 async def serving(settings: ServeSettings) -> AsyncIterator[Application]:
     """Run a server around a block; its calls end cleanly when the block does. Raises StartFailed."""
-    use_all_descriptors()
     application = Application(settings)
     await application.start()
     try:

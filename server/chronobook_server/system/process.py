@@ -27,7 +27,8 @@ def begin_worker(parent: int) -> None:
     os.nice(_NICENESS)
 
 
-def use_all_descriptors() -> None:
-    """Raise the limit of open files to its hard limit, because every symbol has a log and every caller a socket."""
+def use_all_descriptors() -> int:
+    """Raise the limit of open files to its hard limit, and return it: every symbol and every caller needs some."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most if most != resource.RLIM_INFINITY else sys.maxsize
