@@ -160,7 +160,11 @@ def relation_to_snapshot(update: DepthUpdate, last_update_id: UpdateId) -> Input
         return Input.STALE
     if update.previous_final_update_id > last_update_id:
         return Input.GAP  # also if its first id lies before the snapshot
-    return Input.BRIDGING if update.first_update_id <= last_update_id else Input.CONTIGUOUS
+    if update.first_update_id <= last_update_id:
+        return Input.BRIDGING
+    # An id between two events is of no event: the ids began anew at higher ones, and the snapshot is of before.
+    is_next = update.first_update_id == last_update_id + 1 or update.previous_final_update_id == last_update_id
+    return Input.CONTIGUOUS if is_next else Input.GAP
 
 
 def relation_to_event(update: DepthUpdate, final_update_id: UpdateId) -> Input:

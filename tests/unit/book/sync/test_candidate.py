@@ -74,6 +74,14 @@ def test_a_snapshot_older_than_the_events_is_refused() -> None:
     assert considered(event) == Candidate([event], expected)
 
 
+@pytest.mark.parametrize("refused", [None, at(T - 500)])
+def test_a_snapshot_between_two_counts_of_ids_is_refused(refused: Witness | None) -> None:
+    """The ids begin anew at 200, in an unbroken chain; a second snapshot of the earlier count changes nothing."""
+    events = (update(5, 10, 4, time=T + 100), update(200, 210, 10, time=T + 200))
+    expected = "update id 100 is older than the events that wait, from 200"
+    assert considered(*events, refused=refused).objection == expected
+
+
 @pytest.mark.parametrize(
     "event",
     [

@@ -57,6 +57,24 @@ def test_an_event_that_continues_the_snapshot_is_no_hole() -> None:
     assert kinds(sync.receive_snapshot(number, snapshot(10))) == ["Keyframe", "Update"]
 
 
+def test_late_snapshots_of_an_earlier_count_become_no_book() -> None:
+    """The ids begin anew at 60,001 in an unbroken chain, while two snapshots of before are on their way."""
+    sync, number = opened()
+    sync.receive_update(update(1, 22, 0, time=4000))
+    sync.receive_update(update(60_001, 60_005, 22, time=5000))
+    for last in (20_231, 20_333):
+        (wanted,) = sync.receive_snapshot(number, snapshot(last, time=last // 10, received=5000))
+        assert isinstance(wanted, SnapshotWanted)
+        number = wanted.number
+    assert kinds(sync.receive_snapshot(number, snapshot(60_005, time=5000))) == ["Keyframe", "Update"]
+
+
+def test_an_event_of_a_later_count_does_not_continue_a_snapshot() -> None:
+    sync, number = opened()
+    sync.receive_snapshot(number, snapshot(20_333, time=4900))
+    assert kinds(sync.receive_update(update(60_001, 60_005, 22, time=5000))) == ["Gap", "SnapshotWanted"]
+
+
 def test_a_quiet_symbol_is_in_sync_by_its_snapshot_alone() -> None:
     sync, number = opened()
     assert kinds(sync.receive_snapshot(number, snapshot(10))) == ["Keyframe"]

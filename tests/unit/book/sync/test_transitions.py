@@ -15,6 +15,7 @@ from testkit.generators.depth_events import update
         (101, 110, 100, Input.CONTIGUOUS),
         (105, 110, 100, Input.CONTIGUOUS),  # the exchange leaves ids out
         (102, 110, 101, Input.GAP),
+        (102, 110, 99, Input.GAP),  # no event covers the snapshot's id
         (99, 110, 101, Input.GAP),
     ],
 )
