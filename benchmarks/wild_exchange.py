@@ -179,15 +179,23 @@ class Exchange:
                 command = orjson.loads(message.data)
                 if command["method"] == "SUBSCRIBE":
                     self._subscribe(socket, command["params"])
+                else:
+                    self._unsubscribe(socket, command["params"])
                 await socket.send_str(json.dumps({"result": None, "id": command["id"]}))
-        for sockets in self._sockets.values():
-            if socket in sockets:
-                sockets.remove(socket)
+        self._unsubscribe(socket, list(self._sockets))
         return socket
 
     def _subscribe(self, socket: web.WebSocketResponse, streams: list[str]) -> None:
         for stream in streams:
-            self._sockets[stream.partition("@")[0].upper()].append(socket)
+            sockets = self._sockets[stream.partition("@")[0].upper()]
+            if socket not in sockets:
+                sockets.append(socket)
+
+    def _unsubscribe(self, socket: web.WebSocketResponse, streams: list[str]) -> None:
+        for stream in streams:
+            sockets = self._sockets[stream.partition("@")[0].upper()]
+            if socket in sockets:
+                sockets.remove(socket)
 
     async def _send(self) -> None:
         random = Random(5)
