@@ -34,7 +34,7 @@ from testkit.fakes.memory_files import PatientSealer
 from testkit.generators import captures
 from testkit.harness.asking import wanted_by
 
-LIMIT = 12.0
+LIMIT = 5.0
 STREAM = depth_of("ETHUSDT")
 Line = tuple[int, bytes]
 

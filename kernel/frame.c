@@ -3,7 +3,7 @@
  *     {"stream":"ethusdt@depth@100ms","data":{"e":"depthUpdate","E":1,"T":1,"s":"ETHUSDT","U":1,"u":1,"pu":1,
  *      "b":[["2681.63","73.077"],...],"a":[...]}}                                          without any space
  *
- * Further members may follow "a" if their names have three letters or more, so that no name occurs twice. Every other
+ * Further members may follow "a", as "ps" and "st" do, if no name of those above occurs twice. Every other
  * frame is refused, and the Python path decides about it. Each accepted one means the same to both.
  */
 #include "kernel.h"
@@ -112,12 +112,18 @@ static int take_head(struct reader *reader, const struct stream *stream, struct 
          TAKE(reader, ",\"pu\":") && take_integer(reader, &event->previous_id) && TAKE(reader, ",\"b\":");
 }
 
-/* Take members that this version does not know: long names, with a text or a whole number. */
+/* Return whether a name is one of those that `take_head` and the sides take. */
+static int is_known_name(const char *name, ptrdiff_t size) {
+  return size == 1 ? memchr("eETsUuba", *name, 8) != NULL : size == 2 && memcmp(name, "pu", 2) == 0;
+}
+
+/* Take members that this version does not know: other names, with a text or a whole number. */
 static int take_further_members(struct reader *reader) {
   while (TAKE(reader, ",")) {
     int64_t number;
     const char *name = reader->at + 1;
-    if (!TAKE(reader, "\"") || !take_text(reader) || reader->at - name < 4 || !TAKE(reader, ":")) return 0;
+    if (!TAKE(reader, "\"") || !take_text(reader) || is_known_name(name, reader->at - 1 - name) || !TAKE(reader, ":"))
+      return 0;
     if (TAKE(reader, "\"") ? !take_text(reader) : !take_integer(reader, &number)) return 0;
   }
   return 1;

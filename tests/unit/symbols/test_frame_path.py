@@ -79,6 +79,14 @@ def test_the_next_event_is_applied_and_recorded() -> None:
     assert (target.update_id, target.transaction_time) == (12, 1500)
 
 
+@pytest.mark.parametrize("members", [b"", b',"ps":"X","st":1', b',"Z":0,"st":12345,"note":"a b"'])
+def test_members_that_the_exchange_added_later_are_ignored(members: bytes) -> None:
+    frame = frame_of(event([("10.1", "3")]))
+    applied = apply(frame.removesuffix(b"}}") + members + b"}}")
+    assert applied is not None
+    assert applied.record.changes == {101: 3}
+
+
 @pytest.mark.parametrize("time", [EARLIEST, LATEST])
 def test_the_window_of_times_includes_both_ends(time: Millis) -> None:
     assert apply(frame_of(replace(event(), transaction_time=time))) is not None
@@ -95,6 +103,7 @@ REFUSED = {
     "an overlap with the book": frame_of(replace(event(), first_update_id=UpdateId(10))),
     "an earlier time": frame_of(replace(event(), transaction_time=Millis(999))),
     "a later time": frame_of(replace(event(), transaction_time=Millis(2001))),
+    "another previous id at the end": frame_of(event()).replace(b"}}", b',"pu":9}}'),
     "a price that is no number": frame_of(event([("10.1", "1"), ("ten", "1")])),
     "a quantity finer than the scale": frame_of(event([("10.1", "1"), ("10.0", "0.5")])),
     "a level that is no pair": frame_of(event([("10.1", "1")])).replace(b'["10.1","1"]', b'["10.1"]'),
