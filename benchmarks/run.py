@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.limits import MISSED
 
-NAMES = ("ingest", "peers", "cold", "market", "streams", "subscribers", "unary", "scan", "export")
+NAMES = ("ingest", "receiving", "peers", "cold", "market", "streams", "subscribers", "unary", "scan", "export")
 _ROOT = Path(__file__).resolve().parent.parent
 
 

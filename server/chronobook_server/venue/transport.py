@@ -1,14 +1,18 @@
 """Network interface of the feed (sockets, requests, time), and its real implementation; tests use another one."""
 
+import asyncio
 import contextlib
 import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import count
+from types import SimpleNamespace
+from typing import Literal, Protocol
 
 import aiohttp
-import websockets
+from aiohttp import WSMessage, WSMsgType
+from aiohttp.http_websocket import WSMessageTextBytes
 
 from chronobook_server.domain.symbol_names import one_line
 
@@ -20,8 +24,8 @@ PING_SECONDS = 5.0
 PONG_SECONDS = 8.0
 # A depth event that names 10,000 levels has half a megabyte. The library ends a connection that brings more than this.
 FRAME_BYTES = 16 << 20
-# Frames queued for the event loop: with 1, a connection holds at most two frames and the bytes of one read.
-_FRAMES_WAITING = 1
+# Seconds for the close frame of the exchange. A choice: the next connection waits for it.
+_CLOSE_SECONDS = 1.0
 # The list of about 900 contracts has 2 MB, a snapshot of 1,000 levels a side 60 kB. Bytes count unpacked.
 LIST_BYTES = 16 << 20
 REPLY_BYTES = 2 << 20
@@ -84,36 +88,98 @@ class Network(Protocol):
 class RealSocket:
     """A WebSocket of this machine."""
 
-    def __init__(self, connection: websockets.ClientConnection) -> None:
-        self._connection = connection
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse[Literal[False]]) -> None:
+        self._socket = socket
+        self._question = b""  # payload of the last ping
+        self._answered = asyncio.Event()
+        self._reason: str | None = None  # why this side ends it
+        self._pinging = asyncio.create_task(self._ping())
 
     async def receive(self) -> bytes | str:
         """Return the next frame. Raises Disconnected."""
-        try:
-            # The exchange's frames are text; the JSON parser takes bytes, so decoding would be wasted.
-            return await self._connection.recv(decode=False)
-        except Exception as error:  # any exception of the library ends this connection
-            raise Disconnected(brief(error)) from error
+        while True:
+            try:
+                kind, data, _ = message = await self._socket.receive()
+                if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
+                    frame: bytes = data
+                    return frame
+                if kind is WSMsgType.PING:
+                    await self._socket.pong(bytes(data))
+                    continue
+            except Exception as error:  # any exception of the library ends this connection
+                self._pinging.cancel()
+                raise Disconnected(brief(error)) from error
+            if kind is not WSMsgType.PONG:
+                self._pinging.cancel()
+                raise Disconnected(self._end(message))
+            if data == self._question:
+                self._answered.set()
+
+    def _end(self, message: WSMessage | WSMessageTextBytes) -> str:
+        """Return the reason of an end in one line."""
+        if self._reason is not None:
+            return self._reason
+        match message.type:
+            case WSMsgType.CLOSE:
+                return one_line(f"the exchange has closed it with code {message.data} {message.extra or ''}".rstrip())
+            case WSMsgType.ERROR:
+                return brief(message.data)
+        error = self._socket.exception()
+        return "the connection is lost" if error is None else brief(error)
 
     async def send(self, text: str) -> None:
         """Send a frame. Raises Disconnected."""
         try:
-            await self._connection.send(text)
+            await self._socket.send_str(text)
         except Exception as error:
             raise Disconnected(brief(error)) from error
 
     async def close(self) -> None:
         """Close it."""
+        self._pinging.cancel()
+        await self._close("closed by the server")
+
+    async def _close(self, reason: str) -> None:
+        self._reason = self._reason or reason
+        # The library waits for the close frame of the exchange, which may send other frames without end.
         with contextlib.suppress(Exception):
-            await self._connection.close()
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._socket.close()
+
+    async def _ping(self) -> None:
+        """Ping the exchange until it does not answer in time, and close the connection then."""
+        try:
+            for number in count():
+                await asyncio.sleep(PING_SECONDS)
+                self._question = number.to_bytes(8)
+                self._answered.clear()
+                async with asyncio.timeout(PONG_SECONDS):
+                    await self._socket.ping(self._question)
+                    await self._answered.wait()
+        except TimeoutError:
+            await self._close(f"no pong within {PONG_SECONDS:g} s")
+        except Exception as error:
+            await self._close(brief(error))
 
 
-class _Connect(websockets.connect):
-    """A handshake that follows no redirect, because only the operator sets the exchange's address."""
+async def _refuse_redirect(*_: object) -> None:
+    """Refuse a redirect of a handshake, because only the operator sets the exchange's address. Raises Unreachable."""
+    raise Unreachable("the handshake is redirected")
 
-    def process_redirect(self, exc: Exception) -> Exception:
-        """Return the exception, which refuses the redirect."""
-        return exc
+
+async def _connect_once(_: aiohttp.ClientSession, handshake: SimpleNamespace, __: object) -> None:
+    """Refuse a second connection for a handshake, because the exchange counts each one. Raises Unreachable."""
+    if hasattr(handshake, "has_connected"):
+        raise Unreachable("the exchange has ended the handshake")
+    handshake.has_connected = True
+
+
+def _one_attempt() -> aiohttp.TraceConfig:
+    """Return hooks that let a handshake fail where the library would follow a redirect, or try again."""
+    hooks = aiohttp.TraceConfig()
+    hooks.on_request_redirect.append(_refuse_redirect)
+    hooks.on_connection_create_start.append(_connect_once)
+    return hooks
 
 
 class RealNetwork:
@@ -129,24 +195,28 @@ class RealNetwork:
             headers={"Accept-Encoding": "gzip"},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        self._streams = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            trace_configs=[_one_attempt()],
+        )
 
     async def connect(self, path: str) -> RealSocket:
         """Open a WebSocket. Raises Unreachable."""
         try:
-            connection = await _Connect(
-                self._stream_url + path,
-                compression=None,
-                proxy=None,
-                open_timeout=_CONNECT_SECONDS,
-                ping_interval=PING_SECONDS,
-                ping_timeout=PONG_SECONDS,
-                close_timeout=1,
-                max_size=FRAME_BYTES,
-                max_queue=(_FRAMES_WAITING, 0),
-            )
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                # Frames are text, and the JSON parser takes bytes, so decoding would be wasted.
+                socket = await self._streams.ws_connect(
+                    self._stream_url + path,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
+                    autoping=False,
+                    max_msg_size=FRAME_BYTES + 1,  # the library's bound is the first size that it refuses
+                    decode_text=False,
+                )
         except Exception as error:  # a broken handshake can raise more than the library's documented errors
             raise Unreachable(brief(error)) from error
-        return RealSocket(connection)
+        return RealSocket(socket)
 
     async def get(self, path: str) -> Reply:
         """Make a request, and return the reply, a refusal too. Raises Unreachable."""
@@ -165,6 +235,7 @@ class RealNetwork:
     async def close(self) -> None:
         """Close the connections for requests."""
         await self._http.close()
+        await self._streams.close()
 
     def time_ns(self) -> int:
         """Return the Unix time in nanoseconds."""
