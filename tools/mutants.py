@@ -130,8 +130,14 @@ MUTANTS = (
     Mutant(
         "a snapshot confirms an event before a second jump",
         "book/sync/chain.py",
-        "if is_witness and not self._jumps_again(held):",
-        "if is_witness:",
+        "if is_witness and not is_overtaken and not self._jumps_again(held):",
+        "if is_witness and not is_overtaken:",
+    ),
+    Mutant(
+        "a message confirms a time that our clock overtook",
+        "book/sync/time_belief.py",
+        "if has_lost_lead and any(",
+        "if False and any(",
     ),
     Mutant(
         "a snapshot whose time jumps is believed alone",

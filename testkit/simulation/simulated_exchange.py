@@ -69,6 +69,7 @@ class ExchangeSymbol:
     is_batched: bool = True  # an event is soon after the changes in it, as the exchange's are
     was_untraded: bool = False  # for a time, by the list of contracts
     is_still: bool = False  # no event happens for a time
+    rest_seconds: float = 0.0  # no event happens for so long after the newest one
     is_untimely: bool = False  # the next event is slightly back in time
     same_times: int = 0  # so many of the next events have the time of the one before
     _counts: list[int] = field(default_factory=lambda: list(COUNTS))
@@ -86,7 +87,8 @@ class ExchangeSymbol:
     def prepare(self) -> float:
         """Make the next event; return the seconds until it is pushed."""
         self._next = self.market.event()
-        return self.random.random() * 2 * self.pace
+        rest, self.rest_seconds = self.rest_seconds, 0.0
+        return rest + self.random.random() * 2 * self.pace
 
     def push(self, now: int, seconds: float = 0.0) -> dict[str, Any]:
         """Let the event happen that was made, at this time; return it as on the wire."""

@@ -42,6 +42,7 @@ class SimRest:
         self.unlisted: set[str] = set()
         self.ticks = dict.fromkeys(symbols, "0.1")
         self.lag_seconds = 0.0
+        self.fails_until = 0.0  # no snapshot comes before this time
         self.most_levels = 1000  # that a proxy lets through
         self.has_listed = False  # whether this feed was told the contracts before
         self._was_odd = False  # of the last list of contracts
@@ -55,7 +56,7 @@ class SimRest:
     def healthy(self) -> None:
         """Inject no more faults; present ones stay until the feed repairs them."""
         self._rates.clear()
-        self.lag_seconds = 0.0
+        self.lag_seconds = self.fails_until = 0.0
 
     def strike(self, kind: str) -> bool:
         """Return whether a fault of this kind happens now, and count it."""
@@ -89,7 +90,7 @@ class SimRest:
                 seconds = self.random.randint(1, 20)
                 self._banned = (self.loop.time(), self.loop.time() + seconds)
                 return Reply(status, {**headers, "retry-after": str(seconds)}, b"{}")
-        if self.strike("error_503"):
+        if self.strike("error_503") or ("limit" in query and self.loop.time() < self.fails_until):
             return Reply(503, headers, b"<html>")
         if self.strike("timeout"):
             await asyncio.sleep(15)

@@ -27,7 +27,8 @@ def test_every_bad_day_ends_well() -> None:
     assert all(sum(report.faults.values()) >= LEAST_FAULTS for report in reports)
     drawn = [kind for kind in ALL_FAULTS if kind in DRAWN]
     assert {kind: total.days[kind] for kind in drawn if total.days[kind] < EACH_FAULT} == {}
-    reached = ("audits", "widenings", "rotations", "resubscriptions", "SUSPENDED", "RESUMING", "final answers")
+    reached = ("audits", "widenings", "rotations", "resubscriptions", "SUSPENDED", "RESUMING", "final answers",
+               "overtaken")  # fmt: skip
     causes = ("CHAIN_BREAK", "CROSSED_BOOK", "DISCONNECT", "EXCHANGE_SILENT", "NOT_TRADING", "RESTART", "DISK",
               "OVERLOAD")  # fmt: skip
     assert all(total.seen[kind] > EACH_FAULT for kind in reached)
@@ -76,6 +77,13 @@ def test_a_wild_time_before_a_leap_is_a_failing_seed(monkeypatch: pytest.MonkeyP
     assert quietly(802_230).wrong == []
     monkeypatch.setattr("chronobook_server.book.sync.chain.Chain._jumps_again", lambda *_: False)
     assert "BBBUSDT: the event 9000000000027 of 1700000009555 has the time 1700000046421" in quietly(802_230).wrong
+
+
+def test_an_overtaken_time_is_a_failing_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this seed an event is 20 seconds ahead, and nothing comes until our clock has passed its time."""
+    assert quietly(14).wrong == []
+    monkeypatch.setattr("chronobook_server.book.sync.time_belief.TimeBelief.is_overtaken", lambda *_: False)
+    assert "AAAUSDT: the event 9000000000975 of 1700000066448 has the time 1700000087070" in quietly(14).wrong
 
 
 def test_finished_ranges_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,9 @@ _STEP_SECONDS = 0.3
 # As in `runtime/maintenance`.
 _RETRY_SEALS_SECONDS = 10.0
 _HOUR = 3600.0
+# Part of the events ahead of time by seconds that our clock overtakes: the next event is later than the wild time by so
+# many seconds at most, and no snapshot comes before it.
+_OVERTAKEN, _OVERTAKEN_SECONDS = 0.5, 20.0
 # A wild copy on one connection may come so many events later than the true one on another.
 _LATE_EVENTS = 100
 
@@ -91,6 +94,8 @@ class World:
         self._converge_seconds = CONVERGE_SECONDS if "in_sync_after_30_seconds" in drawn else _LONG_SECONDS
         if speed > 1:
             self._converge_seconds *= 2  # each pause is a jump, which wants a snapshot until the speed is known
+        self._rests = Random(seed)
+        self._rests_until = 0.0
         self._is_quiet = False
         self._pumping = True
         self._restarting = asyncio.Lock()
@@ -155,6 +160,8 @@ class World:
         if kind in TIME_FAULTS:
             symbol.doubt()
             time = wild_time(kind.removeprefix("event_"), frame["T"], self.random, self.clock.speed)
+            if kind == "event_ahead_seconds" and self._rests.random() < _OVERTAKEN:
+                self._rest(symbol, (time - frame["T"]) / 1000 / self.clock.speed)
             return with_time(frame, time, self.random)
         if kind == "event_far_id":
             told = far_id(frame["u"], self.random)
@@ -162,6 +169,15 @@ class World:
             symbol.doubt()
             return {**frame, "u": told}
         return None
+
+    def _rest(self, symbol: ExchangeSymbol, ahead: float) -> None:
+        """Let our clock overtake the time of an event that is so many seconds ahead, before another message comes."""
+        symbol.rest_seconds = ahead + self._rests.uniform(0, _OVERTAKEN_SECONDS)
+        self.report.seen["overtaken"] += 1
+        until = self.loop.time() + symbol.rest_seconds
+        self._rests_until = max(self._rests_until, until)
+        for server in self.servers:
+            server.network.fails_until = until
 
     # --- timed faults
 
@@ -279,6 +295,8 @@ class World:
             if self.loop.time() - retried_at > _RETRY_SEALS_SECONDS:
                 retried_at = self.loop.time()
         await asyncio.gather(*striking)
+        self.rates.clear()  # no other rest begins
+        await asyncio.sleep(max(self._rests_until - self.loop.time(), 0))
         self._heal()
         await self._converge()
         self._pumping = False

@@ -165,8 +165,11 @@ class Chain:
         if self.doubted:
             first, newest = witness(self.doubted[0]), witness(self.doubted[-1])
             verdict = self._belief.settle(first, newest, witness(update), keyframe)
-            if verdict is Verdict.BELIEVED and self._jumps_again(self.doubted):
-                verdict = Verdict.DOUBTED
+            if verdict in (Verdict.BELIEVED, Verdict.DOUBTED):
+                if self._is_overtaken(self.doubted, update):
+                    verdict = Verdict.REFUTES
+                elif self._jumps_again(self.doubted):
+                    verdict = Verdict.DOUBTED
         else:
             verdict = self._belief.judge(witness(update), keyframe)
         if verdict is Verdict.BELIEVED:
@@ -196,7 +199,8 @@ class Chain:
             newest = witness(held[-1])
             is_after = last >= first.first_update_id and own.time >= newest.time - SLACK_MS
             is_witness = is_after and agree(newest, own)
-            if is_witness and not self._jumps_again(held):
+            is_overtaken = last > held[-1].final_update_id and self._is_overtaken(held, snapshot)
+            if is_witness and not is_overtaken and not self._jumps_again(held):
                 return Input.SNAPSHOT_WITNESS
             # A snapshot that goes no further than the events must have the time of one of them, or either is wrong.
             is_apart = last <= self.doubted[-1].final_update_id or before is None or follows(before, own)
@@ -227,6 +231,11 @@ class Chain:
     def _jumps_again(self, doubted: Iterable[DepthUpdate]) -> bool:
         """Return whether events in doubt jump a second time, so that nothing confirms the time of the first one."""
         return any(self._belief.is_long_jump(before, after) for before, after in pairwise(map(witness, doubted)))
+
+    def _is_overtaken(self, doubted: Iterable[DepthUpdate], later: DepthUpdate | DepthSnapshot) -> bool:
+        """Return whether a message after events in doubt needs no jump, so that it confirms none of them."""
+        keyframe = None if self.started is None else witness(self.started)
+        return self._belief.is_overtaken(map(witness, doubted), witness(later), keyframe)
 
     def relation_of_check(self, snapshot: DepthSnapshot, book_id: UpdateId, known_to: Millis) -> Input:
         """Name a snapshot that a book in sync is compared with."""

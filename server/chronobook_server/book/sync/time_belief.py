@@ -7,6 +7,8 @@ One `T` alone proves nothing: it can be minutes or years off. It needs a witness
 - another message: a later event, or a snapshot. A symbol may be quiet for minutes, and a replay leaves such pauses out.
   So a jump is not refused but kept in doubt until later messages settle it.
 
+A message that is no jump itself is no witness of an earlier one that was: our clock has only overtaken a wrong time.
+
 An event between two long jumps has no witness. The messages after the second jump confirm each other, and the time
 between the jumps can be any: a wrong time before a pause looks exactly like an event between two pauses.
 
@@ -15,7 +17,7 @@ refused.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 from itertools import pairwise
 from typing import NamedTuple
@@ -66,6 +68,13 @@ def _elapsed_ms(one: Witness, other: Witness) -> int:
     if one.received is None or other.received is None:
         return 0
     return max((other.received - one.received) // _NS, 0)
+
+
+def _is_set_back(before: Witness, after: Witness) -> bool:
+    """Return whether the local clock was set back by more than SLACK_MS between two messages."""
+    if before.received is None or after.received is None:
+        return False
+    return after.received < before.received - SLACK_MS * _NS
 
 
 def _lead(message: Witness) -> int:
@@ -197,6 +206,24 @@ class TimeBelief:
     def is_long_jump(self, before: Witness, after: Witness) -> bool:
         """Return whether a time lies so far after an earlier one that its message is no witness of that one."""
         return after.time - before.time > (_elapsed_ms(before, after) + LONG_JUMP_MS) * self._speed
+
+    def is_overtaken(self, doubted: Iterable[Witness], later: Witness, keyframe: Witness | None) -> bool:
+        """Return whether a message after events in doubt is no jump from one before, though one of them is."""
+        known = [each for each in (self.last, *self._prompt, keyframe) if each is not None]
+        if self.last is None and keyframe is not None and _is_live_after_quiet(keyframe, later):
+            assert keyframe.received is not None
+            known.append(Witness(Millis(keyframe.received // _NS), keyframe.received))
+        for event in doubted:
+            if any(follows(each, event, self._speed) for each in known):
+                continue
+            if _is_set_back(event, later):
+                return True  # nobody knows how much time has passed
+            # In a replay that left out a pause, both have the same lead over the local clock.
+            has_lost_lead = later.time - event.time < (_elapsed_ms(event, later) - SLACK_MS) * self._speed
+            if has_lost_lead and any(follows(each, later, self._speed) or _is_set_back(each, later) for each in known):
+                return True
+            known = [event]
+        return False
 
     def settle(self, first: Witness, newest: Witness, event: Witness, keyframe: Witness | None) -> Verdict:
         """Judge the time of an event after events in doubt, of which the first and the newest are given.
