@@ -40,6 +40,13 @@ def check_instant(segment: Segment, state: State, time: int, prices: list[int]) 
     assert view.prices.tolist() == sorted(view.prices.tolist())
     assert (view.instrument, view.known_range) == (segment.instrument, state.known_range)
     assert (view.transaction_time, view.update_id) == (state.time, state.update_id)
+    for limit in (1, 3, 1000):
+        best = run_now(segment.view_at(instant, limit))
+        for ours, whole in zip((best.bids(limit), best.asks(limit)), (view.bids(limit), view.asks(limit)), strict=True):
+            assert [column.tolist() for column in ours] == [column.tolist() for column in whole], (time, limit)
+        assert (best.known_range, best.transaction_time, best.update_id) == (
+            view.known_range, view.transaction_time, view.update_id,
+        )  # fmt: skip
     assert segment.known_ranges(instant, instant) == [(instant, state.known_range)]
     for price in prices:
         expected = (state.quantity(price), state.time, state.update_id, state.known_range)

@@ -77,6 +77,7 @@ class OrderBookHandlers:
             ("max_age", convert.an_age),
         )
         queries = self._queries(request.symbol)
+        limit = request.limit if request.HasField("limit") else None
         complete_to = queries.history.complete_to  # read first, because later events are not in this book
         if timestamp is None:
             max_age = convert.optional(request, "max_age")
@@ -85,9 +86,8 @@ class OrderBookHandlers:
             epoch = current.epoch
         else:
             instant = queries.instant(convert.milliseconds(timestamp))
-            view, is_stale, epoch = await run_cooperatively(queries.history.book_at(instant)), False, None
+            view, is_stale, epoch = await run_cooperatively(queries.history.book_at(instant, limit)), False, None
             age = queries.age_at(instant, complete_to)
-        limit = request.limit if request.HasField("limit") else None
         response = pb.GetOrderBookResponse(
             symbol=queries.symbol,
             last_update_id=view.update_id,

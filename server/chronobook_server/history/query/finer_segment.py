@@ -58,9 +58,9 @@ class FinerSegment:
         ranges = self._segment.known_ranges(start, end)
         return [(time, self._steps.known_range(known_range)) for time, known_range in ranges]
 
-    def view_at(self, time: Millis) -> Cooperative[BookView]:
-        """Return the whole known book at an instant."""
-        return in_steps_of((yield from self._segment.view_at(time)), self._instrument)
+    def view_at(self, time: Millis, limit: int | None = None) -> Cooperative[BookView]:
+        """Return the known book at an instant: all of it, or at least the best `limit` levels of each side."""
+        return in_steps_of((yield from self._segment.view_at(time, limit)), self._instrument)
 
     def nearest_at(self, price: Price, time: Millis, side: Side | None) -> Cooperative[Nearest | None]:
         """Return the level nearest to a price at an instant."""

@@ -280,17 +280,20 @@ class SymbolHistory:
         except DamagedSegment as error:
             raise self._refusal(segment, time) from error
 
-    def book_at(self, time: Millis) -> Cooperative[BookView]:
-        """Return the whole known book at an instant. Raises BeforeHistory or HistoryGap."""
-        return (yield from self._book_in(self.timeline.at(time), time))
+    def book_at(self, time: Millis, limit: int | None = None) -> Cooperative[BookView]:
+        """Return the known book at an instant: all of it, or at least the best `limit` levels of each side.
+
+        Raises BeforeHistory or HistoryGap.
+        """
+        return (yield from self._book_in(self.timeline.at(time), time, limit))
 
     def last_book(self) -> Cooperative[BookView]:
         """Return the whole known book after the last event held. Raises BeforeHistory or HistoryGap."""
         segment = self.timeline.last_segment()
         return (yield from self._book_in(segment, segment.last_time))
 
-    def _book_in(self, segment: Segment, time: Millis) -> Cooperative[BookView]:
-        return in_steps_of((yield from self._or_refuse(segment, time, segment.view_at(time))), self.instrument)
+    def _book_in(self, segment: Segment, time: Millis, limit: int | None = None) -> Cooperative[BookView]:
+        return in_steps_of((yield from self._or_refuse(segment, time, segment.view_at(time, limit))), self.instrument)
 
     def nearest_at(
         self, price: Price, time: Millis, side: Side | None = None

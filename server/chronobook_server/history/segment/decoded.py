@@ -361,6 +361,13 @@ class DecodedSegment:
             quantities.append(np.asarray(chunk.quantities)[rows])
         return Block(span.low, span.high, np.concatenate(events), np.concatenate(quantities))
 
+    def some_rows(self, index: IndexColumns, numbers: Sequence[int]) -> Cooperative[list[Chunk]]:
+        """Return some chunks, decoded if they are not, even if the cache evicts them meanwhile."""
+        chunks = yield from self._chunks(index, numbers, keeps_rows=True)
+        if self._rows is not None:
+            self._rows.used = self._cache_budget.rows.clock
+        return chunks
+
     def load_rows(self) -> Cooperative[tuple[IndexColumns, list[Chunk]]]:
         """Decode all rows, and return them even if the cache evicts some meanwhile."""
         index = yield from self.index()
@@ -368,11 +375,9 @@ class DecodedSegment:
         for first in range(0, self.chunks, _CHUNKS_A_STEP):
             numbers = range(first, min(first + _CHUNKS_A_STEP, self.chunks))
             is_missing = self._rows is None or None in self._rows.chunks[first : numbers.stop]
-            chunks += yield from self._chunks(index, numbers, keeps_rows=True)
+            chunks += yield from self.some_rows(index, numbers)
             if is_missing and numbers.stop < self.chunks:
                 yield
-        if self._rows is not None:
-            self._rows.used = self._cache_budget.rows.clock
         return index, chunks
 
     # --- memory

@@ -160,8 +160,8 @@ class HeadSegment:
         last = max(bisect_right(columns.times, end), first)
         return (yield from HeadRows(self, start, first, last).changes())
 
-    def view_at(self, time: Millis) -> Cooperative[BookView]:
-        """Return the whole known book at an instant."""
+    def view_at(self, time: Millis, limit: int | None = None) -> Cooperative[BookView]:
+        """Return the whole known book at an instant; here a `limit` saves nothing."""
         yield from ()
         columns = self.event_columns
         events = bisect_right(columns.times, time)

@@ -106,8 +106,8 @@ class Segment(Protocol):
     def point_at(self, price: int, time: Millis, earlier: Millis) -> PointState:
         """Return the quantities of a price at an instant and at an earlier one of this segment."""
 
-    def view_at(self, time: Millis) -> Cooperative[BookView]:
-        """Return the whole known book at an instant."""
+    def view_at(self, time: Millis, limit: int | None = None) -> Cooperative[BookView]:
+        """Return the known book at an instant: all of it, or at least the best `limit` levels of each side."""
 
     def nearest_at(self, price: Price, time: Millis, side: Side | None) -> Cooperative[Nearest | None]:
         """Return the level (of a side) nearest to a price at an instant; None if no level is known."""

@@ -4,6 +4,7 @@ A quantity at an instant is three bisects: event, level, row.
 """
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from contextlib import suppress
 from functools import partial
 
@@ -12,6 +13,7 @@ import numpy as np
 from chronobook_server.book.sorted_view import BookView, Nearest, nearest_found
 from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import KnownRange
+from chronobook_server.domain.packed_columns import Steps
 from chronobook_server.domain.scales import shared
 from chronobook_server.domain.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.history.format.file_origin import Origin
@@ -32,6 +34,7 @@ from chronobook_server.storage.files import Files
 
 # Levels probed each way for the nearest one before the whole book is decoded. A choice: a probe may decode a chunk.
 _PROBES = 64
+_NO_LEVELS: Steps = np.empty(0, np.int64)
 
 
 class SealedSegment:
@@ -176,29 +179,48 @@ class SealedSegment:
         # Readers of a stream ask about a segment several times.
         return (yield from rows.changes(keeps_rows=True))
 
-    def view_at(self, time: Millis) -> Cooperative[BookView]:
-        """Return the whole known book at an instant."""
-        index, chunks = yield from self._decoded.load_rows()
+    def view_at(self, time: Millis, limit: int | None = None) -> Cooperative[BookView]:
+        """Return the known book at an instant: all of it, or at least the best `limit` levels of each side."""
+        index = yield from self._decoded.index()
         events = bisect_right(index.times, time - index.start)
+        if limit is None:
+            _, chunks = yield from self._decoded.load_rows()
+            parts = [_resting(index, number, chunk, events) for number, chunk in enumerate(chunks)]
+        else:
+            parts = yield from self._best_parts(index, events, limit)
         as_of, update_id = index.state(events)
-        ends = np.asarray(index.row_ends).astype(np.int64)
-        prices = np.asarray(index.prices).astype(np.int64)
-        quantities = np.zeros(len(prices), np.int64)
-        if len(prices):
-            numbers = np.concatenate([np.asarray(chunk.events) for chunk in chunks])
-            signed = np.concatenate([np.asarray(chunk.quantities) for chunk in chunks])
-            counts = np.add.reduceat(numbers <= events, ends[:-1], dtype=np.int64)
-            some = counts > 0
-            quantities[some] = signed[(ends[:-1] + counts - 1)[some]]
-        resting = quantities != 0
         return BookView(
             instrument=self.instrument,
             known_range=index.range_at(events),
             update_id=update_id,
             transaction_time=as_of,
-            prices=prices[resting],
-            quantities=quantities[resting],
+            prices=np.concatenate([_NO_LEVELS, *(prices for prices, _ in parts)]),
+            quantities=np.concatenate([_NO_LEVELS, *(quantities for _, quantities in parts)]),
         )
+
+    def _best_parts(self, index: IndexColumns, events: int, limit: int) -> Cooperative[list[tuple[Steps, Steps]]]:
+        """Return the levels of some chunks in a row: enough for the best `limit` of each side.
+
+        It begins in the middle, because most rows are of prices near the best ones.
+        """
+        parts: deque[tuple[Steps, Steps]] = deque()
+        count = self._decoded.chunks
+        low = high = count // 2
+        bids = asks = 0
+        while (high < count and asks < limit) or (low > 0 and bids < limit):
+            goes_up = high < count and asks < limit and (asks <= bids or low == 0 or bids >= limit)
+            number = high if goes_up else low - 1
+            (chunk,) = yield from self._decoded.some_rows(index, (number,))
+            part = _resting(index, number, chunk, events)
+            asks += int(np.count_nonzero(part[1] < 0))
+            bids += int(np.count_nonzero(part[1] > 0))
+            if goes_up:
+                parts.append(part)
+                high += 1
+            else:
+                parts.appendleft(part)
+                low -= 1
+        return list(parts)
 
     def nearest_at(self, price: Price, time: Millis, side: Side | None) -> Cooperative[Nearest | None]:
         """Return the level nearest to a price at an instant."""
@@ -220,3 +242,15 @@ class SealedSegment:
             below, above = (below - 1, above) if is_below else (below, above + 1)
         view = yield from self.view_at(time)
         return view.nearest(price, side)
+
+
+def _resting(index: IndexColumns, number: int, chunk: Chunk, events: int) -> tuple[Steps, Steps]:
+    """Return the levels of a chunk that are not empty after so many events: prices, and signed quantities."""
+    levels = slice(index.chunk_levels[number], index.chunk_levels[number + 1])
+    starts = np.asarray(index.row_ends)[levels].astype(np.int64) - chunk.first
+    counts = np.add.reduceat(np.asarray(chunk.events) <= events, starts, dtype=np.int64)
+    quantities = np.zeros(len(starts), np.int64)
+    some = counts > 0
+    quantities[some] = np.asarray(chunk.quantities)[(starts + counts - 1)[some]]
+    resting = quantities != 0
+    return np.asarray(index.prices)[levels][resting].astype(np.int64), quantities[resting]
