@@ -60,9 +60,11 @@ static enum result begin_table(struct book *book, size_t prices) {
   return DONE;
 }
 
-/* Make room for more prices. Growth drops dead slots, so the table stays as large as the book. */
+/* Make room for more prices. A new table drops dead slots, and a table that is far too large gets smaller. */
 static enum result reserve_slots(struct book *book, size_t more) {
-  if (more < book->capacity && (book->used + more) <= book->capacity / 2) return DONE;
+  size_t held = (size_t)book->level_count + book->named_count + more;
+  int is_large = book->capacity > MOST_KEPT && book->capacity / 32 > held;
+  if (!is_large && more < book->capacity && (book->used + more) <= book->capacity / 2) return DONE;
   struct book grown = *book;
   size_t alive = 0;
   for (size_t place = 0; place < book->capacity; place++) alive += !is_dead(&book->slots[place]);
@@ -76,17 +78,16 @@ static enum result reserve_slots(struct book *book, size_t more) {
   return DONE;
 }
 
+/* Make room for the plan of an event that names so many prices. Nothing of the plan before is needed. */
 static enum result reserve_plan(struct book *book, size_t room) {
-  if (room <= book->room) return DONE;
-  room *= 2;
-  struct change *changes = memory_resize(book->changes, room, sizeof *changes);
-  if (!changes) return NO_MEMORY;
-  book->changes = changes;
-  size_t *doubtful = memory_resize(book->doubtful, room, sizeof *doubtful);
-  if (!doubtful) return NO_MEMORY;
-  book->doubtful = doubtful;
-  book->room = room;
-  return DONE;
+  if (room < book->room && (room > MOST_KEPT || book->room <= 2 * MOST_KEPT)) return DONE;
+  memory_free(book->changes);
+  memory_free(book->doubtful);
+  size_t wanted = room + room / 2 + 64;
+  book->changes = memory_resize(NULL, wanted, sizeof *book->changes);
+  book->doubtful = memory_resize(NULL, wanted, sizeof *book->doubtful);
+  book->room = book->changes && book->doubtful ? wanted : 0;
+  return book->room ? DONE : NO_MEMORY;
 }
 
 enum result book_load(struct book *book, const int64_t *prices, const int64_t *quantities, size_t count,
@@ -95,6 +96,7 @@ enum result book_load(struct book *book, const int64_t *prices, const int64_t *q
   if (begin_table(&made, count + named_count) != DONE) return NO_MEMORY;
   made.event = 0;
   made.level_count = 0;
+  made.named_count = 0;
   made.bid = (struct best){0, 0};
   made.ask = (struct best){MAX_STEPS, 0};
   for (size_t row = 0; row < count; row++) {
@@ -104,7 +106,11 @@ enum result book_load(struct book *book, const int64_t *prices, const int64_t *q
     if (quantities[row] > 0 && prices[row] > made.bid.price) made.bid = (struct best){prices[row], quantities[row]};
     if (quantities[row] < 0 && prices[row] < made.ask.price) made.ask = (struct best){prices[row], quantities[row]};
   }
-  for (size_t row = 0; row < named_count; row++) made.slots[slot_of(&made, named[row])].named = 1;
+  for (size_t row = 0; row < named_count; row++) {
+    struct slot *slot = &made.slots[slot_of(&made, named[row])];
+    made.named_count += !slot->named;
+    slot->named = 1;
+  }
   memory_free(book->slots);
   *book = made;
   return DONE;
@@ -230,6 +236,7 @@ void book_commit(struct book *book, int64_t update_id, int64_t time) {
     struct slot *slot = &book->slots[change->slot];
     book->level_count += (change->quantity != 0) - (slot->quantity != 0);
     slot->quantity = change->quantity;
+    book->named_count += change->names && !slot->named;
     slot->named |= change->names;
   }
   book->bid = book->bid_after;

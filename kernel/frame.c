@@ -74,6 +74,13 @@ static inline int take_decimal(struct reader *reader, int scale, int64_t *value)
   return TAKE(reader, "\"");
 }
 
+void side_clear(struct side *side) {
+  side->count = 0;
+  if (side->room <= MOST_KEPT) return;
+  memory_free(side->entries);
+  *side = (struct side){0};
+}
+
 enum result side_add(struct side *side, int64_t price, int64_t quantity) {
   if (side->count == side->room) {
     size_t room = side->room ? 2 * side->room : 64;
@@ -88,7 +95,7 @@ enum result side_add(struct side *side, int64_t price, int64_t quantity) {
 
 /* Take the list of one side's levels; `sign` is that of its quantities. */
 static enum result take_side(struct reader *reader, const struct stream *stream, int sign, struct side *side) {
-  side->count = 0;
+  side_clear(side);
   if (!TAKE(reader, "[")) return NOT_PLAIN;
   if (TAKE(reader, "]")) return DONE;
   do {

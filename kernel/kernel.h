@@ -11,7 +11,7 @@
  *     named     an event has removed a level at this price, or has proved it empty, outside the known range
  *     mark      2 x the number of the last event whose bids (asks) named the price, and 1 more if it set a quantity.
  *               A mark of an earlier event means nothing.
- *     dead      a slot without a level that is not named. It answers like a free slot. Growth drops it.
+ *     dead      a slot without a level that is not named. It answers like a free slot. A new table drops it.
  *
  * An event has two steps. `book_plan` reads the book and writes marks, dead slots and the plan only, so the book answers
  * as before; it may refuse. `book_commit` writes the planned changes, and cannot fail.
@@ -45,6 +45,9 @@
 #define MAX_STEPS ((int64_t)1 << 62) /* domain/values.MAX_STEPS */
 #define UNKNOWN INT64_MIN            /* history/segment/head_levels.UNKNOWN */
 #define NONE (-1)
+
+/* Rows that are kept for the next event; one large event must not hold memory. A choice: no real event has as many. */
+#define MOST_KEPT 8192
 
 /* Why a step was refused. */
 enum result { DONE, NOT_PLAIN, NOT_EXPECTED, TWICE, CROSSED, NO_MEMORY };
@@ -90,6 +93,7 @@ struct expected {
 
 enum result read_frame(const struct stream *stream, const struct expected *expected, const char *frame, size_t size,
                        struct event *event);
+void side_clear(struct side *side);
 enum result side_add(struct side *side, int64_t price, int64_t quantity);
 
 /* --- book.c */
@@ -114,6 +118,7 @@ struct book {
   int64_t update_id, time;
   struct best bid, ask; /* prices 0 and MAX_STEPS for a side without levels */
   int64_t level_count;
+  size_t named_count;
   struct slot *slots;
   size_t capacity, used; /* slots in all, and those with a price */
   int shift;

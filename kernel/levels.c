@@ -15,7 +15,7 @@ static enum result column_reserve(struct column *column, size_t more) {
   size_t wanted = column->count + more;
   if (more > MOST_ROWS || wanted > MOST_ROWS) return NO_MEMORY;
   if (wanted <= column->room) return DONE;
-  size_t room = wanted + wanted / 2 + 64;
+  size_t room = wanted + wanted / 4 + 64;
   struct block *block = memory_resize(NULL, sizeof *block + room * column->width, 1);
   if (!block) return NO_MEMORY;
   block->references = 1;

@@ -169,7 +169,7 @@ static PyObject *book_frame_method(PyObject *object, PyObject *const *arguments,
 }
 
 static int fill_side(struct side *side, const struct rows *prices, const struct rows *quantities) {
-  side->count = 0;
+  side_clear(side);
   for (size_t row = 0; row < prices->count; row++)
     if (side_add(side, prices->rows[row], quantities->rows[row]) != DONE) return 0;
   return 1;

@@ -129,6 +129,25 @@ static void test_random_frames(int faults) {
   memory_free(event.asks.entries);
 }
 
+/* After a large event that is refused, the next one gives its memory back. */
+static void test_a_large_event(void) {
+  struct book book = {0};
+  struct event event = {0};
+  load(&book, 1);
+  for (int64_t price = 1; price < 100000; price++) {
+    assert(side_add(&event.bids, price, 1) == DONE);
+    assert(side_add(&event.asks, price, -1) == DONE);
+  }
+  assert(book_plan(&book, &event) == CROSSED);
+  assert(book.capacity > 200000 && book.room > 100000);
+  side_clear(&event.bids);
+  side_clear(&event.asks);
+  assert(!event.bids.room && book_plan(&book, &event) == DONE);
+  assert(book.capacity <= 64 && book.room <= 64 && book.level_count == 2);
+  assert(book_find(&book, 30)->quantity == 5 && book_find(&book, 32)->quantity == -7 && !book_find(&book, 31));
+  book_free(&book);
+}
+
 /* Every frame that is cut short, or has another byte somewhere, is refused or means what it says; none reads too far. */
 static void test_broken_frames(void) {
   static char frame[ROOM];
@@ -207,6 +226,7 @@ static void test_levels(void) {
 int main(void) {
   test_random_frames(0);
   test_random_frames(1);
+  test_a_large_event();
   test_broken_frames();
   test_long_numbers();
   test_levels();
