@@ -42,6 +42,12 @@ def slow(stage: Stage, over: float) -> None:
     stage.network.processor.frame_seconds = over * PAUSE / len(stage.truth)
 
 
+def age_of(stage: Stage, name: str) -> float:
+    age = stage.markets[name].queries.age()
+    assert age is not None
+    return age
+
+
 def said_of(logs: Sequence[Any]) -> list[Any]:
     return [log for log in logs if log["event"] in ("overloaded", "overload_ended")]
 
@@ -98,21 +104,23 @@ async def test_an_overloaded_server_audits_no_book() -> None:
 @pytest.mark.parametrize("connections", [1, 2])
 @virtually
 async def test_named_symbols_stay_in_sync_while_the_others_are_cut(connections: int) -> None:
-    stage = await running(ONE, *OTHERS, all_symbols=True, named=(ONE,), connections=connections)
-    assert [len(socket.streams) for socket in sockets_of(stage, ONE)] == [1] * connections
-    slow(stage, 3 / connections)
+    """The named ones need most of the processor, which their connections would not get beside the others."""
+    named = (ONE, *OTHERS[:5])
+    stage = await running(ONE, *OTHERS, all_symbols=True, named=named, connections=connections)
+    assert [len(socket.streams) for socket in sockets_of(stage, ONE)] == [len(named)] * connections
+    slow(stage, 1.25 / connections)
     for _ in range(60):
         await stage.go_on(1, pause=PAUSE)
-        assert stage.markets[ONE].queries.is_synced
-        age = stage.markets[ONE].queries.age()
-        assert age is not None
-        assert age < 3
-    assert causes(stage.markets[ONE]) == []
-    assert stage.markets[ONE].queries.counts.suspensions == 0
+        for name in named:
+            assert stage.markets[name].queries.is_synced
+            assert age_of(stage, name) < 3
+    for name in named:
+        assert causes(stage.markets[name]) == []
+        assert stage.markets[name].queries.counts.suspensions == 0
     stage.network.processor.frame_seconds = 0.0
     await stage.go_on(RECOVERY_SECONDS, pause=PAUSE)
     await stage.synced(within=1)
-    others = [causes(stage.markets[name]) for name in OTHERS]
+    others = [causes(stage.markets[name]) for name in OTHERS[5:]]
     assert all(found and set(found) == {Cause.OVERLOAD} for found in others)
     await stage.end()
 
@@ -124,6 +132,7 @@ async def test_a_slow_way_of_named_symbols_costs_no_other_symbol() -> None:
     for second in range(120):
         socket._latency = min(second / 4, 5.0)
         await stage.go_on(1, pause=PAUSE)
+        assert max(age_of(stage, name) for name in OTHERS) < 6
     assert all(causes(market) == [] for market in stage.markets.values())
     assert all(market.queries.counts.suspensions == 0 for market in stage.markets.values())
     await stage.end()
@@ -172,3 +181,16 @@ def test_days_of_overloads_alone_end_well(monkeypatch: pytest.MonkeyPatch) -> No
     alone = [report for report in reports if set(report.faults) == {"overload"}]
     assert sum(report.seen["overloaded"] > 0 for report in alone) >= 2
     assert sum(report.seen["gap OVERLOAD"] for report in alone) >= 10
+
+
+@virtually
+async def test_the_streams_of_a_market_are_spread_over_its_connections() -> None:
+    names = tuple(f"S{number:03d}USDT" for number in range(203))
+    stage = Stage(*names, all_symbols=True, named=("S007USDT",))
+    await stage.until(lambda: len(stage.network.sockets) == 4, within=5)
+    groups = [set(socket.streams) for socket in stage.network.sockets if "!bookTicker" not in socket.streams]
+    assert sorted(map(len, groups)) == [1, 101, 101]
+    assert {"s007usdt@depth@100ms"} in groups
+    busiest = {"s000usdt@depth@100ms", "s001usdt@depth@100ms"}
+    assert all(len(busiest & group) == 1 for group in groups if len(group) > 1)
+    await stage.end()

@@ -18,9 +18,19 @@ def test_the_others_wait_while_named_symbols_are_behind() -> None:
 
 def test_a_pause_that_does_not_help_ends_and_is_rare() -> None:
     precedence = Precedence()
-    found = paused(precedence, [5.0] * 300)
-    assert 0.05 < sum(found) / len(found) < 0.15
-    assert found[:4] == [True, True, True, False]
+    found = paused(precedence, [5.0] * 1000)
+    assert 0.05 < sum(found[200:]) / 800 < 0.12
+    assert found[:11] == [True] * 4 + [False] * 5 + [True] * 2
+    assert found[13:23] == [False] * 10
+
+
+def test_a_pause_that_helps_makes_the_next_one_come_soon() -> None:
+    precedence = Precedence()
+    paused(precedence, [5.0] * 100)
+    begun = next(second for second in range(100, 200) if paused(precedence, [5.0], start=second) == [True])
+    assert all(paused(precedence, [5.0 - second for second in range(1, 5)], start=begun + 1))
+    found = paused(precedence, [2.0] * 11, start=begun + 5)
+    assert found[-1], "it did not help for some seconds, and begins again"
 
 
 def test_a_pause_goes_on_while_it_helps() -> None:
