@@ -119,8 +119,7 @@ class Application:
         self.tasks = Supervisor()
         self._running: asyncio.Task[None] | None = None
         self._metrics: MetricsServer | None = None
-        budget = descriptors.shared(settings, use_all_descriptors())
-        descriptors.tell(budget)
+        budget = self._descriptors = descriptors.shared(settings, use_all_descriptors())
         try:
             self._maintenance = HistoryMaintenance(settings, budget.files)
         except DirectoryRefused as error:
@@ -171,6 +170,7 @@ class Application:
         except (AddressTaken, TlsFilesError, PortInUse, ValueError) as error:
             await self._maintenance.stop()
             raise StartFailed(str(error)) from error
+        descriptors.tell(self._descriptors)
         settings = self._settings
         self.feed = Feed(
             FeedSettings(
