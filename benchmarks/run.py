@@ -11,7 +11,9 @@ from pathlib import Path
 
 from benchmarks.limits import MISSED
 
-NAMES = ("ingest", "receiving", "peers", "cold", "market", "streams", "subscribers", "unary", "scan", "export")
+NAMES = (
+    "ingest", "receiving", "peers", "cold", "market", "market_day", "streams", "subscribers", "unary", "scan", "export",
+)  # fmt: skip
 _ROOT = Path(__file__).resolve().parent.parent
 
 

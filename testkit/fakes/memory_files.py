@@ -57,6 +57,10 @@ class MemoryFiles:
         self.take(len(data))
         self.contents[name] = bytearray(data)
 
+    def append(self, name: str, data: bytes) -> None:
+        self.take(len(data))
+        self.contents.setdefault(name, bytearray()).extend(data)
+
     def remove(self, name: str) -> None:
         self._file(name)
         del self.contents[name]
@@ -78,6 +82,9 @@ class MemoryFile:
 
     def __init__(self, data: bytearray) -> None:
         self._data = data
+
+    def size(self) -> int:
+        return len(self._data)
 
     def read(self, offset: int, length: int) -> bytes:
         return bytes(self._data[offset : offset + length])

@@ -101,6 +101,7 @@ class HistoryMaintenance:
         tasks.keep("retry", self._retry)
         tasks.keep("tend", self._tend)
         tasks.keep("age", self._age)
+        tasks.keep("check", self._check)
         tasks.need("directory", self._watch_directory)
 
     async def _sync(self) -> None:
@@ -135,8 +136,21 @@ class HistoryMaintenance:
         while True:
             stream = await self._sealed_streams.get()
             self._trim()
+            self._save_manifest(stream)
             with contextlib.suppress(DiskBusy):  # the next seal tries it again
                 await run_cooperatively(self.histories[stream].warm(), pause=self._until_calm)
+
+    def _save_manifest(self, stream: StreamId) -> None:
+        for name in self.histories[stream].save_manifest():
+            log.warning("manifest_contradicted", symbol=str(stream), file=name)
+
+    async def _check(self) -> None:
+        """Compare the manifests of the start with the sizes of the files, once."""
+        for stream, history in tuple(self.histories.items()):
+            with contextlib.suppress(DiskBusy):
+                await run_cooperatively(history.check_files(), pause=self._until_calm)
+            self._save_manifest(stream)
+        await asyncio.Event().wait()  # the task is done, and goes on so that it is not taken for a failed one
 
     async def _until_calm(self) -> None:
         await asyncio.sleep(0)
@@ -199,7 +213,7 @@ class HistoryMaintenance:
                     async with asyncio.timeout(_STOP_SECONDS):
                         await self.sealer.drain()
                         await self.disk.settle()
-                for name in ("seal", "sync", "retry", "tend", "age", "directory"):
+                for name in ("seal", "sync", "retry", "tend", "age", "check", "directory"):
                     await self._tasks.cancel(name)
         finally:
             self.directory.close()

@@ -42,6 +42,9 @@ class OpenFile(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """Return so many bytes from an offset; fewer if the file ends before. Raises OSError."""
 
+    def size(self) -> int:
+        """Return the number of bytes. Raises OSError."""
+
 
 class Files(Protocol):
     """A folder of files. Every method may wait for the disk, and may raise OSError.
@@ -74,6 +77,9 @@ class Files(Protocol):
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file, durably, or none."""
+
+    def append(self, name: str, data: bytes) -> None:
+        """Add bytes at the end of a file; made if there is none. They are not durable, and may be torn."""
 
     def remove(self, name: str) -> None:
         """Remove a file."""
@@ -147,6 +153,14 @@ class DiskFiles:
     def _rename(self, old: str, new: str) -> None:
         (self.folder / old).rename(self.folder / new)
 
+    def append(self, name: str, data: bytes) -> None:
+        """Add bytes at the end of a file."""
+        descriptor = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+
     def remove(self, name: str) -> None:
         """Remove a file."""
         (self.folder / name).unlink()
@@ -184,6 +198,10 @@ class DiskFile:
     def read(self, offset: int, length: int) -> bytes:
         """Return so many bytes from an offset."""
         return os.pread(self._descriptor, length, offset)
+
+    def size(self) -> int:
+        """Return the number of bytes."""
+        return os.fstat(self._descriptor).st_size
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):

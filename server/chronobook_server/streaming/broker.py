@@ -60,7 +60,7 @@ class Broker:
         self.books = BookGroups(self.messages, book_now)
         self._steps = SAME  # from steps of the records to those of the messages
         # The history of an earlier server ends in a gap, until the first sync.
-        self.gap = next((gap for gap in history.gaps() if gap.end is None), None)
+        self.gap = history.open_gap()
         self._newest = Position(*(history.newest_state() or (Millis(0), UpdateId(0))))
         self._is_unconfirmed = self.gap is None  # whether streams know of a snapshot, and of no event after it
         self._all: set[Subscription[Any]] = set()

@@ -80,7 +80,7 @@ async def test_written_history_is_sealed_at_the_end_and_there_again(tmp_path: Pa
         held = history.coverage()
         with pytest.raises(DirectoryRefused, match="in use by another server"):
             HistoryMaintenance(settings(tmp_path))
-    assert {path.suffix for path in (tmp_path / SYMBOL).iterdir()} == {".seg"}
+    assert {path.suffix or path.name for path in (tmp_path / SYMBOL).iterdir()} == {".seg", "manifest"}
     second = HistoryMaintenance(settings(tmp_path))
     assert second.histories[STREAM].coverage() == held
     assert second.histories[depth_of("Y")].coverage() == []

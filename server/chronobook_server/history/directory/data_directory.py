@@ -3,7 +3,7 @@
 lock           held, with the directory itself, by the server that uses it
 origin.json    the exchange of the history, and the version of this layout
 held.json      the end of the exchange's last demand to wait, and when that was written (Unix seconds), if there was one
-ETHUSDT/       the depth of one symbol: sealed segments (*.seg) and the logs of unsealed ones (*.wal)
+ETHUSDT/       the depth of one symbol: sealed segments (*.seg), their manifest, and the logs of unsealed ones (*.wal)
 ETHUSDT@KIND/  another kind of its data (`domain/stream_id`)
 """
 
@@ -160,11 +160,13 @@ class DataDirectory:
         """Store the end of a ban, so that a restarted server respects it."""
         self._disk.do_later(partial(_write, self._path, json.dumps({"until": until, "written": now}).encode()))
 
-    def streams(self) -> list[StreamId]:
-        """Return the streams with a history in the directory, in order. Other folders are left alone."""
+    def streams(self, besides: Collection[StreamId] = ()) -> list[StreamId]:
+        """Return the streams with a history in the directory, besides some, in order. Other folders are left alone."""
         found = []
         for path in self._path.iterdir():
             stream = stream_named(path.name)
+            if stream in besides:
+                continue
             if stream is not None and _holds_history(path):
                 found.append(stream)
             elif path.is_dir() and path.name not in self._ignored and not _is_new(path):
@@ -177,10 +179,9 @@ class DataDirectory:
     def leftovers(self, served: Collection[StreamId], segment_ms: int = SEGMENT_MS) -> dict[StreamId, UnservedHistory]:
         """Return the folders of streams that are not served."""
         found = {}
-        for stream in self.streams():
-            if stream not in served:
-                with contextlib.suppress(OSError):
-                    found[stream] = UnservedHistory(DiskFiles(self._path / stream.name, self._disk), segment_ms)
+        for stream in self.streams(besides=served):
+            with contextlib.suppress(OSError):
+                found[stream] = UnservedHistory(DiskFiles(self._path / stream.name, self._disk), segment_ms)
         return found
 
     def drop_aside(self, written_before: float, room: int | None) -> None:
@@ -287,7 +288,8 @@ def _is_new(path: Path) -> bool:
 def _holds_history(path: Path) -> bool:
     """Return whether a folder has files of a history; other programs may put folders into the directory."""
     try:
-        return any(start_of(name) is not None for name in os.listdir(path))  # noqa: PTH208 -- names are all that counts
+        with os.scandir(path) as entries:  # nearly always the first one tells
+            return any(start_of(entry.name) is not None for entry in entries)
     except OSError:
         return False
 

@@ -5,7 +5,7 @@ from functools import partial
 from typing import TypeAlias
 
 from chronobook_server.domain.values import Millis
-from chronobook_server.history.write import contract_log
+from chronobook_server.history.write import contract_log, manifest_file
 from chronobook_server.history.write.recovery import start_of
 from chronobook_server.storage.files import Files
 
@@ -54,6 +54,7 @@ class UnservedHistory:
 
     def _remove_contracts(self) -> None:
         _remove(self._files, contract_log.NAME)
+        _remove(self._files, manifest_file.NAME)
 
     def _take_back(self) -> int:
         """Hold the files again that the disk did not remove; return their number."""

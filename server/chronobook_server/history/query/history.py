@@ -170,6 +170,10 @@ class SymbolHistory:
         """Return the gaps in between, in order; the last one is open while no event confirms a new epoch."""
         return self.timeline.gaps()
 
+    def open_gap(self) -> GapInterval | None:
+        """Return the gap that has no end yet; None without one."""
+        return self.timeline.open_gap()
+
     def contracts(self) -> list[ContractChanged]:
         """Return the states of the contract in order of time; the first one held at the beginning of the history."""
         return list(self._writer.contracts.changes)
@@ -210,6 +214,14 @@ class SymbolHistory:
     def drop_oldest(self) -> bool:
         """Drop the oldest segment if it is a file and not the only one; return whether it was."""
         return self._writer.drop_oldest()
+
+    def save_manifest(self) -> list[str]:
+        """Write the manifest of the folder anew, later, if it has to be; return the files that have contradicted it."""
+        return self._writer.save_manifest()
+
+    def check_files(self) -> Cooperative[None]:
+        """Read the header of each file whose size is not that of the manifest."""
+        yield from self._writer.check_files()
 
     def expire(self, oldest: Millis) -> None:
         """Drop the segments that end before an instant, for a symbol without events that would give the time."""

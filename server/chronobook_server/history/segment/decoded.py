@@ -166,15 +166,23 @@ class DecodedSegment:
     `is_damaged`: the index is known to be unusable; its first use finds out.
     """
 
-    def __init__(self, file: SegmentFile, cache_budget: CacheBudget) -> None:
+    def __init__(
+        self, file: SegmentFile, cache_budget: CacheBudget, emptied: Callable[[], None] = lambda: None
+    ) -> None:
+        """`emptied` is called when the cache has evicted all parts."""
         self.file = file
-        self.header = file.header
+        self._emptied = emptied
         self.is_recent = False
         self.is_damaged = False
         self._cache_budget = cache_budget
         self._index: Index | None = None
         self._rows: Rows | None = None
         self._failures: Failures = {}
+
+    @property
+    def header(self) -> Header:
+        """Header of the file."""
+        return self.file.header
 
     # --- the index
 
@@ -223,8 +231,9 @@ class DecodedSegment:
         return self._index
 
     def _unpacked_columns(self) -> Cooperative[IndexColumns]:
-        header, file = self.header, self.file
+        file = self.file
         columns = dict(zip(_INDEX, (yield from file.columns(_INDEX)), strict=True))
+        header = self.header  # that of the file itself now
         if not _fit(header, columns, file.section(SectionKind.CHUNKS).length):
             raise file.damaged(f"{file.name} has an index whose parts do not fit each other")
         ranges = columns[SectionKind.RANGES].reshape(3, -1).T.tolist()
@@ -401,6 +410,8 @@ class DecodedSegment:
             self._index = None
         if self._rows is held:
             self._rows = None
+        if self._index is None and self._rows is None and not self._failures:
+            self._emptied()
 
     def drop(self) -> None:
         """Free all cached data, because the file is about to be removed. Readers in progress keep theirs."""

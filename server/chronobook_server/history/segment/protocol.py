@@ -66,7 +66,10 @@ class Segment(Protocol):
     ended_by: Cause | None
     instrument: Instrument
     continued: bool  # whether the epoch began before this segment
-    baseline_update_id: UpdateId  # of the state before the first event
+
+    @property
+    def baseline_update_id(self) -> UpdateId:
+        """Update id of the state before the first event."""
 
     @property
     def end(self) -> Millis | None:

@@ -181,6 +181,17 @@ class Timeline:
         """
         return [gap for _, gap in self.losses()]
 
+    def open_gap(self) -> GapInterval | None:
+        """Return the gap without an end yet, after the last segment; None without one."""
+        last = next((each for each in reversed(self.segments) if not each.is_damaged), None)
+        if last is None:
+            return None
+        if last.end is not None:
+            return GapInterval(self.last_instant(last), None, last.ended_by or Cause.DAMAGED)
+        if self.suspension is None:
+            return None
+        return GapInterval(self.last_instant(last), None, self.suspension.cause)
+
     def losses(self) -> list[tuple[Segment, GapInterval]]:
         """Return the gaps, each with the segment before it."""
         counted = self._counted()

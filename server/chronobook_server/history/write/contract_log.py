@@ -7,6 +7,7 @@ with the next one.
 """
 
 import contextlib
+from functools import partial
 from operator import index
 
 import orjson
@@ -27,11 +28,12 @@ class ContractLog:
         """Read the file, and remove unfinished ones. Raises OSError."""
         self.changes: list[ContractChanged] = []
         self._files = files
-        for name in files.names():
+        names = files.names()
+        for name in names:
             if name.startswith(NAME) and name.endswith(TEMPORARY):
                 with contextlib.suppress(OSError):
                     files.remove(name)
-        if NAME in files.names():
+        if NAME in names:
             # The file has no checksum. orjson refuses infinity, half a surrogate and deep nesting. `index` refuses a
             # time that orjson cannot write.
             with contextlib.suppress(OSError, ValueError, TypeError):
@@ -49,5 +51,9 @@ class ContractLog:
             (each.time, each.contract.trading_status, each.contract.tick_size, each.contract.step_size)
             for each in self.changes
         ]
-        with contextlib.suppress(OSError):
-            self._files.write(NAME, orjson.dumps(rows))
+        self._files.disk.do_later(partial(_write, self._files, orjson.dumps(rows)))
+
+
+def _write(files: Files, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        files.write(NAME, data)

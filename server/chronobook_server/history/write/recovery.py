@@ -30,12 +30,12 @@ from chronobook_server.history.segment.damage import Damage
 from chronobook_server.history.segment.head import HeadSegment
 from chronobook_server.history.segment.protocol import Segment
 from chronobook_server.history.segment.rows import DamagedSegment
-from chronobook_server.history.segment.sealed import SealedSegment
+from chronobook_server.history.segment.sealed import SEGMENT_SUFFIX, SealedSegment, Shelf
 from chronobook_server.history.segment.succession import replayed
+from chronobook_server.history.write.manifest_file import Manifest
 from chronobook_server.history.write.plausible_times import MOST_APART_MS, first_impossible
 from chronobook_server.storage.files import TEMPORARY, Files, GrowingFile
 
-SEGMENT_SUFFIX = ".seg"
 # Not .log, because programs that rotate logs by name would remove it.
 LOG_SUFFIX = ".wal"
 # Older servers wrote this one.
@@ -45,11 +45,6 @@ _BELIEVING_VERSION = 1
 _WILD = "holds times that cannot be"
 Columns: TypeAlias = tuple[Integers, Integers, Integers]
 """`T`, `E` and receive times (ns) of events."""
-
-
-def segment_name(start: Millis) -> str:
-    """Return the name of a sealed segment's file; names sort as their times do."""
-    return f"{start:015d}{SEGMENT_SUFFIX}"
 
 
 def log_name(start: Millis) -> str:
@@ -81,10 +76,13 @@ class Recovery:
         self._origin = origin
         self._cache_budget = cache_budget
         self._damage = damage
-        names = [name for name in files.names() if start_of(name) is not None]
+        self.manifest = Manifest(files, origin)
+        listed = self.manifest.rows
+        names = [name for name in files.names() if name in listed or start_of(name) is not None]
         for name in names:
             if name.endswith(TEMPORARY):
                 self._remove(name)
+        self._unjudged: set[Millis] = set()  # files that no manifest lists
         self._sealed = self._read_sealed([name for name in names if name.endswith(SEGMENT_SUFFIX)])
         self._logs = self._read_logs([name for name in names if name.endswith(LOG_SUFFIXES)])
         self._judge()
@@ -101,17 +99,29 @@ class Recovery:
     # --- reading
 
     def _read_sealed(self, names: list[str]) -> dict[Millis, SealedSegment]:
-        sealed = {}
+        shelf = Shelf(self._files, self._origin, self._cache_budget, self._damage, self.manifest.contradicted)
+        rows, last, sealed = self.manifest.rows, None, {}
         for name in names:
-            try:
-                segment = SealedSegment(self._files, name, self._origin, self._cache_budget, damage=self._damage)
-                if segment.start != start_of(name):
-                    raise DamagedFile(f"{name} begins at another instant than its name says")
-            except (DamagedFile, UnknownFormat, OSError) as error:
-                self._damage.found(name, _words(error))
+            row = rows.get(name)
+            segment = SealedSegment.listed(shelf, row, last) if row is not None else self._read_header(shelf, name)
+            if segment is None:
                 continue
-            sealed[segment.start] = segment
+            sealed[segment.start] = last = segment
+            if row is None:
+                self._unjudged.add(segment.start)
+        self.manifest.keep(sealed.values(), is_whole=not self._unjudged)
         return sealed
+
+    def _read_header(self, shelf: Shelf, name: str) -> SealedSegment | None:
+        """Return the segment of a file that no manifest lists; None if it cannot be used."""
+        try:
+            segment = SealedSegment.read(shelf, name)
+            if segment.start != start_of(name):
+                raise DamagedFile(f"{name} begins at another instant than its name says")
+        except (DamagedFile, UnknownFormat, OSError) as error:
+            self._damage.found(name, _words(error))
+            return None
+        return segment
 
     def _read_logs(self, names: list[str]) -> dict[Millis, tuple[str, LogContents]]:
         logs: dict[Millis, tuple[str, LogContents]] = {}
@@ -125,7 +135,7 @@ class Recovery:
             if contents is None:
                 continue
             if start in self._sealed:
-                self._set_aside(self._sealed.pop(start).file.name, "is damaged; its log is read instead")
+                self._set_aside(self._sealed.pop(start).name, "is damaged; its log is read instead")
             other = logs.get(start)
             if other is not None and len(other[1].entries) >= len(contents.entries):
                 self._set_aside(name, "says less than another log of the same instant")
@@ -177,6 +187,8 @@ class Recovery:
 
     def _judge(self) -> None:
         """Set aside files with impossible times. Only servers that wrote version 1 believed such times."""
+        if not self._unjudged and not self._logs:
+            return
         ahead: int | None = None  # the lead of the last `T` over its receive time in ms
         newest = max((*self._sealed, *self._logs), default=None)
         for start in sorted((*self._sealed, *self._logs)):
@@ -193,7 +205,7 @@ class Recovery:
             elif is_log:
                 self._cut(start, *self._logs[start], first)
             else:
-                self._set_aside(self._sealed.pop(start).file.name, _WILD)
+                self._set_aside(self._sealed.pop(start).name, _WILD)
 
     def _beginning(self, start: Millis) -> tuple[Millis, bool]:
         """Return the `T` before the first event of a segment, and whether it continues the segment before."""
@@ -201,7 +213,7 @@ class Recovery:
             begin = self._logs[start][1].start
             return begin.baseline_time, begin.continued
         segment = self._sealed[start]
-        return segment.file.header.baseline_time, segment.continued
+        return segment.baseline_time, segment.continued
 
     def _old_times(self, start: Millis) -> Columns | None:
         """Return the times of the events of an old segment; None without events, or for this version."""
@@ -244,8 +256,11 @@ class Recovery:
     def _refuse_foreign(self, hot: dict[Millis, HeadSegment]) -> None:
         """Refuse files that contradict their neighbours, because such a file is of another symbol.
 
-        Newer files hold their origin; for older ones this is the only evidence.
+        Newer files hold their origin; for older ones this is the only evidence. Files in the manifest were compared by
+        the server that listed them.
         """
+        if not self._unjudged and not hot:
+            return
         segments: list[Segment] = sorted([*self._sealed.values(), *hot.values()], key=lambda segment: segment.start)
         fits = [_fits(before, after) for before, after in pairwise(segments)]
         for number, segment in enumerate(segments):
@@ -253,7 +268,7 @@ class Recovery:
             if False not in beside or True in beside:
                 continue
             if isinstance(segment, SealedSegment):
-                name = self._sealed.pop(segment.start).file.name
+                name = self._sealed.pop(segment.start).name
             else:
                 del hot[segment.start]
                 name, _ = self._logs.pop(segment.start)
@@ -281,6 +296,8 @@ class Recovery:
 
         A file with an impossible `T` set the end of the file before it, and may itself be set aside or removed.
         """
+        if not self._unjudged:
+            return  # the manifest lists no file of an old version
         starts = {segment.start for segment in segments}
         for segment in segments:
             if not isinstance(segment, SealedSegment) or not _is_old(segment) or segment.end in starts:
@@ -292,7 +309,7 @@ class Recovery:
 
 def _is_old(segment: SealedSegment) -> bool:
     """Return whether the file's server believed every event's time."""
-    return segment.file.header.version <= _BELIEVING_VERSION
+    return segment.version <= _BELIEVING_VERSION
 
 
 def _times(segment: SealedSegment) -> Columns | None:

@@ -7,7 +7,6 @@ from weakref import ref
 from chronobook_server.domain.values import Millis
 from chronobook_server.history.segment.damage import Damage
 from chronobook_server.history.segment.sealed import SealedSegment
-from chronobook_server.history.segment.segment_file import SegmentFile
 from chronobook_server.history.segment.timeline import Timeline
 from chronobook_server.history.write.recovery import start_of
 from chronobook_server.storage.files import Files
@@ -42,9 +41,9 @@ class Retention:
         dropped = segments[0]
         self._timeline.drop_first()
         dropped.drop()
-        self._damage.files.pop(dropped.file.name, None)
+        self._damage.files.pop(dropped.name, None)
         # A weak reference: without readers there is no segment by then, and no file to keep open.
-        self._files.disk.do_later(partial(_remove_held, self._files, dropped.file.name, ref(dropped.file)))
+        self._files.disk.do_later(partial(_remove_held, self._files, dropped.name, ref(dropped)))
         return True
 
     def _remove(self, name: str) -> None:
@@ -57,10 +56,10 @@ def _remove(files: Files, name: str) -> None:
         files.remove(name)
 
 
-def _remove_held(files: Files, name: str, held: "ref[SegmentFile]") -> None:
-    """Remove a file, and keep it open for readers that still hold it."""
-    file = held()
-    if file is not None:
+def _remove_held(files: Files, name: str, held: "ref[SealedSegment]") -> None:
+    """Remove a file, and keep it open for readers that still hold its segment."""
+    segment = held()
+    if segment is not None:
         with contextlib.suppress(OSError):
-            file.keep_open()
+            segment.keep_open()
     _remove(files, name)

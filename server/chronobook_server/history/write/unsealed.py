@@ -9,9 +9,9 @@ from chronobook_server.history.format.file_origin import DamagedFile, Origin
 from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.damage import Damage
 from chronobook_server.history.segment.head import HeadSegment
-from chronobook_server.history.segment.sealed import SealedSegment
+from chronobook_server.history.segment.sealed import SealedSegment, segment_name
 from chronobook_server.history.segment.timeline import Timeline
-from chronobook_server.history.write.recovery import FoundLog, segment_name
+from chronobook_server.history.write.recovery import FoundLog
 from chronobook_server.history.write.seal import Sealer, SealJob
 from chronobook_server.storage.files import Files, GrowingFile
 
@@ -128,8 +128,9 @@ class Unsealed:
             self._failed(sealed)
             return
         if not _is_same(hot, sealed):
-            self._failed(DamagedFile(f"{sealed.file.name} differs from memory"))
+            self._failed(DamagedFile(f"{sealed.name} differs from memory"))
             return
+        sealed.note_received(hot.last_received())
         self.error = None
         if self._timeline.replace(hot, sealed):
             self._timeline.replaced = hot

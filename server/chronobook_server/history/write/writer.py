@@ -8,8 +8,10 @@ The records come resolved: the writer decides neither on epochs and times, nor o
 and its log begin with the first event that they hold.
 """
 
+import contextlib
 from collections.abc import Callable
 
+from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import Cause
 from chronobook_server.domain.instrument import Instrument
 from chronobook_server.domain.records import (
@@ -32,11 +34,13 @@ from chronobook_server.history.segment.cache import CacheBudget
 from chronobook_server.history.segment.damage import Damage
 from chronobook_server.history.segment.head import HeadSegment
 from chronobook_server.history.segment.protocol import Segment
+from chronobook_server.history.segment.rows import DamagedSegment
 from chronobook_server.history.segment.sealed import SealedSegment
 from chronobook_server.history.segment.succession import following
 from chronobook_server.history.segment.timeline import Timeline
 from chronobook_server.history.write.contract_log import ContractLog
 from chronobook_server.history.write.growing_segment import GrowingSegment, new_log
+from chronobook_server.history.write.manifest_file import sizes_of
 from chronobook_server.history.write.pause import WritingPause
 from chronobook_server.history.write.recovery import Recovery
 from chronobook_server.history.write.retention import Retention
@@ -82,19 +86,22 @@ class HistoryWriter:
         self._pause = WritingPause()
         self.contracts = ContractLog(files)
         self._unsealed = Unsealed(origin, files, sealer, cache_budget, self.damage, timeline)
-        self._unsealed.on_sealed = lambda _: self.on_segment_sealed()
+        self._unsealed.on_sealed = self._sealed
         found = Recovery(files, origin, cache_budget, self.damage)
+        self.manifest = found.manifest
         self._unsealed.found(found.unsealed)
         segments: list[Segment] = [*found.sealed, *(log.segment for log in found.unsealed)]
         for segment in sorted(segments, key=lambda each: each.start):
             timeline.append(segment)
         # `_steps` is the instrument of the records.
-        self.instrument = self._steps = finest(
-            Instrument(origin.stream.symbol), *(each.instrument for each in timeline.segments)
-        )
+        instruments = {each.instrument for each in timeline.segments}
+        self.instrument = self._steps = finest(Instrument(origin.stream.symbol), *instruments)
         if timeline.segments:
             self.last_time = max(segment.last_time for segment in timeline.segments)
-            self.last_received = timeline.segments[-1].last_received()
+            newest = timeline.segments[-1]
+            self.last_received = newest.last_received()
+            if isinstance(newest, SealedSegment):
+                newest.note_received(self.last_received)
             self._prune()
         self.retry_seals()
 
@@ -126,7 +133,7 @@ class HistoryWriter:
     @property
     def file_bytes(self) -> int:
         """Bytes of the files: sealed segments, and logs of the others."""
-        sealed = sum(each.file.size for each in self._timeline.segments if isinstance(each, SealedSegment))
+        sealed = sum(each.size for each in self._timeline.segments if isinstance(each, SealedSegment))
         return sealed + sum(log.size for log in self._logs())
 
     def _logs(self) -> list[GrowingFile]:
@@ -282,6 +289,25 @@ class HistoryWriter:
     def unsealed(self) -> int:
         """Number of segments that have ended and are not files yet."""
         return len(self._unsealed)
+
+    def _sealed(self, segment: SealedSegment) -> None:
+        self.manifest.append(segment)
+        self.on_segment_sealed()
+
+    def save_manifest(self) -> list[str]:
+        """Write the manifest anew, later, if it has to be; return the files that have contradicted it."""
+        if self.manifest.is_stale:
+            self.manifest.write(each for each in self._timeline.segments if isinstance(each, SealedSegment))
+        told, self.manifest.contradictions = self.manifest.contradictions, []
+        return told
+
+    def check_files(self) -> Cooperative[None]:
+        """Read the header of each file whose size is not that of the manifest."""
+        segments = {each.name: each for each in self._timeline.segments if isinstance(each, SealedSegment)}
+        sizes = yield from sizes_of(self._files, list(segments))
+        for name, size in sizes.items():
+            with contextlib.suppress(DamagedSegment):
+                yield from segments[name].check(size)
 
     def retry_seals(self) -> None:
         """Submit all waiting segments to the sealer, and free the one that events no longer ask about."""
