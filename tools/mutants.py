@@ -140,6 +140,12 @@ MUTANTS = (
         "if False and any(",
     ),
     Mutant(
+        "a wild event of an earlier count outweighs two snapshots",
+        "book/sync/candidate.py",
+        "if is_silent and left < after - left:",
+        "if False:",
+    ),
+    Mutant(
         "a snapshot whose time jumps is believed alone",
         "book/sync/candidate.py",
         "if belief.last is None or follows(belief.last, own) or has_second:",

@@ -5,6 +5,8 @@ from random import Random
 
 import pytest
 
+from chronobook_server.book.sync.candidate import contradicts
+from chronobook_server.domain.depth import DepthSnapshot, DepthUpdate
 from chronobook_server.kernel import CHOICE
 from testkit.harness.paths import PATHS
 from testkit.simulation import fault_kinds
@@ -84,6 +86,17 @@ def test_an_overtaken_time_is_a_failing_seed(monkeypatch: pytest.MonkeyPatch) ->
     assert quietly(14).wrong == []
     monkeypatch.setattr("chronobook_server.book.sync.time_belief.TimeBelief.is_overtaken", lambda *_: False)
     assert "AAAUSDT: the event 9000000000975 of 1700000066448 has the time 1700000087070" in quietly(14).wrong
+
+
+def test_a_wild_event_in_a_mute_stream_is_a_failing_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this seed the ids begin anew at lower ones, while the last events of before wait, one minutes ahead."""
+    assert quietly(905_235).wrong == []
+
+    def each_alone(events: list[DepthUpdate], snapshot: DepthSnapshot, **_: bool) -> list[DepthUpdate]:
+        return [event for event in events if not contradicts(event, snapshot)]
+
+    monkeypatch.setattr("chronobook_server.book.sync.candidate._not_outweighed", each_alone)
+    assert [wrong[:37] for wrong in quietly(905_235).wrong] == ["not in sync 30 s after the last fault"]
 
 
 def test_finished_ranges_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def consider(
     events = list(kept)
     # Two snapshots with the same leap do not outweigh events that arrive meanwhile and continue the believed times.
     if has_second and (belief.last is None or follows(belief.last, own) or is_silent):
-        events = [event for event in events if not contradicts(event, snapshot)]
+        events = _not_outweighed(events, snapshot, is_silent=is_silent)
     first = next((event for event in events if event.final_update_id >= last), None)
     if first is None:
         return Candidate(events, _objection_alone(snapshot, events, belief, newest_id, has_second=has_second))
@@ -51,6 +51,20 @@ def consider(
             events, f"the snapshot's time {own.time} is after {first.transaction_time} of the event that follows it"
         )
     return Candidate(events, None)
+
+
+def _not_outweighed(events: list[DepthUpdate], snapshot: DepthSnapshot, *, is_silent: bool) -> list[DepthUpdate]:
+    """Return the events that two snapshots leave standing.
+
+    Kept events are one chain of rising ids, so a time alone saves none of them. Once the stream is silent, most of the
+    events after the snapshot's id decide for all of them: their ids are of an earlier count, or a few times are wrong.
+    """
+    standing = [event for event in events if not contradicts(event, snapshot)]
+    after = sum(event.first_update_id > snapshot.last_update_id for event in events)
+    left = sum(event.first_update_id > snapshot.last_update_id for event in standing)
+    if is_silent and left < after - left:
+        return [event for event in standing if event.first_update_id <= snapshot.last_update_id]
+    return standing
 
 
 def contradicts(event: DepthUpdate, snapshot: DepthSnapshot) -> bool:

@@ -256,11 +256,21 @@ class Chain:
             snapshot, self.buffered_events, self._belief, self.newest_id, self._refused, is_silent=is_silent
         )
         if found.objection is None:
+            self._tell_lost(found.events, snapshot)
             return found.events
         self._refused.append(witness(snapshot))
         self._newest_refused = newest
         self.tell(TroubleKind.SNAPSHOT, found.objection)
         return None
+
+    def _tell_lost(self, left: list[DepthUpdate], snapshot: DepthSnapshot) -> None:
+        """Record the kept events that a snapshot leaves out, because it and the one before contradict them."""
+        ids = {event.final_update_id for event in left}
+        reply = f"two snapshots, now update id {snapshot.last_update_id} at {snapshot.transaction_time}"
+        for event in self.buffered_events:
+            if event.final_update_id not in ids:
+                lost = f"the event {event.final_update_id} of {event.transaction_time}"
+                self.tell(TroubleKind.UPDATE_ID, f"{reply}, refute {lost}")
 
 
 def _is_apart(update: DepthUpdate, final_update_id: UpdateId, time: Millis) -> bool:

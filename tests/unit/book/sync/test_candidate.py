@@ -109,6 +109,35 @@ def test_two_snapshots_that_leap_alike_do_not_outweigh_events() -> None:
     assert considered(event, known=at(T - LEAP), refused=at(T)) == Candidate([], None)
 
 
+WILD = T + 300_000
+
+
+@pytest.mark.parametrize("wild", [0, 1, 2])
+def test_two_snapshots_outweigh_a_wild_event_of_an_earlier_count(wild: int) -> None:
+    """The ids began anew at lower ones. The wild time fits its id, and those of the other kept events do not."""
+    times = [WILD if each == wild else T - 5000 for each in range(3)]
+    events = [update(1001 + each, 1001 + each, 1000 + each, time=time) for each, time in enumerate(times)]
+    assert considered(*events, refused=at(T), is_silent=True) == Candidate([], None)
+    assert considered(*events, is_silent=True).events == events, "one snapshot is not enough"
+    assert considered(*events, refused=at(T)).events == [events[wild]], "an event has come since"
+
+
+def test_two_snapshots_against_half_of_the_events_leave_the_rest() -> None:
+    old, new = update(101, 105, 100, time=T - 1001), update(106, 110, 105, time=T - 1000)
+    expected = "update id 100 is older than the events that wait, from 106"
+    assert considered(old, new, refused=at(T), is_silent=True) == Candidate([new], expected)
+
+
+def test_two_snapshots_leave_the_events_up_to_their_id() -> None:
+    held, wild = update(99, 100, 98, time=T), update(108, 110, 107, time=WILD)
+    old = [update(first, first + 2, first - 1, time=T - 5000) for first in (101, 104)]
+    assert considered(held, *old, wild, refused=at(T), is_silent=True) == Candidate([held], None)
+    early = [update(first, first + 2, first - 1, time=T + 1) for first in (85, 88, 91)]
+    later = update(101, 105, 100, time=T + 100)
+    left = considered(*early, held, later, refused=at(T), is_silent=True)
+    assert left == Candidate([held, later], None), "only events after the id count"
+
+
 def test_a_snapshot_of_a_higher_id_is_not_of_an_earlier_time() -> None:
     early, late = update(80, 85, 79, time=T), update(86, 90, 85, time=T + 1)
     assert considered(early) == Candidate([early], None)

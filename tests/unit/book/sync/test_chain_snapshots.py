@@ -214,6 +214,25 @@ def test_two_snapshots_outweigh_events_after_which_nothing_came() -> None:
     assert chain.events_after(snapshot(LAST, time=T + 9500, received=T)) == []
 
 
+def test_events_that_two_snapshots_refute_are_told() -> None:
+    """The ids begin anew at lower ones, and the stream is mute. One kept event is five minutes ahead."""
+    chain = waiting(update(1101, 1101, 1100, time=T), update(1102, 1102, 1101, time=T + 300_000, received=T + 50),
+                    update(1103, 1103, 1102, time=T + 100))  # fmt: skip
+    assert chain.events_after(snapshot(20, time=T + 5000)) is None
+    assert chain.events_after(snapshot(21, time=T + 5500)) == []
+    reason = f"two snapshots, now update id 21 at {T + 5500}, refute the event"
+    assert said(chain)[1:] == [
+        (TroubleKind.UPDATE_ID, f"{reason} {each} of {time}")
+        for each, time in ((1101, T), (1102, T + 300_000), (1103, T + 100))
+    ]
+
+
+def test_only_events_that_are_left_out_are_told() -> None:
+    chain = waiting(update(990, LAST, 989, time=T), update(LAST + 1, BOOK, LAST, time=NOW))
+    assert chain.events_after(snapshot(LAST, time=T)) == list(chain.buffered_events)
+    assert said(chain) == []
+
+
 def test_the_last_two_refused_snapshots_give_a_replays_speed() -> None:
     chain = waiting(update(BOOK + 5, BOOK + 9, BOOK + 4, time=T), last=at(T))
     for time, received in ((10**9, T), (T + 60_000, T + 1000), (T + 120_000, T + 2000)):

@@ -69,6 +69,18 @@ def test_late_snapshots_of_an_earlier_count_become_no_book() -> None:
     assert kinds(sync.receive_snapshot(number, snapshot(60_005, time=5000))) == ["Keyframe", "Update"]
 
 
+def test_a_mute_stream_of_an_earlier_count_keeps_no_book_away() -> None:
+    """The ids begin anew at lower ones. The last events of before wait, one of them with a wild time."""
+    sync, number = opened()
+    for final, time in ((61_037, 17_800), (61_039, 317_900), (61_041, 18_000)):
+        sync.receive_update(update(final - 1, final, final - 2, time=time, received=18_000))
+    (wanted,) = sync.receive_snapshot(number, snapshot(20_291, time=30_400))
+    assert isinstance(wanted, SnapshotWanted)
+    assert kinds(sync.receive_snapshot(wanted.number, snapshot(20_291, time=30_400, received=31_700))) == ["Keyframe"]
+    assert sync.state is State.IN_SYNC
+    assert kinds(sync.receive_update(update(20_292, 20_295, 20_291, time=32_000))) == ["Update"]
+
+
 def test_an_event_of_a_later_count_does_not_continue_a_snapshot() -> None:
     sync, number = opened()
     sync.receive_snapshot(number, snapshot(20_333, time=4900))
