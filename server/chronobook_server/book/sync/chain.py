@@ -234,7 +234,8 @@ class Chain:
 
     def _is_overtaken(self, doubted: Iterable[DepthUpdate], later: DepthUpdate | DepthSnapshot) -> bool:
         """Return whether a message after events in doubt needs no jump, so that it confirms none of them."""
-        keyframe = None if self.started is None else witness(self.started)
+        # The epoch's snapshot came promptly, also if each event since was late.
+        keyframe = None if self._epoch is None else Witness(*self._epoch[1:])
         return self._belief.is_overtaken(map(witness, doubted), witness(later), keyframe)
 
     def relation_of_check(self, snapshot: DepthSnapshot, book_id: UpdateId, known_to: Millis) -> Input:

@@ -83,6 +83,13 @@ def _lead(message: Witness) -> int:
     return message.time * _NS - message.received
 
 
+def _is_prompter(earlier: Witness, last: Witness) -> bool:
+    """Return whether a message may have been that much prompter than a later one; otherwise our clock was set ahead."""
+    if earlier.received is None or last.received is None:
+        return True
+    return _lead(earlier) - _lead(last) <= _LATE_NS
+
+
 def follows(before: Witness, after: Witness, speed: float = 1.0) -> bool:
     """Return whether a time is no jump, as seen from an earlier message; `speed` is that of a replay."""
     return -SLACK_MS <= after.time - before.time <= (_elapsed_ms(before, after) + SLACK_MS) * speed
@@ -201,7 +208,7 @@ class TimeBelief:
 
     def _was_late(self, last: Witness, event: Witness) -> bool:
         """Return whether an event only seems to jump because the one before it was delivered late."""
-        return any(follows(each, event) and _lead(each) - _lead(last) <= _LATE_NS for each in self._prompt)
+        return any(follows(each, event) and _is_prompter(each, last) for each in self._prompt)
 
     def is_long_jump(self, before: Witness, after: Witness) -> bool:
         """Return whether a time lies so far after an earlier one that its message is no witness of that one."""
@@ -209,8 +216,12 @@ class TimeBelief:
 
     def is_overtaken(self, doubted: Iterable[Witness], later: Witness, keyframe: Witness | None) -> bool:
         """Return whether a message after events in doubt is no jump from one before, though one of them is."""
-        known = [each for each in (self.last, *self._prompt, keyframe) if each is not None]
-        if self.last is None and keyframe is not None and _is_live_after_quiet(keyframe, later):
+        last = self.last
+        known = [each for each in (*self._prompt, keyframe) if each is not None]
+        if last is not None:
+            # From before our clock was set ahead, every time within the step would be no jump.
+            known = [last, *(each for each in known if _is_prompter(each, last))]
+        if last is None and keyframe is not None and _is_live_after_quiet(keyframe, later):
             assert keyframe.received is not None
             known.append(Witness(Millis(keyframe.received // _NS), keyframe.received))
         for event in doubted:

@@ -88,6 +88,25 @@ def test_an_event_does_not_confirm_a_time_that_was_overtaken(stream: str, late: 
     assert made.times == [*right, now + QUIET]
 
 
+@pytest.mark.parametrize("start", [OLD, NOW])
+def test_a_time_is_overtaken_after_events_that_were_late(start: int) -> None:
+    """The epoch's snapshot came promptly, so the next prompt event is a jump from the late ones only."""
+    made = Stream(start, events=0)
+    made.event(100, 2_800)
+    made.event(200 + AHEAD, 2_900)
+    assert made.event(QUIET, QUIET) == ["Gap"]
+    assert made.times == [100]
+
+
+def test_a_time_is_overtaken_after_our_clock_was_set_ahead() -> None:
+    made = Stream(NOW, events=40)
+    step, now = 3_600_000, made.now
+    made.event(now + 100, now + 100 + step)
+    made.event(now + 200 + AHEAD, now + 200 + step)
+    assert made.event(now + QUIET, now + QUIET + step) == ["Gap"]
+    assert made.times[-1] == now + 100
+
+
 @pytest.mark.parametrize("late", [0, 900, 9_000])
 @pytest.mark.parametrize("stream", list(STREAMS)[:3])  # in a fast replay, a snapshot agrees with events of its second
 def test_a_snapshot_does_not_confirm_a_time_that_was_overtaken(stream: str, late: int) -> None:
