@@ -119,7 +119,7 @@ class Application:
         self.tasks = Supervisor()
         self._running: asyncio.Task[None] | None = None
         self._metrics: MetricsServer | None = None
-        budget = self._descriptors = descriptors.shared(settings, use_all_descriptors())
+        budget = self.descriptors = descriptors.shared(settings, use_all_descriptors())
         try:
             self._maintenance = HistoryMaintenance(settings, budget.files)
         except DirectoryRefused as error:
@@ -170,7 +170,7 @@ class Application:
         except (AddressTaken, TlsFilesError, PortInUse, ValueError) as error:
             await self._maintenance.stop()
             raise StartFailed(str(error)) from error
-        descriptors.tell(self._descriptors)
+        descriptors.warn(self.descriptors)
         settings = self._settings
         self.feed = Feed(
             FeedSettings(
@@ -290,5 +290,6 @@ async def serve(settings: ServeSettings) -> None:
             f" {','.join((*settings.symbols, *[ALL_SYMBOLS] * settings.all_symbols))} from {settings.stream_url}",
             flush=True,
         )
+        print(f"chronobook server: {descriptors.in_words(application.descriptors)}", flush=True)
         await first_of(application.failed(), stopping.wait())
         log.info("stopping")

@@ -49,13 +49,21 @@ def shared(settings: ServeSettings, had: int) -> Descriptors:
     return Descriptors(fixed + OPEN_FILES + _CONNECTIONS, had, files, connections)
 
 
-def tell(descriptors: Descriptors) -> None:
-    """Write the budget to the log."""
-    write = log.info if descriptors.had >= descriptors.needed else log.warning
-    write(
-        "descriptors",
-        needed=descriptors.needed,
-        had=descriptors.had,
-        sealed_files=descriptors.files,
-        connections=descriptors.connections,
+def in_words(budget: Descriptors) -> str:
+    """Return the budget in one line for the user of the command."""
+    return (
+        f"open files: {budget.needed} needed, {budget.had} allowed;"
+        f" at most {budget.connections} connections and {budget.files} sealed files"
     )
+
+
+def warn(budget: Descriptors) -> None:
+    """Write the budget to the log, if the limit is too low."""
+    if budget.had < budget.needed:
+        log.warning(
+            "descriptors",
+            needed=budget.needed,
+            had=budget.had,
+            sealed_files=budget.files,
+            connections=budget.connections,
+        )

@@ -67,6 +67,10 @@ async def test_idle_connections_leave_the_server_what_it_needs(tmp_path: Path) -
         command(exchange, tmp_path / "data", program=LIMITED) as running,  # type: ignore[arg-type]
     ):
         await listening(running)
+        assert running.process.stdout is not None
+        said = (await running.process.stdout.readline()).decode()
+        assert said.startswith("chronobook server: open files: ")
+        assert f"needed, {LIMIT} allowed" in said
         for symbol in exchange.symbols:
             await running.reached(1, symbol)
         with idle(running.address, 2 * LIMIT) as held:
