@@ -41,6 +41,7 @@ CASES: list[tuple[str, CODES, list[Message], type[ChronobookError], bool]] = [
     ("NOT_SYNCED", CODES.UNAVAILABLE, [RETRY], NotSynced, True),
     ("TOO_OLD", CODES.UNAVAILABLE, [RETRY], ChronobookError, True),
     ("TOO_BUSY", CODES.RESOURCE_EXHAUSTED, [RETRY], ChronobookError, True),
+    ("DISK_BUSY", CODES.UNAVAILABLE, [RETRY], ChronobookError, True),
     ("SLOW_CONSUMER", CODES.RESOURCE_EXHAUSTED, [], ChronobookError, True),
     ("SERVER_FAULT", CODES.INTERNAL, [], ChronobookError, False),
     ("DEADLINE_PASSED", CODES.DEADLINE_EXCEEDED, [], ChronobookError, False),
@@ -77,6 +78,7 @@ REFUSALS: list[tuple[errors.Refusal, type[ChronobookError], bool]] = [
     (errors.InTheFuture(1.0, Millis(0)), ChronobookError, False),
     (errors.BeforeHistory(1.0, None), ChronobookError, False),
     (errors.TooBusy(), ChronobookError, True),
+    (errors.DiskBusy(), ChronobookError, True),
     (errors.SlowConsumer(Millis(7)), ChronobookError, True),
     (errors.DeadlineExceeded(), ChronobookError, False),
 ]
