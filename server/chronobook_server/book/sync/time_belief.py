@@ -122,6 +122,21 @@ def _is_live_after_quiet(snapshot: Witness, event: Witness) -> bool:
     return is_of_now and event.time - snapshot.time <= _QUIET_MS
 
 
+def _is_overtaken_at(speed: float, known: list[Witness], doubted: list[Witness], later: Witness) -> bool:
+    """Return whether a later message is no jump from the known ones at this speed, though an event in doubt is."""
+    for event in doubted:
+        if any(follows(each, event, speed) for each in known):
+            continue
+        if _is_set_back(event, later):
+            return True  # nobody knows how much time has passed
+        # In a replay that left out a pause, both have the same lead over the local clock.
+        has_lost_lead = later.time - event.time < (_elapsed_ms(event, later) - SLACK_MS) * speed
+        if has_lost_lead and any(follows(each, later, speed) or _is_set_back(each, later) for each in known):
+            return True
+        known = [event]
+    return False
+
+
 class TimeBelief:
     """The newest believed time of a symbol; `last` is the stored history's, None without one."""
 
@@ -224,17 +239,17 @@ class TimeBelief:
         if last is None and keyframe is not None and _is_live_after_quiet(keyframe, later):
             assert keyframe.received is not None
             known.append(Witness(Millis(keyframe.received // _NS), keyframe.received))
-        for event in doubted:
-            if any(follows(each, event, self._speed) for each in known):
-                continue
-            if _is_set_back(event, later):
-                return True  # nobody knows how much time has passed
-            # In a replay that left out a pause, both have the same lead over the local clock.
-            has_lost_lead = later.time - event.time < (_elapsed_ms(event, later) - SLACK_MS) * self._speed
-            if has_lost_lead and any(follows(each, later, self._speed) or _is_set_back(each, later) for each in known):
-                return True
-            known = [event]
-        return False
+        events = list(doubted)
+        return any(_is_overtaken_at(speed, known, events, later) for speed in self._possible_speeds())
+
+    def _possible_speeds(self) -> list[float]:
+        """Return the speeds that the stream may have; too few samples leave more than one."""
+        last = self.last
+        if last is None or len(self._samples) == _SAMPLES:
+            return [self._speed]
+        # A late delivery explains a short move.
+        moved = [each for each in self._samples if not follows(each, last)]
+        return [self._speed, *((last.time - each.time) / max(_elapsed_ms(each, last), 1) for each in moved)]
 
     def settle(self, first: Witness, newest: Witness, event: Witness, keyframe: Witness | None) -> Verdict:
         """Judge the time of an event after events in doubt, of which the first and the newest are given.

@@ -88,6 +88,17 @@ def test_an_event_does_not_confirm_a_time_that_was_overtaken(stream: str, late: 
     assert made.times == [*right, now + QUIET]
 
 
+@pytest.mark.parametrize("late", [0, 900, 20_000])
+def test_a_new_replays_event_confirms_no_overtaken_time(late: int) -> None:
+    """The replay goes at 7 times the speed, and its few events do not tell that yet."""
+    made = Stream(speed=7)
+    right = made.times
+    now = made.now
+    assert made.event(now + AHEAD, now + 100) == ["Suspended", "SnapshotWanted"]
+    assert made.event(now + QUIET, now + QUIET + late) == ["Gap"]
+    assert made.times == right
+
+
 @pytest.mark.parametrize("start", [OLD, NOW])
 def test_a_time_is_overtaken_after_events_that_were_late(start: int) -> None:
     """The epoch's snapshot came promptly, so the next prompt event is a jump from the late ones only."""
@@ -179,6 +190,48 @@ def test_a_jump_after_a_clock_was_set_back_keeps_its_lead(received: int, *, is_o
     belief, doubted = TimeBelief(at(0, 0)), at(AHEAD, -3_600_000)
     assert belief.is_overtaken([doubted], at(QUIET, received), None) is is_overtaken
     assert not TimeBelief(Witness(at(0, 0).time, None)).is_overtaken([doubted], at(QUIET, received), None)
+
+
+def fed(*messages: tuple[int, int]) -> TimeBelief:
+    """Return the belief after messages of these times, in ms from OLD and from NOW."""
+    belief = TimeBelief(None)
+    for message in messages:
+        time, received = at(*message)
+        assert received is not None
+        belief.believe(time, received)
+    return belief
+
+
+def test_a_time_is_overtaken_at_the_speed_of_two_messages() -> None:
+    """They do not prove that the stream goes 7 times as fast as our clock, but it may."""
+    belief, doubted = fed((0, 0), (2_100, 300)), at(300_000, 400)
+    most = 2_100 + 7 * (50_000 + 1_000)
+    times = (most, most + 1)
+    assert [belief.is_overtaken([doubted], at(time, 50_300), None) for time in times] == [True, False]
+
+
+@pytest.mark.parametrize(("moved", "is_overtaken"), [(1_300, False), (1_301, True)])
+def test_a_late_delivery_makes_no_speed(moved: int, *, is_overtaken: bool) -> None:
+    belief = fed((0, 0), (moved, 300))
+    assert belief.is_overtaken([at(AHEAD, 400)], at(100_000, 50_300), None) is is_overtaken
+
+
+def test_a_speed_at_which_no_event_in_doubt_jumps_overtakes_none() -> None:
+    """The messages seem to come at 14 times the speed; the event in doubt and the later one come at 7 times."""
+    belief = fed((0, 0), (2_100, 150))
+    assert not belief.is_overtaken([at(9_100, 500)], at(79_100, 10_500), None)
+
+
+def test_messages_that_come_together_hide_no_speed() -> None:
+    """Between the first and the last message, the stream goes 7 times as fast as our clock."""
+    belief = fed((0, 0), (3_500, 1_000), (7_700, 1_100))
+    assert belief.is_overtaken([at(300_000, 1_200)], at(350_000, 51_200), None)
+
+
+def test_enough_messages_tell_the_only_speed() -> None:
+    pause = 30_000
+    belief = fed((0, 0), (500, 500), (1_000, 1_000), (pause + 1_500, 1_500), (pause + 2_000, 2_000))
+    assert not belief.is_overtaken([at(pause + 2_000 + AHEAD, 2_100)], at(pause + 100_000, 52_000), None)
 
 
 def live(time: int, received: int) -> Witness:
