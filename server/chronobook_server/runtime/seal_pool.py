@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +29,8 @@ _LONGEST_RESTART_SECONDS = 30.0
 _ATTEMPTS = 3
 # Seconds after which the process counts as hanging; the largest segment takes a few.
 _PATIENCE_SECONDS = 120.0
+# Seconds in which a killed process ends, unless its disk hangs. A choice.
+_END_SECONDS = 2.0
 
 # After a killed server, the pool's helper process warns about leaked semaphores, which it then removes.
 _QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
@@ -78,7 +81,8 @@ class SealPool:
                 self._has_jobs.clear()
                 self._idle.set()
         finally:
-            self._discard()
+            # The interpreter's own clean-up at exit fails if a pool ends at the same moment.
+            await _ended(self._discard())
 
     async def _do(self, job: _Job) -> str | None:
         """Run a job in the process; return the error in words, None for success."""
@@ -92,7 +96,7 @@ class SealPool:
             except (BrokenExecutor, OSError, TimeoutError) as lost:
                 reason = "it hangs" if isinstance(lost, TimeoutError) else "it ended"
                 self.lost += 1
-                self._discard()
+                await _ended(self._discard())
                 log.warning(
                     "seal_worker_lost",
                     reason=reason,
@@ -126,15 +130,14 @@ class SealPool:
         self.pid = await asyncio.wrap_future(ready)
         return self._pool
 
-    def _discard(self) -> None:
-        """Kill the process, also during a job."""
+    def _discard(self) -> ProcessPoolExecutor | None:
+        """Kill the process, also during a job; return the pool that ends with it."""
         pool, processes = self._pool, self._processes
         self._pool, self._processes, self.pid = None, set(), None
         for process in processes:
             with contextlib.suppress(OSError, ValueError):
                 process.kill()
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+        return pool
 
     def _finish(self, job: _Job, error: str | None) -> None:
         if error is None:
@@ -152,6 +155,25 @@ class SealPool:
     async def drain(self) -> None:
         """Wait until the queue is empty."""
         await self._idle.wait()
+
+
+async def _ended(pool: ProcessPoolExecutor | None) -> None:
+    """Wait until a pool whose process was killed has ended, for two seconds at most."""
+    if pool is None:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def end() -> None:
+        pool.shutdown(cancel_futures=True)
+        with contextlib.suppress(RuntimeError):  # the loop is closed, because this took too long
+            loop.call_soon_threadsafe(ended.set)
+
+    # A process on a dead disk cannot be killed, and nothing may wait for such a thread.
+    threading.Thread(target=end, daemon=True).start()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_SECONDS):
+            await ended.wait()
 
 
 def _seal(files: DiskFiles, job: SealJob) -> tuple[str | None, str | None]:
