@@ -50,7 +50,7 @@ class Made:
                 event["T"] = event["E"] = START_MS + int(at * 1000)
                 self.changes += len(event["b"]) + len(event["a"])
                 frame = {"stream": f"{name.lower()}@depth@100ms", "data": event}
-                self.events.append((at, name, orjson.dumps(frame)[:-1] + b',"sent":%d}'))
+                self.events.append((at, name, orjson.dumps(frame)[:-2] + b',"sent":%d}}'))
                 at += max(random.expovariate(rate), 0.1)
         heapq.heapify(self.events)
 

@@ -53,7 +53,7 @@ class Delays:
             raw = frame if isinstance(frame, bytes) else frame.encode()
             _, found, sent = raw[-40:].rpartition(b'"sent":')
             if found:
-                seconds.append((time.monotonic_ns() - int(sent[:-1])) / 1e9)
+                seconds.append((time.monotonic_ns() - int(sent[:-2])) / 1e9)
             return has_brought
 
         connection_pool.ConnectionPool._frame = measured  # type: ignore[method-assign]

@@ -72,7 +72,7 @@ class Probe:
             raw = frame if isinstance(frame, bytes) else frame.encode()
             _, found, stamp = raw[-40:].rpartition(b'"sent":')
             if found:
-                sent.append(int(stamp[:-1]))
+                sent.append(int(stamp[:-2]))
                 answered.append(time.monotonic_ns())
             return has_brought
 

@@ -58,7 +58,7 @@ class Listed:
             f'{{"stream":"{name.lower()}@depth@100ms","data":{{"e":"depthUpdate","E":%d,"T":%d,"s":"{name}"'
             ',"U":%d,"u":%d,"pu":%d,"b":'
         ).encode()
-        self._bodies = [f'{_text(bids)},"a":{_text(asks)}}},"sent":'.encode() for bids, asks in self._made]
+        self._bodies = [f'{_text(bids)},"a":{_text(asks)},"sent":'.encode() for bids, asks in self._made]
         self.changes = sum(len(bids) + len(asks) for bids, asks in self._made) / count
 
     def _event(self, numbers: np.random.Generator, width: int) -> tuple[dict[str, str], dict[str, str]]:
@@ -84,7 +84,7 @@ class Listed:
         body = self._bodies[self.sent % len(self._bodies)]
         self.sent += 1
         head = self._head % (self.time + 2, self.time, before + 1, self.update_id, before)
-        return head + body + b"%d}" % time.monotonic_ns()
+        return head + body + b"%d}}" % time.monotonic_ns()
 
     def snapshot(self, limit: int, now_ms: int) -> bytes:
         """Return the book after the events that were sent."""
