@@ -20,7 +20,7 @@ ROOT = SOURCES.parent
 CORE = ("memory.c", "frame.c", "book.c", "levels.c")
 BINDING = ("module.c", "py_book.c", "py_levels.c")
 EXTENSION = ROOT / "server" / "chronobook_server" / "kernel" / "_compiled.abi3.so"
-# What a wheel's build makes: a name of TARGETS, "none", or nothing for this machine.
+# The variable names the platform of a wheel: a name of TARGETS, "none", or empty for this machine.
 VARIABLE = "CHRONOBOOK_KERNEL"
 NONE = "none"
 # Python 3.11 is the oldest one whose limited API has buffers.

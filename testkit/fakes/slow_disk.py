@@ -84,12 +84,12 @@ class SlowDisk:
 
 
 def patiently(ask: Callable[..., _Answer], *arguments: Any) -> _Answer:
-    """Ask a plain question, and load what it misses."""
+    """Ask a plain question, and load the parts that it misses."""
     return run_now(loaded(partial(ask, *arguments)))
 
 
 class PatientSegment:
-    """A segment whose plain questions load what they miss."""
+    """A segment whose plain questions load their missing parts."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment

@@ -1,7 +1,7 @@
 """Budget of file descriptors: the parts of a server share the limit of its process.
 
-Whoever connects to the gRPC port would otherwise take the descriptors that logs, sealed files and the feed need. So the
-feed, the logs and a margin come first, and callers and open sealed files share the rest.
+Without it, callers at the gRPC port could take the descriptors that logs, sealed files and the feed need. So the feed,
+the logs and a margin come first, and callers and open sealed files share the rest.
 """
 
 from typing import NamedTuple

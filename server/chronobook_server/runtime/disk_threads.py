@@ -74,7 +74,7 @@ class DiskThreads:
         try:
             return await answer
         except asyncio.CancelledError:
-            # The caller has left. A read that has begun goes on, and nobody waits for it.
+            # The caller has left. A read that has begun goes on, and its answer is dropped.
             lane.waiting = deque(each for each in lane.waiting if each[1] is not answer)
             raise
 

@@ -128,7 +128,7 @@ def _is_overtaken_at(speed: float, known: list[Witness], doubted: list[Witness],
         if any(follows(each, event, speed) for each in known):
             continue
         if _is_set_back(event, later):
-            return True  # nobody knows how much time has passed
+            return True  # the time that has passed is unknown
         # In a replay that left out a pause, both have the same lead over the local clock.
         has_lost_lead = later.time - event.time < (_elapsed_ms(event, later) - SLACK_MS) * speed
         if has_lost_lead and any(follows(each, later, speed) or _is_set_back(each, later) for each in known):

@@ -4,7 +4,6 @@ A quantity at an instant is three bisects: event, level, row.
 """
 
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ import numpy as np
 from chronobook_server.book.sorted_view import BookView, Nearest, nearest_found
 from chronobook_server.domain.cooperative import Cooperative
 from chronobook_server.domain.coverage import KnownRange
-from chronobook_server.domain.packed_columns import Steps
 from chronobook_server.domain.scales import shared
 from chronobook_server.domain.values import Millis, Nanos, Price, Side, SignedQuantity, UpdateId
 from chronobook_server.history.format import manifest
@@ -34,6 +32,7 @@ from chronobook_server.history.segment.rows import (
     LevelState,
     PointState,
 )
+from chronobook_server.history.segment.sealed_book import resting_levels
 from chronobook_server.history.segment.sealed_rows import SealedRows
 from chronobook_server.history.segment.segment_file import SegmentFile
 from chronobook_server.storage.files import Files
@@ -41,7 +40,6 @@ from chronobook_server.storage.files import Files
 SEGMENT_SUFFIX = ".seg"
 # Levels probed each way for the nearest one before the whole book is decoded. A choice: a probe may decode a chunk.
 _PROBES = 64
-_NO_LEVELS: Steps = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,44 +346,16 @@ class SealedSegment:
         """Return the known book at an instant: all of it, or at least the best `limit` levels of each side."""
         index = yield from self._parts.index()
         events = bisect_right(index.times, time - index.start)
-        if limit is None:
-            _, chunks = yield from self._parts.load_rows()
-            parts = [_resting(index, number, chunk, events) for number, chunk in enumerate(chunks)]
-        else:
-            parts = yield from self._best_parts(index, events, limit)
+        prices, quantities = yield from resting_levels(self._parts, index, events, limit)
         as_of, update_id = index.state(events)
         return BookView(
             instrument=self.instrument,
             known_range=index.range_at(events),
             update_id=update_id,
             transaction_time=as_of,
-            prices=np.concatenate([_NO_LEVELS, *(prices for prices, _ in parts)]),
-            quantities=np.concatenate([_NO_LEVELS, *(quantities for _, quantities in parts)]),
+            prices=prices,
+            quantities=quantities,
         )
-
-    def _best_parts(self, index: IndexColumns, events: int, limit: int) -> Cooperative[list[tuple[Steps, Steps]]]:
-        """Return the levels of some chunks in a row: enough for the best `limit` of each side.
-
-        It begins in the middle, because most rows are of prices near the best ones.
-        """
-        parts: deque[tuple[Steps, Steps]] = deque()
-        count = len(index.chunk_levels) - 1
-        low = high = count // 2
-        bids = asks = 0
-        while (high < count and asks < limit) or (low > 0 and bids < limit):
-            goes_up = high < count and asks < limit and (asks <= bids or low == 0 or bids >= limit)
-            number = high if goes_up else low - 1
-            (chunk,) = yield from self._parts.some_rows(index, (number,))
-            part = _resting(index, number, chunk, events)
-            asks += int(np.count_nonzero(part[1] < 0))
-            bids += int(np.count_nonzero(part[1] > 0))
-            if goes_up:
-                parts.append(part)
-                high += 1
-            else:
-                parts.appendleft(part)
-                low -= 1
-        return list(parts)
 
     def nearest_at(self, price: Price, time: Millis, side: Side | None) -> Cooperative[Nearest | None]:
         """Return the level nearest to a price at an instant."""
@@ -407,18 +377,6 @@ class SealedSegment:
             below, above = (below - 1, above) if is_below else (below, above + 1)
         view = yield from self.view_at(time)
         return view.nearest(price, side)
-
-
-def _resting(index: IndexColumns, number: int, chunk: Chunk, events: int) -> tuple[Steps, Steps]:
-    """Return the levels of a chunk that are not empty after so many events: prices, and signed quantities."""
-    levels = slice(index.chunk_levels[number], index.chunk_levels[number + 1])
-    starts = np.asarray(index.row_ends)[levels].astype(np.int64) - chunk.first
-    counts = np.add.reduceat(np.asarray(chunk.events) <= events, starts, dtype=np.int64)
-    quantities = np.zeros(len(starts), np.int64)
-    some = counts > 0
-    quantities[some] = np.asarray(chunk.quantities)[(starts + counts - 1)[some]]
-    resting = quantities != 0
-    return np.asarray(index.prices)[levels][resting].astype(np.int64), quantities[resting]
 
 
 def segment_name(start: Millis) -> str:

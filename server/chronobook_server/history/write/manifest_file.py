@@ -1,4 +1,4 @@
-"""Manifest of a folder: what a start needs to know of its sealed files (format/manifest.py draws it).
+"""Manifest of a folder: the facts of its sealed files that a start needs (format/manifest.py draws it).
 
 It is only a copy of the headers. Without it, or without some of its rows, a start reads the headers themselves.
 """

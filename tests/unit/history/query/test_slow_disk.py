@@ -99,7 +99,7 @@ async def test_only_a_question_that_needs_the_disk_waits() -> None:
     asking = asyncio.ensure_future(asked(partial(history.point_at, price, time)))
     await asyncio.sleep(10)
     assert not asking.done()
-    # What is decoded is answered without a read, and events come in.
+    # Decoded parts answer without a read, and events come in.
     assert history.point_at(price, ready) == reference.point_at(price, ready)
     with pytest.raises(NotDecoded):
         history.point_at(price, time)
